@@ -1,0 +1,2 @@
+fn main(){}
+mod error; mod identity; mod os; mod spec;

@@ -1,0 +1,117 @@
+//! Linux: what `/proc` knows of processes and sockets.
+
+use std::fs;
+use std::io;
+
+use super::process::{ProcessState, ProcessStatus};
+
+/// Identifies this boot of the machine. Source: `random(4)`, `/proc/sys/kernel/random/boot_id`.
+pub(super) fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// What the kernel says of a process; `None` if there is none. The start time is in clock ticks since
+/// boot. Source: `proc_pid_stat(5)`, fields 3 to 6 and 22.
+pub(super) fn process_status(pid: i32) -> Option<ProcessStatus> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    // The name stands in parentheses and may itself hold parentheses and spaces.
+    let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    Some(ProcessStatus {
+        name: name.to_owned(),
+        state: match *fields.first()? {
+            "Z" | "X" | "x" => ProcessState::Dead,
+            _ => ProcessState::Alive,
+        },
+        parent: fields.get(1)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
+        start_time: fields.get(19)?.parse().ok()?,
+    })
+}
+
+/// The children of a process, of all its threads.
+pub(super) fn children(pid: i32) -> Vec<i32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let mut found = Vec::new();
+    for thread in threads.flatten() {
+        match fs::read_to_string(thread.path().join("children")) {
+            Ok(list) => found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+            // A kernel without CONFIG_PROC_CHILDREN; a thread that has ended has no children either way.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && thread.path().exists() => {
+                return children_by_scan(pid);
+            }
+            Err(_) => {}
+        }
+    }
+    found
+}
+
+/// The children of a process on a kernel that does not list them.
+fn children_by_scan(parent: i32) -> Vec<i32> {
+    all_pids().into_iter().filter(|pid| process_status(*pid).is_some_and(|status| status.parent == parent)).collect()
+}
+
+/// Every pid on the machine.
+pub(super) fn all_pids() -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The environment that the process was started with, NUL between variables; `None` if it may not be
+/// read.
+pub(super) fn environment(pid: i32) -> Option<Vec<u8>> {
+    fs::read(format!("/proc/{pid}/environ")).ok()
+}
+
+/// The command line, words joined by blanks; `None` if there is none.
+pub(super) fn command_line(pid: i32) -> Option<String> {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words = String::from_utf8_lossy(&words);
+    let line = words.trim_end_matches('\0').replace('\0', " ");
+    (!line.is_empty()).then_some(line)
+}
+
+/// The processes that listen on a TCP port, as far as we may see them, lowest pid first.
+pub(super) fn listeners(port: u16) -> Vec<i32> {
+    let sockets = listening_inodes(port);
+    if sockets.is_empty() {
+        return Vec::new();
+    }
+    let targets: Vec<String> = sockets.iter().map(|inode| format!("socket:[{inode}]")).collect();
+    let mut pids = all_pids();
+    pids.sort_unstable();
+    pids.retain(|pid| holds_any(*pid, &targets));
+    pids
+}
+
+/// Whether a process has one of the sockets open.
+fn holds_any(pid: i32, sockets: &[String]) -> bool {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    descriptors
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .any(|link| link.to_str().is_some_and(|link| sockets.iter().any(|socket| socket == link)))
+}
+
+/// The inodes of the sockets that listen on a TCP port. Source: `proc_pid_net(5)`; state 0A is LISTEN.
+fn listening_inodes(port: u16) -> Vec<u64> {
+    let mut inodes = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let Ok(table) = fs::read_to_string(table) else { continue };
+        for line in table.lines().skip(1) {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            let (Some(local), Some(state), Some(inode)) = (fields.get(1), fields.get(3), fields.get(9)) else { continue };
+            let local_port = local.rsplit_once(':').and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
+            if local_port == Some(port) && *state == "0A" {
+                inodes.extend(inode.parse::<u64>());
+            }
+        }
+    }
+    inodes
+}
+
+/// Makes orphaned descendants children of this process. Source: `PR_SET_CHILD_SUBREAPER(2const)`.
+pub(super) fn become_subreaper() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_child_subreaper(true)?)
+}

@@ -1,0 +1,22 @@
+//! Everything that differs by operating system: clock, process identity and trees, listening sockets,
+//! terminals, starting programs.
+//!
+//! The only room with `unsafe` code (`sys.rs`). `linux.rs` and `macos.rs` offer the same functions; the
+//! files beside them build what the rest of devport uses.
+
+pub(crate) mod clock;
+pub(crate) mod process;
+pub(crate) mod socket;
+pub(crate) mod spawn;
+pub(crate) mod terminal;
+pub(crate) mod tree;
+
+#[cfg(target_os = "linux")]
+#[path = "linux.rs"]
+mod platform;
+#[cfg(target_os = "macos")]
+#[path = "macos.rs"]
+mod platform;
+mod sys;
+
+pub(crate) use sys::trim_heap;

@@ -1,0 +1,127 @@
+//! Listening sockets: is a port free, and if not, who has it.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, bind, setsockopt, socket, sockopt,
+};
+
+use super::platform;
+
+/// Whether a server could bind the port on every local address.
+///
+/// On Linux one dual-stack bind collides with a listener on any address, v4 or v6; `SO_REUSEADDR` makes it
+/// blind to connections in `TIME_WAIT`, and only to those. Elsewhere the four usual addresses are tried
+/// without it. Source: trust.md, point 25.
+///
+/// # Errors
+/// If no socket can be made at all, as when this process has too many files open.
+pub(crate) fn is_free(port: u16) -> io::Result<bool> {
+    let tries: &[Try] = if cfg!(target_os = "linux") { &[Try::AnyDual] } else { &[Try::AnyV4, Try::LocalV4, Try::AnyV6, Try::LocalV6] };
+    for attempt in tries {
+        match attempt.bind(port) {
+            Ok(()) => {}
+            Err(Errno::EADDRINUSE) => return Ok(false),
+            // No IPv6 on this machine: IPv4 is all there is.
+            Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => match Try::AnyV4.bind(port) {
+                Ok(()) => {}
+                Err(Errno::EADDRINUSE) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            },
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(true)
+}
+
+/// The processes that listen on a TCP port, as far as we may see them.
+pub(crate) fn listeners(port: u16) -> Vec<i32> {
+    platform::listeners(port)
+}
+
+/// One address to bind.
+#[derive(Debug, Clone, Copy)]
+enum Try {
+    /// `::`, v4 included.
+    AnyDual,
+    /// `::`, v6 only.
+    AnyV6,
+    /// `::1`.
+    LocalV6,
+    /// `0.0.0.0`.
+    AnyV4,
+    /// `127.0.0.1`.
+    LocalV4,
+}
+
+impl Try {
+    /// Binds a socket to the address and closes it again.
+    fn bind(self, port: u16) -> nix::Result<()> {
+        use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+        let v6 = |address| SockaddrIn6::from(SocketAddrV6::new(address, port, 0, 0));
+        let v4 = |address| SockaddrIn::from(SocketAddrV4::new(address, port));
+        match self {
+            Self::AnyDual => bind_once(AddressFamily::Inet6, Some(false), &v6(Ipv6Addr::UNSPECIFIED)),
+            Self::AnyV6 => bind_once(AddressFamily::Inet6, Some(true), &v6(Ipv6Addr::UNSPECIFIED)),
+            Self::LocalV6 => bind_once(AddressFamily::Inet6, Some(true), &v6(Ipv6Addr::LOCALHOST)),
+            Self::AnyV4 => bind_once(AddressFamily::Inet, None, &v4(Ipv4Addr::UNSPECIFIED)),
+            Self::LocalV4 => bind_once(AddressFamily::Inet, None, &v4(Ipv4Addr::LOCALHOST)),
+        }
+    }
+}
+
+/// Binds a new socket; it is closed again before this returns.
+fn bind_once(family: AddressFamily, v6_only: Option<bool>, address: &dyn SockaddrLike) -> nix::Result<()> {
+    let socket: OwnedFd = socket(family, SockType::Stream, SockFlag::empty(), None)?;
+    if let Some(v6_only) = v6_only {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &v6_only)?;
+    }
+    if cfg!(target_os = "linux") {
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    }
+    bind(socket.as_raw_fd(), address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn t25_a_listener_on_any_local_address_is_found() {
+        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            assert!(!is_free(port).unwrap(), "{address}");
+            assert_eq!(listeners(port), vec![nix::unistd::getpid().as_raw()], "{address}");
+            drop(listener);
+            assert!(is_free(port).unwrap(), "{address}");
+        }
+    }
+
+    #[test]
+    fn t25_a_v6_only_listener_is_found() {
+        let listener = socket(AddressFamily::Inet6, SockType::Stream, SockFlag::empty(), None).unwrap();
+        setsockopt(&listener, sockopt::Ipv6V6Only, &true).unwrap();
+        let any = SockaddrIn6::from(std::net::SocketAddrV6::new(std::net::Ipv6Addr::UNSPECIFIED, 0, 0, 0));
+        bind(listener.as_raw_fd(), &any).unwrap();
+        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
+        let port = nix::sys::socket::getsockname::<SockaddrIn6>(listener.as_raw_fd()).unwrap().port();
+        assert!(!is_free(port).unwrap());
+    }
+
+    #[test]
+    fn t25_a_connection_in_time_wait_does_not_take_the_port() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        // The side that closes first keeps the connection in TIME_WAIT on the server's port.
+        drop(server);
+        drop(client);
+        drop(listener);
+        assert!(is_free(port).unwrap());
+    }
+}

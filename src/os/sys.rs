@@ -1,0 +1,191 @@
+//! The system calls that neither the standard library nor nix wraps safely. The only `unsafe` code.
+
+#![expect(unsafe_code, reason = "system calls without a safe wrapper; each block says why it is sound")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sys::signal::{SigHandler, Signal};
+
+/// Whether a file descriptor of the terminal becomes the child's controlling terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ControllingTerminal {
+    /// Standard input is a pseudo-terminal of the child's own.
+    StandardInput,
+    /// The child has none.
+    None,
+}
+
+/// Makes the child leader of a session of its own, with default signal dispositions, and (Linux)
+/// dead as soon as its parent is.
+pub(super) fn lead_own_session(command: &mut Command, terminal: ControllingTerminal) {
+    let parent = nix::unistd::getpid();
+    let prepare = move || {
+        nix::unistd::setsid()?;
+        if terminal == ControllingTerminal::StandardInput {
+            // SAFETY: TIOCSCTTY takes an integer and touches no memory of ours.
+            nix::errno::Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY as _, 0) })?;
+        }
+        reset_signals();
+        die_with_parent(parent)?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe calls are made (setsid, ioctl, sigaction,
+    // prctl, getppid), nothing is allocated, and no lock is taken.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// Makes the program leader of a session of its own, without a terminal: for what shall outlive us.
+pub(super) fn detach_session(command: &mut Command) {
+    let prepare = || {
+        nix::unistd::setsid()?;
+        reset_signals();
+        Ok(())
+    };
+    // SAFETY: as in `lead_own_session`.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// Gives every signal its default disposition. Source: trust.md, point 14; exec(3) keeps ignored
+/// signals ignored.
+fn reset_signals() {
+    for number in 1..=LAST_SIGNAL {
+        // SAFETY: SIG_DFL is always a valid disposition; numbers that the system reserves are refused
+        // with EINVAL, which is harmless here.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    // SAFETY: the set is initialised by sigemptyset before it is used.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// The highest signal number.
+#[cfg(target_os = "linux")]
+const LAST_SIGNAL: i32 = 64;
+/// The highest signal number.
+#[cfg(target_os = "macos")]
+const LAST_SIGNAL: i32 = 31;
+
+/// Has the kernel kill this process when its parent dies. The parent is asked for again afterwards,
+/// because it may have died before. Source: `PR_SET_PDEATHSIG(2const)`.
+#[cfg(target_os = "linux")]
+fn die_with_parent(parent: nix::unistd::Pid) -> io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if nix::unistd::getppid() != parent {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    Ok(())
+}
+
+/// macOS has no such thing; the hang-up of the pseudo-terminal does what it can.
+#[cfg(target_os = "macos")]
+#[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
+fn die_with_parent(_parent: nix::unistd::Pid) -> io::Result<()> {
+    Ok(())
+}
+
+/// Ignores a signal in this process. Children get the default back.
+pub(super) fn ignore_signal(signal: Signal) -> io::Result<()> {
+    // SAFETY: SIG_IGN runs no code of ours.
+    unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }?;
+    Ok(())
+}
+
+/// Reads the size of a terminal.
+pub(super) fn window_size(terminal: impl AsFd) -> io::Result<libc::winsize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes one winsize, which `size` is.
+    nix::errno::Errno::result(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) })?;
+    Ok(size)
+}
+
+/// Sets the size of a terminal; its foreground process group gets SIGWINCH if it changed.
+pub(super) fn set_window_size(terminal: impl AsFd, size: libc::winsize) -> io::Result<()> {
+    // SAFETY: TIOCSWINSZ reads one winsize, which `size` is.
+    nix::errno::Errno::result(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })?;
+    Ok(())
+}
+
+/// Opens a descriptor that stays with this very process, whatever becomes of its pid. Source:
+/// `pidfd_open(2)`.
+#[cfg(target_os = "linux")]
+pub(super) fn pidfd_open(pid: i32) -> io::Result<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: takes two integers.
+    let fd = nix::errno::Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel just made this descriptor for us; nobody else owns it.
+    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends a signal to the process behind a pidfd. Source: `pidfd_send_signal(2)`.
+#[cfg(target_os = "linux")]
+pub(super) fn pidfd_send_signal(pidfd: &std::os::fd::OwnedFd, signal: i32) -> io::Result<()> {
+    // SAFETY: a null siginfo is allowed and means the same as kill(2).
+    nix::errno::Errno::result(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+    })?;
+    Ok(())
+}
+
+/// Sends a signal by number to a process, or (negative) to a process group: nix knows no real-time
+/// signals.
+pub(super) fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: takes two integers.
+    nix::errno::Errno::result(unsafe { libc::kill(pid, signal) })?;
+    Ok(())
+}
+
+/// Gives freed heap pages back to the system: what start-up needed, an idle supervisor does not.
+pub(crate) fn trim_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: malloc_trim(3) only releases memory that is already free.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// What the kernel knows of a process, in one call. Source: `<sys/proc_info.h>`, `PROC_PIDTBSDINFO`.
+#[cfg(target_os = "macos")]
+pub(super) fn bsd_info(pid: i32) -> Option<libc::proc_bsdinfo> {
+    let mut info = std::mem::MaybeUninit::<libc::proc_bsdinfo>::zeroed();
+    let size = i32::try_from(size_of::<libc::proc_bsdinfo>()).ok()?;
+    // SAFETY: the buffer has the size that is passed, and is valid for writes.
+    let written = unsafe { libc::proc_pidinfo(pid, libc::PROC_PIDTBSDINFO, 0, info.as_mut_ptr().cast(), size) };
+    // SAFETY: every bit pattern is a valid proc_bsdinfo, and the kernel has filled all of it.
+    (written == size).then(|| unsafe { info.assume_init() })
+}
+
+/// Every pid on the machine. Source: `<libproc.h>`, `proc_listallpids`.
+#[cfg(target_os = "macos")]
+pub(super) fn all_pids() -> Vec<i32> {
+    let mut pids = vec![0_i32; 65_536];
+    let bytes = i32::try_from(pids.len() * size_of::<i32>()).unwrap_or(i32::MAX);
+    // SAFETY: the buffer has the size that is passed, and is valid for writes.
+    let count = unsafe { libc::proc_listallpids(pids.as_mut_ptr().cast(), bytes) };
+    pids.truncate(usize::try_from(count).unwrap_or(0));
+    pids
+}
+
+/// Reads a sysctl by its numbers. Source: `sysctl(3)`.
+#[cfg(target_os = "macos")]
+pub(super) fn sysctl(name: &mut [i32]) -> io::Result<Vec<u8>> {
+    let mut size = 0_usize;
+    let count = u32::try_from(name.len()).map_err(io::Error::other)?;
+    // SAFETY: a null buffer asks for the size only.
+    nix::errno::Errno::result(unsafe {
+        libc::sysctl(name.as_mut_ptr(), count, std::ptr::null_mut(), &raw mut size, std::ptr::null_mut(), 0)
+    })?;
+    let mut value = vec![0_u8; size];
+    // SAFETY: the buffer has the size that is passed, and is valid for writes.
+    nix::errno::Errno::result(unsafe {
+        libc::sysctl(name.as_mut_ptr(), count, value.as_mut_ptr().cast(), &raw mut size, std::ptr::null_mut(), 0)
+    })?;
+    value.truncate(size);
+    Ok(value)
+}

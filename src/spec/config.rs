@@ -1,0 +1,477 @@
+//! `devport.yaml`: a list of services, each a command or an object.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, de::IgnoredAny};
+
+use crate::error::{Error, Result};
+use crate::identity::Key;
+use crate::spec::dotenv::text_of;
+use crate::spec::service::{PortRequest, Request};
+
+/// How many brackets may be open at one time; quoted ones count too.
+const DEEPEST: usize = 500;
+/// The fields of an entry, as they are written.
+const FIELDS: [&str; 8] = ["key", "exec", "cwd", "no-port", "port", "port-env", "tailnet", "env"];
+
+/// One entry of the file, checked as far as one entry can be.
+#[derive(Debug, Default)]
+pub(crate) struct ConfigEntry {
+    /// The service's key.
+    key: Option<Key>,
+    /// The command, split into words.
+    words: Vec<String>,
+    /// The command as written, which is the entry's name if it has no key.
+    exec: String,
+    /// Where to run it, as written.
+    cwd: Option<String>,
+    /// Whether it needs no port.
+    no_port: bool,
+    /// The port that it asks for.
+    port: Option<u16>,
+    /// The variable that tells it its port.
+    port_variable: Option<String>,
+    /// Whether it shall be published on the tailnet.
+    tailnet: bool,
+    /// Dotenv files, as written.
+    env_files: Vec<String>,
+}
+
+impl ConfigEntry {
+    /// What the summary calls the entry: its key, or else its command.
+    pub(crate) fn name(&self) -> &str {
+        self.key.as_ref().map_or(&self.exec, Key::as_str)
+    }
+
+    /// The key; `None` if the entry has none.
+    pub(crate) fn key(&self) -> Option<&Key> {
+        self.key.as_ref()
+    }
+
+    /// The request that this entry stands for. Relative paths are relative to `directory`, the file's own;
+    /// `~` is `home`.
+    pub(crate) fn into_request(self, directory: &Path, home: Option<&Path>) -> Request {
+        let absolute = |path: String| directory.join(expand_home(&path, home));
+        Request {
+            key: self.key,
+            words: self.words,
+            cwd: self.cwd.map_or_else(|| directory.to_owned(), absolute),
+            port: match (self.no_port, self.port) {
+                (true, _) => PortRequest::NoPort,
+                (false, Some(port)) => PortRequest::Exactly(port),
+                (false, None) => PortRequest::Any,
+            },
+            port_variable: self.port_variable,
+            tailnet: self.tailnet,
+            env_files: self.env_files.into_iter().map(absolute).collect(),
+        }
+    }
+}
+
+/// Replaces a leading `~` or `~/`.
+fn expand_home(path: &str, home: Option<&Path>) -> PathBuf {
+    match (path.strip_prefix('~'), home) {
+        (Some(""), Some(home)) => home.to_owned(),
+        (Some(rest), Some(home)) if rest.starts_with('/') => home.join(rest.trim_start_matches('/')),
+        _ => PathBuf::from(path),
+    }
+}
+
+/// Reads and checks a `devport.yaml`, whole, before anything is started from it.
+///
+/// # Errors
+/// [`Error::InvalidFile`], with the line, if it cannot be read or used.
+pub(crate) fn load(path: &Path) -> Result<Vec<ConfigEntry>> {
+    let text = text_of(path, "configuration")?;
+    parse(path, &text)
+}
+
+/// Parses the text of a `devport.yaml`.
+fn parse(path: &Path, text: &str) -> Result<Vec<ConfigEntry>> {
+    check_nesting(path, text)?;
+    let mut documents = serde_yaml::Deserializer::from_str(text);
+    let Some(document) = documents.next() else { return Ok(Vec::new()) };
+    let entries = Entries::deserialize(document).map_err(|error| invalid(path, &error))?;
+    if documents.next().is_some() {
+        return Err(Error::InvalidFile {
+            path: path.to_owned(),
+            line: None,
+            why: "more than one YAML document".into(),
+            hint: Some("keep all services in one list".into()),
+        });
+    }
+    Ok(entries.0)
+}
+
+/// Refuses a text whose brackets nest absurdly: the parser's time grows with the square of their depth.
+fn check_nesting(path: &Path, text: &str) -> Result<()> {
+    let mut depth = 0_usize;
+    for (index, line) in text.lines().enumerate() {
+        for byte in line.bytes() {
+            match byte {
+                b'[' | b'{' => depth += 1,
+                b']' | b'}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+        if depth > DEEPEST {
+            let why = format!("brackets nest deeper than {DEEPEST} levels");
+            return Err(Error::InvalidFile { path: path.to_owned(), line: Some(index + 1), why, hint: None });
+        }
+    }
+    Ok(())
+}
+
+/// A parser's error with its line in front and without it behind.
+fn invalid(path: &Path, error: &serde_yaml::Error) -> Error {
+    let line = error.location().map(|location| location.line());
+    let text = error.to_string();
+    let text = text.split(" at line ").next().unwrap_or_default();
+    // A path such as `[2].port: ` in front says less than the line does.
+    let text = match text.split_once(": ") {
+        Some((place, rest)) if place.starts_with(".[") || place.starts_with('[') => rest,
+        _ => text,
+    };
+    Error::InvalidFile {
+        path: path.to_owned(),
+        line,
+        why: text.to_owned(),
+        hint: Some("devport.yaml.example shows every field".into()),
+    }
+}
+
+/// The whole list.
+struct Entries(Vec<ConfigEntry>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(EntriesVisitor)
+    }
+}
+
+/// Reads the list, or the nothing of an empty file.
+struct EntriesVisitor;
+
+impl<'de> Visitor<'de> for EntriesVisitor {
+    type Value = Entries;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of services (lines that begin with \"- \")")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> std::result::Result<Entries, E> {
+        Ok(Entries(Vec::new()))
+    }
+
+    fn visit_none<E: de::Error>(self) -> std::result::Result<Entries, E> {
+        Ok(Entries(Vec::new()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Entries, A::Error> {
+        let mut entries: Vec<ConfigEntry> = Vec::new();
+        let mut keys = Vec::new();
+        while let Some(entry) = list.next_element_seed(EntrySeed { keys: &mut keys })? {
+            entries.push(entry);
+        }
+        Ok(Entries(entries))
+    }
+}
+
+/// Reads one entry; `keys` are those of the entries before.
+struct EntrySeed<'a> {
+    /// Keys that are used up.
+    keys: &'a mut Vec<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for EntrySeed<'_> {
+    type Value = ConfigEntry;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<ConfigEntry, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for EntrySeed<'_> {
+    type Value = ConfigEntry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a command or an object with `exec`")
+    }
+
+    fn visit_str<E: de::Error>(self, exec: &str) -> std::result::Result<ConfigEntry, E> {
+        let words = split(exec).map_err(E::custom)?;
+        Ok(ConfigEntry { words, exec: exec.to_owned(), ..ConfigEntry::default() })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<ConfigEntry, A::Error> {
+        let mut entry = ConfigEntry::default();
+        let mut seen = Vec::new();
+        while let Some(field) = map.next_key_seed(FieldSeed { seen: &mut seen })? {
+            match field {
+                "key" => entry.key = Some(map.next_value_seed(Text { expected: "a key (put quotes around a number)", check: |name: &str| unused_key(self.keys, name) })?),
+                "exec" => {
+                    let check = |exec: &str| Ok((split(exec)?, exec.to_owned()));
+                    (entry.words, entry.exec) = map.next_value_seed(Text { expected: "a command", check })?;
+                }
+                "cwd" => entry.cwd = Some(map.next_value()?),
+                "no-port" => entry.no_port = map.next_value()?,
+                "port" => entry.port = Some(map.next_value::<Port>()?.0),
+                "port-env" => entry.port_variable = Some(map.next_value()?),
+                "tailnet" => entry.tailnet = map.next_value()?,
+                "env" => entry.env_files = map.next_value::<EnvFiles>()?.0,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        if entry.words.is_empty() {
+            return Err(de::Error::custom("this service has no `exec`"));
+        }
+        if entry.no_port && entry.port.is_some() {
+            return Err(de::Error::custom("`port` and `no-port: true` exclude each other"));
+        }
+        Ok(entry)
+    }
+}
+
+/// Splits a command as a POSIX shell splits words.
+fn split(exec: &str) -> std::result::Result<Vec<String>, String> {
+    let words = shell_words::split(exec).map_err(|error| format!("`exec` does not split into words: {error}"))?;
+    if words.first().is_none_or(String::is_empty) {
+        return Err("the command is empty".into());
+    }
+    Ok(words)
+}
+
+/// Reads the name of a field.
+struct FieldSeed<'a> {
+    /// Fields that the entry has already.
+    seen: &'a mut Vec<&'static str>,
+}
+
+impl<'de> DeserializeSeed<'de> for FieldSeed<'_> {
+    type Value = &'static str;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<&'static str, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for FieldSeed<'_> {
+    type Value = &'static str;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> std::result::Result<&'static str, E> {
+        let Some(field) = FIELDS.into_iter().find(|field| *field == name) else {
+            return Err(E::custom(format!("unknown field `{}`{}", name.escape_debug(), suggestion(name))));
+        };
+        if self.seen.contains(&field) {
+            return Err(E::custom(format!("field `{field}` stands here for the second time")));
+        }
+        self.seen.push(field);
+        Ok(field)
+    }
+}
+
+/// `, did you mean …?`, or the fields that there are.
+fn suggestion(name: &str) -> String {
+    let plain = name.replace('_', "-").to_lowercase();
+    let near = FIELDS.into_iter().map(|field| (strsim::damerau_levenshtein(&plain, field), field)).min();
+    let meant = match plain.as_str() {
+        "command" | "cmd" | "run" => Some("exec"),
+        "name" | "id" => Some("key"),
+        "dir" | "directory" | "workdir" => Some("cwd"),
+        "env-file" | "envfile" | "dotenv" => Some("env"),
+        _ => near.filter(|(distance, field)| *distance <= field.len() / 2).map(|(_, field)| field),
+    };
+    match meant {
+        Some(field) => format!(", did you mean `{field}`?"),
+        None => format!(" (there are {})", FIELDS.join(", ")),
+    }
+}
+
+/// A key that no entry before has.
+fn unused_key(keys: &mut Vec<String>, name: &str) -> std::result::Result<Key, String> {
+    if keys.iter().any(|key| key == name) {
+        return Err(format!("key {name:?} belongs to an earlier service of this file"));
+    }
+    keys.push(name.to_owned());
+    Key::new(name).map_err(|error| error.to_string())
+}
+
+/// Reads a text and checks it where it stands, so that an error names its line.
+struct Text<F> {
+    /// What is expected, for the error about another type.
+    expected: &'static str,
+    /// The check.
+    check: F,
+}
+
+impl<'de, T, F: FnOnce(&str) -> std::result::Result<T, String>> DeserializeSeed<'de> for Text<F> {
+    type Value = T;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<T, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<T, F: FnOnce(&str) -> std::result::Result<T, String>> Visitor<'_> for Text<F> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<T, E> {
+        (self.check)(text).map_err(E::custom)
+    }
+}
+
+/// A port that a service may ask for.
+struct Port(u16);
+
+impl<'de> Deserialize<'de> for Port {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(PortVisitor)
+    }
+}
+
+/// Reads a port.
+struct PortVisitor;
+
+impl Visitor<'_> for PortVisitor {
+    type Value = Port;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a port in 1024-65535")
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> std::result::Result<Port, E> {
+        let port = u16::try_from(number).ok().filter(|port| *port >= 1024);
+        port.map(Port).ok_or_else(|| E::custom(format!("port {number} is not in 1024-65535")))
+    }
+}
+
+/// A path, or a list of paths.
+struct EnvFiles(Vec<String>);
+
+impl<'de> Deserialize<'de> for EnvFiles {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(EnvFilesVisitor)
+    }
+}
+
+/// Reads a path or a list of paths.
+struct EnvFilesVisitor;
+
+impl<'de> Visitor<'de> for EnvFilesVisitor {
+    type Value = EnvFiles;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the path of a dotenv file, or a list of them")
+    }
+
+    fn visit_str<E: de::Error>(self, path: &str) -> std::result::Result<EnvFiles, E> {
+        Ok(EnvFiles(vec![path.to_owned()]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<EnvFiles, A::Error> {
+        let mut paths = Vec::new();
+        while let Some(path) = list.next_element()? {
+            paths.push(path);
+        }
+        Ok(EnvFiles(paths))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parsed(text: &str) -> Result<Vec<ConfigEntry>> {
+        parse(Path::new("d.yaml"), text)
+    }
+
+    fn message(text: &str) -> String {
+        parsed(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_field_is_read() {
+        let text = "- sleep '1 2'\n- key: web\n  exec: \"npm run 'a b'\"\n  cwd: ~/x\n  port: 20000\n  port-env: VITE_PORT\n  tailnet: true\n  env: [a.env, ~/b.env]\n- {exec: x, no-port: true, env: /c.env}\n";
+        let entries = parsed(text).unwrap();
+        assert_eq!(entries[0].words, ["sleep", "1 2"]);
+        assert_eq!(entries[0].name(), "sleep '1 2'");
+        let requests: Vec<_> = entries.into_iter().map(|entry| entry.into_request(Path::new("/p"), Some(Path::new("/h")))).collect();
+        assert_eq!(requests[0].cwd, Path::new("/p"));
+        assert_eq!(requests[1].words, ["npm", "run", "a b"]);
+        assert_eq!(requests[1].cwd, Path::new("/h/x"));
+        assert_eq!(requests[1].port, PortRequest::Exactly(20000));
+        assert_eq!(requests[1].port_variable.as_deref(), Some("VITE_PORT"));
+        assert!(requests[1].tailnet);
+        assert_eq!(requests[1].env_files, [Path::new("/p/a.env"), Path::new("/h/b.env")]);
+        assert_eq!(requests[2].port, PortRequest::NoPort);
+        assert_eq!(requests[2].env_files, [Path::new("/c.env")]);
+    }
+
+    #[test]
+    fn an_empty_file_is_an_empty_list() {
+        for text in ["", "# nothing\n", "[]\n", "null\n", "---\n"] {
+            assert_eq!(parsed(text).unwrap().len(), 0, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_line_and_what_was_meant() {
+        for (text, line, part) in [
+            ("- key: a\n  exec: x\n  prot: 1\n", 3, "unknown field `prot`, did you mean `port`?"),
+            ("- exec: x\n  port_env: A\n", 2, "did you mean `port-env`?"),
+            ("- command: x\n", 1, "did you mean `exec`?"),
+            ("- exec: x\n  exec: y\n", 2, "second time"),
+            ("- key: a\n  exec: x\n- key: a\n  exec: y\n", 3, "\"a\" belongs to an earlier service"),
+            ("- key: a\n", 1, "no `exec`"),
+            ("- exec: x\n  no-port: maybe\n", 2, "expected a boolean"),
+            ("- exec: x\n  port: 80\n", 2, "not in 1024-65535"),
+            ("- exec: x\n  port: many\n", 2, "invalid type"),
+            ("- exec: \"a 'b\"\n", 1, "does not split"),
+            ("- \"  \"\n", 1, "command is empty"),
+            ("- x\n- null\n", 2, "expected a command"),
+            ("- 12345\n", 1, "expected a command"),
+            ("- exec: x\n  env: {a: b}\n", 2, "expected the path"),
+            ("- key: -x\n  exec: x\n", 1, "leading dash"),
+            ("a: b\n", 1, "expected a list of services"),
+            ("- a\n\t- b\n", 2, ""),
+            ("- [\n", 1, "expected a command"),
+        ] {
+            let message = message(text);
+            let part = if part == "leading dash" { "starts with a dash" } else { part };
+            assert!(message.starts_with(&format!("d.yaml:{line}: ")), "{text:?}: {message}");
+            assert!(message.contains(part), "{text:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn t27_alias_bombs_and_deep_nesting_end_quickly() {
+        let mut bomb = String::from("- &a [x, x]\n");
+        for level in 'b'..='z' {
+            let before = char::from_u32(u32::from(level) - 1).unwrap();
+            bomb.push_str(&format!("- &{level} [*{before}, *{before}, *{before}, *{before}, *{before}, *{before}, *{before}, *{before}]\n"));
+        }
+        assert!(parsed(&bomb).is_err());
+        assert!(parsed(&"[".repeat(100_000)).is_err());
+        assert!(parsed(&format!("- exec: x\n  env: {}", "[".repeat(100_000))).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn t27_no_text_panics(text in "[-a-z:&*\\[\\]{}'\"\n |>#!%0-9]{0,60}") {
+            let _ = parsed(&text);
+        }
+    }
+}

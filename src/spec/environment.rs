@@ -1,0 +1,208 @@
+//! Environments: what the caller has, what a service keeps of it, and what its child gets.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::identity::{Key, ServiceHash};
+use crate::os::tree::{HASH_VARIABLE, HOME_VARIABLE};
+
+/// Variables that belong to the caller's shell or terminal, and not to what it starts.
+const OF_THE_CALLER: [&str; 7] = ["STY", "_", "SHLVL", "OLDPWD", "COLUMNS", "LINES", "PWD"];
+/// Tailscale's credentials: never stored, never passed on.
+const CREDENTIALS: [&str; 5] =
+    ["TAILSCALE_API_KEY", "TAILSCALE_OAUTH_CLIENT_SECRET", "TAILSCALE_IDENTITY_TOKEN", "TS_AUTHKEY", "TS_CLIENT_SECRET"];
+/// How the text of a Tailscale key begins.
+const CREDENTIAL_PREFIX: &str = "tskey-";
+/// Where `PORT` goes unless another variable was named.
+const PORT_VARIABLE: &str = "PORT";
+
+/// The environment of whoever runs devport, read once in `main`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CallerEnvironment(Vec<(OsString, OsString)>);
+
+impl CallerEnvironment {
+    /// Takes the environment as the system hands it over.
+    pub(crate) fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        Self(variables.into_iter().collect())
+    }
+
+    /// The value of a variable; `None` if it is unset or empty.
+    pub(crate) fn get(&self, name: &str) -> Option<&OsStr> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_os_str()).filter(|value| !value.is_empty())
+    }
+
+    /// What a service keeps: everything but what belongs to the caller's shell or terminal.
+    ///
+    /// # Errors
+    /// If a variable is not UTF-8; it would be altered in a record.
+    pub(crate) fn for_services(&self) -> Result<Variables> {
+        let mut kept = Variables::default();
+        for (name, value) in &self.0 {
+            let Some(name) = name.to_str() else {
+                return Err(Error::NotUtf8 { what: "the name of a variable".into(), lossy: name.to_string_lossy().into_owned() });
+            };
+            if name.starts_with("TMUX") || OF_THE_CALLER.contains(&name) || CREDENTIALS.contains(&name) {
+                continue;
+            }
+            let Some(value) = value.to_str() else {
+                return Err(Error::NotUtf8 { what: format!("the value of the variable {name}"), lossy: String::new() });
+            };
+            kept.set(name, value);
+        }
+        Ok(kept)
+    }
+
+    /// What a program that outlives this command may have: where it is and how it speaks, and nothing that
+    /// could be a secret. A tmux server shows its environment to every window.
+    pub(crate) fn for_background(&self) -> Vec<(OsString, OsString)> {
+        const HARMLESS: [&str; 16] = [
+            "HOME", "PATH", "USER", "LOGNAME", "SHELL", "TERM", "COLORTERM", "LANG", "LANGUAGE", "TZ", "TMUX", "TMUX_PANE",
+            "TMUX_TMPDIR", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME",
+        ];
+        let harmless = |name: &OsStr| name.to_str().is_some_and(|name| HARMLESS.contains(&name) || name.starts_with("LC_"));
+        self.0.iter().filter(|(name, _)| harmless(name)).cloned().collect()
+    }
+}
+
+/// Whether a variable must never be stored, passed on or shown. Source: tailnet.md, section 5.
+pub(crate) fn is_secret(name: &str, value: &str) -> bool {
+    CREDENTIALS.contains(&name) || value.contains(CREDENTIAL_PREFIX)
+}
+
+/// An environment as a record keeps it: `K=V` each, in order, no name twice.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Variables(Vec<String>);
+
+impl Variables {
+    /// Sets a variable, in the place that it has.
+    pub(crate) fn set(&mut self, name: impl AsRef<str>, value: impl AsRef<str>) {
+        let name = name.as_ref();
+        let entry = format!("{name}={}", value.as_ref());
+        match self.0.iter_mut().find(|entry| entry.split_once('=').is_some_and(|(n, _)| n == name)) {
+            Some(old) => *old = entry,
+            None => self.0.push(entry),
+        }
+    }
+
+    /// Drops what must never be stored.
+    pub(crate) fn drop_secrets(&mut self) {
+        self.0.retain(|entry| entry.split_once('=').is_none_or(|(name, value)| !is_secret(name, value)));
+    }
+
+    /// Names and values, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter_map(|entry| entry.split_once('='))
+    }
+
+    /// The environment of a child: this one, with what devport tells it over it.
+    pub(crate) fn for_child(&self, told: &ChildVariables<'_>) -> Vec<(String, String)> {
+        let mut all = self.clone();
+        all.drop_secrets();
+        if let Some(port) = told.port {
+            all.set(told.port_variable.unwrap_or(PORT_VARIABLE), port.to_string());
+            all.set("DEVPORT_URL", format!("http://localhost:{port}"));
+        } else {
+            all.0.retain(|entry| !entry.starts_with("DEVPORT_URL="));
+        }
+        match told.key {
+            Some(key) => all.set("DEVPORT_KEY", key.as_str()),
+            None => all.0.retain(|entry| !entry.starts_with("DEVPORT_KEY=")),
+        }
+        all.set(HASH_VARIABLE, told.hash.as_str());
+        all.set(HOME_VARIABLE, told.home.to_string_lossy());
+        all.set("PWD", told.cwd.to_string_lossy());
+        if let Some(term) = told.term {
+            all.set("TERM", term);
+        }
+        all.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+}
+
+/// What devport tells a child in its environment.
+#[derive(Debug)]
+pub(crate) struct ChildVariables<'a> {
+    /// The service's port; `None` if it has none.
+    pub(crate) port: Option<u16>,
+    /// The variable that holds the port; `None`: `PORT`.
+    pub(crate) port_variable: Option<&'a str>,
+    /// The service's key, if any.
+    pub(crate) key: Option<&'a Key>,
+    /// The service's hash.
+    pub(crate) hash: &'a ServiceHash,
+    /// The state directory: the child's own `devport` commands shall find the same services.
+    pub(crate) home: &'a Path,
+    /// The working directory.
+    pub(crate) cwd: &'a Path,
+    /// The kind of terminal that the supervisor sits in; `None` if it has none.
+    pub(crate) term: Option<&'a str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(variables: &[(&str, &str)]) -> CallerEnvironment {
+        CallerEnvironment::new(variables.iter().map(|(name, value)| ((*name).into(), (*value).into())))
+    }
+
+    fn told(hash: &ServiceHash) -> ChildVariables<'_> {
+        ChildVariables { port: Some(19042), port_variable: None, key: None, hash, home: Path::new("/h"), cwd: Path::new("/w"), term: None }
+    }
+
+    #[test]
+    fn the_callers_environment_is_kept_but_for_its_shell_and_terminal() {
+        let kept = caller(&[("PATH", "/a:/b"), ("TMUX", "x"), ("TMUX_PANE", "%1"), ("SHLVL", "2"), ("_", "/x"), ("EMPTY", ""), ("EQ", "a=b")]);
+        let kept = kept.for_services().unwrap();
+        assert_eq!(kept.iter().collect::<Vec<_>>(), [("PATH", "/a:/b"), ("EMPTY", ""), ("EQ", "a=b")]);
+    }
+
+    #[test]
+    fn t24_credentials_are_never_kept() {
+        let mut kept = caller(&[("TS_AUTHKEY", "x"), ("TAILSCALE_API_KEY", "y"), ("MINE", "see tskey-auth-1")]).for_services().unwrap();
+        kept.set("FROM_DOTENV", "tskey-api-2");
+        kept.drop_secrets();
+        assert_eq!(kept, Variables::default());
+    }
+
+    #[test]
+    fn a_variable_that_is_not_utf8_is_refused_without_its_value() {
+        use std::os::unix::ffi::OsStringExt;
+        let environment = CallerEnvironment::new([("BAD".into(), OsString::from_vec(vec![b's', 0xff]))]);
+        let error = environment.for_services().unwrap_err().to_string();
+        assert!(error.contains("BAD") && !error.contains('s'.to_string().repeat(1).as_str()) || error.contains("\"\""), "{error}");
+    }
+
+    #[test]
+    fn a_child_is_told_its_port_and_who_it_is() {
+        let mut kept = Variables::default();
+        kept.set("PORT", "3000");
+        kept.set("DEVPORT_KEY", "of-the-caller");
+        let hash = ServiceHash::of_key(&Key::new("a").unwrap());
+        let child = kept.for_child(&told(&hash));
+        let get = |name: &str| child.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+        assert_eq!(get("PORT"), Some("19042"));
+        assert_eq!(get("DEVPORT_URL"), Some("http://localhost:19042"));
+        assert_eq!(get("DEVPORT_HASH"), Some(hash.as_str()));
+        assert_eq!(get("DEVPORT_KEY"), None);
+        assert_eq!(get("PWD"), Some("/w"));
+    }
+
+    #[test]
+    fn without_a_port_an_inherited_one_is_left_alone() {
+        let mut kept = Variables::default();
+        kept.set("PORT", "3000");
+        let hash = ServiceHash::of_key(&Key::new("a").unwrap());
+        let child = kept.for_child(&ChildVariables { port: None, ..told(&hash) });
+        assert!(child.contains(&("PORT".into(), "3000".into())));
+    }
+
+    #[test]
+    fn what_outlives_a_command_gets_nothing_that_could_be_a_secret() {
+        let names: Vec<_> = caller(&[("HOME", "/h"), ("SECRET", "s"), ("LC_ALL", "C"), ("AWS_KEY", "k")]).for_background();
+        assert_eq!(names, [("HOME".into(), "/h".into()), ("LC_ALL".into(), "C".into())]);
+    }
+}

@@ -1,0 +1,14 @@
+//! What the user asked for: one resolved request to run one command.
+//!
+//! Arguments and `devport.yaml` both become a [`ServiceSpec`]; nothing here knows of services that exist.
+
+mod config;
+mod dotenv;
+mod environment;
+mod expand;
+mod service;
+
+pub(crate) use config::{ConfigEntry, load as load_config};
+pub(crate) use environment::{CallerEnvironment, ChildVariables, Variables, is_secret};
+pub(crate) use expand::expand;
+pub(crate) use service::{PortRequest, Request, ServiceSpec};

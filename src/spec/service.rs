@@ -1,0 +1,144 @@
+//! `ServiceSpec`: a request with every path resolved and every file read.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::identity::{Key, ServiceHash};
+use crate::spec::environment::{CallerEnvironment, Variables};
+use crate::spec::dotenv;
+
+/// What was typed or written in `devport.yaml`, before any file was looked at.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    /// The user's name for the service; `None`: it is named by its directory and command.
+    pub(crate) key: Option<Key>,
+    /// The command and its arguments, unexpanded.
+    pub(crate) words: Vec<String>,
+    /// Where to run it, absolute.
+    pub(crate) cwd: PathBuf,
+    /// Which port it wants.
+    pub(crate) port: PortRequest,
+    /// The variable that tells it its port; `None`: `PORT`.
+    pub(crate) port_variable: Option<String>,
+    /// Whether it shall be published on the tailnet.
+    pub(crate) tailnet: bool,
+    /// Dotenv files, absolute; later ones override earlier ones.
+    pub(crate) env_files: Vec<PathBuf>,
+}
+
+/// Which port a service wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PortRequest {
+    /// The one that it has, or else the lowest free one.
+    Any,
+    /// This one.
+    Exactly(u16),
+    /// It needs none.
+    NoPort,
+}
+
+/// One resolved request to run one command.
+#[derive(Debug, Clone)]
+pub(crate) struct ServiceSpec {
+    /// What the service is filed under.
+    pub(crate) hash: ServiceHash,
+    /// The user's name for it, if any.
+    pub(crate) key: Option<Key>,
+    /// The command and its arguments, unexpanded.
+    pub(crate) words: Vec<String>,
+    /// Where to run it: an existing directory, canonical.
+    pub(crate) cwd: PathBuf,
+    /// Which port it wants.
+    pub(crate) port: PortRequest,
+    /// The variable that tells it its port; `None`: `PORT`.
+    pub(crate) port_variable: Option<String>,
+    /// Whether it shall be published on the tailnet.
+    pub(crate) tailnet: bool,
+    /// The caller's environment with the dotenv files over it.
+    pub(crate) environment: Variables,
+}
+
+impl ServiceSpec {
+    /// Resolves a request: checks the directory and the words, reads the dotenv files.
+    ///
+    /// # Errors
+    /// If the command is empty, the directory is not there, a name is not valid, or a dotenv file cannot
+    /// be read.
+    pub(crate) fn resolve(request: Request, caller: &CallerEnvironment) -> Result<Self> {
+        match request.words.first() {
+            None => return Err(empty_command("there is no command to run")),
+            Some(program) if program.is_empty() => return Err(empty_command("the command is an empty word")),
+            Some(_) => {}
+        }
+        if request.words.iter().any(|word| word.contains('\0')) {
+            return Err(empty_command("a word of the command contains a NUL byte"));
+        }
+        if let Some(name) = &request.port_variable {
+            check_variable_name(name)?;
+        }
+        let cwd = existing_directory(&request.cwd)?;
+        let mut environment = caller.for_services()?;
+        environment.set("PWD", path_text(&cwd)?);
+        for file in &request.env_files {
+            for (name, value) in dotenv::read(file)? {
+                environment.set(name, value);
+            }
+        }
+        environment.drop_secrets();
+        let hash = match &request.key {
+            Some(key) => ServiceHash::of_key(key),
+            None => ServiceHash::of_command(&cwd, &request.words),
+        };
+        Ok(Self {
+            hash,
+            key: request.key,
+            words: request.words,
+            cwd,
+            port: request.port,
+            port_variable: request.port_variable,
+            tailnet: request.tailnet,
+            environment,
+        })
+    }
+
+    /// What messages call the service: its key, or else its hash.
+    pub(crate) fn name(&self) -> &str {
+        self.key.as_ref().map_or(self.hash.as_str(), Key::as_str)
+    }
+}
+
+/// A usage error about the command.
+fn empty_command(message: &str) -> Error {
+    Error::Usage { message: message.into(), hint: "put the command behind --, as in `devport start --key api -- npm run dev`".into() }
+}
+
+/// A variable's name must survive in an environment.
+fn check_variable_name(name: &str) -> Result<()> {
+    let good = |(index, c): (usize, char)| c == '_' || c.is_ascii_alphabetic() || (index > 0 && c.is_ascii_digit());
+    if !name.is_empty() && name.chars().enumerate().all(good) {
+        return Ok(());
+    }
+    Err(Error::Usage {
+        message: format!("{name:?} cannot be the name of a variable"),
+        hint: "use letters, digits and _, as in `--port-env VITE_PORT`".into(),
+    })
+}
+
+/// The canonical path of a directory that is there.
+fn existing_directory(path: &Path) -> Result<PathBuf> {
+    let wrong = |why: String| Error::InvalidDirectory { path: path.to_owned(), why };
+    let canonical = path.canonicalize().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => wrong("does not exist".into()),
+        _ => wrong(format!("cannot be used: {}", crate::error::reason(&error))),
+    })?;
+    if !canonical.is_dir() {
+        return Err(wrong("is not a directory".into()));
+    }
+    path_text(&canonical)?;
+    Ok(canonical)
+}
+
+/// A path as text.
+pub(super) fn path_text(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).ok_or_else(|| Error::NotUtf8 { what: "the path".into(), lossy: path.to_string_lossy().into_owned() })
+}
