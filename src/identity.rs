@@ -16,8 +16,10 @@ pub(crate) const SHORTEST_PREFIX: usize = 3;
 const LONGEST_KEY: usize = 128;
 
 /// The user's name for a service: 1 to 128 bytes, no control characters, no leading dash.
+///
+/// Records are read without this check: the first devport allowed more.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(transparent)]
 pub(crate) struct Key(String);
 
 impl Key {
@@ -44,20 +46,6 @@ impl Key {
     /// The name as text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-impl TryFrom<String> for Key {
-    type Error = Error;
-
-    fn try_from(name: String) -> Result<Self> {
-        Self::new(name)
-    }
-}
-
-impl From<Key> for String {
-    fn from(key: Key) -> Self {
-        key.0
     }
 }
 

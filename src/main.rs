@@ -1,2 +1,2 @@
 fn main(){}
-mod error; mod identity; mod os; mod spec;
+mod error; mod identity; mod os; mod spec; mod registry;

@@ -1,0 +1,21 @@
+//! All reservations of this user on this machine, and the only code that writes them.
+//!
+//! The file system is the database: one JSON file a service, every change under one lock and by rename,
+//! and a kernel lock that says which services run.
+
+mod file;
+mod lock;
+mod paths;
+mod port;
+mod reservation;
+mod resolve;
+mod run_state;
+mod store;
+
+pub(crate) use file::create_private_directory;
+pub(crate) use lock::{Acquired, FileLock, IdentityLock, Liveness};
+pub(crate) use paths::Paths;
+pub(crate) use port::PortRange;
+pub(crate) use reservation::Reservation;
+pub(crate) use run_state::{Exit, ExitHow, RunState, State};
+pub(crate) use store::{Listing, Registration, Registry};

@@ -1,0 +1,102 @@
+//! Where everything lies on disk.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::identity::ServiceHash;
+
+/// The state directory and the files in it. Source: design.md, section 3.
+#[derive(Debug, Clone)]
+pub(crate) struct Paths {
+    /// The base directory, absolute, and canonical once it exists.
+    base: PathBuf,
+}
+
+impl Paths {
+    /// Chooses the base directory: `DEVPORT_HOME`, else `XDG_DATA_HOME/devport` when that is absolute, else
+    /// `~/.local/share/devport`.
+    ///
+    /// # Errors
+    /// [`Error::NoHome`] if there is no home directory, or a relative one.
+    pub(crate) fn choose(devport_home: Option<&OsStr>, xdg_data_home: Option<&OsStr>, home: Option<&Path>, cwd: &Path) -> Result<Self> {
+        let xdg = xdg_data_home.map(Path::new).filter(|path| path.is_absolute());
+        let base = match (devport_home, xdg, home.filter(|home| home.is_absolute())) {
+            (Some(base), _, _) => cwd.join(base),
+            (None, Some(xdg), _) => xdg.join("devport"),
+            (None, None, Some(home)) => home.join(".local/share/devport"),
+            (None, None, None) => return Err(Error::NoHome),
+        };
+        if base.to_str().is_none() {
+            return Err(Error::NotUtf8 { what: "the state directory".into(), lossy: base.to_string_lossy().into_owned() });
+        }
+        Ok(Self { base: base.canonicalize().unwrap_or(base) })
+    }
+
+    /// The base directory.
+    pub(crate) fn base(&self) -> &Path {
+        &self.base
+    }
+
+    /// The directories, base first.
+    pub(super) fn directories(&self) -> [PathBuf; 5] {
+        [self.base.clone(), self.services(), self.base.join("run"), self.base.join("locks"), self.base.join("logs")]
+    }
+
+    /// Where the records are.
+    pub(super) fn services(&self) -> PathBuf {
+        self.base.join("services")
+    }
+
+    /// Where the run states are.
+    pub(super) fn run(&self) -> PathBuf {
+        self.base.join("run")
+    }
+
+    /// A service's record.
+    pub(crate) fn record(&self, hash: &ServiceHash) -> PathBuf {
+        self.base.join(format!("services/{hash}.json"))
+    }
+
+    /// What a service's supervisor last recorded.
+    pub(crate) fn run_state(&self, hash: &ServiceHash) -> PathBuf {
+        self.base.join(format!("run/{hash}.json"))
+    }
+
+    /// The lock that a service's supervisor holds for all its life.
+    pub(super) fn identity_lock(&self, hash: &ServiceHash) -> PathBuf {
+        self.base.join(format!("locks/{hash}.lock"))
+    }
+
+    /// The lock that whoever launches or removes a service holds meanwhile.
+    pub(super) fn launch_lock(&self, hash: &ServiceHash) -> PathBuf {
+        self.base.join(format!("locks/{hash}.launch.lock"))
+    }
+
+    /// The lock that serializes every change of the registry.
+    pub(super) fn register_lock(&self) -> PathBuf {
+        self.base.join("locks/register.lock")
+    }
+
+    /// A service's captured output; older parts have `.1`, `.2`, … behind the name.
+    pub(crate) fn log(&self, hash: &ServiceHash) -> PathBuf {
+        self.base.join(format!("logs/{hash}.log"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_base_directory_is_the_first_of_three() {
+        let choose = |devport: Option<&str>, xdg: Option<&str>, home: Option<&str>| {
+            Paths::choose(devport.map(OsStr::new), xdg.map(OsStr::new), home.map(Path::new), Path::new("/w")).map(|paths| paths.base)
+        };
+        assert_eq!(choose(Some("/nowhere/d"), Some("/x"), Some("/h")).unwrap(), Path::new("/nowhere/d"));
+        assert_eq!(choose(Some("nowhere"), None, None).unwrap(), Path::new("/w/nowhere"));
+        assert_eq!(choose(None, Some("/x"), Some("/h")).unwrap(), Path::new("/x/devport"));
+        assert_eq!(choose(None, Some("x"), Some("/h")).unwrap(), Path::new("/h/.local/share/devport"));
+        assert!(matches!(choose(None, None, Some("relative")), Err(Error::NoHome)));
+    }
+}

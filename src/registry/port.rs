@@ -1,0 +1,79 @@
+//! Ports: the range, and which one a new service gets.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+
+use crate::error::{Error, Result};
+
+/// The ports that devport hands out, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PortRange {
+    /// The lowest.
+    pub(crate) first: u16,
+    /// The highest.
+    pub(crate) last: u16,
+}
+
+impl PortRange {
+    /// Where services live unless `DEVPORT_PORT_RANGE` says otherwise.
+    pub(crate) const STANDARD: Self = Self { first: 19000, last: 19999 };
+
+    /// Reads `DEVPORT_PORT_RANGE`; `None` stands for the standard range.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPortRange`] unless it is `FIRST-LAST` within 1024-65535.
+    pub(crate) fn from_variable(value: Option<&OsStr>) -> Result<Self> {
+        let Some(value) = value else { return Ok(Self::STANDARD) };
+        let parse = || {
+            let (first, last) = value.to_str()?.split_once('-')?;
+            let range = Self { first: first.trim().parse().ok()?, last: last.trim().parse().ok()? };
+            (1024 <= range.first && range.first <= range.last).then_some(range)
+        };
+        parse().ok_or_else(|| Error::InvalidPortRange { value: value.to_string_lossy().into_owned() })
+    }
+
+    /// The lowest port that is neither reserved nor taken.
+    ///
+    /// # Errors
+    /// [`Error::PoolExhausted`] if there is none, or what `is_free` says.
+    pub(super) fn lowest_free(self, reserved: &HashSet<u16>, mut is_free: impl FnMut(u16) -> Result<bool>) -> Result<u16> {
+        let mut listening = 0;
+        for port in self.first..=self.last {
+            if reserved.contains(&port) {
+                continue;
+            }
+            if is_free(port)? {
+                return Ok(port);
+            }
+            listening += 1;
+        }
+        let within = reserved.iter().filter(|port| (self.first..=self.last).contains(*port)).count();
+        Err(Error::PoolExhausted { first: self.first, last: self.last, reserved: within, listening })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn ranges_are_read_strictly() {
+        let read = |text: &str| PortRange::from_variable(Some(OsStr::new(text))).ok();
+        assert_eq!(read("20000-20010"), Some(PortRange { first: 20000, last: 20010 }));
+        for bad in ["", "20000", "80-90", "3000-2000", "a-b", "1-70000", "20000-20010-3"] {
+            assert_eq!(read(bad), None, "{bad:?}");
+        }
+        assert_eq!(PortRange::from_variable(None).unwrap(), PortRange::STANDARD);
+    }
+
+    proptest! {
+        #[test]
+        fn the_lowest_port_that_nobody_has_is_chosen(reserved in proptest::collection::hash_set(19000_u16..19020, 0..20), listening in proptest::collection::hash_set(19000_u16..19020, 0..20)) {
+            let range = PortRange { first: 19000, last: 19019 };
+            let free = (19000..=19019).find(|port| !reserved.contains(port) && !listening.contains(port));
+            let chosen = range.lowest_free(&reserved, |port| Ok(!listening.contains(&port)));
+            prop_assert_eq!(chosen.ok(), free);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! `Reservation`: the durable record of a service, and its form on disk.
+//!
+//! The field names and meanings are those of the first devport, which can still read our records. Fields
+//! that we do not know survive a rewrite.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::identity::{HashId, Key, SHORTEST_PREFIX, ServiceHash};
+use crate::spec::Variables;
+
+/// The version of the record's form that this devport writes; the first devport's has no number.
+const SCHEMA: u32 = 1;
+
+/// The durable record of a service. While it exists its port and hashid are taken. Every field is written
+/// by whoever registers the service, but for `last_up`, which its supervisor updates too.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Reservation {
+    /// The version of this form; 0 for records of the first devport.
+    #[serde(default)]
+    schema: u32,
+    /// What the service is filed under; also the name of the file.
+    pub(crate) hash: ServiceHash,
+    /// The short name, frozen at registration.
+    pub(crate) hashid: HashId,
+    /// The user's name; `None` if it is named by directory and command.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "key_or_empty")]
+    pub(crate) key: Option<Key>,
+    /// The reserved port; 0: none.
+    #[serde(default)]
+    pub(crate) port: u16,
+    /// Whether the service shall not be told a port, though one may be reserved.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) no_port: bool,
+    /// The variable that tells the service its port; `None`: `PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) port_env: Option<String>,
+    /// Whether it is published on the tailnet.
+    #[serde(default)]
+    pub(crate) tailnet: bool,
+    /// Where the command runs, absolute.
+    pub(crate) cwd: PathBuf,
+    /// The command and its arguments, unexpanded.
+    pub(crate) cmd: Vec<String>,
+    /// The environment, as it stands in the file: most readers have no use for it, and parsing it is most of
+    /// the work.
+    #[serde(default, rename = "env", skip_serializing_if = "Option::is_none")]
+    environment: Option<Box<RawValue>>,
+    /// When the service was last known to run.
+    #[serde(default)]
+    pub(crate) last_up: Timestamp,
+}
+
+/// Every field that [`Reservation`] writes, and the two of the first devport that ours replaces.
+const FIELDS: [&str; 14] = [
+    "schema", "hash", "hashid", "key", "port", "no_port", "port_env", "tailnet", "cwd", "cmd", "env", "last_up", "state", "error",
+];
+
+/// The first devport writes no key as an empty one.
+fn key_or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Key>, D::Error> {
+    let key: Option<Key> = Option::deserialize(deserializer)?;
+    Ok(key.filter(|key| !key.as_str().is_empty()))
+}
+
+impl Reservation {
+    /// A reservation of a new service, without command and port.
+    pub(super) fn new(hash: ServiceHash, hashid: HashId, key: Option<Key>) -> Self {
+        Self {
+            schema: SCHEMA,
+            hash,
+            hashid,
+            key,
+            port: 0,
+            no_port: false,
+            port_env: None,
+            tailnet: false,
+            cwd: PathBuf::new(),
+            cmd: Vec::new(),
+            environment: None,
+            last_up: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// [`Error::CorruptRecord`] if it cannot be used, [`Error::NewerRecord`] if it does not even parse because
+    /// it is newer.
+    pub(super) fn parse(path: &Path, hash: &ServiceHash, bytes: &[u8]) -> Result<Self> {
+        let corrupt = |why: String| Error::CorruptRecord { path: path.to_owned(), why };
+        let record: Self = serde_json::from_slice(bytes).map_err(|error| match newer_schema(bytes) {
+            Some(schema) => Error::NewerRecord { path: path.to_owned(), schema },
+            None if error.is_eof() => corrupt("it ends too early".into()),
+            None => corrupt(format!("line {}: {}", error.line(), without_place(&error))),
+        })?;
+        let hashid = record.hashid.as_str();
+        if record.hash != *hash {
+            return Err(corrupt(format!("it holds the hash {} instead of its own", record.hash)));
+        }
+        if hashid.len() < SHORTEST_PREFIX || !hash.as_str().starts_with(hashid) {
+            return Err(corrupt(format!("its hashid {hashid:?} is not the beginning of its hash")));
+        }
+        if record.cmd.is_empty() {
+            return Err(corrupt("it has no command".into()));
+        }
+        Ok(record)
+    }
+
+    /// The record's bytes. `before` is the file that they replace: its unknown fields stay.
+    pub(super) fn to_bytes(&self, before: Option<&[u8]>) -> Vec<u8> {
+        let mut fields: Map<String, Value> = before.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
+        let Ok(Value::Object(mut known)) = serde_json::to_value(self) else { return Vec::new() };
+        for name in FIELDS {
+            match known.remove(name) {
+                Some(value) => {
+                    fields.insert(name.into(), value);
+                }
+                None => {
+                    fields.shift_remove(name);
+                }
+            }
+        }
+        let mut bytes = serde_json::to_vec_pretty(&fields).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Refuses to change what a later devport wrote.
+    ///
+    /// # Errors
+    /// [`Error::NewerRecord`].
+    pub(super) fn check_writable(&self, path: &Path) -> Result<()> {
+        if self.schema > SCHEMA {
+            return Err(Error::NewerRecord { path: path.to_owned(), schema: self.schema });
+        }
+        Ok(())
+    }
+
+    /// What messages call the service: its key, or else its hashid.
+    pub(crate) fn name(&self) -> &str {
+        self.key.as_ref().map_or(self.hashid.as_str(), Key::as_str)
+    }
+
+    /// The port that the service is told and checked for; `None` if it wants none.
+    pub(crate) fn service_port(&self) -> Option<u16> {
+        (!self.no_port && self.port != 0).then_some(self.port)
+    }
+
+    /// The environment.
+    ///
+    /// # Errors
+    /// [`Error::CorruptRecord`] if it is not a list of `K=V`.
+    pub(crate) fn environment(&self, path: &Path) -> Result<Variables> {
+        let Some(raw) = &self.environment else { return Ok(Variables::default()) };
+        let parsed: Option<Variables> = serde_json::from_str(raw.get())
+            .map_err(|error| Error::CorruptRecord { path: path.to_owned(), why: format!("its env: {}", without_place(&error)) })?;
+        Ok(parsed.unwrap_or_default())
+    }
+
+    /// Replaces the environment.
+    pub(super) fn set_environment(&mut self, environment: &Variables) {
+        self.environment = serde_json::value::to_raw_value(environment).ok();
+    }
+
+    /// Marks the record as written by this devport.
+    pub(super) fn adopt(&mut self) {
+        self.schema = SCHEMA;
+    }
+}
+
+/// A parser's message without ` at line 1 column 2`, and without the value that it quotes.
+fn without_place(error: &serde_json::Error) -> String {
+    error.to_string().split(" at line ").next().unwrap_or_default().to_owned()
+}
+
+/// The schema number of a record, if it is newer than ours.
+fn newer_schema(bytes: &[u8]) -> Option<u32> {
+    /// The one field that every version has.
+    #[derive(Deserialize)]
+    struct Versioned {
+        /// The version.
+        schema: u32,
+    }
+    serde_json::from_slice::<Versioned>(bytes).ok().map(|record| record.schema).filter(|schema| *schema > SCHEMA)
+}
+
+/// The port in a record that does not parse, if one can still be read: it stays taken.
+pub(super) fn salvage_port(bytes: &[u8]) -> Option<u16> {
+    let text = String::from_utf8_lossy(bytes);
+    let (_, after) = text.split_once("\"port\"")?;
+    let digits = after.trim_start().strip_prefix(':')?.trim_start();
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    digits[..end].parse().ok().filter(|port| *port != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST_DEVPORT: &str = r#"{
+  "hash": "c1b7024794",
+  "hashid": "c1b",
+  "key": "myapp",
+  "port": 19007,
+  "tailnet": false,
+  "cwd": "/tmp",
+  "cmd": [
+    "python3",
+    "-m"
+  ],
+  "env": [
+    "A=1"
+  ],
+  "last_up": "2026-11-20T23:56:01.78005344-05:00",
+  "state": "error",
+  "error": "boom",
+  "extra": {"b": 1, "a": 2}
+}"#;
+
+    fn hash() -> ServiceHash {
+        ServiceHash::parse("c1b7024794").unwrap()
+    }
+
+    fn parse(text: &str) -> Result<Reservation> {
+        Reservation::parse(Path::new("r.json"), &hash(), text.as_bytes())
+    }
+
+    #[test]
+    fn a_record_of_the_first_devport_is_read() {
+        let record = parse(FIRST_DEVPORT).unwrap();
+        assert_eq!((record.port, record.name()), (19007, "myapp"));
+        assert_eq!(record.last_up.to_string(), "2026-11-21T04:56:01.78005344Z");
+        assert_eq!(record.environment(Path::new("r")).unwrap().iter().collect::<Vec<_>>(), [("A", "1")]);
+    }
+
+    #[test]
+    fn unknown_fields_survive_a_rewrite_and_the_first_devports_error_does_not() {
+        let record = parse(FIRST_DEVPORT).unwrap();
+        let rewritten: Map<String, Value> = serde_json::from_slice(&record.to_bytes(Some(FIRST_DEVPORT.as_bytes()))).unwrap();
+        assert_eq!(rewritten["extra"].to_string(), r#"{"b":1,"a":2}"#);
+        assert_eq!(rewritten["env"][0], "A=1");
+        assert!(!rewritten.contains_key("error") && !rewritten.contains_key("state"));
+    }
+
+    #[test]
+    fn a_newer_record_is_read_only() {
+        let record = parse(&FIRST_DEVPORT.replace("\"hash\":", "\"schema\": 99, \"hash\":")).unwrap();
+        assert!(matches!(record.check_writable(Path::new("r")), Err(Error::NewerRecord { schema: 99, .. })));
+        assert!(matches!(parse(r#"{"schema": 99}"#), Err(Error::NewerRecord { schema: 99, .. })));
+    }
+
+    #[test]
+    fn records_that_cannot_be_used_are_corrupt() {
+        for text in ["", "{}", "null", "[]", "{", &FIRST_DEVPORT.replace("c1b7024794", "c1b7024795"), &FIRST_DEVPORT.replace("\"c1b\"", "\"c2b\"")] {
+            assert!(matches!(parse(text), Err(Error::CorruptRecord { .. })), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn t22_no_truncated_or_flipped_record_panics_or_loses_a_port_that_can_be_read() {
+        let bytes = FIRST_DEVPORT.as_bytes();
+        for end in 0..bytes.len() {
+            let cut = &bytes[..end];
+            assert!(Reservation::parse(Path::new("r"), &hash(), cut).is_err());
+            let port_is_whole = FIRST_DEVPORT.find("19007").unwrap() + 5 <= end;
+            assert!(!port_is_whole || salvage_port(cut) == Some(19007), "cut at {end}");
+        }
+        for index in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut flipped = bytes.to_vec();
+                flipped[index] ^= 1 << bit;
+                let _ = Reservation::parse(Path::new("r"), &hash(), &flipped);
+                let _ = salvage_port(&flipped);
+            }
+        }
+    }
+}

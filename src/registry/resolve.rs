@@ -1,0 +1,87 @@
+//! From what a user types to the service that it names.
+
+use crate::error::{Error, Result};
+use crate::identity::{SHORTEST_PREFIX, ServiceHash, Target};
+use crate::registry::reservation::Reservation;
+use crate::registry::store::Registry;
+
+/// How many near keys an error suggests.
+const SUGGESTIONS: usize = 3;
+
+impl Registry {
+    /// Finds the service that a target names: by key, then by frozen hashid (exactly), then by a prefix of
+    /// the hash, then by port. Source: design.md, section 4.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchService`], [`Error::PrefixTooShort`], [`Error::Ambiguous`], or that of a record that
+    /// cannot be used.
+    pub(crate) fn resolve(&self, target: &Target) -> Result<Reservation> {
+        if let Some(key) = target.as_key()
+            && let Some(reservation) = self.find(&ServiceHash::of_key(&key))?
+            && reservation.key.as_ref() == Some(&key)
+        {
+            return Ok(reservation);
+        }
+        let text = target.as_str();
+        if text.len() >= SHORTEST_PREFIX {
+            match self.resolve_prefix(target)? {
+                Some(reservation) => return Ok(reservation),
+                None => {
+                    if let Some(reservation) = self.resolve_port(target)? {
+                        return Ok(reservation);
+                    }
+                }
+            }
+        }
+        let nearest = self.nearest_keys(text)?;
+        let target = text.to_owned();
+        if text.len() < SHORTEST_PREFIX && nearest.is_empty() {
+            return Err(Error::PrefixTooShort { target, nearest });
+        }
+        Err(Error::NoSuchService { target, nearest })
+    }
+
+    /// By frozen hashid, else by prefix; `None` if no hash begins so.
+    fn resolve_prefix(&self, target: &Target) -> Result<Option<Reservation>> {
+        let hashes = self.hashes_with_prefix(target.as_str())?;
+        if let [only] = hashes.as_slice() {
+            return self.find(only);
+        }
+        let mut readable: Vec<Reservation> = Vec::new();
+        for hash in &hashes {
+            readable.extend(self.find(hash).ok().flatten());
+        }
+        if let Some(frozen) = readable.iter().find(|reservation| reservation.hashid.as_str() == target.as_str()) {
+            return Ok(Some(frozen.clone()));
+        }
+        if hashes.is_empty() {
+            return Ok(None);
+        }
+        let name = |hash: &ServiceHash| match readable.iter().find(|reservation| reservation.hash == *hash) {
+            Some(Reservation { key: Some(key), .. }) => format!("{hash} ({key})"),
+            _ => hash.to_string(),
+        };
+        Err(Error::Ambiguous { target: target.as_str().to_owned(), matches: hashes.iter().map(name).collect() })
+    }
+
+    /// By port; `None` if the target is not one, or no service has it.
+    fn resolve_port(&self, target: &Target) -> Result<Option<Reservation>> {
+        let Some(port) = target.as_port() else { return Ok(None) };
+        Ok(self.list()?.reservations.into_iter().find(|reservation| reservation.port == port))
+    }
+
+    /// The keys that look most like a text, best first.
+    fn nearest_keys(&self, text: &str) -> Result<Vec<String>> {
+        let mut scored: Vec<(usize, String)> = Vec::new();
+        for reservation in self.list()?.reservations {
+            let Some(key) = &reservation.key else { continue };
+            let distance = strsim::damerau_levenshtein(text, key.as_str());
+            let near = distance <= (text.chars().count() / 3).max(1) || (text.len() >= 2 && key.as_str().contains(text));
+            if near && key.as_str() != text {
+                scored.push((distance, key.to_string()));
+            }
+        }
+        scored.sort();
+        Ok(scored.into_iter().take(SUGGESTIONS).map(|(_, key)| key).collect())
+    }
+}

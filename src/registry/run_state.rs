@@ -1,0 +1,160 @@
+//! `RunState`: what a supervisor last recorded of its service. Written by the holder of the identity lock
+//! and by nobody else, on transitions only.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::os::process::ProcessIdentity;
+
+/// How many exits are kept.
+const KEPT_EXITS: usize = 20;
+
+/// The finer state of a service. Source: design.md, section 6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum State {
+    /// The supervisor is there, the child not yet.
+    Starting,
+    /// The child runs.
+    Running,
+    /// It crashed and will be started again.
+    Backoff,
+    /// Somebody else listens on its port; it will be started when the port is free.
+    PortConflict,
+    /// The process tree is being ended.
+    Stopping,
+    /// It does not run, and nobody minds.
+    Stopped,
+    /// It does not run, because it could not be started.
+    Failed,
+    /// The supervisor is gone and the child lives. Only readers see this; it is never written.
+    Orphaned,
+    /// A state of a later devport.
+    #[serde(other)]
+    Unknown,
+}
+
+impl State {
+    /// The word that people and programs read.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Backoff => "backoff",
+            Self::PortConflict => "port-conflict",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+            Self::Orphaned => "orphaned",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ExitHow {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+/// One end of a child.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Exit {
+    /// When.
+    pub(crate) at: Timestamp,
+    /// How: `code` or `signal`, as the field's name.
+    #[serde(flatten)]
+    pub(crate) how: ExitHow,
+    /// How long it had run, in milliseconds.
+    pub(crate) ran_ms: u64,
+}
+
+/// Where a service's window is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pane {
+    /// The socket of the tmux server.
+    pub(crate) socket: String,
+    /// The id of the pane in that server, such as `%3`.
+    pub(crate) pane: String,
+}
+
+/// What a supervisor last recorded.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RunState {
+    /// The finer state.
+    pub(crate) state: State,
+    /// Who recorded this.
+    pub(crate) supervisor: ProcessIdentity,
+    /// The child; `None` while there is none.
+    #[serde(default)]
+    pub(crate) child: Option<ProcessIdentity>,
+    /// When the child was started; `None` while there is none.
+    #[serde(default)]
+    pub(crate) started_at: Option<Timestamp>,
+    /// How often the child was started again after a crash, since the supervisor started.
+    #[serde(default)]
+    pub(crate) restarts: u32,
+    /// The last ends of the child, oldest first, across supervisors.
+    #[serde(default)]
+    pub(crate) exits: Vec<Exit>,
+    /// When the child will be started again; `None` unless that is being waited for.
+    #[serde(default)]
+    pub(crate) next_start_at: Option<Timestamp>,
+    /// What is wrong; `None` if nothing is.
+    #[serde(default)]
+    pub(crate) error: Option<String>,
+    /// The service's window; `None` if it runs detached or in the foreground of somebody's terminal.
+    #[serde(default)]
+    pub(crate) window: Option<Pane>,
+}
+
+impl RunState {
+    /// The state of a supervisor that has just come to be; `before` is what an earlier one left.
+    pub(crate) fn begin(supervisor: ProcessIdentity, window: Option<Pane>, before: Option<Self>) -> Self {
+        Self {
+            state: State::Starting,
+            supervisor,
+            child: None,
+            started_at: None,
+            restarts: 0,
+            exits: before.map(|before| before.exits).unwrap_or_default(),
+            next_start_at: None,
+            error: None,
+            window,
+        }
+    }
+
+    /// Adds an end of the child, and forgets the oldest if there are too many.
+    pub(crate) fn add_exit(&mut self, exit: Exit) {
+        self.exits.push(exit);
+        let surplus = self.exits.len().saturating_sub(KEPT_EXITS);
+        self.exits.drain(..surplus);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_is_code_or_signal_with_time_and_duration() {
+        let exit = Exit { at: Timestamp::UNIX_EPOCH, how: ExitHow::Signal(9), ran_ms: 1200 };
+        let text = serde_json::to_string(&exit).unwrap();
+        assert_eq!(text, r#"{"at":"1970-01-01T00:00:00Z","signal":9,"ran_ms":1200}"#);
+        assert_eq!(serde_json::from_str::<Exit>(&text).unwrap(), exit);
+    }
+
+    #[test]
+    fn the_last_twenty_exits_are_kept() {
+        let mut run = RunState::begin(ProcessIdentity { pid: 1, start_time: None, boot_id: None }, None, None);
+        for code in 0..25 {
+            run.add_exit(Exit { at: Timestamp::UNIX_EPOCH, how: ExitHow::Code(code), ran_ms: 0 });
+        }
+        assert_eq!(run.exits.len(), 20);
+        assert_eq!(run.exits[0].how, ExitHow::Code(5));
+    }
+}
