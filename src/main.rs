@@ -1,2 +1,49 @@
-fn main(){}
-mod error; mod identity; mod os; mod spec; mod registry;
+//! devport: a port that never moves, and a supervisor, for every dev service on this machine.
+//!
+//! This file reads the surroundings once, hands over to the command line, and prints an error once.
+
+mod cli;
+mod error;
+mod identity;
+mod launch;
+mod logbook;
+mod os;
+mod registry;
+mod spec;
+mod supervisor;
+mod view;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::error::Error;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment and the directory")]
+    let surroundings = cli::Surroundings::new(
+        spec::CallerEnvironment::new(std::env::vars_os()),
+        std::env::current_dir().ok(),
+        std::env::current_exe().ok(),
+    );
+    match cli::dispatch(&arguments, surroundings) {
+        Ok(code) => code,
+        Err(error) => {
+            print(&error);
+            error.exit_code()
+        }
+    }
+}
+
+/// Prints an error and what to do about it; if nobody can read that, so be it.
+fn print(error: &Error) {
+    if matches!(error, Error::ClosedOutput) {
+        return;
+    }
+    let mut text = format!("devport: {error}\n");
+    if let Some(hint) = error.hint() {
+        text.push_str(&format!("hint: {hint}\n"));
+    }
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

@@ -11,7 +11,7 @@ pub(super) fn boot_id() -> io::Result<String> {
 }
 
 /// What the kernel says of a process; `None` if there is none. The start time is in clock ticks since
-/// boot. Source: `proc_pid_stat(5)`, fields 3 to 6 and 22.
+/// boot. Source: `proc_pid_stat(5)`, fields 2 to 6 and 22.
 pub(super) fn process_status(pid: i32) -> Option<ProcessStatus> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
@@ -25,6 +25,7 @@ pub(super) fn process_status(pid: i32) -> Option<ProcessStatus> {
             _ => ProcessState::Alive,
         },
         parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
         start_time: fields.get(19)?.parse().ok()?,
     })

@@ -21,6 +21,7 @@ pub(super) fn process_status(pid: i32) -> Option<ProcessStatus> {
         name: String::from_utf8_lossy(&name).into_owned(),
         state: if info.pbi_status == libc::SZOMB { ProcessState::Dead } else { ProcessState::Alive },
         parent: i32::try_from(info.pbi_ppid).ok()?,
+        group: i32::try_from(info.pbi_pgid).ok()?,
         session: nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid))).map_or(0, nix::unistd::Pid::as_raw),
         start_time: info.pbi_start_tvsec * 1_000_000 + info.pbi_start_tvusec,
     })

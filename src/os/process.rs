@@ -17,6 +17,8 @@ pub(crate) struct ProcessStatus {
     pub(crate) state: ProcessState,
     /// The parent's pid.
     pub(crate) parent: i32,
+    /// The process group's id: the pid of the process that leads it.
+    pub(crate) group: i32,
     /// The session's id: the pid of the process that began it.
     pub(crate) session: i32,
     /// When it started, in units of the system's own; with the pid it is unique within one boot.
@@ -60,6 +62,17 @@ impl ProcessIdentity {
     pub(crate) fn of(pid: i32) -> Option<Self> {
         let status = platform::process_status(pid).filter(|status| status.state == ProcessState::Alive)?;
         Some(Self { pid, start_time: Some(status.start_time), boot_id: platform::boot_id().ok() })
+    }
+
+    /// The identity of our own child, which stays its own until it is reaped, ended or not.
+    pub(crate) fn of_child(pid: i32) -> Self {
+        let start_time = platform::process_status(pid).map(|status| status.start_time);
+        Self { pid, start_time, boot_id: platform::boot_id().ok() }
+    }
+
+    /// The id of its process group; `None` if it has ended.
+    pub(crate) fn group(&self) -> Option<i32> {
+        platform::process_status(self.pid).map(|status| status.group)
     }
 
     /// This process.
@@ -142,6 +155,11 @@ pub(crate) fn command_of(pid: i32) -> Option<String> {
         Some((end, _)) => Some(format!("{}…", &escaped[..end])),
         None => Some(escaped),
     }
+}
+
+/// Whether some process has this pid now, and has not ended.
+pub(crate) fn is_running(pid: i32) -> bool {
+    platform::process_status(pid).is_some_and(|status| status.state == ProcessState::Alive)
 }
 
 /// The value of a variable in the environment that a process was started with; `None` if it is unset or

@@ -22,6 +22,11 @@ impl WindowSize {
         sys::window_size(terminal).ok().filter(|size| size.ws_row > 0 && size.ws_col > 0).map(Self)
     }
 
+    /// How many columns that are.
+    pub(crate) fn columns(self) -> u16 {
+        self.0.ws_col
+    }
+
     /// Gives a terminal this size.
     ///
     /// # Errors

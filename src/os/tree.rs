@@ -77,15 +77,27 @@ pub(crate) fn descendants(root: i32, marker: Marker<'_>) -> Vec<ProcessIdentity>
     found
 }
 
-/// Every living process that carries the service's marker, wherever it is: what survived a supervisor
-/// that was killed. Processes whose environment may not be read are not found.
+/// Every living process that carries a service's marker, wherever it is: what survived a supervisor that was
+/// killed. Processes whose environment may not be read are not found.
 pub(crate) fn marked(marker: Marker<'_>) -> Vec<ProcessIdentity> {
+    all_marked(marker.home).into_iter().filter(|(hash, _)| hash == marker.hash).map(|(_, process)| process).collect()
+}
+
+/// The living processes of every service of a state directory, each with the service's hash, but for this
+/// process itself.
+pub(crate) fn all_marked(home: &Path) -> Vec<(String, ProcessIdentity)> {
+    use std::os::unix::ffi::OsStrExt;
     let me = nix::unistd::getpid().as_raw();
-    platform::all_pids()
-        .into_iter()
-        .filter(|pid| *pid != me && marker.membership(*pid) == Membership::Ours)
-        .filter_map(ProcessIdentity::of)
-        .collect()
+    let mut found = Vec::new();
+    for pid in platform::all_pids() {
+        if pid == me || environment_value(pid, HOME_VARIABLE).as_deref() != Some(home.as_os_str().as_bytes()) {
+            continue;
+        }
+        let Some(hash) = environment_value(pid, HASH_VARIABLE) else { continue };
+        let hash = String::from_utf8_lossy(&hash).into_owned();
+        found.extend(ProcessIdentity::of(pid).map(|process| (hash, process)));
+    }
+    found
 }
 
 /// Every living process of a session: what is left of a child that has ended. Only its own parent may

@@ -17,5 +17,5 @@ pub(crate) use lock::{Acquired, FileLock, IdentityLock, Liveness};
 pub(crate) use paths::Paths;
 pub(crate) use port::PortRange;
 pub(crate) use reservation::Reservation;
-pub(crate) use run_state::{Exit, ExitHow, RunState, State};
+pub(crate) use run_state::{Exit, ExitHow, Pane, RunState, State};
 pub(crate) use store::{Listing, Registration, Registry};

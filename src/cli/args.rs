@@ -1,0 +1,300 @@
+//! The arguments, as clap reads them. Nothing here does anything.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::cli::context::Format;
+
+/// A port that never moves, and a supervisor, for every dev service on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "devport", version, about, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = "\
+Examples:
+  devport start --key api -- npm run dev    start a service; $PORT is set and stays the same for ever
+  devport ls                                what runs where
+  devport logs -f api                       what it says
+  devport attach api                        its terminal
+  devport stop api                          end it; the port stays reserved
+
+A TARGET is a key, the beginning of a hash (3 characters or more) or a port.
+Exit codes: 0 done, 1 failed, 2 usage, 3 invalid configuration, 4 no such service or ambiguous, 130 cancelled.")]
+pub(super) struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub(super) command: Command,
+    /// How results are printed: auto is a table on a terminal and JSON otherwise.
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "FORMAT")]
+    format: FormatArgument,
+    /// Short for --format json.
+    #[arg(long, global = true, conflicts_with = "format")]
+    json: bool,
+}
+
+impl Arguments {
+    /// How results are printed.
+    pub(super) fn format(&self) -> Format {
+        match self.format {
+            _ if self.json => Format::Json,
+            FormatArgument::Auto => Format::Auto,
+            FormatArgument::Json => Format::Json,
+            FormatArgument::Table => Format::Table,
+        }
+    }
+}
+
+/// The values of `--format`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FormatArgument {
+    /// A table on a terminal, JSON otherwise.
+    Auto,
+    /// JSON.
+    Json,
+    /// A table.
+    Table,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Start services in the background.
+    Start(Start),
+    /// Run a service in the foreground: standard output is its own.
+    Run(Run),
+    /// List services.
+    Ls(Ls),
+    /// Show one service.
+    Which(Which),
+    /// End services; their ports stay reserved.
+    Stop(Stop),
+    /// End services and start them again as they were registered.
+    Restart(Restart),
+    /// Send a signal to a service; SIGHUP restarts it in place.
+    Signal(Signal),
+    /// End services, forget them and free their ports.
+    Rm(Rm),
+    /// Show the terminal of a service.
+    Attach(Attach),
+    /// Show what services have written.
+    Logs(Logs),
+    /// Publish a service on the tailnet.
+    Tailup(Target),
+    /// Take a service off the tailnet.
+    Taildown(Target),
+}
+
+/// What a new service is like.
+#[derive(Debug, Args)]
+pub(super) struct NewService {
+    /// Name of the service; without it, directory and command name it.
+    #[arg(long, short, value_name = "KEY")]
+    pub(super) key: Option<String>,
+    /// Variable that tells the service its port, instead of PORT.
+    #[arg(long, value_name = "NAME", conflicts_with = "no_port")]
+    pub(super) port_env: Option<String>,
+    /// Port that it shall have, inside the range or not (1024-65535).
+    #[arg(long, value_name = "PORT", conflicts_with = "no_port", value_parser = clap::value_parser!(u16).range(1024..))]
+    pub(super) port: Option<u16>,
+    /// It needs no port.
+    #[arg(long)]
+    pub(super) no_port: bool,
+    /// Publish it on the tailnet.
+    #[arg(long)]
+    pub(super) tailnet: bool,
+    /// Dotenv file over the environment; may be given several times, later ones override earlier ones.
+    #[arg(long, value_name = "FILE")]
+    pub(super) env_file: Vec<PathBuf>,
+    /// The command. $VAR and ${VAR} in its words are replaced, $$ becomes $; no shell is involved.
+    #[arg(last = true, value_name = "CMD")]
+    pub(super) command: Vec<OsString>,
+}
+
+/// Arguments of `start`.
+#[derive(Debug, Args)]
+#[command(override_usage = "devport start [OPTIONS] -- CMD…\n       devport start [--detach] TARGET\n       devport start -f devport.yaml [KEY…]")]
+#[command(after_help = "\
+Examples:
+  devport start --key api -- npm run dev
+  devport start --key docs -- python3 -m http.server '$PORT'
+  devport start --key web --port-env VITE_PORT --env-file .env -- npm run dev
+  devport start api                      again, as it was registered
+  devport start -f devport.yaml          every service of the file
+  devport start -f devport.yaml api web  these two
+
+Starting a service that already runs is fine: it is printed, and nothing happens. --replace restarts it with
+the new command, directory, environment and options.")]
+pub(super) struct Start {
+    /// Start the services of this file.
+    #[arg(long, short = 'f', value_name = "FILE", conflicts_with_all = ["key", "port_env", "port", "no_port", "tailnet", "env_file", "command"])]
+    pub(super) file: Option<PathBuf>,
+    /// Run without a tmux window; the log is the only output.
+    #[arg(long)]
+    pub(super) detach: bool,
+    /// Restart it with the new options if it already runs.
+    #[arg(long)]
+    pub(super) replace: bool,
+    /// A registered service to start again, or with -f the keys to start.
+    #[arg(value_name = "TARGET")]
+    pub(super) targets: Vec<String>,
+    /// What the service is like.
+    #[command(flatten)]
+    pub(super) service: NewService,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+#[command(override_usage = "devport run [OPTIONS] -- CMD…\n       devport run TARGET")]
+#[command(after_help = "\
+Examples:
+  devport run --key api -- npm run dev
+  devport run api                        again, as it was registered, and watch it
+  devport run --key api -- ./server >out.log 2>err.log
+
+ctrl-c ends the service, ctrl-z restarts it. devport's own words go to standard error.")]
+pub(super) struct Run {
+    /// A registered service to run again.
+    #[arg(value_name = "TARGET", conflicts_with_all = ["key", "port_env", "port", "no_port", "tailnet", "env_file", "command"])]
+    pub(super) target: Option<String>,
+    /// Restart it here with the new options if it already runs.
+    #[arg(long)]
+    pub(super) replace: bool,
+    /// Accepted for symmetry with `start`; a service in the foreground has no window to do without.
+    #[arg(long, hide = true)]
+    pub(super) detach: bool,
+    /// What the service is like.
+    #[command(flatten)]
+    pub(super) service: NewService,
+}
+
+/// Arguments of `ls`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devport ls
+  devport ls --active
+  devport ls --json | jq -r '.[] | select(.state == \"running\") | .port'")]
+pub(super) struct Ls {
+    /// Only services that run.
+    #[arg(long)]
+    pub(super) active: bool,
+}
+
+/// Arguments of `which`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devport which api
+  devport which 19000
+  curl localhost:$(devport which api --json | jq .port)")]
+pub(super) struct Which {
+    /// A key, the beginning of a hash, or a port.
+    pub(super) target: String,
+}
+
+/// Arguments of `stop`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devport stop api
+  devport stop api web b7d
+  devport stop --all
+
+The whole process tree is gone when this returns: SIGTERM first, SIGKILL after 5 s.")]
+pub(super) struct Stop {
+    /// Keys, beginnings of hashes, or ports.
+    #[arg(value_name = "TARGET", required_unless_present = "all", conflicts_with = "all")]
+    pub(super) targets: Vec<String>,
+    /// Every service that runs.
+    #[arg(long)]
+    pub(super) all: bool,
+}
+
+/// Arguments of `restart`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devport restart api
+  devport restart api web
+
+Command, directory, environment and port are those that were registered, whatever shell this is.")]
+pub(super) struct Restart {
+    /// Keys, beginnings of hashes, or ports.
+    #[arg(value_name = "TARGET", required = true)]
+    pub(super) targets: Vec<String>,
+    /// Run without a tmux window; the log is the only output.
+    #[arg(long)]
+    pub(super) detach: bool,
+}
+
+/// Arguments of `signal`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devport signal api              SIGHUP: restart in place
+  devport signal -s USR1 api      to the service's process group
+  devport signal -s 10 api")]
+pub(super) struct Signal {
+    /// Name or number. HUP and TSTP restart the service, INT and TERM end it, others go to its processes.
+    #[arg(long, short, value_name = "SIGNAL", default_value = "HUP")]
+    pub(super) signal: String,
+    /// A key, the beginning of a hash, or a port.
+    pub(super) target: String,
+}
+
+/// Arguments of `rm`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devport rm api
+  devport rm api web
+
+Every file of the service is deleted, its logs included, and its port is free for others.")]
+pub(super) struct Rm {
+    /// Keys, beginnings of hashes, or ports.
+    #[arg(value_name = "TARGET", required = true)]
+    pub(super) targets: Vec<String>,
+}
+
+/// Arguments of `attach`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devport attach api
+  devport attach            choose from the services that run
+
+ctrl-b d goes back. In the window ctrl-c ends the service and ctrl-z restarts it.")]
+pub(super) struct Attach {
+    /// A key, the beginning of a hash, or a port.
+    pub(super) target: Option<String>,
+}
+
+/// Arguments of `logs`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devport logs api
+  devport logs -n 50 api
+  devport logs -f api web")]
+pub(super) struct Logs {
+    /// Only the last N lines; 10 with -f unless given.
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(super) lines: Option<usize>,
+    /// Go on with what is written from now on.
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// Keys, beginnings of hashes, or ports.
+    #[arg(value_name = "TARGET", required = true)]
+    pub(super) targets: Vec<String>,
+}
+
+/// Arguments of `tailup` and `taildown`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devport tailup api
+  devport taildown api")]
+pub(super) struct Target {
+    /// A key, the beginning of a hash, or a port.
+    pub(super) target: String,
+}

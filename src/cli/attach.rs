@@ -1,0 +1,60 @@
+//! `devport attach`: show the terminal of a service.
+
+use std::io::{self, IsTerminal};
+
+use crate::cli::args::Attach;
+use crate::cli::context::Context;
+use crate::cli::picker;
+use crate::error::{Error, Result};
+use crate::launch::Tmux;
+use crate::os::spawn::{find_program, replace};
+use crate::registry::{Pane, Reservation};
+
+/// Executes `devport attach`; where that works, this program becomes tmux.
+///
+/// # Errors
+/// If the service has no window, or there is no terminal to show it in.
+pub(super) fn execute(context: &mut Context, arguments: Attach) -> Result<()> {
+    let reservation = match arguments.target {
+        Some(target) => context.resolve(&target)?,
+        None => picker::pick(context)?,
+    };
+    let pane = window(context, &reservation)?;
+    let cannot = |why: &str, hint: &str| Error::CannotAttach { service: reservation.name().to_owned(), why: why.into(), hint: hint.into() };
+    let Some(program) = find_program("tmux", context.environment().get("PATH")) else {
+        return Err(cannot("there is no tmux in PATH", "install tmux, or use `devport logs -f`"));
+    };
+    let tmux = Tmux::new(program, context.environment().for_background()).at_socket(&pane.socket);
+    let gone = "restart it, and it gets a new one";
+    let place = tmux
+        .find(&pane, context.registry.paths().base(), &reservation)?
+        .ok_or_else(|| cannot("its window is gone", gone))?;
+    let inside = context.environment().get("TMUX").and_then(|tmux| tmux.to_str()).map(str::to_owned);
+    let inside = match inside.as_deref().and_then(|tmux| tmux.split(',').next()) {
+        None => false,
+        Some(socket) if socket == pane.socket => true,
+        Some(_) => {
+            let hint = format!("outside of it, `tmux -S {} attach -t devport` does", pane.socket);
+            return Err(cannot("it runs in another tmux server than this terminal", &hint));
+        }
+    };
+    if !inside && !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
+        return Err(cannot("this is not a terminal", "`devport logs -f` follows its output"));
+    }
+    let (program, arguments) = tmux.show(&place, inside);
+    Err(Error::io("start", program.clone())(replace(&program, &arguments)))
+}
+
+/// The window of a service that runs.
+fn window(context: &Context, reservation: &Reservation) -> Result<Pane> {
+    let service = || reservation.name().to_owned();
+    if !context.registry.liveness(&reservation.hash).is_held() {
+        return Err(Error::NotRunning { service: service() });
+    }
+    let run = context.registry.run_state(&reservation.hash);
+    run.and_then(|run| run.window).ok_or_else(|| Error::CannotAttach {
+        service: service(),
+        why: "it has no window: it runs detached, or in somebody's foreground".into(),
+        hint: format!("`devport logs -f {0}` follows its output; `devport restart {0}` gives it a window where there is tmux", reservation.name()),
+    })
+}

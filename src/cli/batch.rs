@@ -1,0 +1,63 @@
+//! `devport start -f devport.yaml`: one service after the other; one that fails does not stop the rest.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+
+use crate::cli::context::{Context, report};
+use crate::cli::start::{Manner, start_spec};
+use crate::error::{Error, Result};
+use crate::identity::Key;
+use crate::spec::{ConfigEntry, ServiceSpec, load_config};
+use crate::view::{self, Look, ServiceView};
+
+/// Starts the services of a file, or those with the given keys.
+///
+/// # Errors
+/// If the file cannot be used, a key is not in it, or any service failed.
+pub(super) fn execute(context: &mut Context, file: &Path, keys: &[String], manner: Manner) -> Result<()> {
+    let path = context.cwd()?.join(file);
+    let entries = chosen(load_config(file)?, keys, file)?;
+    let directory = path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_else(|| path.clone());
+    let home = dirs::home_dir();
+    let mut rows: Vec<(String, std::result::Result<ServiceView, String>)> = Vec::new();
+    for entry in entries {
+        let name = entry.name().to_owned();
+        let request = entry.into_request(&directory, home.as_deref());
+        let started = ServiceSpec::resolve(request, context.environment()).and_then(|spec| start_spec(context, &spec, manner));
+        if let Err(error) = &started {
+            report(&name, error);
+        }
+        rows.push((name, started.map_err(|error| error.to_string())));
+    }
+    print(context, &rows)?;
+    let failed = rows.iter().filter(|(_, outcome)| outcome.is_err()).count();
+    if failed > 0 {
+        return Err(Error::SomeFailed { failed, total: rows.len() });
+    }
+    Ok(())
+}
+
+/// The entries with the given keys; all of them if no key is given.
+fn chosen(entries: Vec<ConfigEntry>, keys: &[String], file: &Path) -> Result<Vec<ConfigEntry>> {
+    if keys.is_empty() {
+        return Ok(entries);
+    }
+    let has = |entry: &ConfigEntry, key: &String| entry.key().is_some_and(|own| own.as_str() == key);
+    if let Some(missing) = keys.iter().find(|key| !entries.iter().any(|entry| has(entry, key))) {
+        let there: Vec<String> = entries.iter().filter_map(|entry| entry.key().map(Key::to_string)).collect();
+        return Err(Error::NoSuchService { target: format!("{missing} in {}", file.display()), nearest: there });
+    }
+    Ok(entries.into_iter().filter(|entry| keys.iter().any(|key| has(entry, key))).collect())
+}
+
+/// Prints the summary; for a program the services as JSON, and the summary beside it.
+fn print(context: &Context, rows: &[(String, std::result::Result<ServiceView, String>)]) -> Result<()> {
+    if context.wants_table() {
+        return context.print(&view::batch(rows, context.look()));
+    }
+    let terminal = io::stderr().is_terminal();
+    let look = Look { color: terminal && context.look().color, width: None, ..context.look() };
+    let _ = io::stderr().write_all(view::batch(rows, look).as_bytes());
+    let started: Vec<ServiceView> = rows.iter().filter_map(|(_, outcome)| outcome.clone().ok()).collect();
+    context.print(&view::array(&started))
+}

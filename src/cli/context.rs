@@ -1,0 +1,192 @@
+//! `Context`: what every command works with, and how it speaks to the user.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+use crate::identity::Target;
+use crate::launch::Launcher;
+use crate::os::clock;
+use crate::os::terminal::WindowSize;
+use crate::registry::{Paths, PortRange, Registry, Reservation};
+use crate::spec::CallerEnvironment;
+use crate::view::{self, Look, Overview, ServiceView};
+
+/// What is outside: read once, in `main`.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    /// The environment.
+    pub(super) environment: CallerEnvironment,
+    /// The current directory; `None` if it is gone.
+    pub(super) cwd: Option<PathBuf>,
+    /// Our own program; `None` if the system does not say.
+    pub(super) program: Option<PathBuf>,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// A table on a terminal, JSON otherwise.
+    Auto,
+    /// JSON.
+    Json,
+    /// A table.
+    Table,
+}
+
+/// What every command works with.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// The services.
+    pub(super) registry: Registry,
+    /// What is outside.
+    surroundings: Surroundings,
+    /// How results are printed.
+    format: Format,
+}
+
+/// Writes a line of devport's own on standard error; one that nobody can read is lost.
+pub(super) fn note(text: impl AsRef<str>) {
+    let _ = writeln!(io::stderr(), "devport: {}", text.as_ref());
+}
+
+impl Context {
+    /// Finds the state directory; nothing is created.
+    ///
+    /// # Errors
+    /// If there is no such directory to be had, or `DEVPORT_PORT_RANGE` is wrong.
+    pub(super) fn new(surroundings: Surroundings, format: Format) -> Result<Self> {
+        let environment = &surroundings.environment;
+        let home = dirs::home_dir();
+        let cwd = surroundings.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
+        let paths = Paths::choose(environment.get("DEVPORT_HOME"), environment.get("XDG_DATA_HOME"), home.as_deref(), &cwd)?;
+        let range = PortRange::from_variable(environment.get("DEVPORT_PORT_RANGE"))?;
+        Ok(Self { registry: Registry::new(paths, range), surroundings, format })
+    }
+
+    /// The caller's environment.
+    pub(super) fn environment(&self) -> &CallerEnvironment {
+        &self.surroundings.environment
+    }
+
+    /// The current directory.
+    ///
+    /// # Errors
+    /// If it has been deleted.
+    pub(super) fn cwd(&self) -> Result<PathBuf> {
+        self.surroundings.cwd.clone().ok_or_else(|| Error::InvalidDirectory { path: ".".into(), why: "has been deleted".into() })
+    }
+
+    /// How services are put in the background.
+    ///
+    /// # Errors
+    /// If the system does not say which program we are.
+    pub(super) fn launcher(&self, detach: bool) -> Result<Launcher<'_>> {
+        let unknown = || Error::System { verb: "find out which program this is".into(), source: io::ErrorKind::NotFound.into() };
+        let program = self.surroundings.program.clone().ok_or_else(unknown)?;
+        Ok(Launcher { registry: &self.registry, program, caller: &self.surroundings.environment, detach })
+    }
+
+    /// The service that a target names.
+    ///
+    /// # Errors
+    /// If there is none, or several.
+    pub(super) fn resolve(&self, target: &str) -> Result<Reservation> {
+        self.registry.resolve(&Target::new(target))
+    }
+
+    /// The services that targets name, each once, all resolved before anything is done with one.
+    ///
+    /// # Errors
+    /// If one names none, or several.
+    pub(super) fn resolve_all(&self, targets: &[String]) -> Result<Vec<Reservation>> {
+        let mut found: Vec<Reservation> = Vec::new();
+        for target in targets {
+            let reservation = self.resolve(target)?;
+            if !found.iter().any(|other| other.hash == reservation.hash) {
+                found.push(reservation);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The view of one service, as it is now.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub(super) fn view(&self, reservation: &Reservation) -> Result<ServiceView> {
+        let gone = || Error::NoSuchService { target: reservation.name().to_owned(), nearest: Vec::new() };
+        let now = self.registry.find(&reservation.hash)?.ok_or_else(gone)?;
+        Ok(Overview::new(&self.registry).view(now))
+    }
+
+    /// Whether results are printed as tables.
+    pub(super) fn wants_table(&self) -> bool {
+        match self.format {
+            Format::Auto => io::stdout().is_terminal(),
+            Format::Json => false,
+            Format::Table => true,
+        }
+    }
+
+    /// How tables on standard output look.
+    pub(super) fn look(&self) -> Look {
+        let terminal = io::stdout().is_terminal();
+        Look {
+            color: terminal && self.environment().get("NO_COLOR").is_none(),
+            width: WindowSize::of(io::stdout()).map(WindowSize::columns),
+            now: clock::wall(),
+        }
+    }
+
+    /// Prints services as the result: one as an object with all there is to say, several as a list.
+    ///
+    /// # Errors
+    /// If standard output cannot be written to.
+    pub(super) fn print_views(&self, views: &[ServiceView], several: bool) -> Result<()> {
+        let text = match (self.wants_table(), views, several) {
+            (true, _, _) => view::list(views, self.look()),
+            (false, [view], false) => view::object(view),
+            (false, views, _) => view::array(views),
+        };
+        self.print(&text)
+    }
+
+    /// Prints one service, with all there is to say about it.
+    ///
+    /// # Errors
+    /// If standard output cannot be written to.
+    pub(super) fn print_details(&self, view: &ServiceView) -> Result<()> {
+        let text = if self.wants_table() { view::details(view, self.look()) } else { view::object(view) };
+        self.print(&text)
+    }
+
+    /// Writes on standard output.
+    ///
+    /// # Errors
+    /// [`Error::ClosedOutput`] if nobody reads it, or what the system says.
+    #[expect(clippy::unused_self, reason = "results are printed by the context alone")]
+    pub(super) fn print(&self, text: &str) -> Result<()> {
+        write_output(text.as_bytes())
+    }
+}
+
+/// Writes on standard output.
+///
+/// # Errors
+/// [`Error::ClosedOutput`] if nobody reads it, or what the system says.
+pub(super) fn write_output(bytes: &[u8]) -> Result<()> {
+    let mut output = io::stdout().lock();
+    match output.write_all(bytes).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Error::ClosedOutput),
+        written => written.map_err(Error::system("write to standard output")),
+    }
+}
+
+/// Whether an error says that there is no such service, so that nothing was done.
+pub(super) fn report(name: &str, error: &Error) {
+    note(format!("{name}: {error}"));
+    if let Some(hint) = error.hint() {
+        let _ = writeln!(io::stderr(), "hint: {hint}");
+    }
+}

@@ -1,0 +1,25 @@
+//! `devport ls`: list services.
+
+use crate::cli::args::Ls;
+use crate::cli::context::{Context, report};
+use crate::error::Result;
+use crate::registry::Listing;
+use crate::view::{Overview, ServiceView, Status};
+
+/// Executes `devport ls`. A record that cannot be used is named on standard error, and the rest is listed.
+///
+/// # Errors
+/// If the state directory cannot be read.
+pub(super) fn execute(context: &mut Context, arguments: &Ls) -> Result<()> {
+    let Listing { reservations, unusable } = context.registry.list()?;
+    let mut overview = Overview::new(&context.registry);
+    let mut views: Vec<ServiceView> = reservations.into_iter().map(|reservation| overview.view(reservation)).collect();
+    if arguments.active {
+        views.retain(|view| view.status == Status::Running);
+    }
+    views.sort_by(|a, b| (a.port.unwrap_or(u16::MAX), &a.hash).cmp(&(b.port.unwrap_or(u16::MAX), &b.hash)));
+    for error in unusable {
+        report("ls", &error);
+    }
+    context.print_views(&views, true)
+}

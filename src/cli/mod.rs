@@ -1,0 +1,78 @@
+//! The command line: clap's arguments and one file per command. Only this folder knows clap.
+
+mod args;
+mod attach;
+mod batch;
+mod context;
+mod logs;
+mod ls;
+mod picker;
+mod restart;
+mod rm;
+mod run;
+mod signal;
+mod start;
+mod stop;
+mod tailnet;
+mod which;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::error::Result;
+use crate::spec::CallerEnvironment;
+
+pub(crate) use context::{Context, Surroundings};
+
+/// Does what the arguments say.
+///
+/// # Errors
+/// What went wrong, to be printed once.
+pub(crate) fn dispatch(arguments: &[OsString], surroundings: Surroundings) -> Result<ExitCode> {
+    // A supervisor that was launched does not need clap, and shall not keep its memory.
+    if let Some(launched) = run::Launched::parse(arguments) {
+        return run::launched(&launched, surroundings);
+    }
+    match args::Arguments::try_parse_from(arguments) {
+        Ok(parsed) => execute(parsed, surroundings),
+        Err(error) => {
+            // Help and version go to standard output and are no errors; clap knows which is which.
+            let printed = error.print();
+            drop(printed);
+            Ok(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)))
+        }
+    }
+}
+
+/// Executes one command.
+fn execute(parsed: args::Arguments, surroundings: Surroundings) -> Result<ExitCode> {
+    use args::Command;
+    let mut context = Context::new(surroundings, parsed.format())?;
+    let done = match parsed.command {
+        Command::Start(start) => start::execute(&mut context, start),
+        Command::Run(run) => run::execute(&mut context, run),
+        Command::Ls(ls) => ls::execute(&mut context, &ls),
+        Command::Which(which) => which::execute(&mut context, which),
+        Command::Stop(stop) => stop::execute(&mut context, stop),
+        Command::Restart(restart) => restart::execute(&mut context, restart),
+        Command::Signal(signal) => signal::execute(&mut context, signal),
+        Command::Rm(rm) => rm::execute(&mut context, rm),
+        Command::Attach(attach) => attach::execute(&mut context, attach),
+        Command::Logs(logs) => logs::execute(&mut context, logs),
+        Command::Tailup(target) => tailnet::up(&mut context, target),
+        Command::Taildown(target) => tailnet::down(&mut context, target),
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+/// What `main` reads at the edge.
+impl Surroundings {
+    /// The environment, the directory and the program as the system hands them over; `cwd` and `program` are
+    /// `None` if it does not know.
+    pub(crate) fn new(environment: CallerEnvironment, cwd: Option<PathBuf>, program: Option<PathBuf>) -> Self {
+        Self { environment, cwd, program }
+    }
+}

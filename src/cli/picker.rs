@@ -1,0 +1,73 @@
+//! Choosing among the services that run: fzf where there is one, a built-in picker otherwise.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::Stdio;
+
+use crate::cli::context::Context;
+use crate::error::{Error, Result};
+use crate::os::spawn::{find_program, tool};
+use crate::registry::Reservation;
+use crate::view::escape;
+
+/// Lets the user choose a service that runs.
+///
+/// # Errors
+/// [`Error::Cancelled`], or if none runs, or nobody can be asked.
+pub(super) fn pick(context: &Context) -> Result<Reservation> {
+    let mut running = context.registry.list()?.reservations;
+    running.retain(|reservation| context.registry.liveness(&reservation.hash).is_held());
+    let cannot = |why: &str, hint: &str| Error::CannotAttach { service: "a service".into(), why: why.into(), hint: hint.into() };
+    if running.is_empty() {
+        return Err(cannot("none is running", "`devport start` starts one"));
+    }
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(cannot("there is no terminal to choose in", "name it: `devport attach TARGET`"));
+    }
+    let lines: Vec<String> = running.iter().map(line).collect();
+    let chosen = match find_program("fzf", context.environment().get("PATH")) {
+        Some(fzf) => with_fzf(&fzf, &lines)?,
+        None => built_in(&lines)?,
+    };
+    Ok(running.swap_remove(chosen))
+}
+
+/// A service as a line to choose.
+fn line(reservation: &Reservation) -> String {
+    let port = reservation.service_port().map_or_else(|| "-".into(), |port| port.to_string());
+    escape(&format!("{:<20} {:<6} {port:<6} {}", reservation.name(), reservation.hashid, reservation.cmd.join(" ")))
+}
+
+/// Asks with fzf; it speaks to the terminal itself. Source: fzf(1): 130 is a cancellation, 1 no match.
+fn with_fzf(fzf: &std::path::Path, lines: &[String]) -> Result<usize> {
+    let failed = || Error::system("choose with fzf");
+    let mut child = tool(fzf)
+        .args(["--no-multi", "--delimiter=\t", "--with-nth=2..", "--prompt=attach> ", "--height=~50%", "--reverse"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(failed())?;
+    if let Some(mut input) = child.stdin.take() {
+        for (index, line) in lines.iter().enumerate() {
+            // It may have been left already; what it answers says so.
+            let _ = writeln!(input, "{index}\t{line}");
+        }
+    }
+    let output = child.wait_with_output().map_err(failed())?;
+    let chosen = String::from_utf8_lossy(&output.stdout);
+    match output.status.code() {
+        Some(0) => chosen.split('\t').next().and_then(|index| index.parse().ok()).filter(|index| *index < lines.len()).ok_or(Error::Cancelled),
+        Some(1 | 130) => Err(Error::Cancelled),
+        _ => Err(failed()(io::Error::other(format!("fzf ended with {}", output.status)))),
+    }
+}
+
+/// Asks with the built-in picker.
+fn built_in(lines: &[String]) -> Result<usize> {
+    let chosen = dialoguer::FuzzySelect::new().with_prompt("attach").items(lines).default(0).interact_opt();
+    match chosen {
+        Ok(Some(index)) => Ok(index),
+        Ok(None) => Err(Error::Cancelled),
+        Err(dialoguer::Error::IO(error)) if error.kind() == io::ErrorKind::Interrupted => Err(Error::Cancelled),
+        Err(dialoguer::Error::IO(error)) => Err(Error::system("choose")(error)),
+    }
+}

@@ -1,0 +1,209 @@
+//! `devport start`: register and launch in the background.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::cli::args::{NewService, Start};
+use crate::cli::batch;
+use crate::cli::context::{Context, note};
+use crate::cli::tailnet;
+use crate::error::{Error, Result};
+use crate::identity::Key;
+use crate::launch;
+use crate::os::clock;
+use crate::registry::{FileLock, Liveness, Registration, Reservation, State};
+use crate::spec::{PortRequest, Request, ServiceSpec};
+use crate::view::ServiceView;
+
+/// How long a service that is ending may take until a start of it fails.
+const ENDING: Duration = Duration::from_secs(15);
+
+/// How a start goes about it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    /// Without a tmux window.
+    pub(super) detach: bool,
+    /// A running service is restarted with the new options.
+    pub(super) replace: bool,
+}
+
+/// Executes `devport start`.
+///
+/// # Errors
+/// What kept the service, or one of several, from running.
+pub(super) fn execute(context: &mut Context, arguments: Start) -> Result<()> {
+    let manner = Manner { detach: arguments.detach, replace: arguments.replace };
+    if let Some(file) = arguments.file {
+        return batch::execute(context, &file, &arguments.targets, manner);
+    }
+    let view = match (arguments.targets.as_slice(), arguments.service.command.is_empty()) {
+        ([], _) => {
+            let spec = spec(context, arguments.service)?;
+            start_spec(context, &spec, manner)?
+        }
+        ([target], true) if is_bare(&arguments.service) => {
+            let reservation = context.resolve(target)?;
+            start_registered(context, &reservation, manner)?
+        }
+        (words, _) => return Err(misplaced_words(words)),
+    };
+    context.print_views(&[view], false)
+}
+
+/// Whether nothing is said about the service.
+fn is_bare(service: &NewService) -> bool {
+    service.key.is_none()
+        && service.port.is_none()
+        && service.port_env.is_none()
+        && !service.no_port
+        && !service.tailnet
+        && service.env_file.is_empty()
+}
+
+/// A command without `--`, most likely.
+fn misplaced_words(words: &[String]) -> Error {
+    Error::Usage {
+        message: format!("unexpected {:?}", words.join(" ")),
+        hint: format!("put the command behind --, as in `devport start --key api -- {}`", words.join(" ")),
+    }
+}
+
+/// What the arguments of `start` and `run` ask for.
+///
+/// # Errors
+/// If they cannot be a service.
+pub(super) fn spec(context: &Context, service: NewService) -> Result<ServiceSpec> {
+    let cwd = context.cwd()?;
+    let words: Vec<String> = service.command.into_iter().map(utf8).collect::<Result<_>>()?;
+    let port = match (service.no_port, service.port) {
+        (true, _) => PortRequest::NoPort,
+        (false, Some(port)) => PortRequest::Exactly(port),
+        (false, None) => PortRequest::Any,
+    };
+    let request = Request {
+        // An empty key is none, as it always was.
+        key: service.key.filter(|key| !key.is_empty()).map(Key::new).transpose()?,
+        words,
+        port,
+        port_variable: service.port_env,
+        tailnet: service.tailnet,
+        env_files: service.env_file.into_iter().map(|file| cwd.join(file)).collect(),
+        cwd,
+    };
+    ServiceSpec::resolve(request, context.environment())
+}
+
+/// A word of the command as text.
+fn utf8(word: OsString) -> Result<String> {
+    word.into_string().map_err(|word| Error::NotUtf8 { what: "a word of the command".into(), lossy: word.to_string_lossy().into_owned() })
+}
+
+/// Starts what a spec asks for, unless it runs.
+///
+/// # Errors
+/// What kept it from running.
+pub(super) fn start_spec(context: &mut Context, spec: &ServiceSpec, manner: Manner) -> Result<ServiceView> {
+    context.registry.prepare()?;
+    let launch = context.registry.acquire_launch(&spec.hash, spec.name(), &mut |text| note(text))?;
+    let running = running(context, &spec.hash, spec.name())?;
+    if let Some(reservation) = &running {
+        if !manner.replace {
+            note_differences(reservation, spec);
+            return context.view(reservation);
+        }
+        launch::stop(&context.registry, reservation)?;
+    }
+    let reservation = register(context, spec, launch)?;
+    context.launcher(manner.detach)?.launch(&reservation.0, &mut |text| note(text))?;
+    if spec.tailnet {
+        tailnet::warn_not_built(&reservation.0);
+    }
+    context.view(&reservation.0)
+}
+
+/// Registers a service under its launch lock. A lock that was made for nothing is deleted again.
+fn register(context: &Context, spec: &ServiceSpec, launch: FileLock) -> Result<(Reservation, FileLock)> {
+    match context.registry.register(spec, clock::wall(), &mut |text| note(text)) {
+        Ok(Registration { reservation, reclaimed }) => {
+            if let Some(old) = reclaimed {
+                note(format!("no port was free: removed {} (last up {:.0}), whose port {} {} gets", old.name(), old.last_up, old.port, spec.name()));
+            }
+            Ok((reservation, launch))
+        }
+        Err(error) => {
+            if !context.registry.paths().record(&spec.hash).exists() {
+                launch.delete()?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Registers what a spec asks for, for a supervisor in the foreground; `None` if it runs.
+///
+/// # Errors
+/// If it cannot be registered.
+pub(super) fn register_for_run(context: &mut Context, spec: &ServiceSpec, replace: bool) -> Result<std::result::Result<Reservation, Reservation>> {
+    context.registry.prepare()?;
+    let launch = context.registry.acquire_launch(&spec.hash, spec.name(), &mut |text| note(text))?;
+    if let Some(reservation) = running(context, &spec.hash, spec.name())? {
+        if !replace {
+            note_differences(&reservation, spec);
+            return Ok(Err(reservation));
+        }
+        launch::stop(&context.registry, &reservation)?;
+    }
+    Ok(Ok(register(context, spec, launch)?.0))
+}
+
+/// Starts a registered service as it is, unless it runs.
+///
+/// # Errors
+/// What kept it from running.
+pub(super) fn start_registered(context: &mut Context, reservation: &Reservation, manner: Manner) -> Result<ServiceView> {
+    context.registry.prepare()?;
+    let _launch = context.registry.acquire_launch(&reservation.hash, reservation.name(), &mut |text| note(text))?;
+    match running(context, &reservation.hash, reservation.name())? {
+        Some(running) if !manner.replace => return context.view(&running),
+        Some(running) => drop(launch::stop(&context.registry, &running)?),
+        None => {}
+    }
+    context.launcher(manner.detach)?.launch(reservation, &mut |text| note(text))?;
+    context.view(reservation)
+}
+
+/// The record of a service that runs; `None` if it does not. One that is ending is waited for.
+fn running(context: &Context, hash: &crate::identity::ServiceHash, name: &str) -> Result<Option<Reservation>> {
+    let is_ending = || context.registry.run_state(hash).is_some_and(|run| matches!(run.state, State::Stopping | State::Stopped | State::Failed));
+    let liveness = clock::poll(Duration::from_millis(2), ENDING, || match context.registry.liveness(hash) {
+        Liveness::Held(_) if is_ending() => None,
+        decided => Some(decided),
+    });
+    match liveness {
+        Some(Liveness::Free) => Ok(None),
+        Some(Liveness::Held(_)) => context.registry.find(hash),
+        Some(Liveness::Unknown(error)) => Err(Error::System { verb: format!("ask whether {name} runs"), source: error }),
+        None => Err(Error::StillStopping { service: name.to_owned(), waited_s: ENDING.as_secs(), left: "its supervisor".into() }),
+    }
+}
+
+/// Says in what a running service differs from what was asked for.
+fn note_differences(running: &Reservation, spec: &ServiceSpec) {
+    let mut differences = Vec::new();
+    if running.cmd != spec.words {
+        differences.push(format!("the command {}", crate::view::escape(&running.cmd.join(" "))));
+    }
+    if Path::new(&running.cwd) != spec.cwd {
+        differences.push(format!("the directory {}", running.cwd.display()));
+    }
+    if running.port_env != spec.port_variable || running.no_port != (spec.port == PortRequest::NoPort) {
+        differences.push("other port options".into());
+    }
+    if matches!(spec.port, PortRequest::Exactly(port) if port != running.port) {
+        differences.push(format!("port {}", running.port));
+    }
+    if !differences.is_empty() {
+        note(format!("{} already runs with {}; --replace restarts it", running.name(), differences.join(" and ")));
+    }
+}

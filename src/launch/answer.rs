@@ -1,0 +1,62 @@
+//! Waiting for what a supervisor that was just launched has to say.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::os::clock;
+use crate::os::process::{self, ProcessIdentity};
+use crate::registry::{Registry, Reservation, RunState, State};
+
+/// How often we look at first: most supervisors answer within milliseconds.
+const EAGER: Duration = Duration::from_millis(1);
+/// How long we look that often.
+const EAGER_LIMIT: Duration = Duration::from_millis(200);
+/// How often we look later.
+const PATIENT: Duration = Duration::from_millis(5);
+/// How long we look: an earlier run's leftovers may take their grace period to end.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Waits until the supervisor has recorded what came of the start. `before` is the last supervisor, whose
+/// record does not count; `pid` is the new one's.
+///
+/// # Errors
+/// The reason why the service does not run.
+pub(super) fn wait(registry: &Registry, reservation: &Reservation, before: Option<&ProcessIdentity>, pid: i32) -> Result<()> {
+    let failed = |why: &str, hint: Option<String>| Error::StartFailed { service: reservation.name().to_owned(), why: why.to_owned(), hint };
+    let mut look = || {
+        // Asked first: what it recorded before it ended is there when we read.
+        let gone = !process::is_running(pid);
+        let run = registry.run_state(&reservation.hash).filter(|run| Some(&run.supervisor) != before);
+        match run.and_then(|run| verdict(run, reservation)) {
+            Some(verdict) => Some(verdict),
+            None if gone && registry.liveness(&reservation.hash).is_held() => Some(Ok(())),
+            None if gone => {
+                let hint = format!("`devport run {}` shows what happens", reservation.name());
+                Some(Err(failed("its supervisor ended before it could say why", Some(hint))))
+            }
+            None => None,
+        }
+    };
+    clock::poll(EAGER, EAGER_LIMIT, &mut look)
+        .or_else(|| clock::poll(PATIENT, LIMIT, &mut look))
+        .unwrap_or_else(|| Err(failed(&format!("its supervisor gave no answer in {} s", LIMIT.as_secs()), None)))
+}
+
+/// What a run state says about the start; `None` if it is not decided.
+fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<()>> {
+    let service = reservation.name().to_owned();
+    let why = run.error.unwrap_or_default();
+    match run.state {
+        State::Running | State::Backoff => Some(Ok(())),
+        State::PortConflict => {
+            let owner = why.split_once("taken by ").map_or(why.as_str(), |(_, owner)| owner).to_owned();
+            let hint = format!("end that process, and {service} starts by itself within 5 s; or `devport stop {service}`");
+            Some(Err(Error::PortTaken { port: reservation.port, owner, hint }))
+        }
+        State::Failed => Some(Err(Error::StartFailed { service, why, hint: None })),
+        State::Stopping | State::Stopped => {
+            Some(Err(Error::StartFailed { service, why: "it was stopped at once".into(), hint: None }))
+        }
+        State::Starting | State::Orphaned | State::Unknown => None,
+    }
+}

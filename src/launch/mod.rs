@@ -1,0 +1,94 @@
+//! Putting a supervisor in the background, hearing what came of it, and ending it again.
+//!
+//! A supervisor gets nothing but the hash of its service and where the state directory is.
+
+mod answer;
+mod detached;
+mod stop;
+mod tmux;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+use crate::os::spawn::find_program;
+use crate::registry::{Registry, Reservation};
+use crate::spec::CallerEnvironment;
+
+pub(crate) use stop::{Ended, kill_group, stop};
+pub(crate) use tmux::{Place, Tmux, own_window};
+
+/// What a launch needs besides the service.
+#[derive(Debug)]
+pub(crate) struct Launcher<'a> {
+    /// Where the service is registered.
+    pub(crate) registry: &'a Registry,
+    /// Our own program.
+    pub(crate) program: PathBuf,
+    /// The environment of whoever launches.
+    pub(crate) caller: &'a CallerEnvironment,
+    /// Whether tmux is left out even if it is there.
+    pub(crate) detach: bool,
+}
+
+impl Launcher<'_> {
+    /// Starts the supervisor of a service and waits for its answer. The caller holds the launch lock.
+    /// `notice` gets notes for the user.
+    ///
+    /// # Errors
+    /// The reason why the service does not run, as its supervisor told it.
+    pub(crate) fn launch(&self, reservation: &Reservation, notice: &mut dyn FnMut(String)) -> Result<()> {
+        let before = self.registry.run_state(&reservation.hash).map(|run| run.supervisor);
+        let wait = |pid| answer::wait(self.registry, reservation, before.as_ref(), pid);
+        let tmux = if self.detach { None } else { self.tmux() };
+        if let Some(tmux) = tmux {
+            match tmux.open_window(reservation, &self.command(reservation)) {
+                Ok(window) => {
+                    let marking = tmux.mark(&window, self.registry.paths().base(), reservation);
+                    let answer = wait(window.pid);
+                    match (answer, marking.finish()) {
+                        // A tmux that takes its windows down again must not keep a service from running.
+                        (Err(Error::StartFailed { .. }), false) if !self.has_failed(reservation, before.as_ref()) => {
+                            notice("tmux closed the window at once; the service runs detached".into());
+                        }
+                        (Ok(()), false) if !crate::os::process::is_running(window.pid) => {
+                            notice("tmux closed the window at once; the service runs detached".into());
+                        }
+                        (answer, _) => return answer,
+                    }
+                }
+                Err(Error::Tmux { message, .. }) => notice(format!("tmux: {message}; the service runs detached")),
+                Err(error) => return Err(error),
+            }
+        }
+        let before = self.registry.run_state(&reservation.hash).map(|run| run.supervisor);
+        let pid = detached::spawn(&self.program, &self.arguments(reservation), self.caller)?;
+        answer::wait(self.registry, reservation, before.as_ref(), pid)
+    }
+
+    /// Whether a supervisor other than `before` recorded that the service cannot be started.
+    fn has_failed(&self, reservation: &Reservation, before: Option<&crate::os::process::ProcessIdentity>) -> bool {
+        self.registry
+            .run_state(&reservation.hash)
+            .is_some_and(|run| Some(&run.supervisor) != before && run.state == crate::registry::State::Failed)
+    }
+
+    /// tmux; `None` if it is not on this machine.
+    fn tmux(&self) -> Option<Tmux> {
+        let program = find_program("tmux", self.caller.get("PATH"))?;
+        Some(Tmux::new(program, self.caller.for_background()))
+    }
+
+    /// The supervisor's command line.
+    fn command(&self, reservation: &Reservation) -> Vec<OsString> {
+        let mut command = vec![self.program.clone().into_os_string()];
+        command.extend(self.arguments(reservation));
+        command
+    }
+
+    /// The supervisor's arguments.
+    fn arguments(&self, reservation: &Reservation) -> Vec<OsString> {
+        let base = self.registry.paths().base().as_os_str().to_owned();
+        vec!["run".into(), "--launched".into(), reservation.hash.as_str().into(), "--home".into(), base]
+    }
+}

@@ -1,0 +1,181 @@
+//! The child: starting it, and signalling the tree below it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use crate::os::process::{ProcessIdentity, command_of, environment_value};
+use crate::os::spawn::{self, ChildStreams};
+use crate::os::terminal::{PseudoTerminal, WindowSize, set_nonblocking};
+use crate::os::{socket, tree};
+use crate::registry::{Registry, Reservation};
+use crate::spec::{ChildVariables, Variables, expand};
+
+/// Our ends of the child's streams, non-blocking.
+#[derive(Debug)]
+pub(super) enum Streams {
+    /// A pseudo-terminal, for everything.
+    Terminal(OwnedFd),
+    /// Standard output and standard error apart.
+    Pipes {
+        /// Standard output.
+        output: OwnedFd,
+        /// Standard error.
+        errors: OwnedFd,
+    },
+}
+
+/// Which streams a child gets.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum StreamKind {
+    /// A pseudo-terminal of this size.
+    Terminal(WindowSize),
+    /// Pipes.
+    Pipes,
+}
+
+/// Starts the child of a service. An error is a sentence fragment for people.
+///
+/// # Errors
+/// If it cannot be executed.
+pub(super) fn spawn(
+    reservation: &Reservation,
+    environment: &Variables,
+    registry: &Registry,
+    term: Option<&str>,
+    kind: StreamKind,
+) -> Result<(ProcessIdentity, Streams), String> {
+    let told = ChildVariables {
+        port: reservation.service_port(),
+        port_variable: reservation.port_env.as_deref(),
+        key: reservation.key.as_ref(),
+        hash: &reservation.hash,
+        home: registry.paths().base(),
+        cwd: &reservation.cwd,
+        term,
+    };
+    let environment = environment.for_child(&told);
+    let value_of = |name: &str| environment.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+    let words: Vec<String> = reservation.cmd.iter().map(|word| expand(word, value_of)).collect();
+    if words.first().is_none_or(String::is_empty) {
+        return Err(format!("the command {:?} expands to nothing", reservation.cmd.first().map_or("", String::as_str)));
+    }
+    let (ours, childs) = open_streams(kind).map_err(|error| format!("no terminal for it: {}", crate::error::reason(&error)))?;
+    let pid = spawn::child(&words, &environment, &reservation.cwd, childs)
+        .map_err(|error| spawn_failure(&words[0], &reservation.cwd, &error))?;
+    Ok((ProcessIdentity::of_child(pid), ours))
+}
+
+/// Makes the streams: our ends and the child's.
+fn open_streams(kind: StreamKind) -> io::Result<(Streams, ChildStreams)> {
+    match kind {
+        StreamKind::Terminal(size) => {
+            let pair = PseudoTerminal::open(size)?;
+            Ok((Streams::Terminal(pair.controller), ChildStreams::Terminal(pair.terminal)))
+        }
+        StreamKind::Pipes => {
+            let (output, childs_output) = io::pipe()?;
+            let (errors, childs_errors) = io::pipe()?;
+            set_nonblocking(&output)?;
+            set_nonblocking(&errors)?;
+            let ours = Streams::Pipes { output: output.into(), errors: errors.into() };
+            Ok((ours, ChildStreams::Pipes { output: childs_output.into(), errors: childs_errors.into() }))
+        }
+    }
+}
+
+/// Says why a program could not be executed: the system has one error for a missing program, a missing
+/// interpreter and a missing directory.
+fn spawn_failure(program: &str, cwd: &Path, error: &io::Error) -> String {
+    if !cwd.is_dir() {
+        return format!("its working directory {} does not exist", cwd.display());
+    }
+    match error.kind() {
+        io::ErrorKind::NotFound if program.contains('/') => format!("{program}: no such file, or its interpreter is missing"),
+        io::ErrorKind::NotFound => format!("{program}: command not found in its PATH"),
+        _ => format!("{program}: {}", crate::error::reason(error)),
+    }
+}
+
+/// The processes that a supervisor is responsible for.
+#[derive(Debug)]
+pub(super) struct Tree<'a> {
+    /// The supervisor's pid: everything below it.
+    pub(super) supervisor: i32,
+    /// The last child; it leads the process group that is signalled as a whole.
+    pub(super) child: Option<&'a ProcessIdentity>,
+    /// What an earlier supervisor has left.
+    pub(super) leftovers: &'a [ProcessIdentity],
+    /// What marks the service's processes.
+    pub(super) marker: tree::Marker<'a>,
+}
+
+impl Tree<'_> {
+    /// Every living process of it.
+    pub(super) fn members(&self) -> Vec<ProcessIdentity> {
+        let mut members = tree::descendants(self.supervisor, self.marker);
+        members.extend(self.leftovers.iter().filter(|process| process.is_alive()).cloned());
+        #[cfg(not(target_os = "linux"))]
+        members.extend(self.child.iter().flat_map(|child| tree::session(child.pid)));
+        members
+    }
+
+    /// Asks everybody to end: the child's process group as a whole, and one by one whoever has left it.
+    pub(super) fn terminate(&self) {
+        let members = self.members();
+        let group = self.child.map(|child| child.pid);
+        let (in_group, others): (Vec<_>, Vec<_>) = members.iter().partition(|member| member.group() == group && group.is_some());
+        // SIGCONT behind SIGTERM: a stopped process would not notice the one without the other.
+        for signal in [libc::SIGTERM, libc::SIGCONT] {
+            // With a member alive, the group's number cannot belong to anybody else.
+            if let (Some(child), false) = (self.child, in_group.is_empty()) {
+                let _ = child.signal_group(signal);
+            }
+            for other in &others {
+                let _ = other.signal(signal);
+            }
+        }
+    }
+
+    /// Kills everybody who is left.
+    pub(super) fn kill(&self) {
+        for member in self.members() {
+            let _ = member.signal(libc::SIGKILL);
+        }
+    }
+}
+
+/// Says who listens on a port: pid, command, and whose it is; `None` if nobody does.
+///
+/// # Errors
+/// If that cannot be found out.
+pub(super) fn port_owner(port: u16, registry: &Registry, own: &Reservation) -> io::Result<Option<String>> {
+    if socket::is_free(port)? {
+        return Ok(None);
+    }
+    let owners: Vec<String> = socket::listeners(port)
+        .into_iter()
+        .map(|pid| {
+            let command = command_of(pid).unwrap_or_default();
+            format!("pid {pid} ({command}), {}", belonging(pid, registry, own))
+        })
+        .collect();
+    Ok(Some(if owners.is_empty() { "a process that cannot be seen (of another user?)".into() } else { owners.join("; ") }))
+}
+
+/// Where the owner of a port belongs.
+fn belonging(pid: i32, registry: &Registry, own: &Reservation) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let hash = environment_value(pid, tree::HASH_VARIABLE);
+    let home = environment_value(pid, tree::HOME_VARIABLE);
+    let (Some(hash), Some(home)) = (hash, home) else { return "not a devport service".into() };
+    if home != registry.paths().base().as_os_str().as_bytes() {
+        return "a service of another devport directory".into();
+    }
+    let hash = String::from_utf8_lossy(&hash);
+    if hash == own.hash.as_str() {
+        return "a leftover of this service".into();
+    }
+    let other = crate::identity::ServiceHash::parse(&hash).and_then(|hash| registry.find(&hash).ok().flatten());
+    other.map_or_else(|| "a devport service that was removed".into(), |other| format!("the devport service {}", other.name()))
+}

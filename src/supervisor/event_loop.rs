@@ -1,0 +1,490 @@
+//! The one thread of a supervisor: waits for signals, output, input and deadlines, asks the lifecycle what
+//! they mean, and does it. It never sleeps and never blocks elsewhere.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+
+use crate::error::{Error, Result, reason};
+use crate::logbook::{LogWriter, Mark};
+use crate::os::process::{self, ProcessIdentity};
+use crate::os::{clock, terminal, tree, trim_heap};
+use crate::registry::{Acquired, Exit, ExitHow, IdentityLock, Pane, Registry, Reservation, RunState, State};
+use crate::spec::Variables;
+use crate::supervisor::child::{self, StreamKind, Streams, Tree};
+use crate::supervisor::leftovers;
+use crate::supervisor::lifecycle::{Action, Event, Lifecycle, Outcome};
+use crate::supervisor::relay::{Input, Screen};
+use crate::supervisor::signals::{Request, Signals};
+
+/// How often `last_up` is updated.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// How often a tree that is being ended is looked at, in case no signal tells of its end.
+const TREE_CHECK: Duration = Duration::from_millis(50);
+/// How many bytes of output are taken in before anything else is looked at.
+const READ_AT_ONCE: usize = 64 * 1024;
+
+/// In what surroundings a supervisor runs.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    /// Whether somebody watches our own streams, or the log is the only output.
+    pub(crate) watched: bool,
+    /// The window that we are in, if devport made it.
+    pub(crate) window: Option<Pane>,
+    /// The kind of terminal that our streams are, as `TERM` says; `None` if they are none.
+    pub(crate) term: Option<String>,
+}
+
+/// What came of an attempt to supervise a service.
+#[derive(Debug)]
+pub(crate) enum Supervised {
+    /// It was supervised, and this is how that ended.
+    Ended(Outcome),
+    /// Another supervisor does that.
+    AlreadyRunning,
+}
+
+/// Becomes the supervisor of a service, until the service ends.
+///
+/// # Errors
+/// If the service's files cannot be used, or a leftover of an earlier run cannot be told from a stranger.
+pub(crate) fn supervise(registry: &Registry, hash: &crate::identity::ServiceHash, terms: Terms) -> Result<Supervised> {
+    let signals = Signals::install()?;
+    let me = ProcessIdentity::current().map_err(Error::system("identify this process"))?;
+    let identity = match registry.acquire_identity(hash, &me)? {
+        Acquired::Lock(identity) => identity,
+        Acquired::Held(_) => return Ok(Supervised::AlreadyRunning),
+    };
+    registry.sweep_run_states(hash);
+    let before = registry.run_state(hash);
+    let run = RunState::begin(me, terms.window.clone(), before.clone());
+    match Supervisor::set_up(registry, hash, identity, signals, terms, run.clone(), before.as_ref()) {
+        Ok(supervisor) => Ok(Supervised::Ended(supervisor.run())),
+        Err(error) => {
+            // Whoever launched us reads this; the error itself is printed where nobody may look.
+            let failed = RunState { state: State::Failed, error: Some(error.to_string()), ..run };
+            registry.write_run_state(hash, &failed)?;
+            Err(error)
+        }
+    }
+}
+
+/// A supervisor at work.
+struct Supervisor<'a> {
+    /// Where everything is recorded.
+    registry: &'a Registry,
+    /// The service.
+    reservation: Reservation,
+    /// What the child's environment is made of.
+    environment: Variables,
+    /// The lock that makes us the supervisor; held to the end.
+    _identity: IdentityLock,
+    /// In what surroundings we run.
+    terms: Terms,
+    /// What we get told.
+    signals: Signals,
+    /// What we decide.
+    lifecycle: Lifecycle,
+    /// What we record.
+    run: RunState,
+    /// The child, from its start until its tree is gone.
+    child: Option<ProcessIdentity>,
+    /// When the child was started; `None` once it has ended.
+    child_since: Option<Instant>,
+    /// Our ends of the child's streams.
+    streams: Vec<Stream>,
+    /// Bytes on their way to the child.
+    to_child: Vec<u8>,
+    /// What an earlier supervisor has left.
+    leftovers: Vec<ProcessIdentity>,
+    /// Who watches.
+    screen: Screen,
+    /// The captured output.
+    log: LogWriter,
+    /// When `last_up` is updated next.
+    heartbeat_at: Instant,
+    /// Output on its way; kept to be used again.
+    buffer: Vec<u8>,
+}
+
+/// One stream from the child.
+struct Stream {
+    /// Our end.
+    fd: OwnedFd,
+    /// Whether it is standard error.
+    is_errors: bool,
+    /// Whether it is a pseudo-terminal, which takes input too.
+    is_terminal: bool,
+    /// Whether the other end may still be open.
+    open: bool,
+}
+
+impl<'a> Supervisor<'a> {
+    /// Reads what is needed. Nothing is started yet.
+    fn set_up(
+        registry: &'a Registry,
+        hash: &crate::identity::ServiceHash,
+        identity: IdentityLock,
+        signals: Signals,
+        terms: Terms,
+        run: RunState,
+        before: Option<&RunState>,
+    ) -> Result<Self> {
+        let Some(reservation) = registry.find(hash)? else {
+            return Err(Error::NoSuchService { target: hash.to_string(), nearest: Vec::new() });
+        };
+        let environment = reservation.environment(&registry.paths().record(hash))?;
+        let leftovers = leftovers::find(registry, hash, reservation.name(), before)?;
+        process::become_subreaper().map_err(Error::system("adopt orphaned descendants"))?;
+        let screen = if terms.watched { Screen::of_own_streams().map_err(Error::system("use the terminal"))? } else { Screen::none() };
+        let log = LogWriter::new(registry.paths().log(hash));
+        Ok(Self {
+            registry,
+            reservation,
+            environment,
+            _identity: identity,
+            terms,
+            signals,
+            lifecycle: Lifecycle::new(),
+            run,
+            child: None,
+            child_since: None,
+            streams: Vec::new(),
+            to_child: Vec::new(),
+            leftovers,
+            screen,
+            log,
+            heartbeat_at: clock::now() + HEARTBEAT,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Runs the service to its end.
+    fn run(mut self) -> Outcome {
+        let begin = Event::Begin { leftovers: !self.leftovers.is_empty() };
+        let mut outcome = self.feed(begin);
+        self.heartbeat();
+        trim_heap();
+        while outcome.is_none() {
+            outcome = self.turn();
+        }
+        self.heartbeat();
+        self.screen.drain(clock::now());
+        outcome.unwrap_or(Outcome::Stopped)
+    }
+
+    /// One turn of the loop; an outcome ends it.
+    fn turn(&mut self) -> Option<Outcome> {
+        self.wait();
+        let mut events = VecDeque::new();
+        for request in self.signals.pending() {
+            events.extend(self.handle(request));
+        }
+        if self.screen.is_gone() {
+            self.screen.close();
+            events.push_back(Event::Stop);
+        }
+        self.relay_input();
+        self.relay_output();
+        while let Some(event) = events.pop_front() {
+            if let Some(outcome) = self.feed(event) {
+                return Some(outcome);
+            }
+        }
+        if self.lifecycle.is_clearing() && self.tree().members().is_empty() {
+            self.relay_output();
+            self.streams.clear();
+            self.child = None;
+            self.leftovers.clear();
+            if let Some(outcome) = self.feed(Event::TreeGone) {
+                return Some(outcome);
+            }
+        }
+        let now = clock::now();
+        self.screen.drain(now);
+        if now >= self.heartbeat_at {
+            self.heartbeat();
+        }
+        self.feed(Event::Tick)
+    }
+
+    /// Writes down that the service was up. A heartbeat that fails is only late.
+    fn heartbeat(&mut self) {
+        self.heartbeat_at = clock::now() + HEARTBEAT;
+        let _ = self.registry.heartbeat(&self.reservation.hash, clock::wall());
+    }
+
+    /// Waits until there is something to do.
+    fn wait(&self) {
+        let now = clock::now();
+        let tree_check = self.lifecycle.is_clearing().then(|| now + TREE_CHECK);
+        let deadlines = [Some(self.heartbeat_at), self.lifecycle.deadline(), self.screen.deadline(), tree_check];
+        let next = deadlines.into_iter().flatten().min().unwrap_or(self.heartbeat_at);
+        // Rounded up, or the loop would turn without anything being due.
+        let wait = next.saturating_duration_since(now) + Duration::from_micros(999);
+        let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        if !self.screen.holds_back() {
+            fds.extend(self.streams.iter().filter(|stream| stream.open).map(|stream| PollFd::new(stream.fd.as_fd(), PollFlags::POLLIN)));
+        }
+        if self.to_child.is_empty() {
+            fds.extend(self.screen.input_fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        } else {
+            fds.extend(self.terminal_stream().map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
+        }
+        fds.extend(self.screen.watched_fd().map(|fd| PollFd::new(fd, PollFlags::empty())));
+        fds.extend(self.screen.blocked_fds().map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
+        // An interruption is a signal, which the pipe tells of too.
+        let _ = poll(&mut fds, timeout);
+    }
+
+    /// The child's terminal, if it has one that is open.
+    fn terminal_stream(&self) -> Option<BorrowedFd<'_>> {
+        self.streams.iter().find(|stream| stream.is_terminal && stream.open).map(|stream| stream.fd.as_fd())
+    }
+
+    /// Takes in what a signal asks for.
+    fn handle(&mut self, request: Request) -> Vec<Event> {
+        match request {
+            Request::Reap => self.reap(),
+            Request::Stop => vec![Event::Stop],
+            // The hang-up of a terminal that is gone is seen by looking at it.
+            Request::HangUp if self.screen.is_gone() => Vec::new(),
+            Request::HangUp | Request::Restart => vec![Event::Restart],
+            Request::Resize => {
+                if let (Some(size), Some(terminal)) = (self.screen.size(), self.terminal_stream()) {
+                    let _ = size.apply(terminal);
+                }
+                Vec::new()
+            }
+            Request::Forward(signal) => {
+                if let (Some(child), Some(_)) = (&self.child, self.child_since) {
+                    let _ = child.signal_group(signal);
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    /// Reaps every child that has ended: our own, and orphans that we were given.
+    fn reap(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        loop {
+            let (pid, how) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, ExitHow::Code(code)),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, ExitHow::Signal(signal as i32)),
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return events,
+                Ok(_) | Err(_) => continue,
+            };
+            if self.child.as_ref().is_some_and(|child| child.pid == pid.as_raw()) && self.child_since.is_some() {
+                self.child_ended(how);
+                events.push(Event::Exited(how));
+            }
+        }
+    }
+
+    /// Takes note of the child's end, behind the last of its output.
+    fn child_ended(&mut self, how: ExitHow) {
+        self.relay_output();
+        let now = clock::now();
+        let ran = self.child_since.take().map(|since| now.saturating_duration_since(since)).unwrap_or_default();
+        let text = ended_text(how, ran);
+        let at = clock::wall();
+        self.log.mark(&Mark::Ended(text.clone()), at);
+        self.screen.say(&text, now);
+        self.run.add_exit(Exit { at, how, ran_ms: u64::try_from(ran.as_millis()).unwrap_or(u64::MAX) });
+        self.run.child = None;
+        self.run.started_at = None;
+        self.to_child.clear();
+    }
+
+    /// Has the lifecycle decide, and does what it says; an outcome is the end.
+    fn feed(&mut self, event: Event) -> Option<Outcome> {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for action in self.lifecycle.step(event, clock::now()) {
+                match action {
+                    Action::Spawn => events.push_back(self.spawn()),
+                    Action::Terminate => self.tree().terminate(),
+                    Action::Kill => self.tree().kill(),
+                    Action::Record(state, error) => self.record(state, error),
+                    Action::Quit(outcome) => return Some(outcome),
+                }
+            }
+        }
+        None
+    }
+
+    /// Checks the port and starts the child.
+    fn spawn(&mut self) -> Event {
+        if let Some(port) = self.reservation.service_port() {
+            match child::port_owner(port, self.registry, &self.reservation) {
+                Ok(None) => {}
+                Ok(Some(owner)) => {
+                    let why = format!("port {port} is taken by {owner}");
+                    self.note(&format!("{why}; it is looked at again every 5 s"));
+                    return Event::PortTaken(why);
+                }
+                Err(error) => return Event::SpawnFailed(format!("could not look at port {port}: {}", reason(&error))),
+            }
+        }
+        let kind = self.screen.child_terminal().map_or(StreamKind::Pipes, StreamKind::Terminal);
+        match child::spawn(&self.reservation, &self.environment, self.registry, self.terms.term.as_deref(), kind) {
+            Ok((child, streams)) => {
+                let at = clock::wall();
+                self.log.mark(&Mark::Started(child.pid), at);
+                self.run.started_at = Some(at);
+                self.run.child = Some(child.clone());
+                self.child = Some(child);
+                self.child_since = Some(clock::now());
+                self.streams = take_streams(streams);
+                Event::Spawned
+            }
+            Err(why) => {
+                self.note(&format!("could not start: {why}"));
+                Event::SpawnFailed(why)
+            }
+        }
+    }
+
+    /// Tells whoever watches, and the log.
+    fn note(&mut self, text: &str) {
+        self.log.mark(&Mark::Note(text.to_owned()), clock::wall());
+        self.screen.say(text, clock::now());
+    }
+
+    /// Writes down the state.
+    fn record(&mut self, state: State, error: Option<String>) {
+        let now = clock::now();
+        let wait = self.lifecycle.next_start().map(|at| at.saturating_duration_since(now));
+        if let (State::Backoff, Some(wait)) = (state, wait) {
+            self.screen.say(&format!("starting again in {:.0} s", wait.as_secs_f64()), now);
+        }
+        let crashed = state == State::Backoff;
+        let last = self.run.exits.last().filter(|_| crashed).map(|exit| ended_text(exit.how, Duration::from_millis(exit.ran_ms)));
+        self.run.state = state;
+        self.run.error = error.or(last);
+        self.run.restarts = self.lifecycle.restarts();
+        self.run.next_start_at = wait.and_then(|wait| clock::wall().checked_add(wait).ok());
+        if let Err(error) = self.registry.write_run_state(&self.reservation.hash, &self.run) {
+            // The service goes on; only what others see of it is old.
+            self.screen.say(&error.to_string(), now);
+        }
+    }
+
+    /// The processes that we are responsible for.
+    fn tree(&self) -> Tree<'_> {
+        Tree {
+            supervisor: self.run.supervisor.pid,
+            child: self.child.as_ref(),
+            leftovers: &self.leftovers,
+            marker: tree::Marker { hash: self.reservation.hash.as_str(), home: self.registry.paths().base() },
+        }
+    }
+
+    /// Passes output on to the log and the screen.
+    fn relay_output(&mut self) {
+        for index in 0..self.streams.len() {
+            if self.screen.holds_back() {
+                return;
+            }
+            self.buffer.clear();
+            let stream = &mut self.streams[index];
+            read_available(stream, &mut self.buffer);
+            if self.buffer.is_empty() {
+                continue;
+            }
+            let now = clock::now();
+            self.log.append(&self.buffer, clock::wall());
+            if stream.is_errors {
+                self.screen.show_error(&self.buffer, now);
+            } else {
+                self.screen.show(&self.buffer, now);
+            }
+        }
+    }
+
+    /// Passes input on to the child.
+    fn relay_input(&mut self) {
+        if self.to_child.is_empty() && self.screen.input_fd().is_some_and(is_readable) {
+            match self.screen.read() {
+                Input::Bytes(bytes) if self.child_since.is_some() => self.to_child = bytes,
+                Input::End => {
+                    // Behind a line's end the character means end of file; behind half a line it only sends it.
+                    let end = self.terminal_stream().map_or(4, terminal::end_of_file_character);
+                    self.to_child = vec![end];
+                }
+                Input::Bytes(_) | Input::Nothing => {}
+            }
+        }
+        if self.to_child.is_empty() {
+            return;
+        }
+        let Some(terminal) = self.terminal_stream() else {
+            self.to_child.clear();
+            return;
+        };
+        match nix::unistd::write(terminal, &self.to_child) {
+            Ok(count) => drop(self.to_child.drain(..count)),
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(_) => self.to_child.clear(),
+        }
+    }
+}
+
+/// Whether a descriptor can be read without waiting.
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// Our ends of the child's streams, in the loop's own form.
+fn take_streams(streams: Streams) -> Vec<Stream> {
+    match streams {
+        Streams::Terminal(fd) => vec![Stream { fd, is_errors: false, is_terminal: true, open: true }],
+        Streams::Pipes { output, errors } => vec![
+            Stream { fd: output, is_errors: false, is_terminal: false, open: true },
+            Stream { fd: errors, is_errors: true, is_terminal: false, open: true },
+        ],
+    }
+}
+
+/// Reads what a stream has, up to a limit. A stream whose other end is closed is kept, but not waited for: a
+/// terminal that we closed would hang up on a child that only has closed its streams.
+fn read_available(stream: &mut Stream, buffer: &mut Vec<u8>) {
+    let mut chunk = [0; 4096];
+    while buffer.len() < READ_AT_ONCE {
+        match nix::unistd::read(&stream.fd, &mut chunk) {
+            Ok(0) => {
+                stream.open = false;
+                return;
+            }
+            Ok(count) => {
+                stream.open = true;
+                buffer.extend_from_slice(&chunk[..count]);
+            }
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => return,
+            Err(_) => {
+                stream.open = false;
+                return;
+            }
+        }
+    }
+}
+
+/// How a child ended, for people: `exit code 1 after 0.2 s`.
+fn ended_text(how: ExitHow, ran: Duration) -> String {
+    let ran = ran.as_secs_f64();
+    match how {
+        ExitHow::Code(code) => format!("exit code {code} after {ran:.1} s"),
+        ExitHow::Signal(signal) => {
+            let name = nix::sys::signal::Signal::try_from(signal).map_or_else(|_| signal.to_string(), |signal| signal.to_string());
+            format!("ended by {name} after {ran:.1} s")
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! `ServiceView`: reservation, run state and liveness of a service, put together.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::identity::{HashId, Key, ServiceHash};
+use crate::os::process::ProcessIdentity;
+use crate::os::tree;
+use crate::registry::{Exit, Liveness, Registry, Reservation, RunState, State};
+
+/// Whether a service runs, as its lock alone says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    /// A supervisor holds the lock.
+    Running,
+    /// Nobody does.
+    Stopped,
+    /// The lock cannot be asked.
+    Unknown,
+}
+
+/// What is printed of a service. Fields are never renamed or removed; there is no environment among them.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ServiceView {
+    /// What it is filed under.
+    pub(crate) hash: ServiceHash,
+    /// The short name.
+    pub(crate) hashid: HashId,
+    /// The user's name; `None` if it is named by directory and command.
+    pub(crate) key: Option<Key>,
+    /// From the lock alone.
+    pub(crate) status: Status,
+    /// The finer state.
+    pub(crate) state: State,
+    /// The port that it is told; `None` if it wants none.
+    pub(crate) port: Option<u16>,
+    /// Whether it wants none.
+    pub(crate) no_port: bool,
+    /// Whether it is published on the tailnet.
+    pub(crate) tailnet: bool,
+    /// Its address on the tailnet; `None` if it is not published there.
+    pub(crate) url: Option<String>,
+    /// Where the command runs.
+    pub(crate) cwd: std::path::PathBuf,
+    /// The command, unexpanded.
+    pub(crate) cmd: Vec<String>,
+    /// When it was last known to run.
+    pub(crate) last_up: Timestamp,
+    /// The child's pid; `None` while there is none.
+    pub(crate) pid: Option<i32>,
+    /// When the child was started; `None` while there is none.
+    pub(crate) started_at: Option<Timestamp>,
+    /// How often it was started again after a crash, since it was last started by hand.
+    pub(crate) restarts: u32,
+    /// How it last ended; `None` if it never did.
+    pub(crate) last_exit: Option<Exit>,
+    /// What is wrong; `None` if nothing is.
+    pub(crate) error: Option<String>,
+}
+
+/// Looks at services; what is costly to find out is found out once for all of them.
+#[derive(Debug)]
+pub(crate) struct Overview<'a> {
+    /// Where they are registered.
+    registry: &'a Registry,
+    /// The processes that carry a service's marker; `None` until somebody asks.
+    marked: Option<Vec<(String, ProcessIdentity)>>,
+}
+
+impl<'a> Overview<'a> {
+    /// Looks at the services of a registry.
+    pub(crate) fn new(registry: &'a Registry) -> Self {
+        Self { registry, marked: None }
+    }
+
+    /// Puts together what is known of a service.
+    pub(crate) fn view(&mut self, reservation: Reservation) -> ServiceView {
+        let liveness = self.registry.liveness(&reservation.hash);
+        let run = self.registry.run_state(&reservation.hash);
+        let now = self.situation(&reservation, &liveness, run.as_ref());
+        let alive = matches!(now.state, State::Running | State::Orphaned);
+        let run_of_now = run.as_ref().filter(|_| liveness.is_held() || now.state == State::Orphaned);
+        ServiceView {
+            status: match liveness {
+                Liveness::Free => Status::Stopped,
+                Liveness::Held(_) => Status::Running,
+                Liveness::Unknown(_) => Status::Unknown,
+            },
+            state: now.state,
+            port: reservation.service_port(),
+            no_port: reservation.no_port,
+            tailnet: reservation.tailnet,
+            url: None,
+            last_up: reservation.last_up,
+            pid: now.pid.or_else(|| run_of_now?.child.as_ref().map(|child| child.pid)),
+            started_at: run_of_now.filter(|_| alive).and_then(|run| run.started_at),
+            restarts: run_of_now.map_or(0, |run| run.restarts),
+            last_exit: run.as_ref().and_then(|run| run.exits.last().cloned()),
+            error: now.error,
+            hash: reservation.hash,
+            hashid: reservation.hashid,
+            key: reservation.key,
+            cwd: reservation.cwd,
+            cmd: reservation.cmd,
+        }
+    }
+
+    /// The finer state, told from what was recorded and from what is.
+    fn situation(&mut self, reservation: &Reservation, liveness: &Liveness, run: Option<&RunState>) -> Situation {
+        let just = |state| Situation { state, error: None, pid: None };
+        match (liveness, run) {
+            (Liveness::Unknown(error), _) => {
+                Situation { error: Some(format!("its lock cannot be asked: {}", crate::error::reason(error))), ..just(State::Unknown) }
+            }
+            (Liveness::Held(holder), Some(run)) if holder.as_ref().is_none_or(|holder| *holder == run.supervisor) => {
+                Situation { error: run.error.clone(), ..just(run.state) }
+            }
+            // The supervisor is there and has not recorded anything yet.
+            (Liveness::Held(_), _) => just(State::Starting),
+            (Liveness::Free, Some(run)) if matches!(run.state, State::Failed | State::Stopped) => {
+                Situation { error: run.error.clone(), ..just(run.state) }
+            }
+            (Liveness::Free, Some(run)) => self.without_supervisor(reservation, run),
+            (Liveness::Free, None) => just(State::Stopped),
+        }
+    }
+
+    /// The state of a service whose supervisor was killed.
+    fn without_supervisor(&mut self, reservation: &Reservation, run: &RunState) -> Situation {
+        let home = self.registry.paths().base();
+        let marked = self.marked.get_or_insert_with(|| tree::all_marked(home));
+        let child = run.child.as_ref().filter(|child| child.is_alive());
+        let survivor = child.map(|child| child.pid).or_else(|| {
+            marked.iter().find(|(hash, _)| hash == reservation.hash.as_str()).map(|(_, process)| process.pid)
+        });
+        let name = reservation.name();
+        match survivor {
+            Some(pid) => Situation {
+                state: State::Orphaned,
+                error: Some(format!("its supervisor was killed, and pid {pid} survived; `devport stop {name}` ends it")),
+                pid: Some(pid),
+            },
+            None => Situation { state: State::Stopped, error: Some("its supervisor was killed".into()), pid: None },
+        }
+    }
+}
+
+/// What is the case with a service.
+struct Situation {
+    /// The finer state.
+    state: State,
+    /// What is wrong; `None` if nothing is.
+    error: Option<String>,
+    /// A process of it that nobody supervises; `None` if there is none.
+    pid: Option<i32>,
+}

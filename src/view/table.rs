@@ -1,0 +1,181 @@
+//! Services as tables for people: no borders, colours only where they are seen.
+
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Row, Table};
+use jiff::Timestamp;
+
+use crate::registry::{ExitHow, State};
+use crate::view::service::ServiceView;
+
+/// How a table shall look.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Look {
+    /// Whether colours are seen.
+    pub(crate) color: bool,
+    /// How wide it may be, in columns; `None`: as wide as it is.
+    pub(crate) width: Option<u16>,
+    /// What time it is.
+    pub(crate) now: Timestamp,
+}
+
+/// A table of services, one a line.
+pub(crate) fn list(views: &[ServiceView], look: Look) -> String {
+    if views.is_empty() {
+        return "no services; `devport start --key api -- npm run dev` starts one\n".into();
+    }
+    let mut table = table(look, &["NAME", "ID", "PORT", "STATE", "PID", "UP", "RESTARTS", "COMMAND"]);
+    for view in views {
+        let name = view.key.as_ref().map_or("-", |key| key.as_str());
+        let name = Cell::new(escape(name));
+        let mut row = Row::from(vec![
+            if look.color { name.add_attribute(Attribute::Bold) } else { name },
+            Cell::new(view.hashid.as_str()),
+            Cell::new(view.port.map_or_else(|| "-".into(), |port| port.to_string())),
+            state_cell(view.state, look),
+            Cell::new(view.pid.map_or_else(|| "-".into(), |pid| pid.to_string())),
+            Cell::new(up(view, look.now)),
+            Cell::new(view.restarts),
+            Cell::new(escape(&view.cmd.join(" "))),
+        ]);
+        row.max_height(1);
+        table.add_row(row);
+    }
+    render(&table)
+}
+
+/// Everything about one service, one fact a line.
+pub(crate) fn details(view: &ServiceView, look: Look) -> String {
+    let mut table = table(look, &[]);
+    let mut row = |name: &str, value: String| {
+        table.add_row(vec![Cell::new(name), Cell::new(escape(&value))]);
+    };
+    row("name", view.key.as_ref().map_or_else(|| "-".into(), ToString::to_string));
+    row("id", format!("{} ({})", view.hashid, view.hash));
+    row("state", view.state.as_str().into());
+    if let Some(port) = view.port {
+        row("port", port.to_string());
+        row("address", format!("http://localhost:{port}"));
+    }
+    if let Some(url) = &view.url {
+        row("tailnet", url.clone());
+    }
+    row("command", shell_words::join(&view.cmd));
+    row("directory", view.cwd.display().to_string());
+    if let Some(pid) = view.pid {
+        row("pid", pid.to_string());
+    }
+    row("up", up(view, look.now));
+    row("restarts", view.restarts.to_string());
+    if let Some(exit) = &view.last_exit {
+        let how = match exit.how {
+            ExitHow::Code(code) => format!("code {code}"),
+            ExitHow::Signal(signal) => format!("signal {signal}"),
+        };
+        row("last exit", format!("{how}, {} ago", span(exit.at, look.now)));
+    }
+    if let Some(error) = &view.error {
+        row("error", error.clone());
+    }
+    render(&table)
+}
+
+/// The summary of a batch: name, and the service or what went wrong.
+pub(crate) fn batch(rows: &[(String, Result<ServiceView, String>)], look: Look) -> String {
+    let mut table = table(look, &["NAME", "ID", "PORT", "STATE"]);
+    for (name, outcome) in rows {
+        let mut row = vec![Cell::new(escape(name))];
+        match outcome {
+            Ok(view) => row.extend([
+                Cell::new(view.hashid.as_str()),
+                Cell::new(view.port.map_or_else(|| "-".into(), |port| port.to_string())),
+                state_cell(view.state, look),
+            ]),
+            Err(error) => {
+                let cell = Cell::new(format!("error: {}", escape(error)));
+                row.extend([Cell::new("-"), Cell::new("-"), if look.color { cell.fg(Color::Red) } else { cell }]);
+            }
+        }
+        table.add_row(row);
+    }
+    render(&table)
+}
+
+/// A table without borders.
+fn table(look: Look, header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    match look.width {
+        Some(width) => table.set_width(width),
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
+    if look.color {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    if !header.is_empty() {
+        table.set_header(header);
+    }
+    table
+}
+
+/// The table as text, without blanks at the ends of lines.
+fn render(table: &Table) -> String {
+    table.lines().map(|line| format!("{}\n", line.trim_end().strip_prefix(' ').unwrap_or(&line).trim_end())).collect()
+}
+
+/// A state, in the colour that says how good it is.
+fn state_cell(state: State, look: Look) -> Cell {
+    let cell = Cell::new(state.as_str());
+    if !look.color {
+        return cell;
+    }
+    match state {
+        State::Running => cell.fg(Color::Green),
+        State::Starting | State::Stopping => cell.fg(Color::Yellow),
+        State::Stopped | State::Unknown => cell.fg(Color::DarkGrey),
+        State::Backoff | State::PortConflict | State::Failed | State::Orphaned => cell.fg(Color::Red),
+    }
+}
+
+/// Since when it runs, or when it last did.
+fn up(view: &ServiceView, now: Timestamp) -> String {
+    match view.started_at {
+        Some(started) => span(started, now),
+        None if view.last_up == Timestamp::UNIX_EPOCH => "never".into(),
+        None => format!("{} ago", span(view.last_up, now)),
+    }
+}
+
+/// The time between two moments, as its two largest units: `3d 4h`.
+fn span(from: Timestamp, to: Timestamp) -> String {
+    let seconds = to.duration_since(from).as_secs().max(0);
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, _, _) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+/// Text of somebody else's that cannot move the cursor: control characters are escaped.
+pub(crate) fn escape(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_two_units() {
+        let start = Timestamp::UNIX_EPOCH;
+        let after = |seconds| span(start, Timestamp::from_second(seconds).unwrap());
+        assert_eq!([5, 65, 3_700, 90_000].map(after), ["5s", "1m 5s", "1h 1m", "1d 1h"]);
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(escape("a\u{1b}[31m\n\u{9b}é"), "a\\u{1b}[31m\\n\\u{9b}é");
+    }
+}
