@@ -297,8 +297,12 @@ impl Error {
             Self::Io { source, path, .. } => return io_hint(source, path),
             Self::Usage { hint, .. } | Self::PortTaken { hint, .. } | Self::CannotAttach { hint, .. } => hint.clone(),
             Self::InvalidKey { .. } => "a key has 1 to 128 bytes, no control characters and no leading dash".into(),
-            Self::NotUtf8 { .. } => "devport keeps commands, paths and variables as UTF-8 text; rename or unset it".into(),
-            Self::InvalidPortRange { .. } => "write it as FIRST-LAST, for example 19000-19999, within 1024-65535".into(),
+            Self::NotUtf8 { .. } => {
+                "devport keeps commands, paths and variables as UTF-8 text; rename or unset it".into()
+            }
+            Self::InvalidPortRange { .. } => {
+                "write it as FIRST-LAST, for example 19000-19999, within 1024-65535".into()
+            }
             Self::InvalidSignal { .. } => "use a name such as HUP or SIGUSR1, or a number; `kill -l` lists them".into(),
             Self::NoHome => "set HOME, or DEVPORT_HOME to an absolute path".into(),
             Self::InvalidFile { hint, .. } | Self::StartFailed { hint, .. } => return hint.clone(),
@@ -310,18 +314,33 @@ impl Error {
             Self::Ambiguous { .. } => "type more of the hash, or the key".into(),
             Self::HashCollision { .. } => "choose another key".into(),
             Self::PortReserved { owner, .. } => format!("choose another port, or free it with `devport rm {owner}`"),
-            Self::PortFixed { service, .. } => format!("`devport rm {service}` frees the port; then start it with the new one"),
-            Self::PoolExhausted { .. } => "`devport rm` frees ports of services that you no longer need; DEVPORT_PORT_RANGE sets another range".into(),
-            Self::CorruptRecord { path, .. } => format!("devport will not touch it: repair it, or move it away (`mv {0} {0}.broken`)", path.display()),
+            Self::PortFixed { service, .. } => {
+                format!("`devport rm {service}` frees the port; then start it with the new one")
+            }
+            Self::PoolExhausted { .. } => {
+                "`devport rm` frees ports of services that you no longer need; DEVPORT_PORT_RANGE sets another range"
+                    .into()
+            }
+            Self::CorruptRecord { path, .. } => {
+                format!("devport will not touch it: repair it, or move it away (`mv {0} {0}.broken`)", path.display())
+            }
             Self::NewerRecord { .. } => "upgrade devport".into(),
-            Self::ForeignDirectory { .. } => "run devport as that user, or set DEVPORT_HOME to a directory of your own".into(),
+            Self::ForeignDirectory { .. } => {
+                "run devport as that user, or set DEVPORT_HOME to a directory of your own".into()
+            }
             Self::LockBusy { .. } => "that process may hang; end it and try again".into(),
             Self::StillStopping { .. } => "try again, or look at these processes with `ps`".into(),
             Self::UnknownSupervisor { .. } => "wait a moment and try again".into(),
-            Self::UnprovenLeftover { .. } => "look at it with `ps`, end it yourself if it is a leftover, and start again".into(),
+            Self::UnprovenLeftover { .. } => {
+                "look at it with `ps`, end it yourself if it is a leftover, and start again".into()
+            }
             Self::NotRunning { service } => format!("`devport start {service}` starts it"),
             Self::TailnetNotBuilt => "the service itself works; only its publication on the tailnet is missing".into(),
-            Self::System { .. } | Self::Tmux { .. } | Self::SomeFailed { .. } | Self::Cancelled | Self::ClosedOutput => return None,
+            Self::System { .. }
+            | Self::Tmux { .. }
+            | Self::SomeFailed { .. }
+            | Self::Cancelled
+            | Self::ClosedOutput => return None,
         };
         Some(hint)
     }
@@ -331,7 +350,9 @@ impl Error {
         ExitCode::from(match self {
             Self::ClosedOutput => 0,
             Self::Usage { .. } | Self::InvalidKey { .. } | Self::NotUtf8 { .. } | Self::InvalidSignal { .. } => 2,
-            Self::InvalidPortRange { .. } | Self::NoHome | Self::InvalidFile { .. } | Self::InvalidDirectory { .. } => 3,
+            Self::InvalidPortRange { .. } | Self::NoHome | Self::InvalidFile { .. } | Self::InvalidDirectory { .. } => {
+                3
+            }
             Self::NoSuchService { .. } | Self::PrefixTooShort { .. } | Self::Ambiguous { .. } => 4,
             Self::Cancelled => 130,
             Self::Io { .. }

@@ -1,6 +1,6 @@
 //! Names of services: `Key`, `ServiceHash`, `HashId`, `Target`. Pure; it reads nothing.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -81,7 +81,11 @@ impl ServiceHash {
     /// The first digits of SHA-256.
     fn digest(bytes: &[u8]) -> Self {
         let digest = Sha256::digest(bytes);
-        let digits: String = digest.iter().take(HASH_LENGTH / 2).map(|byte| format!("{byte:02x}")).collect();
+        let mut digits = String::with_capacity(HASH_LENGTH);
+        for byte in digest.iter().take(HASH_LENGTH / 2) {
+            // Writing to a text cannot fail.
+            let _ = write!(digits, "{byte:02x}");
+        }
         Self(digits)
     }
 
@@ -99,7 +103,8 @@ impl ServiceHash {
     /// The shortest prefix, of 3 digits or more, that none of `others` shares; the whole hash if they
     /// share all but that.
     pub(crate) fn shortest_unique_prefix<'a>(&self, others: impl IntoIterator<Item = &'a Self>) -> HashId {
-        let shared = others.into_iter().filter(|other| *other != self).map(|other| self.shared_digits(other)).max().unwrap_or(0);
+        let shared =
+            others.into_iter().filter(|other| *other != self).map(|other| self.shared_digits(other)).max().unwrap_or(0);
         let length = (shared + 1).clamp(SHORTEST_PREFIX, HASH_LENGTH);
         HashId(self.0.chars().take(length).collect())
     }
@@ -190,14 +195,18 @@ mod tests {
 
     #[test]
     fn the_hash_of_a_command_separates_its_words() {
-        let of = |words: &[&str]| ServiceHash::of_command(Path::new("/a"), &words.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let of = |words: &[&str]| {
+            ServiceHash::of_command(Path::new("/a"), &words.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
         assert_ne!(of(&["b c"]), of(&["b", "c"]));
         assert_ne!(of(&["b", ""]), of(&["b"]));
     }
 
     #[test]
     fn keys_are_short_printable_and_no_options() {
-        for good in ["web/dashboard", "my.app", "a:b", "é", "#(touch x)", "end;", "@0", "{start}", "0", &"k".repeat(128)] {
+        for good in
+            ["web/dashboard", "my.app", "a:b", "é", "#(touch x)", "end;", "@0", "{start}", "0", &"k".repeat(128)]
+        {
             assert!(Key::new(good).is_ok(), "{good:?}");
         }
         for bad in ["", "-x", "a\nb", "a\tb", "\u{7f}", "\u{85}", &"k".repeat(129)] {
@@ -208,7 +217,9 @@ mod tests {
     #[test]
     fn a_hashid_is_as_long_as_it_must_be() {
         let me = hash("abc4567890");
-        let with = |others: &[&str]| me.shortest_unique_prefix(&others.iter().map(|other| hash(other)).collect::<Vec<_>>()).to_string();
+        let with = |others: &[&str]| {
+            me.shortest_unique_prefix(&others.iter().map(|other| hash(other)).collect::<Vec<_>>()).to_string()
+        };
         assert_eq!(with(&[]), "abc");
         assert_eq!(with(&["abd4567890"]), "abc");
         assert_eq!(with(&["abc5567890"]), "abc4");

@@ -43,7 +43,9 @@ fn print(error: &Error) {
     }
     let mut text = format!("devport: {error}\n");
     if let Some(hint) = error.hint() {
-        text.push_str(&format!("hint: {hint}\n"));
+        text += "hint: ";
+        text += &hint;
+        text += "\n";
     }
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

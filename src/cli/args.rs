@@ -112,7 +112,9 @@ pub(super) struct NewService {
 
 /// Arguments of `start`.
 #[derive(Debug, Args)]
-#[command(override_usage = "devport start [OPTIONS] -- CMD…\n       devport start [--detach] TARGET\n       devport start -f devport.yaml [KEY…]")]
+#[command(
+    override_usage = "devport start [OPTIONS] -- CMD…\n       devport start [--detach] TARGET\n       devport start -f devport.yaml [KEY…]"
+)]
 #[command(after_help = "\
 Examples:
   devport start --key api -- npm run dev

@@ -14,13 +14,17 @@ use crate::registry::{Pane, Reservation};
 ///
 /// # Errors
 /// If the service has no window, or there is no terminal to show it in.
-pub(super) fn execute(context: &mut Context, arguments: Attach) -> Result<()> {
-    let reservation = match arguments.target {
-        Some(target) => context.resolve(&target)?,
+pub(super) fn execute(context: &mut Context, arguments: &Attach) -> Result<()> {
+    let reservation = match &arguments.target {
+        Some(target) => context.resolve(target)?,
         None => picker::pick(context)?,
     };
     let pane = window(context, &reservation)?;
-    let cannot = |why: &str, hint: &str| Error::CannotAttach { service: reservation.name().to_owned(), why: why.into(), hint: hint.into() };
+    let cannot = |why: &str, hint: &str| Error::CannotAttach {
+        service: reservation.name().to_owned(),
+        why: why.into(),
+        hint: hint.into(),
+    };
     let Some(program) = find_program("tmux", context.environment().get("PATH")) else {
         return Err(cannot("there is no tmux in PATH", "install tmux, or use `devport logs -f`"));
     };
@@ -38,7 +42,8 @@ pub(super) fn execute(context: &mut Context, arguments: Attach) -> Result<()> {
             return Err(cannot("it runs in another tmux server than this terminal", &hint));
         }
     };
-    if !inside && !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
+    let terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    if !inside && !terminal {
         return Err(cannot("this is not a terminal", "`devport logs -f` follows its output"));
     }
     let (program, arguments) = tmux.show(&place, inside);
@@ -55,6 +60,9 @@ fn window(context: &Context, reservation: &Reservation) -> Result<Pane> {
     run.and_then(|run| run.window).ok_or_else(|| Error::CannotAttach {
         service: service(),
         why: "it has no window: it runs detached, or in somebody's foreground".into(),
-        hint: format!("`devport logs -f {0}` follows its output; `devport restart {0}` gives it a window where there is tmux", reservation.name()),
+        hint: format!(
+            "`devport logs -f {0}` follows its output; `devport restart {0}` gives it a window where there is tmux",
+            reservation.name()
+        ),
     })
 }

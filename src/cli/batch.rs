@@ -17,13 +17,15 @@ use crate::view::{self, Look, ServiceView};
 pub(super) fn execute(context: &mut Context, file: &Path, keys: &[String], manner: Manner) -> Result<()> {
     let path = context.cwd()?.join(file);
     let entries = chosen(load_config(file)?, keys, file)?;
-    let directory = path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_else(|| path.clone());
+    let directory =
+        path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_else(|| path.clone());
     let home = dirs::home_dir();
     let mut rows: Vec<(String, std::result::Result<ServiceView, String>)> = Vec::new();
     for entry in entries {
         let name = entry.name().to_owned();
         let request = entry.into_request(&directory, home.as_deref());
-        let started = ServiceSpec::resolve(request, context.environment()).and_then(|spec| start_spec(context, &spec, manner));
+        let started =
+            ServiceSpec::resolve(request, context.environment()).and_then(|spec| start_spec(context, &spec, manner));
         if let Err(error) = &started {
             report(&name, error);
         }

@@ -59,7 +59,8 @@ impl Context {
         let environment = &surroundings.environment;
         let home = dirs::home_dir();
         let cwd = surroundings.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
-        let paths = Paths::choose(environment.get("DEVPORT_HOME"), environment.get("XDG_DATA_HOME"), home.as_deref(), &cwd)?;
+        let paths =
+            Paths::choose(environment.get("DEVPORT_HOME"), environment.get("XDG_DATA_HOME"), home.as_deref(), &cwd)?;
         let range = PortRange::from_variable(environment.get("DEVPORT_PORT_RANGE"))?;
         Ok(Self { registry: Registry::new(paths, range), surroundings, format })
     }
@@ -74,7 +75,10 @@ impl Context {
     /// # Errors
     /// If it has been deleted.
     pub(super) fn cwd(&self) -> Result<PathBuf> {
-        self.surroundings.cwd.clone().ok_or_else(|| Error::InvalidDirectory { path: ".".into(), why: "has been deleted".into() })
+        self.surroundings
+            .cwd
+            .clone()
+            .ok_or_else(|| Error::InvalidDirectory { path: ".".into(), why: "has been deleted".into() })
     }
 
     /// How services are put in the background.
@@ -82,7 +86,8 @@ impl Context {
     /// # Errors
     /// If the system does not say which program we are.
     pub(super) fn launcher(&self, detach: bool) -> Result<Launcher<'_>> {
-        let unknown = || Error::System { verb: "find out which program this is".into(), source: io::ErrorKind::NotFound.into() };
+        let unknown =
+            || Error::System { verb: "find out which program this is".into(), source: io::ErrorKind::NotFound.into() };
         let program = self.surroundings.program.clone().ok_or_else(unknown)?;
         Ok(Launcher { registry: &self.registry, program, caller: &self.surroundings.environment, detach })
     }

@@ -18,11 +18,11 @@ const INTERVAL: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// If a target names no service, or a log cannot be read.
-pub(super) fn execute(context: &mut Context, arguments: Logs) -> Result<()> {
+pub(super) fn execute(context: &mut Context, arguments: &Logs) -> Result<()> {
     let reservations = context.resolve_all(&arguments.targets)?;
     let limit = arguments.lines.or(arguments.follow.then_some(LINES_BEFORE));
     let width = reservations.iter().map(|reservation| reservation.name().len()).max().unwrap_or(0);
-    let prefix = |reservation: &Reservation| match reservations.len() {
+    let prefix_of = |reservation: &Reservation| match reservations.len() {
         1 => String::new(),
         _ => format!("{:<width$} | ", crate::view::escape(reservation.name())),
     };
@@ -31,11 +31,11 @@ pub(super) fn execute(context: &mut Context, arguments: Logs) -> Result<()> {
         let path = context.registry.paths().log(&reservation.hash);
         if arguments.follow {
             // Opened before the lines before are read: none is lost between the two.
-            let mut follower = Follower::new(path.clone())?;
-            follower.next()?;
-            followed.push((prefix(reservation), follower));
+            let mut reader = Follower::new(path.clone())?;
+            reader.next()?;
+            followed.push((prefix_of(reservation), reader));
         }
-        write_entries(&tail(&path, limit)?, &prefix(reservation))?;
+        write_entries(&tail(&path, limit)?, &prefix_of(reservation))?;
     }
     follow(followed)
 }

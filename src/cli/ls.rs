@@ -3,17 +3,14 @@
 use crate::cli::args::Ls;
 use crate::cli::context::{Context, report};
 use crate::error::Result;
-use crate::registry::Listing;
-use crate::view::{Overview, ServiceView, Status};
+use crate::view::{Overview, Status};
 
 /// Executes `devport ls`. A record that cannot be used is named on standard error, and the rest is listed.
 ///
 /// # Errors
 /// If the state directory cannot be read.
 pub(super) fn execute(context: &mut Context, arguments: &Ls) -> Result<()> {
-    let Listing { reservations, unusable } = context.registry.list()?;
-    let mut overview = Overview::new(&context.registry);
-    let mut views: Vec<ServiceView> = reservations.into_iter().map(|reservation| overview.view(reservation)).collect();
+    let (mut views, unusable) = Overview::new(&context.registry).all()?;
     if arguments.active {
         views.retain(|view| view.status == Status::Running);
     }

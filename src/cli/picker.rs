@@ -16,7 +16,8 @@ use crate::view::escape;
 pub(super) fn pick(context: &Context) -> Result<Reservation> {
     let mut running = context.registry.list()?.reservations;
     running.retain(|reservation| context.registry.liveness(&reservation.hash).is_held());
-    let cannot = |why: &str, hint: &str| Error::CannotAttach { service: "a service".into(), why: why.into(), hint: hint.into() };
+    let cannot =
+        |why: &str, hint: &str| Error::CannotAttach { service: "a service".into(), why: why.into(), hint: hint.into() };
     if running.is_empty() {
         return Err(cannot("none is running", "`devport start` starts one"));
     }
@@ -55,7 +56,12 @@ fn with_fzf(fzf: &std::path::Path, lines: &[String]) -> Result<usize> {
     let output = child.wait_with_output().map_err(failed())?;
     let chosen = String::from_utf8_lossy(&output.stdout);
     match output.status.code() {
-        Some(0) => chosen.split('\t').next().and_then(|index| index.parse().ok()).filter(|index| *index < lines.len()).ok_or(Error::Cancelled),
+        Some(0) => chosen
+            .split('\t')
+            .next()
+            .and_then(|index| index.parse().ok())
+            .filter(|index| *index < lines.len())
+            .ok_or(Error::Cancelled),
         Some(1 | 130) => Err(Error::Cancelled),
         _ => Err(failed()(io::Error::other(format!("fzf ended with {}", output.status)))),
     }

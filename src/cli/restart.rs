@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// If a target names no service, or one could not be restarted.
-pub(super) fn execute(context: &mut Context, arguments: Restart) -> Result<()> {
+pub(super) fn execute(context: &mut Context, arguments: &Restart) -> Result<()> {
     let reservations = context.resolve_all(&arguments.targets)?;
     let several = arguments.targets.len() > 1;
     let manner = Manner { detach: arguments.detach, replace: true };

@@ -11,17 +11,16 @@ use crate::registry::{Acquired, Reservation};
 ///
 /// # Errors
 /// If a target names no service, or one could not be removed.
-pub(super) fn execute(context: &mut Context, arguments: Rm) -> Result<()> {
+pub(super) fn execute(context: &mut Context, arguments: &Rm) -> Result<()> {
     let reservations = context.resolve_all(&arguments.targets)?;
     let mut failed = 0;
     for reservation in &reservations {
-        match remove(context, reservation) {
-            Ok(()) => {}
-            Err(error) if reservations.len() == 1 => return Err(error),
-            Err(error) => {
-                failed += 1;
-                report(reservation.name(), &error);
+        if let Err(error) = remove(context, reservation) {
+            if reservations.len() == 1 {
+                return Err(error);
             }
+            failed += 1;
+            report(reservation.name(), &error);
         }
     }
     if failed > 0 {
@@ -40,7 +39,10 @@ fn remove(context: &mut Context, reservation: &Reservation) -> Result<()> {
     let identity = match registry.acquire_identity(&reservation.hash, &me)? {
         Acquired::Lock(identity) => identity,
         Acquired::Held(holder) => {
-            let why = holder.map_or_else(|| "its lock was taken meanwhile".into(), |holder| format!("{holder} took its lock meanwhile"));
+            let why = holder.map_or_else(
+                || "its lock was taken meanwhile".into(),
+                |holder| format!("{holder} took its lock meanwhile"),
+            );
             return Err(Error::UnknownSupervisor { service: reservation.name().to_owned(), why });
         }
     };

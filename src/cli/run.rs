@@ -76,7 +76,9 @@ pub(super) fn execute(context: &mut Context, arguments: Run) -> Result<()> {
     match supervise(&context.registry, &reservation.hash, Terms { watched: true, window: None, term })? {
         Supervised::AlreadyRunning => print_running(context, &reservation),
         Supervised::Ended(Outcome::Stopped) => Ok(()),
-        Supervised::Ended(Outcome::Failed(why)) => Err(Error::StartFailed { service: name.to_owned(), why, hint: None }),
+        Supervised::Ended(Outcome::Failed(why)) => {
+            Err(Error::StartFailed { service: name.to_owned(), why, hint: None })
+        }
     }
 }
 

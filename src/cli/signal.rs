@@ -12,18 +12,28 @@ use crate::os::process::Delivery;
 use crate::registry::Liveness;
 
 /// Signals that a supervisor cannot catch and pass on: they go to the child's process group directly.
-const DIRECT: [i32; 8] =
-    [libc::SIGKILL, libc::SIGSTOP, libc::SIGILL, libc::SIGFPE, libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT, libc::SIGPIPE];
+const DIRECT: [i32; 8] = [
+    libc::SIGKILL,
+    libc::SIGSTOP,
+    libc::SIGILL,
+    libc::SIGFPE,
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGABRT,
+    libc::SIGPIPE,
+];
 
 /// Executes `devport signal`.
 ///
 /// # Errors
 /// If there is no such signal or service, or the service does not run.
-pub(super) fn execute(context: &mut Context, arguments: Signal) -> Result<()> {
+pub(super) fn execute(context: &mut Context, arguments: &Signal) -> Result<()> {
     let signal = parse(&arguments.signal)?;
     let reservation = context.resolve(&arguments.target)?;
     let not_running = || Error::NotRunning { service: reservation.name().to_owned() };
-    let Liveness::Held(Some(supervisor)) = context.registry.liveness(&reservation.hash) else { return Err(not_running()) };
+    let Liveness::Held(Some(supervisor)) = context.registry.liveness(&reservation.hash) else {
+        return Err(not_running());
+    };
     if DIRECT.contains(&signal) || signal == libc::SIGTTIN || signal == libc::SIGTTOU {
         launch::kill_group(&reservation, context.registry.run_state(&reservation.hash).as_ref(), signal)?;
     } else if supervisor.signal(signal).map_err(Error::system(format!("signal {supervisor}")))? == Delivery::Gone {

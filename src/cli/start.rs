@@ -96,7 +96,10 @@ pub(super) fn spec(context: &Context, service: NewService) -> Result<ServiceSpec
 
 /// A word of the command as text.
 fn utf8(word: OsString) -> Result<String> {
-    word.into_string().map_err(|word| Error::NotUtf8 { what: "a word of the command".into(), lossy: word.to_string_lossy().into_owned() })
+    word.into_string().map_err(|word| Error::NotUtf8 {
+        what: "a word of the command".into(),
+        lossy: word.to_string_lossy().into_owned(),
+    })
 }
 
 /// Starts what a spec asks for, unless it runs.
@@ -127,7 +130,13 @@ fn register(context: &Context, spec: &ServiceSpec, launch: FileLock) -> Result<(
     match context.registry.register(spec, clock::wall(), &mut |text| note(text)) {
         Ok(Registration { reservation, reclaimed }) => {
             if let Some(old) = reclaimed {
-                note(format!("no port was free: removed {} (last up {:.0}), whose port {} {} gets", old.name(), old.last_up, old.port, spec.name()));
+                note(format!(
+                    "no port was free: removed {} (last up {:.0}), whose port {} {} gets",
+                    old.name(),
+                    old.last_up,
+                    old.port,
+                    spec.name()
+                ));
             }
             Ok((reservation, launch))
         }
@@ -144,7 +153,11 @@ fn register(context: &Context, spec: &ServiceSpec, launch: FileLock) -> Result<(
 ///
 /// # Errors
 /// If it cannot be registered.
-pub(super) fn register_for_run(context: &mut Context, spec: &ServiceSpec, replace: bool) -> Result<std::result::Result<Reservation, Reservation>> {
+pub(super) fn register_for_run(
+    context: &mut Context,
+    spec: &ServiceSpec,
+    replace: bool,
+) -> Result<std::result::Result<Reservation, Reservation>> {
     context.registry.prepare()?;
     let launch = context.registry.acquire_launch(&spec.hash, spec.name(), &mut |text| note(text))?;
     if let Some(reservation) = running(context, &spec.hash, spec.name())? {
@@ -161,7 +174,11 @@ pub(super) fn register_for_run(context: &mut Context, spec: &ServiceSpec, replac
 ///
 /// # Errors
 /// What kept it from running.
-pub(super) fn start_registered(context: &mut Context, reservation: &Reservation, manner: Manner) -> Result<ServiceView> {
+pub(super) fn start_registered(
+    context: &mut Context,
+    reservation: &Reservation,
+    manner: Manner,
+) -> Result<ServiceView> {
     context.registry.prepare()?;
     let _launch = context.registry.acquire_launch(&reservation.hash, reservation.name(), &mut |text| note(text))?;
     match running(context, &reservation.hash, reservation.name())? {
@@ -175,7 +192,12 @@ pub(super) fn start_registered(context: &mut Context, reservation: &Reservation,
 
 /// The record of a service that runs; `None` if it does not. One that is ending is waited for.
 fn running(context: &Context, hash: &crate::identity::ServiceHash, name: &str) -> Result<Option<Reservation>> {
-    let is_ending = || context.registry.run_state(hash).is_some_and(|run| matches!(run.state, State::Stopping | State::Stopped | State::Failed));
+    let is_ending = || {
+        context
+            .registry
+            .run_state(hash)
+            .is_some_and(|run| matches!(run.state, State::Stopping | State::Stopped | State::Failed))
+    };
     let liveness = clock::poll(Duration::from_millis(2), ENDING, || match context.registry.liveness(hash) {
         Liveness::Held(_) if is_ending() => None,
         decided => Some(decided),
@@ -183,8 +205,14 @@ fn running(context: &Context, hash: &crate::identity::ServiceHash, name: &str) -
     match liveness {
         Some(Liveness::Free) => Ok(None),
         Some(Liveness::Held(_)) => context.registry.find(hash),
-        Some(Liveness::Unknown(error)) => Err(Error::System { verb: format!("ask whether {name} runs"), source: error }),
-        None => Err(Error::StillStopping { service: name.to_owned(), waited_s: ENDING.as_secs(), left: "its supervisor".into() }),
+        Some(Liveness::Unknown(error)) => {
+            Err(Error::System { verb: format!("ask whether {name} runs"), source: error })
+        }
+        None => Err(Error::StillStopping {
+            service: name.to_owned(),
+            waited_s: ENDING.as_secs(),
+            left: "its supervisor".into(),
+        }),
     }
 }
 

@@ -10,9 +10,10 @@ use crate::registry::Reservation;
 ///
 /// # Errors
 /// If a target names no service, or one does not end in time.
-pub(super) fn execute(context: &mut Context, arguments: Stop) -> Result<()> {
+pub(super) fn execute(context: &mut Context, arguments: &Stop) -> Result<()> {
     let several = arguments.all || arguments.targets.len() > 1;
-    let reservations = if arguments.all { context.registry.list()?.reservations } else { context.resolve_all(&arguments.targets)? };
+    let reservations =
+        if arguments.all { context.registry.list()?.reservations } else { context.resolve_all(&arguments.targets)? };
     let mut views = Vec::new();
     let mut first_failure = None;
     let mut failed = 0;
@@ -44,7 +45,9 @@ fn stop_one(context: &Context, reservation: &Reservation) -> Result<Ended> {
     let ended = launch::stop(&context.registry, reservation)?;
     match ended {
         Ended::Running | Ended::Nothing => {}
-        Ended::Leftovers => note(format!("{}: its supervisor had been killed; what it left was ended", reservation.name())),
+        Ended::Leftovers => {
+            note(format!("{}: its supervisor had been killed; what it left was ended", reservation.name()))
+        }
     }
     Ok(ended)
 }

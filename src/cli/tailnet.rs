@@ -9,7 +9,7 @@ use crate::registry::Reservation;
 ///
 /// # Errors
 /// [`Error::TailnetNotBuilt`].
-pub(super) fn up(context: &mut Context, arguments: Target) -> Result<()> {
+pub(super) fn up(context: &mut Context, arguments: &Target) -> Result<()> {
     context.resolve(&arguments.target)?;
     Err(Error::TailnetNotBuilt)
 }
@@ -18,7 +18,7 @@ pub(super) fn up(context: &mut Context, arguments: Target) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::TailnetNotBuilt`].
-pub(super) fn down(context: &mut Context, arguments: Target) -> Result<()> {
+pub(super) fn down(context: &mut Context, arguments: &Target) -> Result<()> {
     context.resolve(&arguments.target)?;
     Err(Error::TailnetNotBuilt)
 }

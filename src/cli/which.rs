@@ -8,7 +8,7 @@ use crate::error::Result;
 ///
 /// # Errors
 /// If the target names no service.
-pub(super) fn execute(context: &mut Context, arguments: Which) -> Result<()> {
+pub(super) fn execute(context: &mut Context, arguments: &Which) -> Result<()> {
     let reservation = context.resolve(&arguments.target)?;
     context.print_details(&context.view(&reservation)?)
 }

@@ -21,8 +21,17 @@ const LIMIT: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// The reason why the service does not run.
-pub(super) fn wait(registry: &Registry, reservation: &Reservation, before: Option<&ProcessIdentity>, pid: i32) -> Result<()> {
-    let failed = |why: &str, hint: Option<String>| Error::StartFailed { service: reservation.name().to_owned(), why: why.to_owned(), hint };
+pub(super) fn wait(
+    registry: &Registry,
+    reservation: &Reservation,
+    before: Option<&ProcessIdentity>,
+    pid: i32,
+) -> Result<()> {
+    let failed = |why: &str, hint: Option<String>| Error::StartFailed {
+        service: reservation.name().to_owned(),
+        why: why.to_owned(),
+        hint,
+    };
     let mut look = || {
         // Asked first: what it recorded before it ended is there when we read.
         let gone = !process::is_running(pid);
@@ -50,7 +59,8 @@ fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<()>> {
         State::Running | State::Backoff => Some(Ok(())),
         State::PortConflict => {
             let owner = why.split_once("taken by ").map_or(why.as_str(), |(_, owner)| owner).to_owned();
-            let hint = format!("end that process, and {service} starts by itself within 5 s; or `devport stop {service}`");
+            let hint =
+                format!("end that process, and {service} starts by itself within 5 s; or `devport stop {service}`");
             Some(Err(Error::PortTaken { port: reservation.port, owner, hint }))
         }
         State::Failed => Some(Err(Error::StartFailed { service, why, hint: None })),

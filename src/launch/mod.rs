@@ -16,7 +16,7 @@ use crate::registry::{Registry, Reservation};
 use crate::spec::CallerEnvironment;
 
 pub(crate) use stop::{Ended, kill_group, stop};
-pub(crate) use tmux::{Place, Tmux, own_window};
+pub(crate) use tmux::{Tmux, own_window};
 
 /// What a launch needs besides the service.
 #[derive(Debug)]

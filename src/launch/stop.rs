@@ -47,7 +47,9 @@ fn supervisor(registry: &Registry, reservation: &Reservation) -> Result<Option<P
         Liveness::Free => Some(Ok(None)),
         Liveness::Held(Some(holder)) if holder.is_alive() => Some(Ok(Some(holder))),
         Liveness::Held(_) => None,
-        Liveness::Unknown(error) => Some(Err(Error::System { verb: format!("ask whether {} runs", reservation.name()), source: error })),
+        Liveness::Unknown(error) => {
+            Some(Err(Error::System { verb: format!("ask whether {} runs", reservation.name()), source: error }))
+        }
     })
     .unwrap_or_else(|| Err(unknown("its lock is held, but does not say by whom")))
 }
@@ -71,18 +73,28 @@ fn wait_for_end(registry: &Registry, reservation: &Reservation, supervisor: &Pro
     let marker = tree::Marker { hash: reservation.hash.as_str(), home: registry.paths().base() };
     let mut left: Vec<String> = tree::descendants(supervisor.pid, marker).iter().map(ToString::to_string).collect();
     left.push(format!("its supervisor, pid {}", supervisor.pid));
-    Err(Error::StillStopping { service: reservation.name().to_owned(), waited_s: LIMIT.as_secs(), left: left.join(", ") })
+    Err(Error::StillStopping {
+        service: reservation.name().to_owned(),
+        waited_s: LIMIT.as_secs(),
+        left: left.join(", "),
+    })
 }
 
 /// Ends what a killed supervisor has left.
 fn reap(registry: &Registry, reservation: &Reservation) -> Result<Ended> {
-    let Some(run) = registry.run_state(&reservation.hash).filter(|run| !is_final(run)) else { return Ok(Ended::Nothing) };
+    let Some(run) = registry.run_state(&reservation.hash).filter(|run| !is_final(run)) else {
+        return Ok(Ended::Nothing);
+    };
     let leftovers = find_leftovers(registry, &reservation.hash, reservation.name(), Some(&run))?;
     let ended = if leftovers.is_empty() { Ended::Nothing } else { Ended::Leftovers };
     let left = reap_leftovers(leftovers, LIMIT);
     if !left.is_empty() {
         let left: Vec<String> = left.iter().map(ToString::to_string).collect();
-        return Err(Error::StillStopping { service: reservation.name().to_owned(), waited_s: LIMIT.as_secs(), left: left.join(", ") });
+        return Err(Error::StillStopping {
+            service: reservation.name().to_owned(),
+            waited_s: LIMIT.as_secs(),
+            left: left.join(", "),
+        });
     }
     record_stopped(registry, reservation, run)?;
     Ok(ended)
@@ -97,7 +109,8 @@ fn is_final(run: &RunState) -> bool {
 fn record_stopped(registry: &Registry, reservation: &Reservation, run: RunState) -> Result<()> {
     let me = ProcessIdentity::current().map_err(Error::system("identify this process"))?;
     if let Ok(Acquired::Lock(_identity)) = registry.acquire_identity(&reservation.hash, &me) {
-        let stopped = RunState { state: State::Stopped, child: None, started_at: None, next_start_at: None, error: None, ..run };
+        let stopped =
+            RunState { state: State::Stopped, child: None, started_at: None, next_start_at: None, error: None, ..run };
         // Nothing runs either way; a full disk only keeps the old word for it.
         let _ = registry.write_run_state(&reservation.hash, &stopped);
     }

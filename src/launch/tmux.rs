@@ -105,7 +105,16 @@ impl Tmux {
         let report = OsStr::new("#{window_id} #{pane_pid}");
         let words: Vec<OsString> = command.iter().map(|word| unsplit(word)).collect();
         let words = words.iter().map(OsString::as_os_str);
-        let common = [OsStr::new("-d"), OsStr::new("-P"), OsStr::new("-F"), report, OsStr::new("-c"), OsStr::new("/"), OsStr::new("-n"), &name];
+        let common = [
+            OsStr::new("-d"),
+            OsStr::new("-P"),
+            OsStr::new("-F"),
+            report,
+            OsStr::new("-c"),
+            OsStr::new("/"),
+            OsStr::new("-n"),
+            &name,
+        ];
         let mut in_session: Vec<&OsStr> = vec![OsStr::new("new-window"), OsStr::new("-t"), OsStr::new(SESSION_TARGET)];
         in_session.extend(common);
         in_session.push(OsStr::new("--"));
@@ -136,7 +145,8 @@ impl Tmux {
         let marker = base.join(reservation.hash.as_str());
         let id = OsStr::new(&window.id);
         let value = unsplit(marker.as_os_str());
-        let mut arguments = vec![OsStr::new("set-option"), OsStr::new("-w"), OsStr::new("-t"), id, OsStr::new(MARKER), &value];
+        let mut arguments =
+            vec![OsStr::new("set-option"), OsStr::new("-w"), OsStr::new("-t"), id, OsStr::new(MARKER), &value];
         arguments.extend([";", "set-option", "-w", "-t"].map(OsStr::new));
         arguments.extend([id, OsStr::new("remain-on-exit"), OsStr::new("off")]);
         let list = format!("#{{window_id}}\t#{{pane_dead}}\t#{{{MARKER}}}");
@@ -156,7 +166,8 @@ impl Tmux {
         let place = |line: &str| {
             let fields: Vec<&str> = line.split('\t').collect();
             let [id, session, window, service] = fields.as_slice() else { return None };
-            (*id == pane.pane && Path::new(service) == marker).then(|| Place { session: (*session).into(), window: (*window).into() })
+            (*id == pane.pane && Path::new(service) == marker)
+                .then(|| Place { session: (*session).into(), window: (*window).into() })
         };
         // A window may be linked into other sessions; the shared one comes first if it is among them.
         Ok(panes.lines().find_map(place))
@@ -179,7 +190,8 @@ impl Window {
     /// Reads what `-P -F '#{window_id} #{pane_pid}'` prints.
     fn parse(report: &str) -> Result<Self> {
         let line = report.lines().next().unwrap_or_default();
-        let parsed = line.split_once(' ').and_then(|(id, pid)| Some(Self { id: id.to_owned(), pid: pid.parse().ok()? }));
+        let parsed =
+            line.split_once(' ').and_then(|(id, pid)| Some(Self { id: id.to_owned(), pid: pid.parse().ok()? }));
         parsed.ok_or_else(|| Error::Tmux { command: "new-window", message: format!("unexpected answer {line:?}") })
     }
 }

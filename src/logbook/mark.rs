@@ -69,7 +69,9 @@ mod tests {
     #[test]
     fn marks_come_back_as_they_were_written() {
         let at: Timestamp = "2026-11-21T05:06:07.089Z".parse().unwrap();
-        for mark in [Mark::Time, Mark::Started(7), Mark::Ended("exit code 1 after 0.2 s".into()), Mark::Note("a b".into())] {
+        for mark in
+            [Mark::Time, Mark::Started(7), Mark::Ended("exit code 1 after 0.2 s".into()), Mark::Note("a b".into())]
+        {
             let line = mark.to_line(at);
             assert_eq!(Mark::parse(&line[..line.len() - 1]), Some((at, mark)));
         }
@@ -77,7 +79,8 @@ mod tests {
 
     #[test]
     fn output_is_no_mark() {
-        for line in [&b""[..], b"text", b"\x1e\x1e2026-11-21T05:06:07Z", b"\x1enonsense", b"\x1e2026-11-21T05:06:07Z x"] {
+        for line in [&b""[..], b"text", b"\x1e\x1e2026-11-21T05:06:07Z", b"\x1enonsense", b"\x1e2026-11-21T05:06:07Z x"]
+        {
             assert_eq!(Mark::parse(line), None, "{line:?}");
         }
     }

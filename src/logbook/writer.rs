@@ -50,7 +50,13 @@ impl LogWriter {
             return true;
         }
         let options = |path: &Path| {
-            OpenOptions::new().append(true).read(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
+            OpenOptions::new()
+                .append(true)
+                .read(true)
+                .create(true)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(path)
         };
         let Ok(file) = options(&self.path) else { return false };
         self.size = file.metadata().map_or(0, |metadata| metadata.len());
@@ -66,18 +72,11 @@ impl LogWriter {
         if grain != self.marked {
             // A mark stands between lines: first what ends the line that is begun.
             if !self.at_line_start {
-                match rest.iter().position(|byte| *byte == b'\n') {
-                    Some(end) => {
-                        let (begun, after) = rest.split_at(end + 1);
-                        self.buffer.extend_from_slice(begun);
-                        self.at_line_start = true;
-                        rest = after;
-                    }
-                    None => {
-                        self.buffer.extend_from_slice(rest);
-                        rest = &[];
-                    }
-                }
+                let end = rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |end| end + 1);
+                let (begun, after) = rest.split_at(end);
+                self.buffer.extend_from_slice(begun);
+                self.at_line_start = begun.ends_with(b"\n");
+                rest = after;
             }
             if !rest.is_empty() {
                 self.marked = grain;
@@ -204,7 +203,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.log");
         let mut log = LogWriter::new(path.clone());
-        let line = [b'x'; 65_535].iter().copied().chain([b'\n']).collect::<Vec<_>>();
+        let line = [vec![b'x'; 65_535], vec![b'\n']].concat();
         for _ in 0..(6 * 161) {
             log.append(&line, at(0));
         }
@@ -220,7 +219,7 @@ mod tests {
         let path = directory.path().join("a.log");
         let mut log = LogWriter::new(path.clone());
         for _ in 0..200 {
-            log.append(&[b'x'; 65_536], at(0));
+            log.append(&vec![b'x'; 65_536], at(0));
         }
         assert_eq!(parts(&path).len(), 2);
     }

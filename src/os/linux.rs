@@ -11,7 +11,7 @@ pub(super) fn boot_id() -> io::Result<String> {
 }
 
 /// What the kernel says of a process; `None` if there is none. The start time is in clock ticks since
-/// boot. Source: `proc_pid_stat(5)`, fields 2 to 6 and 22.
+/// boot. Source: `proc_pid_stat(5)`, fields 2 to 5 and 22.
 pub(super) fn process_status(pid: i32) -> Option<ProcessStatus> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
@@ -26,7 +26,6 @@ pub(super) fn process_status(pid: i32) -> Option<ProcessStatus> {
         },
         parent: fields.get(1)?.parse().ok()?,
         group: fields.get(2)?.parse().ok()?,
-        session: fields.get(3)?.parse().ok()?,
         start_time: fields.get(19)?.parse().ok()?,
     })
 }
@@ -102,7 +101,9 @@ fn listening_inodes(port: u16) -> Vec<u64> {
         let Ok(table) = fs::read_to_string(table) else { continue };
         for line in table.lines().skip(1) {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-            let (Some(local), Some(state), Some(inode)) = (fields.get(1), fields.get(3), fields.get(9)) else { continue };
+            let (Some(local), Some(state), Some(inode)) = (fields.get(1), fields.get(3), fields.get(9)) else {
+                continue;
+            };
             let local_port = local.rsplit_once(':').and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
             if local_port == Some(port) && *state == "0A" {
                 inodes.extend(inode.parse::<u64>());

@@ -16,7 +16,8 @@ pub(super) fn boot_id() -> io::Result<String> {
 /// since 1970.
 pub(super) fn process_status(pid: i32) -> Option<ProcessStatus> {
     let info = sys::bsd_info(pid)?;
-    let name = info.pbi_comm.iter().take_while(|byte| **byte != 0).map(|byte| byte.cast_unsigned()).collect::<Vec<u8>>();
+    let name =
+        info.pbi_comm.iter().take_while(|byte| **byte != 0).map(|byte| byte.cast_unsigned()).collect::<Vec<u8>>();
     Some(ProcessStatus {
         name: String::from_utf8_lossy(&name).into_owned(),
         state: if info.pbi_status == libc::SZOMB { ProcessState::Dead } else { ProcessState::Alive },

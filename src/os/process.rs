@@ -19,7 +19,8 @@ pub(crate) struct ProcessStatus {
     pub(crate) parent: i32,
     /// The process group's id: the pid of the process that leads it.
     pub(crate) group: i32,
-    /// The session's id: the pid of the process that began it.
+    /// The session's id: the pid of the process that began it. Linux finds what left a group by its parents.
+    #[cfg(not(target_os = "linux"))]
     pub(crate) session: i32,
     /// When it started, in units of the system's own; with the pid it is unique within one boot.
     pub(crate) start_time: u64,
@@ -80,7 +81,8 @@ impl ProcessIdentity {
     /// # Errors
     /// If the system does not say who we are, as without `/proc`.
     pub(crate) fn current() -> io::Result<Self> {
-        Self::of(nix::unistd::getpid().as_raw()).ok_or_else(|| io::Error::other("the system does not list this process"))
+        Self::of(nix::unistd::getpid().as_raw())
+            .ok_or_else(|| io::Error::other("the system does not list this process"))
     }
 
     /// Whether this very process still runs. One that cannot be proved to be it does not count.
@@ -150,7 +152,10 @@ impl fmt::Display for ProcessIdentity {
 /// is no such process.
 pub(crate) fn command_of(pid: i32) -> Option<String> {
     let line = platform::command_line(pid).or_else(|| platform::process_status(pid).map(|status| status.name))?;
-    let escaped: String = line.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect();
+    let escaped: String = line
+        .chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect();
     match escaped.char_indices().nth(80) {
         Some((end, _)) => Some(format!("{}…", &escaped[..end])),
         None => Some(escaped),

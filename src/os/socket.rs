@@ -19,7 +19,8 @@ use super::platform;
 /// # Errors
 /// If no socket can be made at all, as when this process has too many files open.
 pub(crate) fn is_free(port: u16) -> io::Result<bool> {
-    let tries: &[Try] = if cfg!(target_os = "linux") { &[Try::AnyDual] } else { &[Try::AnyV4, Try::LocalV4, Try::AnyV6, Try::LocalV6] };
+    let tries: &[Try] =
+        if cfg!(target_os = "linux") { &[Try::AnyDual] } else { &[Try::AnyV4, Try::LocalV4, Try::AnyV6, Try::LocalV6] };
     for attempt in tries {
         match attempt.bind(port) {
             Ok(()) => {}

@@ -30,7 +30,12 @@ pub(crate) enum ChildStreams {
 ///
 /// # Errors
 /// If it cannot be executed: no such program, no permission, no such directory.
-pub(crate) fn child(words: &[String], environment: &[(String, String)], cwd: &Path, streams: ChildStreams) -> io::Result<i32> {
+pub(crate) fn child(
+    words: &[String],
+    environment: &[(String, String)],
+    cwd: &Path,
+    streams: ChildStreams,
+) -> io::Result<i32> {
     let (program, arguments) = words.split_first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(environment.iter().map(|(name, value)| (name, value))).current_dir(cwd);
@@ -53,7 +58,11 @@ pub(crate) fn child(words: &[String], environment: &[(String, String)], cwd: &Pa
 ///
 /// # Errors
 /// If it cannot be executed.
-pub(crate) fn detached(program: &Path, arguments: &[OsString], environment: &[(OsString, OsString)]) -> io::Result<i32> {
+pub(crate) fn detached(
+    program: &Path,
+    arguments: &[OsString],
+    environment: &[(OsString, OsString)],
+) -> io::Result<i32> {
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(environment.iter().cloned()).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

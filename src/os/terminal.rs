@@ -85,7 +85,11 @@ pub(crate) fn reopen(fd: impl AsFd) -> Option<OwnedFd> {
 
 /// Opens a terminal by its name, without making it ours.
 fn open_terminal(name: &Path) -> nix::Result<OwnedFd> {
-    nix::fcntl::open(name, OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())
+    nix::fcntl::open(
+        name,
+        OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC,
+        nix::sys::stat::Mode::empty(),
+    )
 }
 
 /// Our own terminal, in raw mode but for the keys that make signals, until this is dropped.

@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 
 /// How temporary files begin; what a kill left behind is swept by this name.
 pub(super) const TEMPORARY_PREFIX: &str = ".tmp-";
+/// More than most state files have, in bytes.
+const USUAL: usize = 16 * 1024;
 /// The largest state file that is read, in bytes.
 const LARGEST: u64 = 8 * 1024 * 1024;
 
@@ -24,21 +26,28 @@ pub(super) enum Durability {
 /// Reads a state file. A symbolic link, a directory or a pipe in its place is refused.
 ///
 /// # Errors
-/// As the system says; `InvalidData` for what is no plain file.
+/// As the system says; `InvalidData` for a symbolic link.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(no_link)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a plain file"));
+    let mut file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(no_link)?;
+    // Listing a thousand services is a matter of system calls: no question about the size is asked, and a
+    // plain file that fills less than the buffer has no more to give.
+    let mut bytes = vec![0; USUAL];
+    let read = file.read(&mut bytes)?;
+    bytes.truncate(read);
+    if read == USUAL {
+        file.take(LARGEST).read_to_end(&mut bytes)?;
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(LARGEST)).unwrap_or(0) + 1);
-    file.take(LARGEST).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
 /// Says what `ELOOP` means here.
 pub(super) fn no_link(error: io::Error) -> io::Error {
-    if error.raw_os_error() == Some(libc::ELOOP) { io::Error::new(io::ErrorKind::InvalidData, "a symbolic link stands in its place") } else { error }
+    if error.raw_os_error() == Some(libc::ELOOP) {
+        io::Error::new(io::ErrorKind::InvalidData, "a symbolic link stands in its place")
+    } else {
+        error
+    }
 }
 
 /// Replaces a state file: a private temporary file in the same directory, then a rename. Whatever fails,
@@ -49,7 +58,8 @@ pub(super) fn no_link(error: io::Error) -> io::Error {
 pub(super) fn write(path: &Path, tag: &str, bytes: &[u8], durability: Durability) -> Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let replace = || -> io::Result<()> {
-        let mut temporary = tempfile::Builder::new().prefix(&format!("{TEMPORARY_PREFIX}{tag}-")).tempfile_in(directory)?;
+        let mut temporary =
+            tempfile::Builder::new().prefix(&format!("{TEMPORARY_PREFIX}{tag}-")).tempfile_in(directory)?;
         // The umask may have taken our own bits away.
         temporary.as_file().set_permissions(Permissions::from_mode(0o600))?;
         temporary.write_all(bytes)?;
@@ -92,7 +102,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::ForeignDirectory`] if it belongs to somebody else, [`Error::Io`] if it cannot be made.
-pub(crate) fn create_private_directory(path: &Path) -> Result<()> {
+pub(super) fn create_private_directory(path: &Path) -> Result<()> {
     if let Err(error) = DirBuilder::new().mode(0o700).create(path) {
         match error.kind() {
             io::ErrorKind::AlreadyExists => {}

@@ -141,7 +141,8 @@ impl FileLock {
             match std::fs::symlink_metadata(path) {
                 Ok(there) if there.ino() == ours.ino() && there.dev() == ours.dev() => {
                     if ours.mode() & 0o777 != 0o600 {
-                        file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(Error::io("make private", path))?;
+                        file.set_permissions(std::fs::Permissions::from_mode(0o600))
+                            .map_err(Error::io("make private", path))?;
                     }
                     return Ok(Some(Self { file, path: path.to_owned() }));
                 }
@@ -170,8 +171,11 @@ impl FileLock {
             }
             lock
         });
-        let mut lock =
-            lock.transpose()?.ok_or_else(|| Error::LockBusy { what: what.to_owned(), holder: holder(), waited_s: LIMIT.as_secs() })?;
+        let mut lock = lock.transpose()?.ok_or_else(|| Error::LockBusy {
+            what: what.to_owned(),
+            holder: holder(),
+            waited_s: LIMIT.as_secs(),
+        })?;
         if let Ok(me) = ProcessIdentity::current() {
             lock.sign(&me);
         }
@@ -191,7 +195,11 @@ impl FileLock {
         let Ok(text) = serde_json::to_vec(me) else { return };
         // Shorter content is padded by the rest of the old one unless it is cut: cut last, so that a reader
         // rarely sees nothing.
-        let _ = self.file.rewind().and_then(|()| self.file.write_all(&text)).and_then(|()| self.file.set_len(text.len() as u64));
+        let _ = self
+            .file
+            .rewind()
+            .and_then(|()| self.file.write_all(&text))
+            .and_then(|()| self.file.set_len(text.len() as u64));
     }
 
     /// Deletes the lock file and gives the lock up.

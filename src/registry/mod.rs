@@ -12,10 +12,9 @@ mod resolve;
 mod run_state;
 mod store;
 
-pub(crate) use file::create_private_directory;
 pub(crate) use lock::{Acquired, FileLock, IdentityLock, Liveness};
 pub(crate) use paths::Paths;
 pub(crate) use port::PortRange;
 pub(crate) use reservation::Reservation;
 pub(crate) use run_state::{Exit, ExitHow, Pane, RunState, State};
-pub(crate) use store::{Listing, Registration, Registry};
+pub(crate) use store::{Registration, Registry};

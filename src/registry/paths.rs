@@ -19,7 +19,12 @@ impl Paths {
     ///
     /// # Errors
     /// [`Error::NoHome`] if there is no home directory, or a relative one.
-    pub(crate) fn choose(devport_home: Option<&OsStr>, xdg_data_home: Option<&OsStr>, home: Option<&Path>, cwd: &Path) -> Result<Self> {
+    pub(crate) fn choose(
+        devport_home: Option<&OsStr>,
+        xdg_data_home: Option<&OsStr>,
+        home: Option<&Path>,
+        cwd: &Path,
+    ) -> Result<Self> {
         let xdg = xdg_data_home.map(Path::new).filter(|path| path.is_absolute());
         let base = match (devport_home, xdg, home.filter(|home| home.is_absolute())) {
             (Some(base), _, _) => cwd.join(base),
@@ -28,7 +33,10 @@ impl Paths {
             (None, None, None) => return Err(Error::NoHome),
         };
         if base.to_str().is_none() {
-            return Err(Error::NotUtf8 { what: "the state directory".into(), lossy: base.to_string_lossy().into_owned() });
+            return Err(Error::NotUtf8 {
+                what: "the state directory".into(),
+                lossy: base.to_string_lossy().into_owned(),
+            });
         }
         Ok(Self { base: base.canonicalize().unwrap_or(base) })
     }
@@ -91,7 +99,8 @@ mod tests {
     #[test]
     fn the_base_directory_is_the_first_of_three() {
         let choose = |devport: Option<&str>, xdg: Option<&str>, home: Option<&str>| {
-            Paths::choose(devport.map(OsStr::new), xdg.map(OsStr::new), home.map(Path::new), Path::new("/w")).map(|paths| paths.base)
+            Paths::choose(devport.map(OsStr::new), xdg.map(OsStr::new), home.map(Path::new), Path::new("/w"))
+                .map(|paths| paths.base)
         };
         assert_eq!(choose(Some("/nowhere/d"), Some("/x"), Some("/h")).unwrap(), Path::new("/nowhere/d"));
         assert_eq!(choose(Some("nowhere"), None, None).unwrap(), Path::new("/w/nowhere"));

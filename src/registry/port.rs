@@ -36,7 +36,11 @@ impl PortRange {
     ///
     /// # Errors
     /// [`Error::PoolExhausted`] if there is none, or what `is_free` says.
-    pub(super) fn lowest_free(self, reserved: &HashSet<u16>, mut is_free: impl FnMut(u16) -> Result<bool>) -> Result<u16> {
+    pub(super) fn lowest_free(
+        self,
+        reserved: &HashSet<u16>,
+        mut is_free: impl FnMut(u16) -> Result<bool>,
+    ) -> Result<u16> {
         let mut listening = 0;
         for port in self.first..=self.last {
             if reserved.contains(&port) {

@@ -58,7 +58,8 @@ pub(crate) struct Reservation {
 
 /// Every field that [`Reservation`] writes, and the two of the first devport that ours replaces.
 const FIELDS: [&str; 14] = [
-    "schema", "hash", "hashid", "key", "port", "no_port", "port_env", "tailnet", "cwd", "cmd", "env", "last_up", "state", "error",
+    "schema", "hash", "hashid", "key", "port", "no_port", "port_env", "tailnet", "cwd", "cmd", "env", "last_up",
+    "state", "error",
 ];
 
 /// The first devport writes no key as an empty one.
@@ -113,7 +114,8 @@ impl Reservation {
 
     /// The record's bytes. `before` is the file that they replace: its unknown fields stay.
     pub(super) fn to_bytes(&self, before: Option<&[u8]>) -> Vec<u8> {
-        let mut fields: Map<String, Value> = before.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
+        let mut fields: Map<String, Value> =
+            before.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
         let Ok(Value::Object(mut known)) = serde_json::to_value(self) else { return Vec::new() };
         for name in FIELDS {
             match known.remove(name) {
@@ -157,8 +159,10 @@ impl Reservation {
     /// [`Error::CorruptRecord`] if it is not a list of `K=V`.
     pub(crate) fn environment(&self, path: &Path) -> Result<Variables> {
         let Some(raw) = &self.environment else { return Ok(Variables::default()) };
-        let parsed: Option<Variables> = serde_json::from_str(raw.get())
-            .map_err(|error| Error::CorruptRecord { path: path.to_owned(), why: format!("its env: {}", without_place(&error)) })?;
+        let parsed: Option<Variables> = serde_json::from_str(raw.get()).map_err(|error| Error::CorruptRecord {
+            path: path.to_owned(),
+            why: format!("its env: {}", without_place(&error)),
+        })?;
         Ok(parsed.unwrap_or_default())
     }
 
@@ -241,7 +245,8 @@ mod tests {
     #[test]
     fn unknown_fields_survive_a_rewrite_and_the_first_devports_error_does_not() {
         let record = parse(FIRST_DEVPORT).unwrap();
-        let rewritten: Map<String, Value> = serde_json::from_slice(&record.to_bytes(Some(FIRST_DEVPORT.as_bytes()))).unwrap();
+        let rewritten: Map<String, Value> =
+            serde_json::from_slice(&record.to_bytes(Some(FIRST_DEVPORT.as_bytes()))).unwrap();
         assert_eq!(rewritten["extra"].to_string(), r#"{"b":1,"a":2}"#);
         assert_eq!(rewritten["env"][0], "A=1");
         assert!(!rewritten.contains_key("error") && !rewritten.contains_key("state"));
@@ -256,7 +261,15 @@ mod tests {
 
     #[test]
     fn records_that_cannot_be_used_are_corrupt() {
-        for text in ["", "{}", "null", "[]", "{", &FIRST_DEVPORT.replace("c1b7024794", "c1b7024795"), &FIRST_DEVPORT.replace("\"c1b\"", "\"c2b\"")] {
+        for text in [
+            "",
+            "{}",
+            "null",
+            "[]",
+            "{",
+            &FIRST_DEVPORT.replace("c1b7024794", "c1b7024795"),
+            &FIRST_DEVPORT.replace("\"c1b\"", "\"c2b\""),
+        ] {
             assert!(matches!(parse(text), Err(Error::CorruptRecord { .. })), "{text:?}");
         }
     }

@@ -76,7 +76,8 @@ impl Registry {
         for reservation in self.list()?.reservations {
             let Some(key) = &reservation.key else { continue };
             let distance = strsim::damerau_levenshtein(text, key.as_str());
-            let near = distance <= (text.chars().count() / 3).max(1) || (text.len() >= 2 && key.as_str().contains(text));
+            let near =
+                distance <= (text.chars().count() / 3).max(1) || (text.len() >= 2 && key.as_str().contains(text));
             if near && key.as_str() != text {
                 scored.push((distance, key.to_string()));
             }

@@ -73,7 +73,10 @@ impl Registry {
     }
 
     /// The hashes that are taken, sorted; names of files that are not a hash's come back as errors.
-    fn hashes(&self) -> Result<(Vec<ServiceHash>, Vec<Error>)> {
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub(crate) fn hashes(&self) -> Result<(Vec<ServiceHash>, Vec<Error>)> {
         let directory = self.paths.services();
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
@@ -88,7 +91,8 @@ impl Registry {
             match ServiceHash::parse(stem) {
                 Some(hash) => hashes.push(hash),
                 None if stem.starts_with(file::TEMPORARY_PREFIX) => {}
-                None => strange.push(Error::CorruptRecord { path: directory.join(&*name), why: "its name is not a hash".into() }),
+                None => strange
+                    .push(Error::CorruptRecord { path: directory.join(&*name), why: "its name is not a hash".into() }),
             }
         }
         hashes.sort_unstable();
@@ -138,8 +142,7 @@ impl Registry {
 
     /// Takes the lock under which every change is made, and sweeps what a kill left behind.
     fn lock(&self, notice: &mut dyn FnMut(String)) -> Result<FileLock> {
-        let lock = FileLock::wait(&self.paths.register_lock(), "the registry's lock", notice)?;
-        Ok(lock)
+        FileLock::wait(&self.paths.register_lock(), "the registry's lock", notice)
     }
 
     /// Registers a service, or updates the one that is registered: command, directory, environment and
@@ -147,7 +150,12 @@ impl Registry {
     ///
     /// # Errors
     /// If no port can be had, the record cannot be used or written, or another key has the hash.
-    pub(crate) fn register(&self, spec: &ServiceSpec, now: Timestamp, notice: &mut dyn FnMut(String)) -> Result<Registration> {
+    pub(crate) fn register(
+        &self,
+        spec: &ServiceSpec,
+        now: Timestamp,
+        notice: &mut dyn FnMut(String),
+    ) -> Result<Registration> {
         let _lock = self.lock(notice)?;
         file::sweep(&self.paths.services(), "");
         let before = self.find_with_bytes(&spec.hash)?;
@@ -176,7 +184,12 @@ impl Registry {
     }
 
     /// Sets the port of a service that is being registered. Returns the service that lost its own for it.
-    fn give_port(&self, reservation: &mut Reservation, spec: &ServiceSpec, now: Timestamp) -> Result<Option<Reservation>> {
+    fn give_port(
+        &self,
+        reservation: &mut Reservation,
+        spec: &ServiceSpec,
+        now: Timestamp,
+    ) -> Result<Option<Reservation>> {
         reservation.no_port = spec.port == PortRequest::NoPort;
         match spec.port {
             PortRequest::NoPort => Ok(None),
@@ -261,15 +274,6 @@ impl Registry {
         Ok(None)
     }
 
-    /// Changes a record under the lock.
-    ///
-    /// # Errors
-    /// If it cannot be read, used or written. A record that is gone is not an error: `None`.
-    pub(crate) fn update(&self, hash: &ServiceHash, notice: &mut dyn FnMut(String), change: impl FnOnce(&mut Reservation)) -> Result<Option<Reservation>> {
-        let _lock = self.lock(notice)?;
-        self.change(hash, Durability::Synced, change)
-    }
-
     /// Sets `last_up` to now, unless the registry is busy: a supervisor never waits for it.
     ///
     /// # Errors
@@ -282,7 +286,12 @@ impl Registry {
     }
 
     /// Reads again, changes, writes. The caller holds the lock.
-    fn change(&self, hash: &ServiceHash, durability: Durability, change: impl FnOnce(&mut Reservation)) -> Result<Option<Reservation>> {
+    fn change(
+        &self,
+        hash: &ServiceHash,
+        durability: Durability,
+        change: impl FnOnce(&mut Reservation),
+    ) -> Result<Option<Reservation>> {
         let Some((mut reservation, bytes)) = self.find_with_bytes(hash)? else { return Ok(None) };
         reservation.check_writable(&self.paths.record(hash))?;
         change(&mut reservation);
@@ -301,7 +310,13 @@ impl Registry {
     ///
     /// # Errors
     /// If the record is newer than we are, or a file cannot be deleted.
-    pub(crate) fn remove(&self, hash: &ServiceHash, launch: FileLock, identity: IdentityLock, notice: &mut dyn FnMut(String)) -> Result<()> {
+    pub(crate) fn remove(
+        &self,
+        hash: &ServiceHash,
+        launch: FileLock,
+        identity: IdentityLock,
+        notice: &mut dyn FnMut(String),
+    ) -> Result<()> {
         let _lock = self.lock(notice)?;
         if let Some(reservation) = self.find(hash)? {
             reservation.check_writable(&self.paths.record(hash))?;
@@ -343,7 +358,12 @@ impl Registry {
     ///
     /// # Errors
     /// If that takes longer than 30 s, or the lock file cannot be made.
-    pub(crate) fn acquire_launch(&self, hash: &ServiceHash, name: &str, notice: &mut dyn FnMut(String)) -> Result<FileLock> {
+    pub(crate) fn acquire_launch(
+        &self,
+        hash: &ServiceHash,
+        name: &str,
+        notice: &mut dyn FnMut(String),
+    ) -> Result<FileLock> {
         FileLock::wait(&self.paths.launch_lock(hash), &format!("the launch lock of {name}"), notice)
     }
 
@@ -374,7 +394,11 @@ fn check_same_name(reservation: &Reservation, spec: &ServiceSpec) -> Result<()> 
     if reservation.key == spec.key {
         return Ok(());
     }
-    Err(Error::HashCollision { key: spec.name().to_owned(), hash: spec.hash.to_string(), other: reservation.name().to_owned() })
+    Err(Error::HashCollision {
+        key: spec.name().to_owned(),
+        hash: spec.hash.to_string(),
+        other: reservation.name().to_owned(),
+    })
 }
 
 /// Whether nothing listens on a port.
@@ -384,8 +408,11 @@ fn is_free(port: u16) -> Result<bool> {
 
 /// Who listens on a port, for a message.
 fn listener_text(port: u16) -> String {
-    let owners: Vec<String> =
-        socket::listeners(port).into_iter().filter_map(ProcessIdentity::of).map(|process| process.to_string()).collect();
+    let owners: Vec<String> = socket::listeners(port)
+        .into_iter()
+        .filter_map(ProcessIdentity::of)
+        .map(|process| process.to_string())
+        .collect();
     if owners.is_empty() { "a process that cannot be seen (of another user?)".into() } else { owners.join(", ") }
 }
 
@@ -396,7 +423,8 @@ mod tests {
     use crate::spec::{CallerEnvironment, Request};
 
     fn registry(directory: &tempfile::TempDir, first: u16, last: u16) -> Registry {
-        let paths = Paths::choose(Some(directory.path().join("home").as_os_str()), None, None, directory.path()).unwrap();
+        let paths =
+            Paths::choose(Some(directory.path().join("home").as_os_str()), None, None, directory.path()).unwrap();
         let mut registry = Registry::new(paths, PortRange { first, last });
         registry.prepare().unwrap();
         registry
@@ -442,7 +470,8 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let registry = registry(&directory, port, port);
         assert!(matches!(register(&registry, "a", NOW), Err(Error::PoolExhausted { listening: 1, .. })));
-        let asked = registry.register(&spec("a", PortRequest::Exactly(port)), NOW.parse().unwrap(), &mut |_| {}).unwrap_err();
+        let asked =
+            registry.register(&spec("a", PortRequest::Exactly(port)), NOW.parse().unwrap(), &mut |_| {}).unwrap_err();
         assert!(asked.to_string().contains(&format!("pid {}", std::process::id())), "{asked}");
         assert!(registry.list().unwrap().reservations.is_empty());
     }
@@ -486,13 +515,14 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
-                    for _ in 0..200 {
-                        registry.update(&hash, &mut |_| {}, |r| r.cmd.push("x".into())).unwrap();
+                    for _ in 0..2_000 {
+                        let _lock = registry.lock(&mut |_| {}).unwrap();
+                        registry.change(&hash, Durability::Renamed, |r| r.cmd.push("x".into())).unwrap();
                     }
                 });
             }
         });
-        assert_eq!(registry.find(&hash).unwrap().unwrap().cmd.len(), 401);
+        assert_eq!(registry.find(&hash).unwrap().unwrap().cmd.len(), 4_001);
     }
 
     #[test]

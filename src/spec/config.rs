@@ -210,7 +210,12 @@ impl<'de> Visitor<'de> for EntrySeed<'_> {
         let mut seen = Vec::new();
         while let Some(field) = map.next_key_seed(FieldSeed { seen: &mut seen })? {
             match field {
-                "key" => entry.key = Some(map.next_value_seed(Text { expected: "a key (put quotes around a number)", check: |name: &str| unused_key(self.keys, name) })?),
+                "key" => {
+                    entry.key = Some(map.next_value_seed(Text {
+                        expected: "a key (put quotes around a number)",
+                        check: |name: &str| unused_key(self.keys, name),
+                    })?)
+                }
                 "exec" => {
                     let check = |exec: &str| Ok((split(exec)?, exec.to_owned()));
                     (entry.words, entry.exec) = map.next_value_seed(Text { expected: "a command", check })?;
@@ -408,7 +413,8 @@ mod tests {
         let entries = parsed(text).unwrap();
         assert_eq!(entries[0].words, ["sleep", "1 2"]);
         assert_eq!(entries[0].name(), "sleep '1 2'");
-        let requests: Vec<_> = entries.into_iter().map(|entry| entry.into_request(Path::new("/p"), Some(Path::new("/h")))).collect();
+        let requests: Vec<_> =
+            entries.into_iter().map(|entry| entry.into_request(Path::new("/p"), Some(Path::new("/h")))).collect();
         assert_eq!(requests[0].cwd, Path::new("/p"));
         assert_eq!(requests[1].words, ["npm", "run", "a b"]);
         assert_eq!(requests[1].cwd, Path::new("/h/x"));
@@ -461,7 +467,7 @@ mod tests {
         let mut bomb = String::from("- &a [x, x]\n");
         for level in 'b'..='z' {
             let before = char::from_u32(u32::from(level) - 1).unwrap();
-            bomb.push_str(&format!("- &{level} [*{before}, *{before}, *{before}, *{before}, *{before}, *{before}, *{before}, *{before}]\n"));
+            bomb += &["- &", &level.to_string(), " [", &format!("*{before}, ").repeat(8), "x]\n"].concat();
         }
         assert!(parsed(&bomb).is_err());
         assert!(parsed(&"[".repeat(100_000)).is_err());

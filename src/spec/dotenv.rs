@@ -31,7 +31,7 @@ pub(super) fn text_of(path: &Path, what: &str) -> Result<String> {
     }
     String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        let line = before.split(|byte| *byte == b'\n').count();
         Error::InvalidFile { path: path.to_owned(), line: Some(line), why: "this line is not UTF-8".into(), hint: None }
     })
 }
@@ -52,7 +52,9 @@ fn parse(path: &Path, text: &str) -> Result<Vec<(String, String)>> {
             }
             Ok(variable) => variables.push(variable),
             // The error holds the line itself, which may be a secret: only where it stands is told.
-            Err(dotenvy::Error::LineParse(line, _)) => return Err(invalid(line_of(text, &line), "this line does not parse")),
+            Err(dotenvy::Error::LineParse(line, _)) => {
+                return Err(invalid(line_of(text, &line), "this line does not parse"));
+            }
             Err(_) => return Err(invalid(None, "this file does not parse")),
         }
     }
@@ -63,7 +65,10 @@ fn parse(path: &Path, text: &str) -> Result<Vec<(String, String)>> {
 /// nowhere.
 fn line_of(text: &str, part: &str) -> Option<usize> {
     let first = part.lines().next()?.trim_end();
-    text.lines().position(|line| line.trim() == first.trim()).or_else(|| text.lines().position(|line| line.contains(first))).map(|index| index + 1)
+    text.lines()
+        .position(|line| line.trim() == first.trim())
+        .or_else(|| text.lines().position(|line| line.contains(first)))
+        .map(|index| index + 1)
 }
 
 #[cfg(test)]

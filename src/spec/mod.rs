@@ -9,6 +9,6 @@ mod expand;
 mod service;
 
 pub(crate) use config::{ConfigEntry, load as load_config};
-pub(crate) use environment::{CallerEnvironment, ChildVariables, Variables, is_secret};
+pub(crate) use environment::{CallerEnvironment, ChildVariables, Variables};
 pub(crate) use expand::expand;
 pub(crate) use service::{PortRequest, Request, ServiceSpec};

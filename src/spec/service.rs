@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::identity::{Key, ServiceHash};
-use crate::spec::environment::{CallerEnvironment, Variables};
 use crate::spec::dotenv;
+use crate::spec::environment::{CallerEnvironment, Variables};
 
 /// What was typed or written in `devport.yaml`, before any file was looked at.
 #[derive(Debug, Clone)]
@@ -109,7 +109,10 @@ impl ServiceSpec {
 
 /// A usage error about the command.
 fn empty_command(message: &str) -> Error {
-    Error::Usage { message: message.into(), hint: "put the command behind --, as in `devport start --key api -- npm run dev`".into() }
+    Error::Usage {
+        message: message.into(),
+        hint: "put the command behind --, as in `devport start --key api -- npm run dev`".into(),
+    }
 }
 
 /// A variable's name must survive in an environment.
@@ -140,5 +143,7 @@ fn existing_directory(path: &Path) -> Result<PathBuf> {
 
 /// A path as text.
 pub(super) fn path_text(path: &Path) -> Result<String> {
-    path.to_str().map(str::to_owned).ok_or_else(|| Error::NotUtf8 { what: "the path".into(), lossy: path.to_string_lossy().into_owned() })
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| Error::NotUtf8 { what: "the path".into(), lossy: path.to_string_lossy().into_owned() })
 }

@@ -60,7 +60,8 @@ pub(super) fn spawn(
     if words.first().is_none_or(String::is_empty) {
         return Err(format!("the command {:?} expands to nothing", reservation.cmd.first().map_or("", String::as_str)));
     }
-    let (ours, childs) = open_streams(kind).map_err(|error| format!("no terminal for it: {}", crate::error::reason(&error)))?;
+    let (ours, childs) =
+        open_streams(kind).map_err(|error| format!("no terminal for it: {}", crate::error::reason(&error)))?;
     let pid = spawn::child(&words, &environment, &reservation.cwd, childs)
         .map_err(|error| spawn_failure(&words[0], &reservation.cwd, &error))?;
     Ok((ProcessIdentity::of_child(pid), ours))
@@ -91,7 +92,9 @@ fn spawn_failure(program: &str, cwd: &Path, error: &io::Error) -> String {
         return format!("its working directory {} does not exist", cwd.display());
     }
     match error.kind() {
-        io::ErrorKind::NotFound if program.contains('/') => format!("{program}: no such file, or its interpreter is missing"),
+        io::ErrorKind::NotFound if program.contains('/') => {
+            format!("{program}: no such file, or its interpreter is missing")
+        }
         io::ErrorKind::NotFound => format!("{program}: command not found in its PATH"),
         _ => format!("{program}: {}", crate::error::reason(error)),
     }
@@ -124,7 +127,8 @@ impl Tree<'_> {
     pub(super) fn terminate(&self) {
         let members = self.members();
         let group = self.child.map(|child| child.pid);
-        let (in_group, others): (Vec<_>, Vec<_>) = members.iter().partition(|member| member.group() == group && group.is_some());
+        let (in_group, others): (Vec<_>, Vec<_>) =
+            members.iter().partition(|member| member.group() == group && group.is_some());
         // SIGCONT behind SIGTERM: a stopped process would not notice the one without the other.
         for signal in [libc::SIGTERM, libc::SIGCONT] {
             // With a member alive, the group's number cannot belong to anybody else.
@@ -160,7 +164,11 @@ pub(super) fn port_owner(port: u16, registry: &Registry, own: &Reservation) -> i
             format!("pid {pid} ({command}), {}", belonging(pid, registry, own))
         })
         .collect();
-    Ok(Some(if owners.is_empty() { "a process that cannot be seen (of another user?)".into() } else { owners.join("; ") }))
+    Ok(Some(if owners.is_empty() {
+        "a process that cannot be seen (of another user?)".into()
+    } else {
+        owners.join("; ")
+    }))
 }
 
 /// Where the owner of a port belongs.
@@ -177,5 +185,8 @@ fn belonging(pid: i32, registry: &Registry, own: &Reservation) -> String {
         return "a leftover of this service".into();
     }
     let other = crate::identity::ServiceHash::parse(&hash).and_then(|hash| registry.find(&hash).ok().flatten());
-    other.map_or_else(|| "a devport service that was removed".into(), |other| format!("the devport service {}", other.name()))
+    other.map_or_else(
+        || "a devport service that was removed".into(),
+        |other| format!("the devport service {}", other.name()),
+    )
 }

@@ -140,7 +140,11 @@ impl<'a> Supervisor<'a> {
         let environment = reservation.environment(&registry.paths().record(hash))?;
         let leftovers = leftovers::find(registry, hash, reservation.name(), before)?;
         process::become_subreaper().map_err(Error::system("adopt orphaned descendants"))?;
-        let screen = if terms.watched { Screen::of_own_streams().map_err(Error::system("use the terminal"))? } else { Screen::none() };
+        let screen = if terms.watched {
+            Screen::of_own_streams().map_err(Error::system("use the terminal"))?
+        } else {
+            Screen::none()
+        };
         let log = LogWriter::new(registry.paths().log(hash));
         Ok(Self {
             registry,
@@ -229,7 +233,12 @@ impl<'a> Supervisor<'a> {
         let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         if !self.screen.holds_back() {
-            fds.extend(self.streams.iter().filter(|stream| stream.open).map(|stream| PollFd::new(stream.fd.as_fd(), PollFlags::POLLIN)));
+            fds.extend(
+                self.streams
+                    .iter()
+                    .filter(|stream| stream.open)
+                    .map(|stream| PollFd::new(stream.fd.as_fd(), PollFlags::POLLIN)),
+            );
         }
         if self.to_child.is_empty() {
             fds.extend(self.screen.input_fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
@@ -365,7 +374,12 @@ impl<'a> Supervisor<'a> {
             self.screen.say(&format!("starting again in {:.0} s", wait.as_secs_f64()), now);
         }
         let crashed = state == State::Backoff;
-        let last = self.run.exits.last().filter(|_| crashed).map(|exit| ended_text(exit.how, Duration::from_millis(exit.ran_ms)));
+        let last = self
+            .run
+            .exits
+            .last()
+            .filter(|_| crashed)
+            .map(|exit| ended_text(exit.how, Duration::from_millis(exit.ran_ms)));
         self.run.state = state;
         self.run.error = error.or(last);
         self.run.restarts = self.lifecycle.restarts();
@@ -483,7 +497,8 @@ fn ended_text(how: ExitHow, ran: Duration) -> String {
     match how {
         ExitHow::Code(code) => format!("exit code {code} after {ran:.1} s"),
         ExitHow::Signal(signal) => {
-            let name = nix::sys::signal::Signal::try_from(signal).map_or_else(|_| signal.to_string(), |signal| signal.to_string());
+            let name = nix::sys::signal::Signal::try_from(signal)
+                .map_or_else(|_| signal.to_string(), |signal| signal.to_string());
             format!("ended by {name} after {ran:.1} s")
         }
     }

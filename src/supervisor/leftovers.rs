@@ -15,7 +15,12 @@ use crate::supervisor::lifecycle::GRACE;
 ///
 /// # Errors
 /// [`Error::UnprovenLeftover`] if a process may be one and cannot be told.
-pub(crate) fn find(registry: &Registry, hash: &ServiceHash, service: &str, before: Option<&RunState>) -> Result<Vec<ProcessIdentity>> {
+pub(crate) fn find(
+    registry: &Registry,
+    hash: &ServiceHash,
+    service: &str,
+    before: Option<&RunState>,
+) -> Result<Vec<ProcessIdentity>> {
     let marker = tree::Marker { hash: hash.as_str(), home: registry.paths().base() };
     let Some(child) = before.and_then(|before| before.child.as_ref()) else { return Ok(tree::marked(marker)) };
     let mut found = tree::marked(marker);

@@ -360,7 +360,10 @@ mod tests {
         let mut life = running(now);
         life.step(Event::Restart, now);
         life.step(Event::TreeGone, now);
-        assert_eq!(life.step(Event::SpawnFailed("no".into()), now), [Action::Record(State::Backoff, Some("no".into()))]);
+        assert_eq!(
+            life.step(Event::SpawnFailed("no".into()), now),
+            [Action::Record(State::Backoff, Some("no".into()))]
+        );
     }
 
     #[test]

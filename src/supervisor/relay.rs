@@ -99,7 +99,8 @@ impl Outlet {
         if written > 0 {
             self.stuck_since = Some(now);
             if self.skipped > 0 {
-                let note = format!("\r\n[devport: {} bytes are not shown here; `devport logs` has them]\r\n", self.skipped);
+                let note =
+                    format!("\r\n[devport: {} bytes are not shown here; `devport logs` has them]\r\n", self.skipped);
                 self.skipped = 0;
                 self.pending.extend_from_slice(note.as_bytes());
             }
@@ -194,7 +195,8 @@ impl Screen {
         };
         let in_foreground = nix::unistd::tcgetpgrp(&stdin).is_ok_and(|group| group == nix::unistd::getpgrp());
         let raw = if in_foreground { RawTerminal::enter(stdin.as_fd()) } else { None };
-        let input = if raw.is_some() || !stdin.is_terminal() { Some(stdin.as_fd().try_clone_to_owned()?) } else { None };
+        let input =
+            if raw.is_some() || !stdin.is_terminal() { Some(stdin.as_fd().try_clone_to_owned()?) } else { None };
         Ok(Self { output: Some(output), errors: None, input, watched, raw, child_terminal: true })
     }
 
@@ -252,7 +254,9 @@ impl Screen {
         let Some(watched) = &self.watched else { return false };
         let mut fds = [PollFd::new(watched.as_fd(), PollFlags::empty())];
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
-            && fds[0].revents().is_some_and(|events| events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL))
+            && fds[0]
+                .revents()
+                .is_some_and(|events| events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL))
     }
 
     /// Stops watching: nothing more can be shown.

@@ -1,11 +1,14 @@
 //! `ServiceView`: reservation, run state and liveness of a service, put together.
 
+use std::sync::OnceLock;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::error::{Error, Result};
 use crate::identity::{HashId, Key, ServiceHash};
 use crate::os::process::ProcessIdentity;
-use crate::os::tree;
+use crate::os::{parallel, tree};
 use crate::registry::{Exit, Liveness, Registry, Reservation, RunState, State};
 
 /// Whether a service runs, as its lock alone says.
@@ -64,18 +67,36 @@ pub(crate) struct ServiceView {
 pub(crate) struct Overview<'a> {
     /// Where they are registered.
     registry: &'a Registry,
-    /// The processes that carry a service's marker; `None` until somebody asks.
-    marked: Option<Vec<(String, ProcessIdentity)>>,
+    /// The processes that carry a service's marker, found when somebody first asks.
+    marked: OnceLock<Vec<(String, ProcessIdentity)>>,
 }
 
 impl<'a> Overview<'a> {
     /// Looks at the services of a registry.
     pub(crate) fn new(registry: &'a Registry) -> Self {
-        Self { registry, marked: None }
+        Self { registry, marked: OnceLock::new() }
+    }
+
+    /// Every service, and one error for each record that cannot be used.
+    ///
+    /// # Errors
+    /// If the state directory cannot be read.
+    pub(crate) fn all(&self) -> Result<(Vec<ServiceView>, Vec<Error>)> {
+        let (hashes, mut unusable) = self.registry.hashes()?;
+        let mut views = Vec::with_capacity(hashes.len());
+        for found in
+            parallel::map(&hashes, |hash| Ok(self.registry.find(hash)?.map(|reservation| self.view(reservation))))
+        {
+            match found {
+                Ok(view) => views.extend(view),
+                Err(error) => unusable.push(error),
+            }
+        }
+        Ok((views, unusable))
     }
 
     /// Puts together what is known of a service.
-    pub(crate) fn view(&mut self, reservation: Reservation) -> ServiceView {
+    pub(crate) fn view(&self, reservation: Reservation) -> ServiceView {
         let liveness = self.registry.liveness(&reservation.hash);
         let run = self.registry.run_state(&reservation.hash);
         let now = self.situation(&reservation, &liveness, run.as_ref());
@@ -107,12 +128,13 @@ impl<'a> Overview<'a> {
     }
 
     /// The finer state, told from what was recorded and from what is.
-    fn situation(&mut self, reservation: &Reservation, liveness: &Liveness, run: Option<&RunState>) -> Situation {
+    fn situation(&self, reservation: &Reservation, liveness: &Liveness, run: Option<&RunState>) -> Situation {
         let just = |state| Situation { state, error: None, pid: None };
         match (liveness, run) {
-            (Liveness::Unknown(error), _) => {
-                Situation { error: Some(format!("its lock cannot be asked: {}", crate::error::reason(error))), ..just(State::Unknown) }
-            }
+            (Liveness::Unknown(error), _) => Situation {
+                error: Some(format!("its lock cannot be asked: {}", crate::error::reason(error))),
+                ..just(State::Unknown)
+            },
             (Liveness::Held(holder), Some(run)) if holder.as_ref().is_none_or(|holder| *holder == run.supervisor) => {
                 Situation { error: run.error.clone(), ..just(run.state) }
             }
@@ -127,9 +149,9 @@ impl<'a> Overview<'a> {
     }
 
     /// The state of a service whose supervisor was killed.
-    fn without_supervisor(&mut self, reservation: &Reservation, run: &RunState) -> Situation {
+    fn without_supervisor(&self, reservation: &Reservation, run: &RunState) -> Situation {
         let home = self.registry.paths().base();
-        let marked = self.marked.get_or_insert_with(|| tree::all_marked(home));
+        let marked = self.marked.get_or_init(|| tree::all_marked(home));
         let child = run.child.as_ref().filter(|child| child.is_alive());
         let survivor = child.map(|child| child.pid).or_else(|| {
             marked.iter().find(|(hash, _)| hash == reservation.hash.as_str()).map(|(_, process)| process.pid)
@@ -138,7 +160,9 @@ impl<'a> Overview<'a> {
         match survivor {
             Some(pid) => Situation {
                 state: State::Orphaned,
-                error: Some(format!("its supervisor was killed, and pid {pid} survived; `devport stop {name}` ends it")),
+                error: Some(format!(
+                    "its supervisor was killed, and pid {pid} survived; `devport stop {name}` ends it"
+                )),
                 pid: Some(pid),
             },
             None => Situation { state: State::Stopped, error: Some("its supervisor was killed".into()), pid: None },

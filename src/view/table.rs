@@ -120,7 +120,12 @@ fn table(look: Look, header: &[&str]) -> Table {
 
 /// The table as text, without blanks at the ends of lines.
 fn render(table: &Table) -> String {
-    table.lines().map(|line| format!("{}\n", line.trim_end().strip_prefix(' ').unwrap_or(&line).trim_end())).collect()
+    let mut text = String::new();
+    for line in table.lines() {
+        text += line.strip_prefix(' ').unwrap_or(&line).trim_end();
+        text.push('\n');
+    }
+    text
 }
 
 /// A state, in the colour that says how good it is.
