@@ -46,7 +46,7 @@ fn stop_one(context: &Context, reservation: &Reservation) -> Result<Ended> {
     match ended {
         Ended::Running | Ended::Nothing => {}
         Ended::Leftovers => {
-            note(format!("{}: its supervisor had been killed; what it left was ended", reservation.name()))
+            note(format!("{}: its supervisor had been killed; what it left was ended", reservation.name()));
         }
     }
     Ok(ended)

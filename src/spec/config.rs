@@ -214,7 +214,7 @@ impl<'de> Visitor<'de> for EntrySeed<'_> {
                     entry.key = Some(map.next_value_seed(Text {
                         expected: "a key (put quotes around a number)",
                         check: |name: &str| unused_key(self.keys, name),
-                    })?)
+                    })?);
                 }
                 "exec" => {
                     let check = |exec: &str| Ok((split(exec)?, exec.to_owned()));

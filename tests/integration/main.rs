@@ -1,1 +1,29 @@
 //! devport as its users see it: the built program, real processes, a real tmux.
+//!
+//! Each test has a home, a state directory, a tmux server and ports of its own, and leaves nothing behind.
+//! Tests of a point of `trust.md` are named after it (`t07_…`), those of a defect of the first devport too
+//! (`d05_…`).
+
+#![expect(
+    clippy::missing_docs_in_private_items,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "tests say what they do by their names, and may panic"
+)]
+
+mod support;
+
+mod attach;
+mod batch;
+mod environment;
+mod launch;
+mod layers;
+mod logs;
+mod ls;
+mod registry;
+mod rm;
+mod run;
+mod start;
+mod stop;
+mod supervisor;

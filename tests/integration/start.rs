@@ -1,0 +1,238 @@
+//! `devport start`.
+
+use std::os::unix::ffi::OsStrExt;
+
+use crate::support::{SERVER, TestEnv, answers, number, port, until};
+
+#[test]
+fn a_service_gets_a_port_and_keeps_it() {
+    let env = TestEnv::new();
+    let first = env.start("api", &SERVER);
+    assert_eq!(port(&first), env.first_port);
+    assert_eq!((first["status"].as_str(), first["state"].as_str()), (Some("running"), Some("running")));
+    until("it answers", || answers(port(&first)));
+    env.devport(["stop", "api"]).ok();
+    assert!(!answers(port(&first)));
+    let other = env.start("web", &["sleep", "1000"]);
+    assert_eq!(port(&other), env.first_port + 1, "the port of a stopped service stays reserved");
+    let again = env.devport(["start", "api"]).ok().json();
+    assert_eq!((again["port"].clone(), again["cmd"].clone()), (first["port"].clone(), first["cmd"].clone()));
+    until("it answers again", || answers(port(&again)));
+}
+
+#[test]
+fn starting_twice_is_fine_and_says_what_differs() {
+    let env = TestEnv::new();
+    let first = env.start("api", &["sleep", "1000"]);
+    let same = env.devport(["start", "--key", "api", "--", "sleep", "1000"]).ok();
+    assert_eq!((same.json()["pid"].clone(), same.stderr.as_str()), (first["pid"].clone(), ""));
+    let other = env.devport(["start", "--key", "api", "--", "sleep", "2000"]).ok();
+    assert_eq!(other.json()["cmd"], first["cmd"]);
+    assert!(other.stderr.contains("already runs with the command sleep 1000") && other.stderr.contains("--replace"));
+    let replaced = env.devport(["start", "--key", "api", "--replace", "--", "sleep", "2000"]).ok().json();
+    assert_eq!((replaced["cmd"][1].as_str(), replaced["port"].clone()), (Some("2000"), first["port"].clone()));
+    assert_ne!(replaced["pid"], first["pid"]);
+}
+
+#[test]
+fn a_stopped_service_takes_over_what_the_new_call_says() {
+    let env = TestEnv::new();
+    let first = env.start("api", &["sleep", "1000"]);
+    env.devport(["stop", "api"]).ok();
+    let out = env.file("out");
+    let mut command = env.command(crate::support::DEVPORT);
+    command.current_dir(env.path("home")).env("NEW", "yes");
+    let script = format!("echo $PWD $NEW $VITE_PORT > {out}; sleep 1000");
+    // `$$` keeps a dollar for the shell.
+    let script = script.replace('$', "$$");
+    command.args(["start", "--key", "api", "--port-env", "VITE_PORT", "--", "sh", "-c", &script]);
+    let again = env.finish(&mut command).ok().json();
+    assert_eq!(again["port"], first["port"]);
+    until("it has written", || std::fs::read_to_string(&out).is_ok_and(|text| text.ends_with('\n')));
+    let expected = format!("{} yes {}\n", env.path("home").canonicalize().unwrap().display(), first["port"]);
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), expected);
+}
+
+#[test]
+fn d05_a_service_that_cannot_be_executed_is_reported_and_fails() {
+    let env = TestEnv::new();
+    let plain = env.write("plain", "no program");
+    for (key, program, why) in [
+        ("a", "/nonexistent/x", "no such file"),
+        ("b", "no-such-command-here", "command not found"),
+        ("c", plain.as_str(), "permission denied"),
+    ] {
+        env.devport(["start", "--key", key, "--", program]).fails(1, &[&format!("{key} did not start"), why, program]);
+        let view = env.which(key);
+        assert_eq!((view["state"].as_str(), view["status"].as_str()), (Some("failed"), Some("stopped")));
+        assert!(view["error"].as_str().unwrap().contains(why));
+    }
+    // Mended, it starts with the same port.
+    let port = env.which("b")["port"].clone();
+    assert_eq!(env.start("b", &["sleep", "1000"])["port"], port);
+}
+
+#[test]
+fn d21_a_directory_that_is_gone_is_an_error_and_changes_nothing() {
+    let env = TestEnv::new();
+    let directory = env.path("work/gone");
+    std::fs::create_dir(&directory).unwrap();
+    let mut command = env.command(crate::support::DEVPORT);
+    env.finish(command.current_dir(&directory).args(["start", "--key", "a", "--", "sleep", "1000"])).ok();
+    env.devport(["stop", "a"]).ok();
+    std::fs::remove_dir(&directory).unwrap();
+    env.devport(["start", "a"]).fails(1, &["a did not start", "working directory", "does not exist"]);
+    assert_eq!(env.which("a")["cwd"], directory.canonicalize().unwrap_or(directory).to_str().unwrap());
+    assert_eq!(env.ls().len(), 1);
+}
+
+#[test]
+fn bad_arguments_are_usage_errors_and_start_nothing() {
+    let env = TestEnv::new();
+    for (arguments, part) in [
+        (&["start"][..], "no command"),
+        (&["start", "--key", "a"], "no command"),
+        (&["start", "--key", "a", "--", ""], "empty word"),
+        (&["start", "--key", "a\nb", "--", "true"], "control character"),
+        (&["start", "--key=-a", "--", "true"], "starts with a dash"),
+        (&["start", "--key", "a", "sleep", "5"], "put the command behind --"),
+        (&["start", "--key", "a", "--port", "80", "--", "true"], "1024"),
+        (&["start", "--key", "a", "--port", "x", "--", "true"], "invalid"),
+        (&["start", "--key", "a", "--no-port", "--port", "3000", "--", "true"], "cannot be used with"),
+        (&["start", "--key", "a", "--port-env", "A B", "--", "true"], "name of a variable"),
+        (&["start", "-f", "x.yaml", "--key", "a"], "cannot be used with"),
+        (&["nonsense"], "unrecognized"),
+        (&["signal", "-s", "NOPE", "a"], "unknown signal"),
+    ] {
+        env.devport(arguments).fails(2, &[part]);
+    }
+    assert_eq!(env.ls().len(), 0);
+}
+
+#[test]
+fn d27_words_that_are_not_utf8_are_refused() {
+    let env = TestEnv::new();
+    let bad = std::ffi::OsStr::from_bytes(b"caf\xe9");
+    let arguments = ["start", "--key", "a", "--", "echo"].iter().map(std::ffi::OsStr::new);
+    env.devport(arguments.chain([bad])).fails(2, &["not UTF-8"]);
+    assert_eq!(env.ls().len(), 0);
+    let mut command = env.command(crate::support::DEVPORT);
+    command.env("BAD", std::ffi::OsStr::from_bytes(b"s\xffcret")).args(["start", "--key", "a", "--", "true"]);
+    let refused = env.finish(&mut command).fails(2, &["variable BAD"]);
+    assert!(!refused.stderr.contains("cret"), "{refused:?}");
+}
+
+#[test]
+fn a_port_can_be_asked_for() {
+    let env = TestEnv::new();
+    let wanted = env.first_port + 7;
+    let text = wanted.to_string();
+    let view = env.devport(["start", "--key", "a", "--port", &text, "--", "sleep", "1000"]).ok().json();
+    assert_eq!(port(&view), wanted);
+    env.devport(["start", "--key", "b", "--port", &text, "--", "true"]).fails(1, &["reserved for a", "devport rm a"]);
+    let listener = std::net::TcpListener::bind(("::1", wanted + 1)).unwrap();
+    let taken = (wanted + 1).to_string();
+    let me = format!("pid {}", std::process::id());
+    env.devport(["start", "--key", "b", "--port", &taken, "--", "true"]).fails(1, &["is taken by", &me]);
+    drop(listener);
+    env.devport(["stop", "a"]).ok();
+    env.devport(["start", "--key", "a", "--port", &taken, "--", "true"]).fails(1, &["has port", "never moves"]);
+    assert_eq!(env.ls().len(), 1, "nothing was registered");
+}
+
+#[test]
+fn a_service_without_a_port_has_none() {
+    let env = TestEnv::new();
+    let out = env.file("out");
+    let script = format!("echo \"[$$PORT]\" > {out}; sleep 1000");
+    let view = env.devport(["start", "--key", "a", "--no-port", "--", "sh", "-c", &script]).ok().json();
+    assert_eq!((view["port"].clone(), view["no_port"].clone()), (serde_json::Value::Null, true.into()));
+    until("it has written", || std::fs::read_to_string(&out).is_ok_and(|text| text == "[]\n"));
+    // d20: no number names it.
+    env.devport(["stop", "0"]).fails(4, &["no service"]);
+    env.devport(["stop", "a"]).ok();
+    let view = env.start("a", &["sleep", "1000"]);
+    assert_eq!(port(&view), env.first_port, "now it wants one");
+}
+
+#[test]
+fn without_a_key_directory_and_command_name_the_service() {
+    let env = TestEnv::new();
+    let first = env.devport(["start", "--", "sleep", "1000"]).ok().json();
+    let second = env.devport(["start", "--", "sleep", "1000"]).ok().json();
+    assert_eq!((first["hash"].clone(), first["pid"].clone()), (second["hash"].clone(), second["pid"].clone()));
+    assert_eq!(first["key"], serde_json::Value::Null);
+    let other = env.devport(["start", "--", "sleep", "1001"]).ok().json();
+    assert_ne!(first["hash"], other["hash"]);
+    env.devport(["stop", first["hashid"].as_str().unwrap(), other["hash"].as_str().unwrap()]).ok();
+}
+
+#[test]
+fn t20_many_starts_of_one_key_start_one_supervisor() {
+    let env = TestEnv::new();
+    let starts: Vec<_> = (0..20).map(|_| env.spawn(["start", "--key", "a", "--", "sleep", "1000"])).collect();
+    let printed: Vec<_> = starts.into_iter().map(|child| crate::support::done(child).ok().stdout).collect();
+    assert!(printed.iter().all(|text| *text == printed[0]), "{printed:#?}");
+    let hash = env.which("a")["hash"].as_str().unwrap().to_owned();
+    let supervisors = crate::support::processes_with(&format!("--launched {hash}"));
+    assert_eq!(supervisors.len(), 1);
+}
+
+#[test]
+fn t20_d01_d08_many_services_at_once_get_a_port_and_a_window_each() {
+    let env = TestEnv::new();
+    let keys: Vec<String> = (0..25).map(|number| format!("s{number}")).collect();
+    let starts: Vec<_> = keys.iter().map(|key| env.spawn(["start", "--key", key, "--", "sleep", "1000"])).collect();
+    let mut ports: Vec<_> = starts.into_iter().map(|child| port(&crate::support::done(child).ok().json())).collect();
+    ports.sort_unstable();
+    let expected: Vec<u16> = (env.first_port..env.first_port + 25).collect();
+    assert_eq!(ports, expected);
+    assert!(env.ls().iter().all(|view| view["state"] == "running"));
+    let windows = env.tmux(&["list-windows", "-t", "=devport:", "-F", "#{window_name}"]).ok();
+    let mut names: Vec<_> = windows.stdout.lines().map(str::to_owned).collect();
+    names.sort();
+    let mut keys = keys;
+    keys.sort();
+    assert_eq!(names, keys);
+}
+
+#[test]
+fn t26_a_port_that_somebody_took_is_told_with_its_owner_and_waited_for() {
+    let env = TestEnv::new();
+    let view = env.start("api", &SERVER);
+    env.devport(["stop", "api"]).ok();
+    let listener = std::net::TcpListener::bind(("0.0.0.0", port(&view))).unwrap();
+    let me = format!("pid {}", std::process::id());
+    env.devport(["start", "api"]).fails(1, &["is taken by", &me, "not a devport service", "within 5 s"]);
+    let view = env.which("api");
+    assert_eq!(view["state"], "port-conflict");
+    assert!(view["error"].as_str().unwrap().contains(&me));
+    drop(listener);
+    let view = env.wait_state("api", "running");
+    assert_eq!(number(&view["restarts"]), 0);
+    until("it answers", || answers(port(&view)));
+}
+
+#[test]
+fn t26_another_service_on_the_port_is_named() {
+    let env = TestEnv::new();
+    let api = env.start("api", &["sleep", "1000"]);
+    env.devport(["stop", "api"]).ok();
+    let squatter = format!("python3 -m http.server --bind 127.0.0.1 {}", port(&api));
+    env.start("squatter", &["sh", "-c", &squatter]);
+    until("it answers", || answers(port(&api)));
+    env.devport(["start", "api"]).fails(1, &["the devport service squatter"]);
+}
+
+#[test]
+fn a_range_without_free_ports_is_told() {
+    let mut env = TestEnv::new();
+    let range = format!("{0}-{0}", env.first_port);
+    env.set("DEVPORT_PORT_RANGE", &range);
+    env.start("a", &["sleep", "1000"]);
+    env.devport(["start", "--key", "b", "--", "true"]).fails(1, &["no free port", "1 reserved", "devport rm"]);
+    assert_eq!(env.ls().len(), 1);
+    env.set("DEVPORT_PORT_RANGE", "80-90");
+    env.devport(["start", "--key", "b", "--", "true"]).fails(3, &["not a range of ports"]);
+    env.set("DEVPORT_PORT_RANGE", &range);
+}

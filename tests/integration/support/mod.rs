@@ -1,0 +1,281 @@
+//! `TestEnv`: a machine of one's own for a test.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take.
+const LIMIT: Duration = Duration::from_secs(30);
+/// How many ports a test has.
+const PORTS: u16 = 40;
+
+/// The path of the program under test.
+pub(crate) const DEVPORT: &str = env!("CARGO_BIN_EXE_devport");
+
+/// Asks until the answer is there, and panics if it does not come.
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Some(answer) = question() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "it never came to be that {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Asks until it is so, and panics if it does not come to be.
+#[track_caller]
+pub(crate) fn until(what: &str, mut question: impl FnMut() -> bool) {
+    eventually(what, || question().then_some(()));
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Done {
+    #[track_caller]
+    pub(crate) fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "{self:?}");
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn fails(self, code: i32, parts: &[&str]) -> Self {
+        assert_eq!(self.code, code, "{self:?}");
+        for part in parts {
+            assert!(self.stderr.contains(part), "{part:?} is not in {self:?}");
+        }
+        assert!(!self.stderr.contains("panicked"), "{self:?}");
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// A machine of one's own: home, state directory, tmux server, ports.
+pub(crate) struct TestEnv {
+    directory: tempfile::TempDir,
+    pub(crate) first_port: u16,
+    variables: Vec<(String, String)>,
+}
+
+impl TestEnv {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let first_port = 20_000 + PORTS * (NEXT.fetch_add(1, Ordering::Relaxed) % 300);
+        // Short: the path of a tmux socket has 104 bytes at the most.
+        let directory = tempfile::Builder::new().prefix("dp").tempdir_in("/tmp").unwrap();
+        let variables = vec![
+            ("PATH".into(), std::env::var("PATH").unwrap()),
+            ("TERM".into(), "xterm-256color".into()),
+            ("LC_ALL".into(), "C.UTF-8".into()),
+            ("SHELL".into(), "/bin/sh".into()),
+            ("DEVPORT_PORT_RANGE".into(), format!("{first_port}-{}", first_port + PORTS - 1)),
+        ];
+        let env = Self { directory, first_port, variables };
+        for name in ["home", "tmux", "work"] {
+            fs::create_dir(env.path(name)).unwrap();
+        }
+        env
+    }
+
+    /// The same machine with another variable.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.variables.retain(|(other, _)| other != name);
+        self.variables.push((name.into(), value.into()));
+    }
+
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The state directory.
+    pub(crate) fn state(&self, name: &str) -> PathBuf {
+        self.path("state").join(name)
+    }
+
+    /// A program with the environment of this machine, in its directory `work`.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().current_dir(self.path("work")).stdin(Stdio::null());
+        command.envs(self.variables.iter().cloned());
+        command.env("HOME", self.path("home"));
+        if !self.variables.iter().any(|(name, _)| name == "DEVPORT_HOME") {
+            command.env("DEVPORT_HOME", self.path("state"));
+        }
+        command.env("TMUX_TMPDIR", self.path("tmux"));
+        command
+    }
+
+    /// Runs devport to its end.
+    pub(crate) fn devport<I: IntoIterator<Item: AsRef<OsStr>>>(&self, arguments: I) -> Done {
+        self.finish(self.command(DEVPORT).args(arguments))
+    }
+
+    /// Runs a command to its end, which must come.
+    #[track_caller]
+    pub(crate) fn finish(&self, command: &mut Command) -> Done {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        done(child)
+    }
+
+    /// Starts devport without waiting.
+    pub(crate) fn spawn<I: IntoIterator<Item: AsRef<OsStr>>>(&self, arguments: I) -> Child {
+        self.command(DEVPORT).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Starts a service and returns what is printed.
+    #[track_caller]
+    pub(crate) fn start(&self, key: &str, words: &[&str]) -> Value {
+        self.devport(["start", "--key", key, "--"].iter().chain(words)).ok().json()
+    }
+
+    #[track_caller]
+    pub(crate) fn which(&self, target: &str) -> Value {
+        self.devport(["which", target]).ok().json()
+    }
+
+    pub(crate) fn ls(&self) -> Vec<Value> {
+        self.devport(["ls"]).ok().json().as_array().unwrap().clone()
+    }
+
+    /// What the supervisor of a service last recorded.
+    pub(crate) fn run_state(&self, key: &str) -> Option<Value> {
+        let hash = self.which(key)["hash"].as_str().unwrap().to_owned();
+        serde_json::from_slice(&fs::read(self.state(&format!("run/{hash}.json"))).ok()?).ok()
+    }
+
+    /// The supervisor's pid.
+    pub(crate) fn supervisor(&self, key: &str) -> i32 {
+        number(&self.run_state(key).unwrap()["supervisor"]["pid"])
+    }
+
+    /// Waits until a service is in a state, and returns its view.
+    #[track_caller]
+    pub(crate) fn wait_state(&self, key: &str, state: &str) -> Value {
+        eventually(&format!("{key} is {state}"), || Some(self.which(key)).filter(|view| view["state"] == state))
+    }
+
+    /// Runs tmux on the server of this machine.
+    pub(crate) fn tmux(&self, arguments: &[&str]) -> Done {
+        self.finish(self.command("tmux").args(arguments))
+    }
+
+    /// Writes a file into `work` and returns its path as text.
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
+        let path = self.path("work").join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// A file in `work` that does not exist yet.
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.path("work").join(name).to_str().unwrap().to_owned()
+    }
+
+    /// The living processes whose environment says that they are this machine's.
+    pub(crate) fn processes(&self) -> Vec<(i32, String)> {
+        let marker = self.directory.path().to_str().unwrap().as_bytes().to_vec();
+        all_pids()
+            .into_iter()
+            .filter_map(|pid| {
+                let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+                let ours = environment.windows(marker.len()).any(|window| window == marker);
+                (ours && is_alive(pid) && pid != i32::try_from(std::process::id()).unwrap())
+                    .then(|| (pid, command_line(pid)))
+            })
+            .collect()
+    }
+}
+
+impl Drop for TestEnv {
+    fn drop(&mut self) {
+        let failing = std::thread::panicking();
+        let _ = self.command(DEVPORT).args(["stop", "--all"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let _ = self.command("tmux").arg("kill-server").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self.processes().is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let left = self.processes();
+        for (pid, _) in &left {
+            signal(*pid, "KILL");
+        }
+        assert!(failing || left.is_empty(), "left behind: {left:?}");
+    }
+}
+
+/// Waits for a child with its output, for a limited time.
+#[track_caller]
+pub(crate) fn done(child: Child) -> Done {
+    let pid = i32::try_from(child.id()).unwrap();
+    let (send, receive) = std::sync::mpsc::channel();
+    std::thread::spawn(move || send.send(child.wait_with_output()));
+    let Ok(output) = receive.recv_timeout(LIMIT * 2) else {
+        signal(pid, "KILL");
+        panic!("pid {pid} did not end: {}", command_line(pid));
+    };
+    let Output { status, stdout, stderr } = output.unwrap();
+    Done {
+        code: status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&stderr).into_owned(),
+    }
+}
+
+/// Sends a signal by its name; a process that is gone is fine.
+pub(crate) fn signal(pid: i32, name: &str) {
+    let _ = Command::new("kill").args([format!("-{name}"), pid.to_string()]).stderr(Stdio::null()).status();
+}
+
+pub(crate) fn all_pids() -> Vec<i32> {
+    fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Whether a process exists and is no zombie.
+pub(crate) fn is_alive(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.trim_start().starts_with(['Z', 'X']))
+}
+
+pub(crate) fn command_line(pid: i32) -> String {
+    String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).replace('\0', " ")
+}
+
+/// The processes whose command line holds a text.
+pub(crate) fn processes_with(text: &str) -> Vec<i32> {
+    all_pids().into_iter().filter(|pid| is_alive(*pid) && command_line(*pid).contains(text)).collect()
+}
+
+#[track_caller]
+pub(crate) fn number(value: &Value) -> i32 {
+    i32::try_from(value.as_i64().unwrap_or_else(|| panic!("{value} is no number"))).unwrap()
+}
+
+#[track_caller]
+pub(crate) fn port(value: &Value) -> u16 {
+    u16::try_from(number(&value["port"])).unwrap()
+}
+
+/// Whether something answers on a port.
+pub(crate) fn answers(port: u16) -> bool {
+    std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+}
+
+/// A command for a server that answers on `$PORT`.
+pub(crate) const SERVER: [&str; 6] = ["python3", "-m", "http.server", "--bind", "127.0.0.1", "$PORT"];
