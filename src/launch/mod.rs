@@ -9,9 +9,11 @@ mod tmux;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::os::spawn::find_program;
+use crate::os::{clock, process};
 use crate::registry::{Registry, Reservation};
 use crate::spec::CallerEnvironment;
 
@@ -46,16 +48,12 @@ impl Launcher<'_> {
                 Ok(window) => {
                     let marking = tmux.mark(&window, self.registry.paths().base(), reservation);
                     let answer = wait(window.pid);
-                    match (answer, marking.finish()) {
-                        // A tmux that takes its windows down again must not keep a service from running.
-                        (Err(Error::StartFailed { .. }), false) if !self.has_failed(reservation, before.as_ref()) => {
-                            notice("tmux closed the window at once; the service runs detached".into());
-                        }
-                        (Ok(()), false) if !crate::os::process::is_running(window.pid) => {
-                            notice("tmux closed the window at once; the service runs detached".into());
-                        }
-                        (answer, _) => return answer,
+                    if marking.finish() || self.has_failed(reservation, before.as_ref()) || outlives_window(window.pid)
+                    {
+                        return answer;
                     }
+                    // A tmux that takes its windows down again must not keep a service from running.
+                    notice("tmux closed the window at once; the service runs detached".into());
                 }
                 Err(Error::Tmux { message, .. }) => notice(format!("tmux: {message}; the service runs detached")),
                 Err(error) => return Err(error),
@@ -67,7 +65,7 @@ impl Launcher<'_> {
     }
 
     /// Whether a supervisor other than `before` recorded that the service cannot be started.
-    fn has_failed(&self, reservation: &Reservation, before: Option<&crate::os::process::ProcessIdentity>) -> bool {
+    fn has_failed(&self, reservation: &Reservation, before: Option<&process::ProcessIdentity>) -> bool {
         self.registry
             .run_state(&reservation.hash)
             .is_some_and(|run| Some(&run.supervisor) != before && run.state == crate::registry::State::Failed)
@@ -91,4 +89,12 @@ impl Launcher<'_> {
         let base = self.registry.paths().base().as_os_str().to_owned();
         vec!["run".into(), "--launched".into(), reservation.hash.as_str().into(), "--home".into(), base]
     }
+}
+
+/// How long a supervisor may take to notice that its window is gone.
+const NOTICING: Duration = Duration::from_secs(6);
+
+/// Whether a supervisor goes on although tmux does not know its window.
+fn outlives_window(pid: i32) -> bool {
+    clock::poll(Duration::from_millis(5), NOTICING, || (!process::is_running(pid)).then_some(())).is_none()
 }

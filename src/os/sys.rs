@@ -48,13 +48,11 @@ pub(super) fn detach_session(command: &mut Command) {
     unsafe { command.pre_exec(prepare) };
 }
 
-/// Gives every signal its default disposition. Source: trust.md, point 14; exec(3) keeps ignored
-/// signals ignored.
+/// Gives every signal its default disposition, and blocks none. Source: trust.md, point 14; exec(3) keeps
+/// ignored signals ignored.
 fn reset_signals() {
     for number in 1..=LAST_SIGNAL {
-        // SAFETY: SIG_DFL is always a valid disposition; numbers that the system reserves are refused
-        // with EINVAL, which is harmless here.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+        reset_signal(number);
     }
     // SAFETY: the set is initialised by sigemptyset before it is used.
     unsafe {
@@ -62,6 +60,24 @@ fn reset_signals() {
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
     }
+}
+
+/// Gives one signal its default disposition: by the kernel's own call, because glibc keeps two signals to
+/// itself. Source: `rt_sigaction(2)`.
+#[cfg(target_os = "linux")]
+fn reset_signal(number: i32) {
+    // SAFETY: a kernel sigaction of zeroes (at most 32 bytes) is SIG_DFL without flags, and is only read; numbers
+    // that cannot be changed are refused, which is harmless here.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigaction, number, [0_u64; 4].as_ptr(), std::ptr::null_mut::<u64>(), 8_usize);
+    }
+}
+
+/// Gives one signal its default disposition.
+#[cfg(target_os = "macos")]
+fn reset_signal(number: i32) {
+    // SAFETY: SIG_DFL is always a valid disposition; numbers that cannot be changed are refused.
+    unsafe { libc::signal(number, libc::SIG_DFL) };
 }
 
 /// The highest signal number.

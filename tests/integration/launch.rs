@@ -1,1 +1,174 @@
-//! x
+//! Where services run: windows of a shared tmux session, hostile surroundings, machines without tmux.
+
+use std::fs;
+
+use crate::support::{TestEnv, is_alive, number, until};
+
+/// Keys that mean something to tmux.
+const HOSTILE: [&str; 17] = [
+    "#(touch hacked)",
+    "#S",
+    "end;",
+    ";",
+    "@0",
+    "{start}",
+    "0",
+    "!",
+    "+",
+    "^",
+    "$",
+    "my.app",
+    "=eq",
+    "a:b",
+    "../../x",
+    "é",
+    "devport",
+];
+
+#[test]
+fn d03_d17_d18_hostile_keys_are_only_names() {
+    let env = TestEnv::new();
+    env.start("bystander", &["sleep", "1000"]);
+    for key in HOSTILE {
+        let view = env.start(key, &["sleep", "1000"]);
+        assert_eq!((view["key"].as_str(), view["state"].as_str()), (Some(key), Some("running")), "{key}");
+    }
+    for key in HOSTILE {
+        assert_eq!(env.devport(["restart", key]).ok().json()["state"], "running", "{key}");
+    }
+    let windows = env.tmux(&["list-windows", "-t", "=devport:", "-F", "#{window_name}"]).ok().stdout;
+    let mut names: Vec<_> = windows.lines().collect();
+    names.sort_unstable();
+    let mut keys: Vec<_> = HOSTILE.into_iter().chain(["bystander"]).collect();
+    keys.sort_unstable();
+    assert_eq!(names, keys);
+    assert!(!env.path("work/hacked").exists() && !env.path("home/hacked").exists());
+    assert_eq!(env.which("bystander")["restarts"], 0);
+}
+
+#[test]
+fn d17_words_of_a_command_come_through_unchanged() {
+    let env = TestEnv::new();
+    let out = env.file("out");
+    let words =
+        ["a;", ";", "a;b ; c;", "#S", "#(id)", "a b", "", "'q'", "\"", "\\", "*", "~", "$$HOME", "é", "-x", "--"];
+    let script = format!("import sys; open({out:?},'w').write(repr(sys.argv[1:])); import time; time.sleep(1000)");
+    let mut command = vec!["python3", "-c", &script];
+    command.extend(words);
+    env.start("a", &command);
+    until("it has written", || fs::read_to_string(&out).is_ok_and(|text| text.ends_with(']')));
+    let expected =
+        "['a;', ';', 'a;b ; c;', '#S', '#(id)', 'a b', '', \"'q'\", '\"', '\\\\', '*', '~', '$HOME', 'é', '-x', '--']";
+    assert_eq!(fs::read_to_string(&out).unwrap(), expected);
+}
+
+#[test]
+fn d18_the_users_own_sessions_are_left_alone() {
+    let env = TestEnv::new();
+    env.tmux(&["new-session", "-d", "-s", "devport-other", "-n", "devport", "sleep", "1000"]).ok();
+    env.tmux(&["new-session", "-d", "-s", "mine", "-n", "a", "sleep", "1000"]).ok();
+    env.start("a", &["sleep", "1000"]);
+    env.start("devport", &["sleep", "1000"]);
+    let sessions = env.tmux(&["list-sessions", "-F", "#{session_name} #{session_windows}"]).ok().stdout;
+    let mut sessions: Vec<_> = sessions.lines().collect();
+    sessions.sort_unstable();
+    assert_eq!(sessions, ["devport 2", "devport-other 1", "mine 1"]);
+    env.devport(["restart", "a"]).ok();
+    env.devport(["stop", "--all"]).ok();
+    let sessions = env.tmux(&["list-sessions", "-F", "#{session_name}"]).ok().stdout;
+    assert_eq!(sessions.lines().count(), 2, "{sessions}");
+}
+
+#[test]
+fn no_focus_is_stolen_and_no_option_is_changed() {
+    let env = TestEnv::new();
+    env.start("a", &["sleep", "1000"]);
+    let shown = || env.tmux(&["display-message", "-p", "-t", "=devport:", "#{window_name}"]).ok().stdout;
+    let options = || {
+        env.tmux(&["show-options", "-g"]).ok().stdout
+            + &env.tmux(&["show-options", "-s"]).ok().stdout
+            + &env.tmux(&["show-options", "-gw"]).ok().stdout
+    };
+    let (before, options_before) = (shown(), options());
+    env.start("b", &["sleep", "1000"]);
+    assert_eq!((shown(), options()), (before, options_before));
+}
+
+#[test]
+fn a_hostile_tmux_configuration_breaks_nothing() {
+    for (index, line) in [
+        "set -g remain-on-exit on",
+        "set -g destroy-unattached on",
+        "set -s exit-unattached on",
+        "set -g base-index 5\nset -g renumber-windows on\nset -g automatic-rename on\nset -g allow-rename on",
+        "set -g default-shell /bin/false\nset -g default-command false",
+        "set -g default-terminal nonsense",
+        "this is no tmux command",
+        "set-hook -g after-new-window 'kill-window'\nset-hook -g after-new-session 'kill-window'",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let env = TestEnv::new();
+        fs::write(env.path("home/.tmux.conf"), format!("{line}\n")).unwrap();
+        for key in ["a", "b"] {
+            let view = env.start(key, &["sleep", "1000"]);
+            assert_eq!(view["state"], "running", "{index}: {line}");
+        }
+        assert_eq!(env.devport(["restart", "a"]).ok().json()["state"], "running", "{line}");
+        until("both run", || env.ls().iter().all(|view| view["state"] == "running" && is_alive(number(&view["pid"]))));
+    }
+}
+
+#[test]
+fn a_dead_window_of_the_service_is_removed_and_no_other() {
+    let env = TestEnv::new();
+    fs::write(env.path("home/.tmux.conf"), "set -g remain-on-exit on\n").unwrap();
+    env.start("keep", &["sleep", "1000"]);
+    env.start("a", &["sleep", "1000"]);
+    let pane = env.run_state("a").unwrap()["window"]["pane"].as_str().unwrap().to_owned();
+    env.tmux(&["set-option", "-w", "-t", &pane, "remain-on-exit", "on"]).ok();
+    env.devport(["stop", "a"]).ok();
+    let windows = || env.tmux(&["list-windows", "-t", "=devport:", "-F", "#{window_name} #{pane_dead}"]).ok().stdout;
+    until("its window is dead", || windows().contains("a 1"));
+    env.devport(["start", "a"]).ok();
+    let windows = windows();
+    let mut lines: Vec<_> = windows.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["a 0", "keep 0"]);
+}
+
+#[test]
+fn without_tmux_a_service_runs_detached() {
+    let mut env = TestEnv::new();
+    // A PATH with what the test needs and no tmux.
+    let bin = env.path("bin");
+    fs::create_dir(&bin).unwrap();
+    for program in ["sh", "sleep", "echo"] {
+        std::os::unix::fs::symlink(format!("/bin/{program}"), bin.join(program)).unwrap();
+    }
+    let path = std::env::var("PATH").unwrap();
+    env.set("PATH", bin.to_str().unwrap());
+    let view = env.start("a", &["sh", "-c", "test -t 0 && test -t 1 && echo on a terminal; exec sleep 1000"]);
+    assert_eq!(view["state"], "running");
+    until("it has written", || env.devport(["logs", "a"]).ok().stdout.contains("\non a terminal\n"));
+    env.devport(["attach", "a"]).fails(1, &["no window", "devport logs -f a"]);
+    let again = env.devport(["restart", "a"]).ok().json();
+    assert_ne!(again["pid"], view["pid"]);
+    env.devport(["signal", "-s", "KILL", "a"]).ok();
+    until("it has crashed", || env.which("a")["last_exit"]["signal"] == 9);
+    env.devport(["stop", "a"]).ok();
+    assert_eq!(env.which("a")["state"], "stopped");
+    env.set("PATH", &path);
+}
+
+#[test]
+fn detached_is_a_choice_too() {
+    let env = TestEnv::new();
+    let view = env.devport(["start", "--detach", "--key", "a", "--", "sleep", "1000"]).ok().json();
+    assert_eq!(view["state"], "running");
+    assert_eq!(env.tmux(&["list-sessions"]).code, 1);
+    let supervisor = env.supervisor("a");
+    let open: Vec<_> = (0..3).map(|fd| fs::read_link(format!("/proc/{supervisor}/fd/{fd}")).unwrap()).collect();
+    assert!(open.iter().all(|path| path.to_str() == Some("/dev/null")), "{open:?}");
+}

@@ -207,7 +207,12 @@ impl Drop for TestEnv {
     fn drop(&mut self) {
         let failing = std::thread::panicking();
         let _ = self.command(DEVPORT).args(["stop", "--all"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        let _ = self.command("tmux").arg("kill-server").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let _ = self
+            .command("timeout")
+            .args(["10", "tmux", "kill-server"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
         let deadline = Instant::now() + Duration::from_secs(5);
         while !self.processes().is_empty() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(10));
