@@ -100,7 +100,7 @@ pub(crate) enum Error {
         nearest: Vec<String>,
     },
     /// A hash prefix that is too short to be one.
-    #[error("no service has the key {target:?}, and a hash prefix needs at least 3 characters")]
+    #[error("no service matching {target:?} (a hash prefix needs at least 3 characters)")]
     PrefixTooShort {
         /// As typed.
         target: String,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cli::args::Logs;
 use crate::cli::context::{Context, write_output};
 use crate::error::Result;
-use crate::logbook::{Entry, Follower, tail};
+use crate::logbook::{self, Entry, Follower, tail};
 use crate::os::clock;
 use crate::registry::Reservation;
 
@@ -30,12 +30,12 @@ pub(super) fn execute(context: &mut Context, arguments: &Logs) -> Result<()> {
     for reservation in &reservations {
         let path = context.registry.paths().log(&reservation.hash);
         if arguments.follow {
-            // Opened before the lines before are read: none is lost between the two.
-            let mut reader = Follower::new(path.clone())?;
-            reader.next()?;
+            let (entries, reader) = logbook::follow(&path, limit)?;
+            write_entries(&entries, &prefix_of(reservation))?;
             followed.push((prefix_of(reservation), reader));
+        } else {
+            write_entries(&tail(&path, limit)?, &prefix_of(reservation))?;
         }
-        write_entries(&tail(&path, limit)?, &prefix_of(reservation))?;
     }
     follow(followed)
 }

@@ -8,5 +8,5 @@ mod reader;
 mod writer;
 
 pub(crate) use mark::Mark;
-pub(crate) use reader::{Entry, Follower, tail};
+pub(crate) use reader::{Entry, Follower, follow, tail};
 pub(crate) use writer::LogWriter;

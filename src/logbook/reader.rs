@@ -41,26 +41,83 @@ impl Entry {
     }
 }
 
+/// The last entries of what is read, if there is a limit.
+struct Last {
+    /// How many are kept; `None`: all.
+    limit: Option<usize>,
+    /// Those, oldest first.
+    entries: VecDeque<Entry>,
+}
+
+impl Last {
+    /// Nothing yet.
+    fn new(limit: Option<usize>) -> Self {
+        Self { limit, entries: VecDeque::new() }
+    }
+
+    /// Takes one in, and forgets the oldest if there are too many.
+    fn push(&mut self, entry: Entry) {
+        self.entries.push_back(entry);
+        if self.limit.is_some_and(|limit| self.entries.len() > limit) {
+            self.entries.pop_front();
+        }
+    }
+}
+
 /// The last entries of a log, oldest first; all of them without a `limit`. A log that does not exist is
 /// empty.
 ///
 /// # Errors
 /// [`Error::Io`] if a part of it cannot be read.
 pub(crate) fn tail(path: &Path, limit: Option<usize>) -> Result<Vec<Entry>> {
-    let mut entries = VecDeque::new();
+    let (mut last, follower) = read_to_end(path, limit)?;
+    // A line that has no end yet is a line too.
+    if let Some(begun) = Entry::parse(&follower.begun).filter(|_| !follower.begun.is_empty()) {
+        last.push(begun);
+    }
+    Ok(last.entries.into())
+}
+
+/// The last entries of a log as [`tail`], and what reads on behind them: nothing is missing or twice.
+///
+/// # Errors
+/// [`Error::Io`] if a part of it cannot be read.
+pub(crate) fn follow(path: &Path, limit: Option<usize>) -> Result<(Vec<Entry>, Follower)> {
+    let (last, follower) = read_to_end(path, limit)?;
+    Ok((last.entries.into(), follower))
+}
+
+/// Reads every complete line that there is.
+fn read_to_end(path: &Path, limit: Option<usize>) -> Result<(Last, Follower)> {
+    // The current part is opened first: if it is cut meanwhile, it is found again among the old ones by its inode.
+    let mut follower = Follower::new(path.to_owned())?;
+    let current = follower.inode();
+    let mut last = Last::new(limit);
     for part in parts(path) {
         let Some(file) = open(&part)? else { continue };
-        let mut reader = BufReader::with_capacity(256 * 1024, file);
-        let mut line = Vec::new();
-        while read_line(&mut reader, &mut line).map_err(Error::io("read", &part))? > 0 {
-            entries.extend(Entry::parse(&line));
-            if limit.is_some_and(|limit| entries.len() > limit) {
-                entries.pop_front();
+        if file.metadata().ok().map(|metadata| metadata.ino()) == current || part == path {
+            break;
+        }
+        read_entries(&mut BufReader::with_capacity(256 * 1024, file), &mut Vec::new(), &mut |entry| last.push(entry))
+            .map_err(Error::io("read", &part))?;
+    }
+    follower.read_on(&mut |entry| last.push(entry))?;
+    Ok((last, follower))
+}
+
+/// Reads every line to the end; what has no end yet stays in `begun`.
+fn read_entries(reader: &mut impl BufRead, begun: &mut Vec<u8>, take: &mut dyn FnMut(Entry)) -> io::Result<()> {
+    loop {
+        let read = read_line(reader, begun)?;
+        if begun.ends_with(b"\n") || begun.len() as u64 >= LONGEST_LINE {
+            if let Some(entry) = Entry::parse(begun) {
+                take(entry);
             }
-            line.clear();
+            begun.clear();
+        } else if read == 0 {
+            return Ok(());
         }
     }
-    Ok(entries.into())
 }
 
 /// Appends the next line, or a piece of one that is too long, to `line`; returns how many bytes that were.
@@ -107,7 +164,7 @@ impl Follower {
         loop {
             // Asked before the reading: what is written to this part after that is in a part that we see next.
             let current = self.is_current();
-            self.read_on(&mut entries)?;
+            self.read_on(&mut |entry| entries.push(entry))?;
             if current {
                 return Ok(entries);
             }
@@ -117,17 +174,14 @@ impl Follower {
     }
 
     /// Reads to the end of the part that is open.
-    fn read_on(&mut self, entries: &mut Vec<Entry>) -> Result<()> {
+    fn read_on(&mut self, take: &mut dyn FnMut(Entry)) -> Result<()> {
         let Some(reader) = &mut self.reader else { return Ok(()) };
-        loop {
-            let read = read_line(reader, &mut self.begun).map_err(Error::io("read", &self.path))?;
-            if self.begun.ends_with(b"\n") || self.begun.len() as u64 >= LONGEST_LINE {
-                entries.extend(Entry::parse(&self.begun));
-                self.begun.clear();
-            } else if read == 0 {
-                return Ok(());
-            }
-        }
+        read_entries(reader, &mut self.begun, take).map_err(Error::io("read", &self.path))
+    }
+
+    /// Which file the part that is open is; `None` while there is none.
+    fn inode(&self) -> Option<u64> {
+        self.reader.as_ref()?.get_ref().metadata().ok().map(|metadata| metadata.ino())
     }
 
     /// Whether the part that is open is the one that is written to.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -59,6 +59,8 @@ impl LogWriter {
                 .open(path)
         };
         let Ok(file) = options(&self.path) else { return false };
+        // The umask may have taken our own bits away.
+        let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
         self.size = file.metadata().map_or(0, |metadata| metadata.len());
         self.at_line_start = self.size == 0 || ends_line(&file, self.size);
         self.file = Some(file);

@@ -199,7 +199,8 @@ impl<'a> Supervisor<'a> {
                 return Some(outcome);
             }
         }
-        if self.lifecycle.is_clearing() && self.tree().members().is_empty() {
+        // A child that has ended and is not reaped yet is no member any more; its end must not go unrecorded.
+        if self.lifecycle.is_clearing() && self.child_since.is_none() && self.tree().members().is_empty() {
             self.relay_output();
             self.streams.clear();
             self.child = None;

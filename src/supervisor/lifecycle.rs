@@ -155,6 +155,7 @@ impl Lifecycle {
     /// Takes in an event; returns what is to be done, in order.
     pub(super) fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
+            Event::Begin { .. } if self.phase != Phase::New => Vec::new(),
             Event::Begin { leftovers: true } => self.clear(Then::StartAt(now), now, State::Starting),
             Event::Begin { leftovers: false } => self.start(),
             Event::Spawned => self.spawned(now),
@@ -401,8 +402,9 @@ mod tests {
         ) {
             let mut now = clock::now();
             let mut life = Lifecycle::new();
-            let (mut child, mut stopped) = (false, false);
-            let mut queue = vec![Event::Begin { leftovers: false }];
+            let (mut child, mut stopped) = (true, false);
+            prop_assert_eq!(life.step(Event::Begin { leftovers: false }, now), vec![Action::Spawn]);
+            let mut queue = vec![Event::Spawned];
             for (event, ms, answer) in events {
                 now += Duration::from_millis(ms);
                 // Only what can happen: a child that exits, a tree that is gone when there is none.
@@ -413,7 +415,7 @@ mod tests {
                     Event::Stop => stopped = true,
                     _ => {}
                 }
-                queue.push(event);
+                queue.insert(0, event);
                 while let Some(event) = queue.pop() {
                     for action in life.step(event, now) {
                         if action == Action::Spawn {

@@ -193,8 +193,10 @@ impl Screen {
             Some(own) => Outlet::new(own, true),
             None => shared(stdout.as_fd())?,
         };
-        let in_foreground = nix::unistd::tcgetpgrp(&stdin).is_ok_and(|group| group == nix::unistd::getpgrp());
-        let raw = if in_foreground { RawTerminal::enter(stdin.as_fd()) } else { None };
+        // Raw on the way out too: the child's terminal has ended its lines already.
+        let terminal = if stdin.is_terminal() { stdin.as_fd() } else { stdout.as_fd() };
+        let in_foreground = nix::unistd::tcgetpgrp(terminal).is_ok_and(|group| group == nix::unistd::getpgrp());
+        let raw = if in_foreground { RawTerminal::enter(terminal) } else { None };
         let input =
             if raw.is_some() || !stdin.is_terminal() { Some(stdin.as_fd().try_clone_to_owned()?) } else { None };
         Ok(Self { output: Some(output), errors: None, input, watched, raw, child_terminal: true })

@@ -1,1 +1,62 @@
-//! x
+//! `devport rm`.
+
+use std::fs;
+
+use crate::support::{TestEnv, is_alive, number, port};
+
+#[test]
+fn every_file_goes_and_the_port_is_free() {
+    let env = TestEnv::new();
+    let view = env.start("a", &["sleep", "1000"]);
+    let removed = env.devport(["rm", "a"]).ok();
+    assert!(removed.stderr.contains(&format!("port {} is free", view["port"])) && removed.stdout.is_empty());
+    assert!(!is_alive(number(&view["pid"])));
+    let files: Vec<_> = ["services", "run", "locks", "logs"]
+        .iter()
+        .flat_map(|name| fs::read_dir(env.state(name)).unwrap().flatten().map(|entry| entry.file_name()))
+        .filter(|name| name != "register.lock")
+        .collect();
+    assert_eq!(files.len(), 0, "{files:?}");
+    env.devport(["rm", "a"]).fails(4, &["no service matching"]);
+    assert_eq!(port(&env.start("b", &["sleep", "1000"])), port(&view));
+}
+
+#[test]
+fn d09_a_service_that_ends_slowly_is_waited_for() {
+    let env = TestEnv::new();
+    let script = "trap 'sleep 1; exit' TERM; echo ready; while :; do sleep 0.05; done";
+    let view = env.start("a", &["sh", "-c", script]);
+    crate::support::until("the trap is set", || env.devport(["logs", "a"]).ok().stdout.contains("ready"));
+    env.devport(["rm", "a"]).ok();
+    assert!(!is_alive(number(&view["pid"])));
+    let again = env.start("a", &["sleep", "1000"]);
+    assert_eq!(again["port"], view["port"]);
+}
+
+#[test]
+fn t03_services_come_and_go_without_two_of_one_key() {
+    let env = TestEnv::new();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..8 {
+                    let started = env.devport(["start", "--detach", "--key", "a", "--", "sleep", "7773001"]);
+                    // Another thread may have removed it at once; nothing else may go wrong.
+                    assert!(
+                        started.code == 0
+                            || started.stderr.contains("no service matching")
+                            || started.stderr.contains("stopped at once"),
+                        "{started:?}"
+                    );
+                    let running = crate::support::all_pids()
+                        .into_iter()
+                        .filter(|pid| crate::support::command_line(*pid) == "sleep 7773001 ")
+                        .count();
+                    assert!(running <= 1, "{running} at once");
+                    let removed = env.devport(["rm", "a"]);
+                    assert!(removed.code == 0 || removed.code == 4, "{removed:?}");
+                }
+            });
+        }
+    });
+}

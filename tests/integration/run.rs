@@ -1,1 +1,87 @@
-//! x
+//! `devport run`: a service in the foreground, with redirected streams.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::support::{DEVPORT, TestEnv, done, signal, until};
+
+#[test]
+fn standard_output_is_the_childs_and_the_streams_stay_apart() {
+    let env = TestEnv::new();
+    let script = "echo out; echo err >&2; test -t 1 || echo no terminal; cat; exec sleep 1000";
+    let child = env.spawn(["run", "--key", "a", "--", "sh", "-c", script]);
+    until("it has written", || env.devport(["logs", "a"]).stdout.contains("no terminal"));
+    signal(i32::try_from(child.id()).unwrap(), "TERM");
+    let done = done(child).ok();
+    assert_eq!(done.stdout, "out\nno terminal\n");
+    assert!(done.stderr.contains("err\n") && done.stderr.contains("devport: a on http://localhost:"), "{done:?}");
+    assert_eq!(env.which("a")["state"], "stopped");
+}
+
+#[test]
+fn a_service_that_runs_already_is_printed() {
+    let env = TestEnv::new();
+    let view = env.start("a", &["sleep", "1000"]);
+    let again = env.devport(["run", "--key", "a", "--", "sleep", "1000"]).ok();
+    assert_eq!(again.json()["pid"], view["pid"]);
+    let again = env.devport(["run", "a"]).ok();
+    assert_eq!(again.json()["pid"], view["pid"]);
+}
+
+#[test]
+fn what_cannot_be_executed_fails() {
+    let env = TestEnv::new();
+    env.devport(["run", "--key", "a", "--", "/nonexistent/x"]).fails(1, &["a did not start", "/nonexistent/x"]);
+    env.devport(["run"]).fails(2, &["no command"]);
+}
+
+#[test]
+fn twenty_at_once_run_one() {
+    let env = TestEnv::new();
+    let mut children: Vec<_> = (0..10).map(|_| env.spawn(["run", "--key", "a", "--", "sleep", "1000"])).collect();
+    let mut ended = Vec::new();
+    until("all but one have ended", || {
+        for index in (0..children.len()).rev() {
+            if children[index].try_wait().unwrap().is_some() {
+                ended.push(children.swap_remove(index));
+            }
+        }
+        children.len() == 1
+    });
+    for child in ended {
+        assert_eq!(done(child).ok().json()["key"], "a");
+    }
+    env.devport(["stop", "a"]).ok();
+    done(children.remove(0)).ok();
+}
+
+#[test]
+fn a_closed_pipe_does_not_end_the_service() {
+    let env = TestEnv::new();
+    let mut child = env.spawn(["run", "--key", "a", "--", "sh", "-c", "while :; do echo x; sleep 0.01; done"]);
+    drop(child.stdout.take());
+    let lines = || env.devport(["logs", "a"]).stdout.lines().count();
+    until("it goes on", || lines() > 20);
+    env.devport(["stop", "a"]).ok();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn with_a_terminal_to_write_on_redirected_input_reaches_the_child() {
+    let env = TestEnv::new();
+    // script(1) gives a terminal; input comes from a pipe and ends.
+    let inner =
+        format!("printf 'one\\ntwo\\n' | {DEVPORT} run --key a -- sh -c 'cat; echo end of file; exec sleep 1000'");
+    let mut child = env
+        .command("script")
+        .args(["-qefc", &inner, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    until("the input has ended", || env.devport(["logs", "a"]).stdout.contains("end of file"));
+    env.devport(["stop", "a"]).ok();
+    child.stdin.take().unwrap().flush().unwrap();
+    let text = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    assert!(text.contains("one\r\n") && text.contains("two\r\n"), "{text:?}");
+}

@@ -168,7 +168,10 @@ impl TestEnv {
     /// Waits until a service is in a state, and returns its view.
     #[track_caller]
     pub(crate) fn wait_state(&self, key: &str, state: &str) -> Value {
-        eventually(&format!("{key} is {state}"), || Some(self.which(key)).filter(|view| view["state"] == state))
+        eventually(&format!("{key} is {state}"), || {
+            let done = self.devport(["which", key]);
+            Some(done).filter(|done| done.code == 0).map(|done| done.json()).filter(|view| view["state"] == state)
+        })
     }
 
     /// Runs tmux on the server of this machine.
