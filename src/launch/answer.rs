@@ -36,6 +36,8 @@ pub(super) fn wait(
         // Asked first: what it recorded before it ended is there when we read.
         let gone = !process::is_running(pid);
         let run = registry.run_state(&reservation.hash).filter(|run| Some(&run.supervisor) != before);
+        // A supervisor that failed is gone in a moment, and until then its lock says that it runs.
+        let run = run.filter(|run| gone || run.state != State::Failed);
         match run.and_then(|run| verdict(run, reservation)) {
             Some(verdict) => Some(verdict),
             None if gone && registry.liveness(&reservation.hash).is_held() => Some(Ok(())),

@@ -170,8 +170,12 @@ impl<'a> Supervisor<'a> {
     /// Runs the service to its end.
     fn run(mut self) -> Outcome {
         let begin = Event::Begin { leftovers: !self.leftovers.is_empty() };
+        // Whoever registered the service a moment ago has written that down; and nothing that is printed of a service
+        // shall change behind the first answer.
+        if clock::wall().duration_since(self.reservation.last_up).as_secs() > 0 {
+            self.heartbeat();
+        }
         let mut outcome = self.feed(begin);
-        self.heartbeat();
         trim_heap();
         while outcome.is_none() {
             outcome = self.turn();

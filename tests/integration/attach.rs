@@ -4,13 +4,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::support::{DEVPORT, Done, TestEnv, eventually, number, until};
 
+/// The number of the next terminal: each is a tmux server of its own.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
 /// A terminal of 30 rows of 100 columns in which a command runs.
 struct Terminal<'a>(&'a TestEnv, String);
 
 impl<'a> Terminal<'a> {
     fn run(env: &'a TestEnv, command: &str) -> Self {
         let command = format!("env -u TMUX -u TMUX_PANE {command}; echo ended with $?; exec sleep 1000");
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         let terminal = Self(env, format!("outer{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         terminal.tmux(&["new-session", "-d", "-x", "100", "-y", "30", "-s", "t", "sh", "-c", &command]).ok();
         terminal
@@ -66,7 +68,7 @@ fn t17_a_python_prompt_works_in_the_attached_window() {
 #[test]
 fn t17_less_works_and_follows_the_size_of_the_window() {
     let env = TestEnv::new();
-    let text: String = (1..=200).map(|number| format!("line {number}\n")).collect();
+    let text = (1..=200).map(|number| format!("line {number}")).collect::<Vec<_>>().join("\n");
     let file = env.write("text", &text);
     env.start("pager", &["less", &file]);
     let terminal = Terminal::run(&env, &format!("{DEVPORT} attach pager"));

@@ -110,7 +110,7 @@ fn d22_a_printed_hashid_resolves_for_ever_and_an_ambiguous_prefix_is_told() {
 
 fn hash_of(key: &str) -> String {
     use sha2::{Digest, Sha256};
-    Sha256::digest(key.as_bytes()).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(key.as_bytes()).iter().take(5).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
 #[test]

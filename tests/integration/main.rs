@@ -5,9 +5,7 @@
 //! (`d05_…`).
 
 #![expect(
-    clippy::missing_docs_in_private_items,
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::disallowed_methods,
     reason = "tests say what they do by their names, and may panic"
 )]

@@ -124,11 +124,11 @@ fn t08_a_stranger_in_a_planted_run_state_lives() {
     let path = env.state(&format!("run/{}.json", env.which("a")["hash"].as_str().unwrap()));
     let boot = run["supervisor"]["boot_id"].clone();
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let start: u64 = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap().parse().unwrap();
+    let started: u64 = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap().parse().unwrap();
     run["state"] = "running".into();
     for planted in [
-        json!({"pid": pid, "start_time": start + 1, "boot_id": boot}),
-        json!({"pid": pid, "start_time": start, "boot_id": "another"}),
+        json!({"pid": pid, "start_time": started + 1, "boot_id": boot}),
+        json!({"pid": pid, "start_time": started, "boot_id": "another"}),
     ] {
         run["child"] = planted;
         fs::write(&path, run.to_string()).unwrap();
@@ -235,7 +235,6 @@ fn output_that_nobody_takes_holds_nothing_up() {
     let env = TestEnv::new();
     env.start("a", &["yes"]);
     let supervisor = env.supervisor("a");
-    let pane = env.run_state("a").unwrap()["window"]["pane"].as_str().unwrap().to_owned();
     let log = env.state(&format!("logs/{}.log", env.which("a")["hash"].as_str().unwrap()));
     let size = || fs::metadata(&log).map_or(0, |metadata| metadata.len());
     until("output flows", || size() > 1_000_000);

@@ -129,6 +129,7 @@ impl TestEnv {
 
     /// Runs a command to its end, which must come.
     #[track_caller]
+    #[expect(clippy::unused_self, reason = "reads as what it is: a command on this machine")]
     pub(crate) fn finish(&self, command: &mut Command) -> Done {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         done(child)
