@@ -34,6 +34,8 @@ pub(crate) fn stop(registry: &Registry, reservation: &Reservation) -> Result<End
         return reap(registry, reservation);
     };
     let delivered = supervisor.signal(libc::SIGTERM).map_err(Error::system(format!("signal {supervisor}")))?;
+    // Somebody may have stopped it; then it would not notice the one without the other.
+    let _ = supervisor.signal(libc::SIGCONT);
     if delivered == Delivery::Sent {
         wait_for_end(registry, reservation, &supervisor)?;
     }

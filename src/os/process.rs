@@ -220,6 +220,22 @@ mod tests {
     }
 
     #[test]
+    fn t04_t10_a_zombie_and_a_process_that_is_gone_are_nobody() {
+        let mut child = super::super::spawn::tool("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let identity = ProcessIdentity::of_child(pid);
+        // Waits without reaping: now it is a zombie, which `kill(pid, 0)` takes for alive.
+        let flags = nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT;
+        nix::sys::wait::waitid(nix::sys::wait::Id::Pid(nix::unistd::Pid::from_raw(pid)), flags).unwrap();
+        assert!(sys::kill(pid, 0).is_ok());
+        assert!(!identity.is_alive() && !is_running(pid));
+        assert_eq!(identity.signal(libc::SIGTERM).unwrap(), Delivery::Gone);
+        child.wait().unwrap();
+        assert_eq!(identity.signal(libc::SIGTERM).unwrap(), Delivery::Gone);
+        assert_eq!(identity.signal_group(libc::SIGTERM).unwrap(), Delivery::Gone);
+    }
+
+    #[test]
     fn the_command_of_this_process_is_known() {
         assert!(command_of(nix::unistd::getpid().as_raw()).unwrap().contains("devport"));
     }

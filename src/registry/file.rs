@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// How temporary files begin; what a kill left behind is swept by this name.
 pub(super) const TEMPORARY_PREFIX: &str = ".tmp-";
 /// More than most state files have, in bytes.
-const USUAL: usize = 16 * 1024;
+const USUAL: usize = 8 * 1024;
 /// The largest state file that is read, in bytes.
 const LARGEST: u64 = 8 * 1024 * 1024;
 

@@ -160,7 +160,8 @@ impl FileLock {
         let began = clock::now();
         let mut noticed = false;
         let holder = || match Liveness::probe(path) {
-            Liveness::Held(Some(holder)) => holder.to_string(),
+            // What the file says of a holder that has ended is an old story.
+            Liveness::Held(Some(holder)) if holder.is_alive() => holder.to_string(),
             _ => "another process".to_owned(),
         };
         let lock = clock::poll(Duration::from_millis(1), LIMIT, || {
@@ -187,7 +188,11 @@ impl FileLock {
     /// # Errors
     /// [`Error::Io`] if the lock file cannot be made or locked.
     pub(super) fn try_take(path: &Path) -> Result<Option<Self>> {
-        Self::try_acquire(path)
+        let mut lock = Self::try_acquire(path)?;
+        if let (Some(lock), Ok(me)) = (&mut lock, ProcessIdentity::current()) {
+            lock.sign(&me);
+        }
+        Ok(lock)
     }
 
     /// Writes down who holds the lock. It is advice only, so a full disk does not matter.

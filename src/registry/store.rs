@@ -1,34 +1,27 @@
 //! `Registry`: every reading and every change of reservations.
 
-use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
 use crate::os::process::ProcessIdentity;
-use crate::os::socket;
 use crate::registry::file::{self, Durability};
 use crate::registry::lock::{Acquired, FileLock, IdentityLock, Liveness};
 use crate::registry::paths::Paths;
 use crate::registry::port::PortRange;
-use crate::registry::reservation::{Reservation, salvage_port};
+use crate::registry::reservation::Reservation;
 use crate::registry::run_state::RunState;
-use crate::spec::{PortRequest, ServiceSpec};
-
-/// How long a stopped service keeps its port when others need one.
-const RECLAIM_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// All reservations of this user on this machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Registry {
     /// Where the files are.
-    paths: Paths,
+    pub(super) paths: Paths,
     /// The ports that new services get.
-    range: PortRange,
+    pub(super) range: PortRange,
 }
 
 /// Every record that there is.
@@ -38,15 +31,6 @@ pub(crate) struct Listing {
     pub(crate) reservations: Vec<Reservation>,
     /// One error for each that cannot.
     pub(crate) unusable: Vec<Error>,
-}
-
-/// What came of a registration.
-#[derive(Debug)]
-pub(crate) struct Registration {
-    /// The record as it is now.
-    pub(crate) reservation: Reservation,
-    /// A stale service that had to give up its port for this one.
-    pub(crate) reclaimed: Option<Reservation>,
 }
 
 impl Registry {
@@ -131,7 +115,7 @@ impl Registry {
     }
 
     /// Reads one record and keeps what it was read from.
-    fn find_with_bytes(&self, hash: &ServiceHash) -> Result<Option<(Reservation, Vec<u8>)>> {
+    pub(super) fn find_with_bytes(&self, hash: &ServiceHash) -> Result<Option<(Reservation, Vec<u8>)>> {
         let path = self.paths.record(hash);
         match file::read(&path) {
             Ok(bytes) => Ok(Some((Reservation::parse(&path, hash, &bytes)?, bytes))),
@@ -141,137 +125,8 @@ impl Registry {
     }
 
     /// Takes the lock under which every change is made, and sweeps what a kill left behind.
-    fn lock(&self, notice: &mut dyn FnMut(String)) -> Result<FileLock> {
+    pub(super) fn lock(&self, notice: &mut dyn FnMut(String)) -> Result<FileLock> {
         FileLock::wait(&self.paths.register_lock(), "the registry's lock", notice)
-    }
-
-    /// Registers a service, or updates the one that is registered: command, directory, environment and
-    /// options are the new ones, port and hashid stay. `notice` gets notes for the user.
-    ///
-    /// # Errors
-    /// If no port can be had, the record cannot be used or written, or another key has the hash.
-    pub(crate) fn register(
-        &self,
-        spec: &ServiceSpec,
-        now: Timestamp,
-        notice: &mut dyn FnMut(String),
-    ) -> Result<Registration> {
-        let _lock = self.lock(notice)?;
-        file::sweep(&self.paths.services(), "");
-        let before = self.find_with_bytes(&spec.hash)?;
-        let mut reservation = match &before {
-            Some((reservation, _)) => {
-                reservation.check_writable(&self.paths.record(&spec.hash))?;
-                check_same_name(reservation, spec)?;
-                reservation.clone()
-            }
-            None => {
-                let (hashes, _) = self.hashes()?;
-                let hashid = spec.hash.shortest_unique_prefix(&hashes);
-                Reservation::new(spec.hash.clone(), hashid, spec.key.clone())
-            }
-        };
-        let reclaimed = self.give_port(&mut reservation, spec, now)?;
-        reservation.adopt();
-        reservation.port_env.clone_from(&spec.port_variable);
-        reservation.tailnet |= spec.tailnet;
-        reservation.cwd.clone_from(&spec.cwd);
-        reservation.cmd.clone_from(&spec.words);
-        reservation.set_environment(&spec.environment);
-        reservation.last_up = now;
-        self.write(&reservation, before.as_ref().map(|(_, bytes)| bytes.as_slice()), Durability::Synced)?;
-        Ok(Registration { reservation, reclaimed })
-    }
-
-    /// Sets the port of a service that is being registered. Returns the service that lost its own for it.
-    fn give_port(
-        &self,
-        reservation: &mut Reservation,
-        spec: &ServiceSpec,
-        now: Timestamp,
-    ) -> Result<Option<Reservation>> {
-        reservation.no_port = spec.port == PortRequest::NoPort;
-        match spec.port {
-            PortRequest::NoPort => Ok(None),
-            PortRequest::Any if reservation.port != 0 => Ok(None),
-            PortRequest::Exactly(port) if reservation.port == port => Ok(None),
-            PortRequest::Exactly(_) if reservation.port != 0 => {
-                Err(Error::PortFixed { service: spec.name().to_owned(), port: reservation.port })
-            }
-            PortRequest::Exactly(port) => {
-                self.check_unreserved(port)?;
-                if !is_free(port)? {
-                    let hint = "choose another port, or end that process first".into();
-                    return Err(Error::PortTaken { port, owner: listener_text(port), hint });
-                }
-                reservation.port = port;
-                Ok(None)
-            }
-            PortRequest::Any => {
-                let reserved = self.reserved_ports()?;
-                match self.range.lowest_free(&reserved, is_free) {
-                    Ok(port) => {
-                        reservation.port = port;
-                        Ok(None)
-                    }
-                    Err(exhausted @ Error::PoolExhausted { .. }) => {
-                        let stale = self.reclaim(now)?.ok_or(exhausted)?;
-                        reservation.port = stale.port;
-                        Ok(Some(stale))
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-        }
-    }
-
-    /// Every port that a record holds, records that do not parse included.
-    fn reserved_ports(&self) -> Result<HashSet<u16>> {
-        let (hashes, _) = self.hashes()?;
-        let port_of = |hash: &ServiceHash| {
-            let path = self.paths.record(hash);
-            let bytes = file::read(&path).ok()?;
-            match Reservation::parse(&path, hash, &bytes) {
-                Ok(reservation) => Some(reservation.port).filter(|port| *port != 0),
-                Err(_) => salvage_port(&bytes),
-            }
-        };
-        Ok(hashes.iter().filter_map(port_of).collect())
-    }
-
-    /// Refuses a port that another service has.
-    fn check_unreserved(&self, port: u16) -> Result<()> {
-        let listing = self.list()?;
-        match listing.reservations.iter().find(|other| other.port == port) {
-            Some(other) => Err(Error::PortReserved { port, owner: other.name().to_owned() }),
-            None if self.reserved_ports()?.contains(&port) => {
-                Err(Error::PortReserved { port, owner: "a record that cannot be read".into() })
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Removes the stalest reservation that nobody has used for 30 days, and returns it; `None` if there is
-    /// none.
-    fn reclaim(&self, now: Timestamp) -> Result<Option<Reservation>> {
-        let mut stale: Vec<Reservation> = self.list()?.reservations;
-        stale.retain(|reservation| {
-            now.duration_since(reservation.last_up).unsigned_abs() > RECLAIM_AFTER
-                && reservation.last_up < now
-                && (self.range.first..=self.range.last).contains(&reservation.port)
-                && reservation.check_writable(&self.paths.record(&reservation.hash)).is_ok()
-        });
-        stale.sort_by_key(|reservation| reservation.last_up);
-        for reservation in stale {
-            // A service that is being launched right now holds one of these locks.
-            let Some(launch) = FileLock::try_take(&self.paths.launch_lock(&reservation.hash))? else { continue };
-            if matches!(self.liveness(&reservation.hash), Liveness::Free) && is_free(reservation.port)? {
-                self.delete_files(&reservation.hash)?;
-                launch.delete()?;
-                return Ok(Some(reservation));
-            }
-        }
-        Ok(None)
     }
 
     /// Sets `last_up` to now, unless the registry is busy: a supervisor never waits for it.
@@ -286,7 +141,7 @@ impl Registry {
     }
 
     /// Reads again, changes, writes. The caller holds the lock.
-    fn change(
+    pub(super) fn change(
         &self,
         hash: &ServiceHash,
         durability: Durability,
@@ -300,7 +155,7 @@ impl Registry {
     }
 
     /// Writes a record. The caller holds the lock.
-    fn write(&self, reservation: &Reservation, before: Option<&[u8]>, durability: Durability) -> Result<()> {
+    pub(super) fn write(&self, reservation: &Reservation, before: Option<&[u8]>, durability: Durability) -> Result<()> {
         let path = self.paths.record(&reservation.hash);
         file::write(&path, reservation.hash.as_str(), &reservation.to_bytes(before), durability)
     }
@@ -327,7 +182,7 @@ impl Registry {
     }
 
     /// Deletes record, run state and logs. The record goes first: from then on the port is free.
-    fn delete_files(&self, hash: &ServiceHash) -> Result<()> {
+    pub(super) fn delete_files(&self, hash: &ServiceHash) -> Result<()> {
         file::remove(&self.paths.record(hash))?;
         file::remove(&self.paths.run_state(hash))?;
         let log = self.paths.log(hash);
@@ -389,40 +244,14 @@ impl Registry {
     }
 }
 
-/// Two keys with one hash must not share a service.
-fn check_same_name(reservation: &Reservation, spec: &ServiceSpec) -> Result<()> {
-    if reservation.key == spec.key {
-        return Ok(());
-    }
-    Err(Error::HashCollision {
-        key: spec.name().to_owned(),
-        hash: spec.hash.to_string(),
-        other: reservation.name().to_owned(),
-    })
-}
-
-/// Whether nothing listens on a port.
-fn is_free(port: u16) -> Result<bool> {
-    socket::is_free(port).map_err(Error::system(format!("look at port {port}")))
-}
-
-/// Who listens on a port, for a message.
-fn listener_text(port: u16) -> String {
-    let owners: Vec<String> = socket::listeners(port)
-        .into_iter()
-        .filter_map(ProcessIdentity::of)
-        .map(|process| process.to_string())
-        .collect();
-    if owners.is_empty() { "a process that cannot be seen (of another user?)".into() } else { owners.join(", ") }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::identity::Key;
-    use crate::spec::{CallerEnvironment, Request};
+    use crate::registry::register::Registration;
+    use crate::spec::{CallerEnvironment, PortRequest, Request, ServiceSpec};
 
-    fn registry(directory: &tempfile::TempDir, first: u16, last: u16) -> Registry {
+    pub(crate) fn registry(directory: &tempfile::TempDir, first: u16, last: u16) -> Registry {
         let paths =
             Paths::choose(Some(directory.path().join("home").as_os_str()), None, None, directory.path()).unwrap();
         let mut registry = Registry::new(paths, PortRange { first, last });
@@ -430,7 +259,7 @@ mod tests {
         registry
     }
 
-    fn spec(key: &str, port: PortRequest) -> ServiceSpec {
+    pub(crate) fn spec(key: &str, port: PortRequest) -> ServiceSpec {
         let request = Request {
             key: Some(Key::new(key).unwrap()),
             words: vec!["true".into()],
@@ -443,52 +272,11 @@ mod tests {
         ServiceSpec::resolve(request, &CallerEnvironment::new([("A".into(), "1".into())])).unwrap()
     }
 
-    fn register(registry: &Registry, key: &str, now: &str) -> Result<Registration> {
+    pub(crate) fn register(registry: &Registry, key: &str, now: &str) -> Result<Registration> {
         registry.register(&spec(key, PortRequest::Any), now.parse().unwrap(), &mut |_| {})
     }
 
-    const NOW: &str = "2026-11-21T00:00:00Z";
-
-    #[test]
-    fn ports_are_stable_and_never_shared() {
-        let directory = tempfile::tempdir().unwrap();
-        let registry = registry(&directory, 61000, 61003);
-        let port = |key: &str| register(&registry, key, NOW).unwrap().reservation.port;
-        let (a, b) = (port("a"), port("b"));
-        assert_ne!(a, b);
-        assert_eq!((port("a"), port("b")), (a, b));
-        let taken = registry.register(&spec("c", PortRequest::Exactly(a)), NOW.parse().unwrap(), &mut |_| {});
-        assert!(matches!(taken, Err(Error::PortReserved { .. })));
-        let moved = registry.register(&spec("a", PortRequest::Exactly(b + 1)), NOW.parse().unwrap(), &mut |_| {});
-        assert!(matches!(moved, Err(Error::PortFixed { .. })));
-    }
-
-    #[test]
-    fn a_port_that_somebody_listens_on_is_not_given() {
-        let directory = tempfile::tempdir().unwrap();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let registry = registry(&directory, port, port);
-        assert!(matches!(register(&registry, "a", NOW), Err(Error::PoolExhausted { listening: 1, .. })));
-        let asked =
-            registry.register(&spec("a", PortRequest::Exactly(port)), NOW.parse().unwrap(), &mut |_| {}).unwrap_err();
-        assert!(asked.to_string().contains(&format!("pid {}", std::process::id())), "{asked}");
-        assert!(registry.list().unwrap().reservations.is_empty());
-    }
-
-    #[test]
-    fn d14_the_stalest_service_gives_its_port_and_its_record() {
-        let directory = tempfile::tempdir().unwrap();
-        let registry = registry(&directory, 61010, 61011);
-        register(&registry, "older", "2026-01-01T00:00:00Z").unwrap();
-        register(&registry, "old", "2026-02-01T00:00:00Z").unwrap();
-        let new = register(&registry, "new", NOW).unwrap();
-        assert_eq!(new.reclaimed.unwrap().name(), "older");
-        let names: Vec<_> = registry.list().unwrap().reservations.into_iter().map(|r| r.name().to_owned()).collect();
-        assert!(names.contains(&"old".into()) && names.contains(&"new".into()) && names.len() == 2);
-        register(&registry, "newer", NOW).unwrap();
-        assert!(matches!(register(&registry, "newest", NOW), Err(Error::PoolExhausted { reserved: 2, .. })));
-    }
+    pub(crate) const NOW: &str = "2026-11-21T00:00:00Z";
 
     #[test]
     fn d16_a_corrupt_record_keeps_its_port_and_its_place() {

@@ -1,38 +1,14 @@
 //! The child: starting it, and signalling the tree below it.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use crate::os::process::{ProcessIdentity, command_of, environment_value};
-use crate::os::spawn::{self, ChildStreams};
-use crate::os::terminal::{PseudoTerminal, WindowSize, set_nonblocking};
+use crate::os::spawn;
 use crate::os::{socket, tree};
 use crate::registry::{Registry, Reservation};
 use crate::spec::{ChildVariables, Variables, expand};
-
-/// Our ends of the child's streams, non-blocking.
-#[derive(Debug)]
-pub(super) enum Streams {
-    /// A pseudo-terminal, for everything.
-    Terminal(OwnedFd),
-    /// Standard output and standard error apart.
-    Pipes {
-        /// Standard output.
-        output: OwnedFd,
-        /// Standard error.
-        errors: OwnedFd,
-    },
-}
-
-/// Which streams a child gets.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum StreamKind {
-    /// A pseudo-terminal of this size.
-    Terminal(WindowSize),
-    /// Pipes.
-    Pipes,
-}
+use crate::supervisor::stream::{Stream, StreamKind};
 
 /// Starts the child of a service. An error is a sentence fragment for people.
 ///
@@ -44,7 +20,7 @@ pub(super) fn spawn(
     registry: &Registry,
     term: Option<&str>,
     kind: StreamKind,
-) -> Result<(ProcessIdentity, Streams), String> {
+) -> Result<(ProcessIdentity, Vec<Stream>), String> {
     let told = ChildVariables {
         port: reservation.service_port(),
         port_variable: reservation.port_env.as_deref(),
@@ -61,28 +37,10 @@ pub(super) fn spawn(
         return Err(format!("the command {:?} expands to nothing", reservation.cmd.first().map_or("", String::as_str)));
     }
     let (ours, childs) =
-        open_streams(kind).map_err(|error| format!("no terminal for it: {}", crate::error::reason(&error)))?;
+        Stream::open(kind).map_err(|error| format!("no terminal for it: {}", crate::error::reason(&error)))?;
     let pid = spawn::child(&words, &environment, &reservation.cwd, childs)
         .map_err(|error| spawn_failure(&words[0], &reservation.cwd, &error))?;
     Ok((ProcessIdentity::of_child(pid), ours))
-}
-
-/// Makes the streams: our ends and the child's.
-fn open_streams(kind: StreamKind) -> io::Result<(Streams, ChildStreams)> {
-    match kind {
-        StreamKind::Terminal(size) => {
-            let pair = PseudoTerminal::open(size)?;
-            Ok((Streams::Terminal(pair.controller), ChildStreams::Terminal(pair.terminal)))
-        }
-        StreamKind::Pipes => {
-            let (output, childs_output) = io::pipe()?;
-            let (errors, childs_errors) = io::pipe()?;
-            set_nonblocking(&output)?;
-            set_nonblocking(&errors)?;
-            let ours = Streams::Pipes { output: output.into(), errors: errors.into() };
-            Ok((ours, ChildStreams::Pipes { output: childs_output.into(), errors: childs_errors.into() }))
-        }
-    }
 }
 
 /// Says why a program could not be executed: the system has one error for a missing program, a missing

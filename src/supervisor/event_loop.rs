@@ -2,7 +2,7 @@
 //! they mean, and does it. It never sleeps and never blocks elsewhere.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -15,18 +15,17 @@ use crate::os::process::{self, ProcessIdentity};
 use crate::os::{clock, terminal, tree, trim_heap};
 use crate::registry::{Acquired, Exit, ExitHow, IdentityLock, Pane, Registry, Reservation, RunState, State};
 use crate::spec::Variables;
-use crate::supervisor::child::{self, StreamKind, Streams, Tree};
+use crate::supervisor::child::{self, Tree};
 use crate::supervisor::leftovers;
 use crate::supervisor::lifecycle::{Action, Event, Lifecycle, Outcome};
-use crate::supervisor::relay::{Input, Screen};
+use crate::supervisor::relay::{self, Input, Screen};
 use crate::supervisor::signals::{Request, Signals};
+use crate::supervisor::stream::{Stream, StreamKind};
 
 /// How often `last_up` is updated.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// How often a tree that is being ended is looked at, in case no signal tells of its end.
 const TREE_CHECK: Duration = Duration::from_millis(50);
-/// How many bytes of output are taken in before anything else is looked at.
-const READ_AT_ONCE: usize = 64 * 1024;
 
 /// In what surroundings a supervisor runs.
 #[derive(Debug)]
@@ -111,18 +110,6 @@ struct Supervisor<'a> {
     buffer: Vec<u8>,
 }
 
-/// One stream from the child.
-struct Stream {
-    /// Our end.
-    fd: OwnedFd,
-    /// Whether it is standard error.
-    is_errors: bool,
-    /// Whether it is a pseudo-terminal, which takes input too.
-    is_terminal: bool,
-    /// Whether the other end may still be open.
-    open: bool,
-}
-
 impl<'a> Supervisor<'a> {
     /// Reads what is needed. Nothing is started yet.
     fn set_up(
@@ -146,6 +133,8 @@ impl<'a> Supervisor<'a> {
             Screen::none()
         };
         let log = LogWriter::new(registry.paths().log(hash));
+        // Services that were started together shall not wait for each other at every heartbeat.
+        let first_heartbeat = HEARTBEAT.mul_f64(1.0 - f64::from(run.supervisor.pid % 64) / 128.0);
         Ok(Self {
             registry,
             reservation,
@@ -162,7 +151,7 @@ impl<'a> Supervisor<'a> {
             leftovers,
             screen,
             log,
-            heartbeat_at: clock::now() + HEARTBEAT,
+            heartbeat_at: clock::now() + first_heartbeat,
             buffer: Vec::new(),
         })
     }
@@ -242,7 +231,7 @@ impl<'a> Supervisor<'a> {
                 self.streams
                     .iter()
                     .filter(|stream| stream.open)
-                    .map(|stream| PollFd::new(stream.fd.as_fd(), PollFlags::POLLIN)),
+                    .map(|stream| PollFd::new(stream.fd(), PollFlags::POLLIN)),
             );
         }
         if self.to_child.is_empty() {
@@ -258,7 +247,7 @@ impl<'a> Supervisor<'a> {
 
     /// The child's terminal, if it has one that is open.
     fn terminal_stream(&self) -> Option<BorrowedFd<'_>> {
-        self.streams.iter().find(|stream| stream.is_terminal && stream.open).map(|stream| stream.fd.as_fd())
+        self.streams.iter().find(|stream| stream.is_terminal && stream.open).map(|stream| stream.fd())
     }
 
     /// Takes in what a signal asks for.
@@ -355,7 +344,7 @@ impl<'a> Supervisor<'a> {
                 self.run.child = Some(child.clone());
                 self.child = Some(child);
                 self.child_since = Some(clock::now());
-                self.streams = take_streams(streams);
+                self.streams = streams;
                 Event::Spawned
             }
             Err(why) => {
@@ -413,7 +402,7 @@ impl<'a> Supervisor<'a> {
             }
             self.buffer.clear();
             let stream = &mut self.streams[index];
-            read_available(stream, &mut self.buffer);
+            stream.read_available(&mut self.buffer);
             if self.buffer.is_empty() {
                 continue;
             }
@@ -429,7 +418,7 @@ impl<'a> Supervisor<'a> {
 
     /// Passes input on to the child.
     fn relay_input(&mut self) {
-        if self.to_child.is_empty() && self.screen.input_fd().is_some_and(is_readable) {
+        if self.to_child.is_empty() && self.screen.input_fd().is_some_and(relay::is_readable) {
             match self.screen.read() {
                 Input::Bytes(bytes) if self.child_since.is_some() => self.to_child = bytes,
                 Input::End => {
@@ -455,48 +444,7 @@ impl<'a> Supervisor<'a> {
     }
 }
 
-/// Whether a descriptor can be read without waiting.
-fn is_readable(fd: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
-}
-
-/// Our ends of the child's streams, in the loop's own form.
-fn take_streams(streams: Streams) -> Vec<Stream> {
-    match streams {
-        Streams::Terminal(fd) => vec![Stream { fd, is_errors: false, is_terminal: true, open: true }],
-        Streams::Pipes { output, errors } => vec![
-            Stream { fd: output, is_errors: false, is_terminal: false, open: true },
-            Stream { fd: errors, is_errors: true, is_terminal: false, open: true },
-        ],
-    }
-}
-
-/// Reads what a stream has, up to a limit. A stream whose other end is closed is kept, but not waited for: a
-/// terminal that we closed would hang up on a child that only has closed its streams.
-fn read_available(stream: &mut Stream, buffer: &mut Vec<u8>) {
-    let mut chunk = [0; 4096];
-    while buffer.len() < READ_AT_ONCE {
-        match nix::unistd::read(&stream.fd, &mut chunk) {
-            Ok(0) => {
-                stream.open = false;
-                return;
-            }
-            Ok(count) => {
-                stream.open = true;
-                buffer.extend_from_slice(&chunk[..count]);
-            }
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => return,
-            Err(_) => {
-                stream.open = false;
-                return;
-            }
-        }
-    }
-}
-
-/// How a child ended, for people: `exit code 1 after 0.2 s`.
+/// How a child ended, for people: `exit code 1 after 0.2 s`, `killed by SIGTERM after 3.0 s`.
 fn ended_text(how: ExitHow, ran: Duration) -> String {
     let ran = ran.as_secs_f64();
     match how {
@@ -504,7 +452,7 @@ fn ended_text(how: ExitHow, ran: Duration) -> String {
         ExitHow::Signal(signal) => {
             let name = nix::sys::signal::Signal::try_from(signal)
                 .map_or_else(|_| signal.to_string(), |signal| signal.to_string());
-            format!("ended by {name} after {ran:.1} s")
+            format!("killed by {name} after {ran:.1} s")
         }
     }
 }

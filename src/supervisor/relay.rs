@@ -130,6 +130,11 @@ impl Outlet {
     }
 }
 
+/// Whether a descriptor can be read without waiting.
+pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    is_ready(fd, PollFlags::POLLIN)
+}
+
 /// Whether a descriptor is ready now.
 fn is_ready(fd: BorrowedFd<'_>, flags: PollFlags) -> bool {
     let mut fds = [PollFd::new(fd, flags)];

@@ -19,6 +19,7 @@ mod launch;
 mod layers;
 mod logs;
 mod ls;
+mod readme;
 mod registry;
 mod rm;
 mod run;

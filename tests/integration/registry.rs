@@ -192,3 +192,47 @@ fn a_full_disk_loses_nothing_and_reading_and_stopping_still_work() {
     assert_eq!(env.devport(["start", "a"]).ok().json()["port"], view["port"]);
     env.devport(["stop", "a"]).ok();
 }
+
+/// Holds a lock of the registry until it is killed.
+fn hold(env: &TestEnv, name: &str) -> std::process::Child {
+    let script = "import fcntl,sys,time; f=open(sys.argv[1],'a'); fcntl.flock(f,fcntl.LOCK_EX); print('held',flush=True); time.sleep(1000)";
+    let mut command = env.command("python3");
+    let mut child =
+        command.args(["-c", script]).arg(env.state(name)).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    assert_eq!(line, "held\n");
+    child
+}
+
+#[test]
+fn a_busy_registry_is_waited_for_and_told() {
+    let env = TestEnv::new();
+    env.start("a", &["sleep", "1000"]);
+    let mut holder = hold(&env, "locks/register.lock");
+    let mut waiting = env.spawn(["start", "--key", "b", "--", "sleep", "1000"]);
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(waiting.stderr.take().unwrap()), &mut line).unwrap();
+    assert!(line.contains("waiting for the registry's lock, held by"), "{line}");
+    assert!(waiting.try_wait().unwrap().is_none());
+    // A supervisor never waits for it, and neither do those who only read.
+    env.devport(["stop", "a"]).ok();
+    assert_eq!(env.ls().len(), 1);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    crate::support::done(waiting).ok();
+    assert_eq!(env.which("b")["state"], "running");
+}
+
+#[test]
+fn a_lock_that_nobody_signed_is_told_as_what_it_is() {
+    let env = TestEnv::new();
+    let view = env.start("a", &["sleep", "1000"]);
+    env.devport(["stop", "a"]).ok();
+    let mut holder = hold(&env, &format!("locks/{}.lock", view["hash"].as_str().unwrap()));
+    assert_eq!(env.which("a")["status"], "running");
+    env.devport(["stop", "a"]).fails(1, &["cannot be identified"]);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert_eq!(env.which("a")["status"], "stopped");
+}

@@ -174,3 +174,29 @@ fn sighup_restarts_in_place_and_other_signals_reach_the_service() {
     env.devport(["signal", "a"]).fails(1, &["a is not running"]);
     env.devport(["signal", "nobody"]).fails(4, &["no service matching"]);
 }
+
+#[test]
+fn t13_a_stop_is_acted_on_in_every_state() {
+    let env = TestEnv::new();
+    let flag = env.file("slow");
+    // Running, in backoff, waiting for its port, and just started: SIGTERM, and the time until nobody holds the lock.
+    let script = format!("test -e {flag} && exit 1; exec sleep 1000");
+    let mut slowest = std::time::Duration::ZERO;
+    for round in 0..12 {
+        if round % 3 == 1 {
+            fs::write(&flag, "").unwrap();
+        }
+        let view = env.devport(["start", "--detach", "--key", "a", "--", "sh", "-c", &script]).ok().json();
+        if round % 3 == 1 {
+            env.wait_state("a", "backoff");
+            fs::remove_file(&flag).unwrap();
+        }
+        let supervisor = env.supervisor("a");
+        let began = std::time::Instant::now();
+        signal(supervisor, "TERM");
+        until("it is gone", || !is_alive(supervisor));
+        slowest = slowest.max(began.elapsed());
+        assert!(view["pid"].as_i64().is_none_or(|pid| !is_alive(i32::try_from(pid).unwrap())));
+    }
+    assert!(slowest < std::time::Duration::from_millis(500), "{slowest:?}");
+}

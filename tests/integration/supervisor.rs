@@ -66,7 +66,7 @@ fn a_crash_is_recorded_and_the_backoff_grows() {
 }
 
 #[test]
-fn t07_d10_a_killed_supervisor_takes_its_child_along() {
+fn t07_t12_d10_a_killed_supervisor_takes_its_child_along() {
     let env = TestEnv::new();
     let view = env.start("a", &["sleep", "1000"]);
     signal(env.supervisor("a"), "KILL");
