@@ -1,5 +1,6 @@
 //! Reading and writing state files: whole or not at all, private, and never through a symbolic link.
 
+use std::cell::RefCell;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -13,6 +14,11 @@ pub(super) const TEMPORARY_PREFIX: &str = ".tmp-";
 const USUAL: usize = 8 * 1024;
 /// The largest state file that is read, in bytes.
 const LARGEST: u64 = 8 * 1024 * 1024;
+
+thread_local! {
+    /// Where a file is read to first: clearing a fresh buffer for each would take longer than reading it.
+    static SCRATCH: RefCell<[u8; USUAL]> = const { RefCell::new([0; USUAL]) };
+}
 
 /// Whether a write must survive a power failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,13 +38,14 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
         OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(no_link)?;
     // Listing a thousand services is a matter of system calls: no question about the size is asked, and a
     // plain file that fills less than the buffer has no more to give.
-    let mut bytes = vec![0; USUAL];
-    let read = file.read(&mut bytes)?;
-    bytes.truncate(read);
-    if read == USUAL {
-        file.take(LARGEST).read_to_end(&mut bytes)?;
-    }
-    Ok(bytes)
+    SCRATCH.with_borrow_mut(|scratch| {
+        let read = file.read(scratch)?;
+        let mut bytes = scratch[..read].to_vec();
+        if read == USUAL {
+            file.take(LARGEST).read_to_end(&mut bytes)?;
+        }
+        Ok(bytes)
+    })
 }
 
 /// Says what `ELOOP` means here.

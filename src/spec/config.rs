@@ -118,7 +118,12 @@ fn check_nesting(path: &Path, text: &str) -> Result<()> {
         }
         if depth > DEEPEST {
             let why = format!("brackets nest deeper than {DEEPEST} levels");
-            return Err(Error::InvalidFile { path: path.to_owned(), line: Some(index + 1), why, hint: None });
+            return Err(Error::InvalidFile {
+                path: path.to_owned(),
+                line: Some(index + 1),
+                why,
+                hint: Some("is it the right file?".into()),
+            });
         }
     }
     Ok(())

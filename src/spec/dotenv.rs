@@ -21,18 +21,25 @@ pub(super) fn read(path: &Path) -> Result<Vec<(String, String)>> {
 /// [`Error::InvalidFile`] if it cannot be read, is over 1 MiB, or is not UTF-8.
 pub(super) fn text_of(path: &Path, what: &str) -> Result<String> {
     use std::io::Read;
-    let invalid = |why: String| Error::InvalidFile { path: path.to_owned(), line: None, why, hint: None };
-    let unreadable = |error: std::io::Error| invalid(format!("could not read this {what}: {}", reason(&error)));
+    let invalid = |line, why: String, hint: &str| Error::InvalidFile {
+        path: path.to_owned(),
+        line,
+        why,
+        hint: Some(hint.into()),
+    };
+    let unreadable = |error: std::io::Error| {
+        invalid(None, format!("could not read this {what}: {}", reason(&error)), "check its path and who may read it")
+    };
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > LARGEST {
-        return Err(invalid(format!("this {what} is larger than 1 MiB")));
+        return Err(invalid(None, format!("this {what} is larger than 1 MiB"), "is it the right file?"));
     }
     String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = before.split(|byte| *byte == b'\n').count();
-        Error::InvalidFile { path: path.to_owned(), line: Some(line), why: "this line is not UTF-8".into(), hint: None }
+        invalid(Some(line), "this line is not UTF-8".into(), "save the file as UTF-8")
     })
 }
 

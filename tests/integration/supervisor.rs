@@ -264,3 +264,33 @@ fn output_that_nobody_takes_holds_nothing_up() {
     stopped.ok();
     assert!(began.elapsed() < std::time::Duration::from_secs(2), "{:?}", began.elapsed());
 }
+
+#[test]
+fn d11_who_has_a_lock_file_open_is_not_taken_for_its_holder() {
+    let env = TestEnv::new();
+    let view = env.start("a", &["sleep", "1000"]);
+    let lock = env.state(&format!("locks/{}.lock", view["hash"].as_str().unwrap()));
+    let mut bystander =
+        std::process::Command::new("tail").arg("-f").arg(&lock).stdout(std::process::Stdio::null()).spawn().unwrap();
+    env.devport(["stop", "a"]).ok();
+    env.devport(["stop", "a"]).ok();
+    env.devport(["rm", "a"]).ok();
+    assert!(bystander.try_wait().unwrap().is_none(), "it lives");
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+}
+
+#[test]
+fn d24_a_program_that_vanishes_and_comes_back_is_started_again() {
+    let env = TestEnv::new();
+    let program = env.write("program", "#!/bin/sh\nexec sleep 1000\n");
+    let mode = |mode: u32| fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    mode(0o755);
+    env.start("a", &[&program]);
+    fs::rename(&program, format!("{program}.away")).unwrap();
+    env.devport(["signal", "a"]).ok();
+    let view = env.wait_state("a", "backoff");
+    assert!(view["error"].as_str().unwrap().contains("no such file"), "{view}");
+    fs::rename(format!("{program}.away"), &program).unwrap();
+    env.wait_state("a", "running");
+}
