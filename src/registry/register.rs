@@ -60,9 +60,9 @@ impl Registry {
         reservation.tailnet |= spec.tailnet;
         reservation.cwd.clone_from(&spec.cwd);
         reservation.cmd.clone_from(&spec.words);
-        reservation.set_environment(&spec.environment);
         reservation.last_up = now;
-        self.write(&reservation, before.as_ref().map(|(_, bytes)| bytes.as_slice()), Durability::Synced)?;
+        let before = before.as_ref().map(|(_, bytes)| bytes.as_slice());
+        self.write(&reservation, before, Some(&spec.environment), Durability::Synced)?;
         Ok(Registration { reservation, reclaimed })
     }
 

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -47,19 +46,18 @@ pub(crate) struct Reservation {
     pub(crate) cwd: PathBuf,
     /// The command and its arguments, unexpanded.
     pub(crate) cmd: Vec<String>,
-    /// The environment, as it stands in the file: most readers have no use for it, and parsing it is most of
-    /// the work.
-    #[serde(default, rename = "env", skip_serializing_if = "Option::is_none")]
-    environment: Option<Box<RawValue>>,
     /// When the service was last known to run.
     #[serde(default)]
     pub(crate) last_up: Timestamp,
 }
 
+/// The field that holds the environment. Most readers have no use for it, parsing it is most of the work, and
+/// what does not have it cannot print it: [`parse_environment`] reads it alone.
+const ENVIRONMENT: &str = "env";
 /// Every field that [`Reservation`] writes, and the two of the first devport that ours replaces.
-const FIELDS: [&str; 14] = [
-    "schema", "hash", "hashid", "key", "port", "no_port", "port_env", "tailnet", "cwd", "cmd", "env", "last_up",
-    "state", "error",
+const FIELDS: [&str; 13] = [
+    "schema", "hash", "hashid", "key", "port", "no_port", "port_env", "tailnet", "cwd", "cmd", "last_up", "state",
+    "error",
 ];
 
 /// The first devport writes no key as an empty one.
@@ -82,7 +80,6 @@ impl Reservation {
             tailnet: false,
             cwd: PathBuf::new(),
             cmd: Vec::new(),
-            environment: None,
             last_up: Timestamp::UNIX_EPOCH,
         }
     }
@@ -112,11 +109,15 @@ impl Reservation {
         Ok(record)
     }
 
-    /// The record's bytes. `before` is the file that they replace: its unknown fields stay.
-    pub(super) fn to_bytes(&self, before: Option<&[u8]>) -> Vec<u8> {
+    /// The record's bytes. `before` is the file that they replace: its unknown fields stay, and so does its
+    /// environment unless there is a new one.
+    pub(super) fn to_bytes(&self, before: Option<&[u8]>, environment: Option<&Variables>) -> Vec<u8> {
         let mut fields: Map<String, Value> =
             before.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
         let Ok(Value::Object(mut known)) = serde_json::to_value(self) else { return Vec::new() };
+        if let Some(environment) = environment.and_then(|environment| serde_json::to_value(environment).ok()) {
+            fields.insert(ENVIRONMENT.into(), environment);
+        }
         for name in FIELDS {
             match known.remove(name) {
                 Some(value) => {
@@ -153,28 +154,29 @@ impl Reservation {
         (!self.no_port && self.port != 0).then_some(self.port)
     }
 
-    /// The environment.
-    ///
-    /// # Errors
-    /// [`Error::CorruptRecord`] if it is not a list of `K=V`.
-    pub(crate) fn environment(&self, path: &Path) -> Result<Variables> {
-        let Some(raw) = &self.environment else { return Ok(Variables::default()) };
-        let parsed: Option<Variables> = serde_json::from_str(raw.get()).map_err(|error| Error::CorruptRecord {
-            path: path.to_owned(),
-            why: format!("its env: {}", without_place(&error)),
-        })?;
-        Ok(parsed.unwrap_or_default())
-    }
-
-    /// Replaces the environment.
-    pub(super) fn set_environment(&mut self, environment: &Variables) {
-        self.environment = serde_json::value::to_raw_value(environment).ok();
-    }
-
     /// Marks the record as written by this devport.
     pub(super) fn adopt(&mut self) {
         self.schema = SCHEMA;
     }
+}
+
+/// Reads the environment of a record.
+///
+/// # Errors
+/// [`Error::CorruptRecord`] if it is not a list of `K=V`.
+pub(super) fn parse_environment(path: &Path, bytes: &[u8]) -> Result<Variables> {
+    /// The one field that is read.
+    #[derive(Deserialize)]
+    struct Environment {
+        /// `None`: there is none.
+        #[serde(default)]
+        env: Option<Variables>,
+    }
+    let parsed: Environment = serde_json::from_slice(bytes).map_err(|error| Error::CorruptRecord {
+        path: path.to_owned(),
+        why: format!("its env: {}", without_place(&error)),
+    })?;
+    Ok(parsed.env.unwrap_or_default())
 }
 
 /// A parser's message without ` at line 1 column 2`, and without the value that it quotes.
@@ -239,14 +241,17 @@ mod tests {
         let record = parse(FIRST_DEVPORT).unwrap();
         assert_eq!((record.port, record.name()), (19007, "myapp"));
         assert_eq!(record.last_up.to_string(), "2026-11-21T04:56:01.78005344Z");
-        assert_eq!(record.environment(Path::new("r")).unwrap().iter().collect::<Vec<_>>(), [("A", "1")]);
+        assert_eq!(
+            parse_environment(Path::new("r"), FIRST_DEVPORT.as_bytes()).unwrap().iter().collect::<Vec<_>>(),
+            [("A", "1")]
+        );
     }
 
     #[test]
     fn unknown_fields_survive_a_rewrite_and_the_first_devports_error_does_not() {
         let record = parse(FIRST_DEVPORT).unwrap();
         let rewritten: Map<String, Value> =
-            serde_json::from_slice(&record.to_bytes(Some(FIRST_DEVPORT.as_bytes()))).unwrap();
+            serde_json::from_slice(&record.to_bytes(Some(FIRST_DEVPORT.as_bytes()), None)).unwrap();
         assert_eq!(rewritten["extra"].to_string(), r#"{"b":1,"a":2}"#);
         assert_eq!(rewritten["env"][0], "A=1");
         assert!(!rewritten.contains_key("error") && !rewritten.contains_key("state"));

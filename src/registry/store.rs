@@ -12,8 +12,9 @@ use crate::registry::file::{self, Durability};
 use crate::registry::lock::{Acquired, FileLock, IdentityLock, Liveness};
 use crate::registry::paths::Paths;
 use crate::registry::port::PortRange;
-use crate::registry::reservation::Reservation;
+use crate::registry::reservation::{Reservation, parse_environment};
 use crate::registry::run_state::RunState;
+use crate::spec::Variables;
 
 /// All reservations of this user on this machine.
 #[derive(Debug, Clone)]
@@ -114,6 +115,16 @@ impl Registry {
         Ok(self.find_with_bytes(hash)?.map(|(reservation, _)| reservation))
     }
 
+    /// Reads the environment of a service; empty if there is no such service.
+    ///
+    /// # Errors
+    /// If the record cannot be read or used.
+    pub(crate) fn environment(&self, hash: &ServiceHash) -> Result<Variables> {
+        let path = self.paths.record(hash);
+        self.find_with_bytes(hash)?
+            .map_or_else(|| Ok(Variables::default()), |(_, bytes)| parse_environment(&path, &bytes))
+    }
+
     /// Reads one record and keeps what it was read from.
     pub(super) fn find_with_bytes(&self, hash: &ServiceHash) -> Result<Option<(Reservation, Vec<u8>)>> {
         let path = self.paths.record(hash);
@@ -150,14 +161,20 @@ impl Registry {
         let Some((mut reservation, bytes)) = self.find_with_bytes(hash)? else { return Ok(None) };
         reservation.check_writable(&self.paths.record(hash))?;
         change(&mut reservation);
-        self.write(&reservation, Some(&bytes), durability)?;
+        self.write(&reservation, Some(&bytes), None, durability)?;
         Ok(Some(reservation))
     }
 
-    /// Writes a record. The caller holds the lock.
-    pub(super) fn write(&self, reservation: &Reservation, before: Option<&[u8]>, durability: Durability) -> Result<()> {
+    /// Writes a record; its environment stays unless there is a new one. The caller holds the lock.
+    pub(super) fn write(
+        &self,
+        reservation: &Reservation,
+        before: Option<&[u8]>,
+        environment: Option<&Variables>,
+        durability: Durability,
+    ) -> Result<()> {
         let path = self.paths.record(&reservation.hash);
-        file::write(&path, reservation.hash.as_str(), &reservation.to_bytes(before), durability)
+        file::write(&path, reservation.hash.as_str(), &reservation.to_bytes(before, environment), durability)
     }
 
     /// Removes a service that does not run: every file of it. The caller holds both locks of the service;

@@ -124,7 +124,7 @@ impl<'a> Supervisor<'a> {
         let Some(reservation) = registry.find(hash)? else {
             return Err(Error::NoSuchService { target: hash.to_string(), nearest: Vec::new() });
         };
-        let environment = reservation.environment(&registry.paths().record(hash))?;
+        let environment = registry.environment(hash)?;
         let leftovers = leftovers::find(registry, hash, reservation.name(), before)?;
         process::become_subreaper().map_err(Error::system("adopt orphaned descendants"))?;
         let screen = if terms.watched {
