@@ -84,7 +84,7 @@ fn wait_for_end(registry: &Registry, reservation: &Reservation, supervisor: &Pro
 
 /// Ends what a killed supervisor has left.
 fn reap(registry: &Registry, reservation: &Reservation) -> Result<Ended> {
-    let Some(run) = registry.run_state(&reservation.hash).filter(|run| !is_final(run)) else {
+    let Some(run) = registry.run_state(&reservation.hash).filter(|run| !run.is_final()) else {
         return Ok(Ended::Nothing);
     };
     let leftovers = find_leftovers(registry, &reservation.hash, reservation.name(), Some(&run))?;
@@ -100,11 +100,6 @@ fn reap(registry: &Registry, reservation: &Reservation) -> Result<Ended> {
     }
     record_stopped(registry, reservation, run)?;
     Ok(ended)
-}
-
-/// Whether a supervisor recorded its own end.
-fn is_final(run: &RunState) -> bool {
-    matches!(run.state, State::Stopped | State::Failed)
 }
 
 /// Records the end that a killed supervisor could not record; who holds the identity lock may write.

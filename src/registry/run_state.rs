@@ -115,17 +115,24 @@ pub(crate) struct RunState {
 impl RunState {
     /// The state of a supervisor that has just come to be; `before` is what an earlier one left.
     pub(crate) fn begin(supervisor: ProcessIdentity, window: Option<Pane>, before: Option<Self>) -> Self {
+        let (child, exits) = before.map_or_else(Default::default, |before| (before.child, before.exits));
         Self {
             state: State::Starting,
             supervisor,
-            child: None,
+            // What is left of it must still be known if we are killed before it is gone.
+            child,
             started_at: None,
             restarts: 0,
-            exits: before.map(|before| before.exits).unwrap_or_default(),
+            exits,
             next_start_at: None,
             error: None,
             window,
         }
+    }
+
+    /// Whether a supervisor recorded that nothing is left.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self.state, State::Stopped | State::Failed) && self.child.is_none()
     }
 
     /// Adds an end of the child, and forgets the oldest if there are too many.

@@ -27,6 +27,9 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 /// How often a tree that is being ended is looked at, in case no signal tells of its end.
 const TREE_CHECK: Duration = Duration::from_millis(50);
 
+/// A wait that is long enough for a timer to be late by more than a millisecond.
+const LONG_WAIT: Duration = Duration::from_millis(500);
+
 /// In what surroundings a supervisor runs.
 #[derive(Debug)]
 pub(crate) struct Terms {
@@ -61,12 +64,14 @@ pub(crate) fn supervise(registry: &Registry, hash: &crate::identity::ServiceHash
     registry.sweep_run_states(hash);
     let before = registry.run_state(hash);
     let run = RunState::begin(me, terms.window.clone(), before.clone());
+    // A supervisor that cannot record anything must not start anything: nobody would learn of it.
+    registry.write_run_state(hash, &run)?;
     match Supervisor::set_up(registry, hash, identity, signals, terms, run.clone(), before.as_ref()) {
         Ok(supervisor) => Ok(Supervised::Ended(supervisor.run())),
         Err(error) => {
             // Whoever launched us reads this; the error itself is printed where nobody may look.
             let failed = RunState { state: State::Failed, error: Some(error.to_string()), ..run };
-            registry.write_run_state(hash, &failed)?;
+            let _ = registry.write_run_state(hash, &failed);
             Err(error)
         }
     }
@@ -197,6 +202,7 @@ impl<'a> Supervisor<'a> {
             self.relay_output();
             self.streams.clear();
             self.child = None;
+            self.run.child = None;
             self.leftovers.clear();
             if let Some(outcome) = self.feed(Event::TreeGone) {
                 return Some(outcome);
@@ -222,8 +228,14 @@ impl<'a> Supervisor<'a> {
         let tree_check = self.lifecycle.is_clearing().then(|| now + TREE_CHECK);
         let deadlines = [Some(self.heartbeat_at), self.lifecycle.deadline(), self.screen.deadline(), tree_check];
         let next = deadlines.into_iter().flatten().min().unwrap_or(self.heartbeat_at);
-        // Rounded up, or the loop would turn without anything being due.
-        let wait = next.saturating_duration_since(now) + Duration::from_micros(999);
+        let wait = next.saturating_duration_since(now);
+        let wait = if self.lifecycle.deadline() == Some(next) && wait > LONG_WAIT {
+            // Linux may be late by a thousandth of the timeout: a start after 30 s is waited for in two parts.
+            wait.mul_f64(0.995)
+        } else {
+            // Rounded up, or the loop would turn without anything being due.
+            wait + Duration::from_micros(999)
+        };
         let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         if !self.screen.holds_back() {

@@ -21,9 +21,10 @@ pub(crate) fn find(
     service: &str,
     before: Option<&RunState>,
 ) -> Result<Vec<ProcessIdentity>> {
-    let marker = tree::Marker { hash: hash.as_str(), home: registry.paths().base() };
-    let Some(child) = before.and_then(|before| before.child.as_ref()) else { return Ok(tree::marked(marker)) };
-    let mut found = tree::marked(marker);
+    // Looking at every process of the machine is for those who have a reason to.
+    let Some(before) = before.filter(|before| !before.is_final()) else { return Ok(Vec::new()) };
+    let mut found = tree::marked(tree::Marker { hash: hash.as_str(), home: registry.paths().base() });
+    let Some(child) = &before.child else { return Ok(found) };
     if found.contains(child) {
         return Ok(found);
     }
