@@ -259,6 +259,12 @@ pub(crate) enum Error {
         /// What tmux wrote.
         message: String,
     },
+    /// The tmux server hangs.
+    #[error("the tmux server gives no answer in {waited_s} s")]
+    TmuxSilent {
+        /// How long we waited, in seconds.
+        waited_s: u64,
+    },
     /// The tailnet part is not there yet.
     #[error("the tailnet part of devport is not built yet")]
     TailnetNotBuilt,
@@ -334,6 +340,7 @@ impl Error {
             Self::UnprovenLeftover { .. } => {
                 "look at it with `ps`, end it yourself if it is a leftover, and start again".into()
             }
+            Self::TmuxSilent { .. } => "look at it with `ps`: it may be stopped (`kill -CONT`) or busy".into(),
             Self::NotRunning { service } => format!("`devport start {service}` starts it"),
             Self::TailnetNotBuilt => "the service itself works; only its publication on the tailnet is missing".into(),
             Self::System { .. }
@@ -373,6 +380,7 @@ impl Error {
             | Self::NotRunning { .. }
             | Self::CannotAttach { .. }
             | Self::Tmux { .. }
+            | Self::TmuxSilent { .. }
             | Self::TailnetNotBuilt
             | Self::SomeFailed { .. } => 1,
         })

@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::os::spawn::find_program;
 use crate::os::{clock, process};
 use crate::registry::{Registry, Reservation};
@@ -55,8 +55,7 @@ impl Launcher<'_> {
                     // A tmux that takes its windows down again must not keep a service from running.
                     notice("tmux closed the window at once; the service runs detached".into());
                 }
-                Err(Error::Tmux { message, .. }) => notice(format!("tmux: {message}; the service runs detached")),
-                Err(error) => return Err(error),
+                Err(error) => notice(format!("{error}; the service runs detached")),
             }
         }
         let before = self.registry.run_state(&reservation.hash).map(|run| run.supervisor);

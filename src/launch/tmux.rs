@@ -6,12 +6,14 @@
 //! be expanded is escaped, and what is needed is set on our own window and session alone.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::os::spawn;
+use crate::os::{clock, spawn};
 use crate::registry::{Pane, Reservation};
 
 /// The session that all services share.
@@ -20,6 +22,8 @@ const SESSION: &str = "devport";
 const SESSION_TARGET: &str = "=devport:";
 /// The window option that says which service a window belongs to.
 const MARKER: &str = "@devport_service";
+/// How long a tmux server may take to answer.
+const LIMIT: Duration = Duration::from_secs(5);
 /// How often opening a window is tried: others may create or end the session meanwhile.
 const ATTEMPTS: usize = 8;
 
@@ -88,7 +92,11 @@ impl Tmux {
     /// Runs a tmux command and returns what it prints.
     fn ask(&self, name: &'static str, arguments: &[&OsStr]) -> Result<String> {
         let failed = |message: String| Error::Tmux { command: name, message };
-        let output = self.tmux(arguments).output().map_err(|error| failed(crate::error::reason(&error)))?;
+        let client = self.tmux(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let output = client.and_then(finish).map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => Error::TmuxSilent { waited_s: LIMIT.as_secs() },
+            _ => failed(crate::error::reason(&error)),
+        })?;
         if !output.status.success() {
             return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
         }
@@ -129,6 +137,7 @@ impl Tmux {
         for _ in 0..ATTEMPTS {
             match self.ask("new-window", &in_session) {
                 Ok(report) => return Window::parse(&report),
+                Err(error @ Error::TmuxSilent { .. }) => return Err(error),
                 Err(error) => failure.get_or_insert(error),
             };
             match self.ask("new-session", &new_session) {
@@ -200,7 +209,7 @@ impl Marking<'_> {
     /// Waits for it, and removes dead windows of the same service, which `remain-on-exit` keeps; `false` if the
     /// window is gone. The caller holds the launch lock.
     pub(super) fn finish(self) -> bool {
-        let Some(output) = self.client.and_then(|client| client.wait_with_output().ok()) else { return false };
+        let Some(output) = self.client.and_then(|client| finish(client).ok()) else { return false };
         let windows = String::from_utf8_lossy(&output.stdout);
         for line in windows.lines() {
             let fields: Vec<&str> = line.split('\t').collect();
@@ -212,6 +221,19 @@ impl Marking<'_> {
             }
         }
         output.status.success()
+    }
+}
+
+/// Waits for a tmux command, but not for a server that hangs. What commands print is less than a pipe holds.
+fn finish(mut client: Child) -> io::Result<Output> {
+    match clock::poll(Duration::from_millis(1), LIMIT, || client.try_wait().transpose()) {
+        Some(Ok(_)) => client.wait_with_output(),
+        Some(Err(error)) => Err(error),
+        None => {
+            client.kill()?;
+            client.wait()?;
+            Err(io::ErrorKind::TimedOut.into())
+        }
     }
 }
 

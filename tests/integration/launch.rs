@@ -172,3 +172,19 @@ fn detached_is_a_choice_too() {
     let open: Vec<_> = (0..3).map(|fd| fs::read_link(format!("/proc/{supervisor}/fd/{fd}")).unwrap()).collect();
     assert!(open.iter().all(|path| path.to_str() == Some("/dev/null")), "{open:?}");
 }
+
+#[test]
+fn a_tmux_server_that_hangs_keeps_no_service_from_running() {
+    let env = TestEnv::new();
+    env.tmux(&["new-session", "-d", "-s", "mine", "sleep", "1000"]).ok();
+    let server = env.tmux(&["display-message", "-p", "#{pid}"]).ok().stdout.trim().parse().unwrap();
+    crate::support::signal(server, "STOP");
+    let started = env.devport(["start", "--key", "a", "--", "sleep", "1000"]);
+    crate::support::signal(server, "CONT");
+    let started = started.ok();
+    assert!(
+        started.stderr.contains("the tmux server gives no answer in 5 s; the service runs detached"),
+        "{started:?}"
+    );
+    assert_eq!(env.which("a")["state"], "running");
+}
