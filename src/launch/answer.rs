@@ -9,10 +9,6 @@ use crate::registry::{Registry, Reservation, RunState, State};
 
 /// How often we look at first: most supervisors answer within milliseconds.
 const EAGER: Duration = Duration::from_millis(1);
-/// How long we look that often.
-const EAGER_LIMIT: Duration = Duration::from_millis(200);
-/// How often we look later.
-const PATIENT: Duration = Duration::from_millis(5);
 /// How long we look: an earlier run's leftovers may take their grace period to end.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -32,7 +28,7 @@ pub(super) fn wait(
         why: why.to_owned(),
         hint,
     };
-    let mut look = || {
+    let look = || {
         // Asked first: what it recorded before it ended is there when we read.
         let gone = !process::is_running(pid);
         let run = registry.run_state(&reservation.hash).filter(|run| Some(&run.supervisor) != before);
@@ -48,8 +44,7 @@ pub(super) fn wait(
             None => None,
         }
     };
-    clock::poll(EAGER, EAGER_LIMIT, &mut look)
-        .or_else(|| clock::poll(PATIENT, LIMIT, &mut look))
+    clock::poll(EAGER, LIMIT, look)
         .unwrap_or_else(|| Err(failed(&format!("its supervisor gave no answer in {} s", LIMIT.as_secs()), None)))
 }
 

@@ -58,18 +58,7 @@ fn supervisor(registry: &Registry, reservation: &Reservation) -> Result<Option<P
 
 /// Waits until a supervisor that was asked to end has done so.
 fn wait_for_end(registry: &Registry, reservation: &Reservation, supervisor: &ProcessIdentity) -> Result<()> {
-    #[cfg(target_os = "linux")]
-    if let Some(pidfd) = supervisor.watch() {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        use std::os::fd::AsFd;
-        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        // An interruption only makes the polling below do the waiting.
-        let _ = poll(&mut fds, PollTimeout::try_from(LIMIT).unwrap_or(PollTimeout::MAX));
-    }
-    let gone = clock::poll(Duration::from_millis(2), if cfg!(target_os = "linux") { SIGNING } else { LIMIT }, || {
-        (!supervisor.is_alive()).then_some(())
-    });
-    if gone.is_some() {
+    if supervisor.wait_for_end(LIMIT) {
         return Ok(());
     }
     let marker = tree::Marker { hash: reservation.hash.as_str(), home: registry.paths().base() };

@@ -13,7 +13,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::os::{clock, spawn};
+use crate::os::process::ProcessIdentity;
+use crate::os::spawn;
 use crate::registry::{Pane, Reservation};
 
 /// The session that all services share.
@@ -23,7 +24,7 @@ const SESSION_TARGET: &str = "=devport:";
 /// The window option that says which service a window belongs to.
 const MARKER: &str = "@devport_service";
 /// How long a tmux server may take to answer.
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(10);
 /// How often opening a window is tried: others may create or end the session meanwhile.
 const ATTEMPTS: usize = 8;
 
@@ -226,15 +227,13 @@ impl Marking<'_> {
 
 /// Waits for a tmux command, but not for a server that hangs. What commands print is less than a pipe holds.
 fn finish(mut client: Child) -> io::Result<Output> {
-    match clock::poll(Duration::from_millis(1), LIMIT, || client.try_wait().transpose()) {
-        Some(Ok(_)) => client.wait_with_output(),
-        Some(Err(error)) => Err(error),
-        None => {
-            client.kill()?;
-            client.wait()?;
-            Err(io::ErrorKind::TimedOut.into())
-        }
+    let process = ProcessIdentity::of_child(i32::try_from(client.id()).map_err(io::Error::other)?);
+    if process.wait_for_end(LIMIT) {
+        return client.wait_with_output();
     }
+    client.kill()?;
+    client.wait()?;
+    Err(io::ErrorKind::TimedOut.into())
 }
 
 /// A name that tmux shows as it is: `#` begins a format.

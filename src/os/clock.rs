@@ -16,10 +16,17 @@ pub(crate) fn wall() -> Timestamp {
     Timestamp::now()
 }
 
-/// Asks `question` every `interval` until it answers or `limit` has passed; `None` on time-out. The
-/// first question is asked at once.
+/// How often [`poll`] asks eagerly.
+const EAGER_QUESTIONS: u32 = 40;
+/// How long it waits between questions then, at the least: many who ask all the time would keep the processor
+/// from whoever shall answer.
+const PATIENT_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Asks `question` every `interval`, later every 5 ms if that is longer, until it answers or `limit` has
+/// passed; `None` on time-out. The first question is asked at once.
 pub(crate) fn poll<T>(interval: Duration, limit: Duration, mut question: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = now() + limit;
+    let mut asked = 0;
     loop {
         if let Some(answer) = question() {
             return Some(answer);
@@ -27,6 +34,7 @@ pub(crate) fn poll<T>(interval: Duration, limit: Duration, mut question: impl Fn
         if now() >= deadline {
             return None;
         }
-        std::thread::sleep(interval);
+        asked += 1;
+        std::thread::sleep(if asked < EAGER_QUESTIONS { interval } else { interval.max(PATIENT_INTERVAL) });
     }
 }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::clock;
 use super::platform;
 use super::sys;
 
@@ -121,11 +123,20 @@ impl ProcessIdentity {
         delivery(sys::kill(-self.pid, signal))
     }
 
-    /// A descriptor that becomes readable when this process ends; `None` if it is gone already or the
-    /// system has no such thing.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn watch(&self) -> Option<std::os::fd::OwnedFd> {
-        sys::pidfd_open(self.pid).ok().filter(|_| self.is_alive())
+    /// Waits until this process has ended; `false` if it has not within `limit`.
+    pub(crate) fn wait_for_end(&self, limit: Duration) -> bool {
+        #[cfg(target_os = "linux")]
+        if let Ok(pidfd) = sys::pidfd_open(self.pid) {
+            use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+            use std::os::fd::AsFd;
+            if self.is_alive() {
+                let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+                // An interruption is as good as an end that is not: the question below is asked either way.
+                let _ = poll(&mut fds, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX));
+            }
+            return !self.is_alive();
+        }
+        clock::poll(Duration::from_millis(2), limit, || (!self.is_alive()).then_some(())).is_some()
     }
 }
 

@@ -183,7 +183,7 @@ fn a_tmux_server_that_hangs_keeps_no_service_from_running() {
     crate::support::signal(server, "CONT");
     let started = started.ok();
     assert!(
-        started.stderr.contains("the tmux server gives no answer in 5 s; the service runs detached"),
+        started.stderr.contains("the tmux server gives no answer in 10 s; the service runs detached"),
         "{started:?}"
     );
     assert_eq!(env.which("a")["state"], "running");
