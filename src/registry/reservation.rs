@@ -54,9 +54,21 @@ pub(crate) struct Reservation {
 /// The field that holds the environment. Most readers have no use for it, parsing it is most of the work, and
 /// what does not have it cannot print it: [`parse_environment`] reads it alone.
 const ENVIRONMENT: &str = "env";
-/// Every field that [`Reservation`] writes, and the two of the first devport that ours replaces.
-const FIELDS: [&str; 13] = [
-    "schema", "hash", "hashid", "key", "port", "no_port", "port_env", "tailnet", "cwd", "cmd", "last_up", "state",
+/// Every field that is written, in the order of new records, and the two of the first devport that ours replaces.
+const FIELDS: [&str; 14] = [
+    "schema",
+    "hash",
+    "hashid",
+    "key",
+    "port",
+    "no_port",
+    "port_env",
+    "tailnet",
+    "cwd",
+    "cmd",
+    ENVIRONMENT,
+    "last_up",
+    "state",
     "error",
 ];
 
@@ -115,11 +127,15 @@ impl Reservation {
         let mut fields: Map<String, Value> =
             before.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
         let Ok(Value::Object(mut known)) = serde_json::to_value(self) else { return Vec::new() };
-        if let Some(environment) = environment.and_then(|environment| serde_json::to_value(environment).ok()) {
-            fields.insert(ENVIRONMENT.into(), environment);
-        }
         for name in FIELDS {
-            match known.remove(name) {
+            let value = if name == ENVIRONMENT {
+                // Without a new one, that of the file before stays.
+                let Some(environment) = environment else { continue };
+                serde_json::to_value(environment).ok()
+            } else {
+                known.remove(name)
+            };
+            match value {
                 Some(value) => {
                     fields.insert(name.into(), value);
                 }
