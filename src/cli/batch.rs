@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
-use crate::cli::context::{Context, report};
+use crate::cli::context::{Context, report, write_output};
 use crate::cli::start::{Manner, start_spec};
 use crate::error::{Error, Result};
 use crate::identity::Key;
@@ -55,11 +55,11 @@ fn chosen(entries: Vec<ConfigEntry>, keys: &[String], file: &Path) -> Result<Vec
 /// Prints the summary; for a program the services as JSON, and the summary beside it.
 fn print(context: &Context, rows: &[(String, std::result::Result<ServiceView, String>)]) -> Result<()> {
     if context.wants_table() {
-        return context.print(&view::batch(rows, context.look()));
+        return write_output(view::batch(rows, context.look()).as_bytes());
     }
     let terminal = io::stderr().is_terminal();
     let look = Look { color: terminal && context.look().color, width: None, ..context.look() };
     let _ = io::stderr().write_all(view::batch(rows, look).as_bytes());
     let started: Vec<ServiceView> = rows.iter().filter_map(|(_, outcome)| outcome.clone().ok()).collect();
-    context.print(&view::array(&started))
+    write_output(view::array(&started).as_bytes())
 }

@@ -154,7 +154,7 @@ impl Context {
             (false, [view], false) => view::object(view),
             (false, views, _) => view::array(views),
         };
-        self.print(&text)
+        write_output(text.as_bytes())
     }
 
     /// Prints one service, with all there is to say about it.
@@ -163,15 +163,6 @@ impl Context {
     /// If standard output cannot be written to.
     pub(super) fn print_details(&self, view: &ServiceView) -> Result<()> {
         let text = if self.wants_table() { view::details(view, self.look()) } else { view::object(view) };
-        self.print(&text)
-    }
-
-    /// Writes on standard output.
-    ///
-    /// # Errors
-    /// [`Error::ClosedOutput`] if nobody reads it, or what the system says.
-    #[expect(clippy::unused_self, reason = "results are printed by the context alone")]
-    pub(super) fn print(&self, text: &str) -> Result<()> {
         write_output(text.as_bytes())
     }
 }
@@ -188,7 +179,7 @@ pub(super) fn write_output(bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Whether an error says that there is no such service, so that nothing was done.
+/// Tells of a failure that does not end the command: of one service among several.
 pub(super) fn report(name: &str, error: &Error) {
     note(format!("{name}: {error}"));
     if let Some(hint) = error.hint() {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -184,6 +186,11 @@ pub(crate) fn environment_value(pid: i32, name: &str) -> Option<Vec<u8>> {
     let environment = platform::environment(pid)?;
     let prefix = format!("{name}=");
     environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(prefix.as_bytes())).map(<[u8]>::to_vec)
+}
+
+/// Reaps one child that has ended, whichever: its pid and how it ended; `None` if there is none now.
+pub(crate) fn reap() -> Option<(i32, ExitStatus)> {
+    sys::reap().map(|(pid, status)| (pid, ExitStatus::from_raw(status)))
 }
 
 /// Makes this process the parent of descendants whose own parent has ended (Linux; elsewhere nothing).

@@ -157,6 +157,21 @@ pub(super) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// Reaps one child that has ended: its pid and the raw status; `None` if there is none now. nix cannot do it: it
+/// reaps a child that a real-time signal has killed, and returns an error.
+pub(super) fn reap() -> Option<(i32, i32)> {
+    let mut status = 0;
+    loop {
+        // SAFETY: waitpid writes one integer, which `status` is.
+        match nix::errno::Errno::result(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) }) {
+            Ok(0) => return None,
+            Ok(pid) => return Some((pid, status)),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
 /// Gives freed heap pages back to the system: what start-up needed, an idle supervisor does not.
 pub(crate) fn trim_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -9,12 +9,11 @@ use serde::{Deserialize, de::IgnoredAny};
 use crate::error::{Error, Result};
 use crate::identity::Key;
 use crate::spec::dotenv::text_of;
+use crate::spec::fields::{EnvFiles, FieldSeed, Port, Text};
 use crate::spec::service::{PortRequest, Request};
 
 /// How many brackets may be open at one time; quoted ones count too.
 const DEEPEST: usize = 500;
-/// The fields of an entry, as they are written.
-const FIELDS: [&str; 8] = ["key", "exec", "cwd", "no-port", "port", "port-env", "tailnet", "env"];
 
 /// One entry of the file, checked as far as one entry can be.
 #[derive(Debug, Default)]
@@ -255,56 +254,6 @@ fn split(exec: &str) -> std::result::Result<Vec<String>, String> {
     Ok(words)
 }
 
-/// Reads the name of a field.
-struct FieldSeed<'a> {
-    /// Fields that the entry has already.
-    seen: &'a mut Vec<&'static str>,
-}
-
-impl<'de> DeserializeSeed<'de> for FieldSeed<'_> {
-    type Value = &'static str;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<&'static str, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for FieldSeed<'_> {
-    type Value = &'static str;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of a field")
-    }
-
-    fn visit_str<E: de::Error>(self, name: &str) -> std::result::Result<&'static str, E> {
-        let Some(field) = FIELDS.into_iter().find(|field| *field == name) else {
-            return Err(E::custom(format!("unknown field `{}`{}", name.escape_debug(), suggestion(name))));
-        };
-        if self.seen.contains(&field) {
-            return Err(E::custom(format!("field `{field}` stands here for the second time")));
-        }
-        self.seen.push(field);
-        Ok(field)
-    }
-}
-
-/// `, did you mean …?`, or the fields that there are.
-fn suggestion(name: &str) -> String {
-    let plain = name.replace('_', "-").to_lowercase();
-    let near = FIELDS.into_iter().map(|field| (strsim::damerau_levenshtein(&plain, field), field)).min();
-    let meant = match plain.as_str() {
-        "command" | "cmd" | "run" => Some("exec"),
-        "name" | "id" => Some("key"),
-        "dir" | "directory" | "workdir" => Some("cwd"),
-        "env-file" | "envfile" | "dotenv" => Some("env"),
-        _ => near.filter(|(distance, field)| *distance <= field.len() / 2).map(|(_, field)| field),
-    };
-    match meant {
-        Some(field) => format!(", did you mean `{field}`?"),
-        None => format!(" (there are {})", FIELDS.join(", ")),
-    }
-}
-
 /// A key that no entry before has.
 fn unused_key(keys: &mut Vec<String>, name: &str) -> std::result::Result<Key, String> {
     if keys.iter().any(|key| key == name) {
@@ -312,91 +261,6 @@ fn unused_key(keys: &mut Vec<String>, name: &str) -> std::result::Result<Key, St
     }
     keys.push(name.to_owned());
     Key::new(name).map_err(|error| error.to_string())
-}
-
-/// Reads a text and checks it where it stands, so that an error names its line.
-struct Text<F> {
-    /// What is expected, for the error about another type.
-    expected: &'static str,
-    /// The check.
-    check: F,
-}
-
-impl<'de, T, F: FnOnce(&str) -> std::result::Result<T, String>> DeserializeSeed<'de> for Text<F> {
-    type Value = T;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<T, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<T, F: FnOnce(&str) -> std::result::Result<T, String>> Visitor<'_> for Text<F> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.expected)
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<T, E> {
-        (self.check)(text).map_err(E::custom)
-    }
-}
-
-/// A port that a service may ask for.
-struct Port(u16);
-
-impl<'de> Deserialize<'de> for Port {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_any(PortVisitor)
-    }
-}
-
-/// Reads a port.
-struct PortVisitor;
-
-impl Visitor<'_> for PortVisitor {
-    type Value = Port;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a port in 1024-65535")
-    }
-
-    fn visit_u64<E: de::Error>(self, number: u64) -> std::result::Result<Port, E> {
-        let port = u16::try_from(number).ok().filter(|port| *port >= 1024);
-        port.map(Port).ok_or_else(|| E::custom(format!("port {number} is not in 1024-65535")))
-    }
-}
-
-/// A path, or a list of paths.
-struct EnvFiles(Vec<String>);
-
-impl<'de> Deserialize<'de> for EnvFiles {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_any(EnvFilesVisitor)
-    }
-}
-
-/// Reads a path or a list of paths.
-struct EnvFilesVisitor;
-
-impl<'de> Visitor<'de> for EnvFilesVisitor {
-    type Value = EnvFiles;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the path of a dotenv file, or a list of them")
-    }
-
-    fn visit_str<E: de::Error>(self, path: &str) -> std::result::Result<EnvFiles, E> {
-        Ok(EnvFiles(vec![path.to_owned()]))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<EnvFiles, A::Error> {
-        let mut paths = Vec::new();
-        while let Some(path) = list.next_element()? {
-            paths.push(path);
-        }
-        Ok(EnvFiles(paths))
-    }
 }
 
 #[cfg(test)]

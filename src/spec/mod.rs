@@ -6,6 +6,7 @@ mod config;
 mod dotenv;
 mod environment;
 mod expand;
+mod fields;
 mod service;
 
 pub(crate) use config::{ConfigEntry, load as load_config};

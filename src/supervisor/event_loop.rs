@@ -3,11 +3,11 @@
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
+use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use crate::error::{Error, Result, reason};
 use crate::logbook::{LogWriter, Mark};
@@ -288,18 +288,14 @@ impl<'a> Supervisor<'a> {
     /// Reaps every child that has ended: our own, and orphans that we were given.
     fn reap(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
-        loop {
-            let (pid, how) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, ExitHow::Code(code)),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, ExitHow::Signal(signal as i32)),
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return events,
-                Ok(_) | Err(_) => continue,
-            };
-            if self.child.as_ref().is_some_and(|child| child.pid == pid.as_raw()) && self.child_since.is_some() {
+        while let Some((pid, status)) = process::reap() {
+            if self.child.as_ref().is_some_and(|child| child.pid == pid) && self.child_since.is_some() {
+                let how = status.signal().map_or_else(|| ExitHow::Code(status.code().unwrap_or(0)), ExitHow::Signal);
                 self.child_ended(how);
                 events.push(Event::Exited(how));
             }
         }
+        events
     }
 
     /// Takes note of the child's end, behind the last of its output.

@@ -170,6 +170,10 @@ fn sighup_restarts_in_place_and_other_signals_reach_the_service() {
     env.devport(["signal", "-s", "KILL", "a"]).ok();
     eventually("it has crashed", || Some(env.which("a")).filter(|view| view["last_exit"]["signal"] == 9));
     assert!(is_alive(supervisor));
+    env.wait_state("a", "running");
+    // A real-time signal has no name, and ends the service all the same.
+    env.devport(["signal", "-s", "40", "a"]).ok();
+    eventually("it has crashed", || Some(env.which("a")).filter(|view| view["last_exit"]["signal"] == 40));
     env.devport(["stop", "a"]).ok();
     env.devport(["signal", "a"]).fails(1, &["a is not running"]);
     env.devport(["signal", "nobody"]).fails(4, &["no service matching"]);
