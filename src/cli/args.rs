@@ -9,7 +9,7 @@ use crate::cli::context::Format;
 
 /// A port that never moves, and a supervisor, for every dev service on this machine.
 #[derive(Debug, Parser)]
-#[command(name = "devport", version, about, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "devport", version, about, max_term_width = 100)]
 #[command(after_help = "\
 Examples:
   devport start --key api -- npm run dev    start a service; $PORT is set and stays the same for ever
