@@ -12,7 +12,7 @@ use crate::cli::context::Format;
 #[command(name = "devport", version, about, max_term_width = 100)]
 #[command(after_help = "\
 Examples:
-  devport start --key api -- npm run dev    start a service; $PORT is set and stays the same for ever
+  devport start --key api -- npm run dev    start a service with a port of its own
   devport ls                                what runs where
   devport logs -f api                       what it says
   devport attach api                        its terminal
