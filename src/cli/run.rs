@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::cli::args::Run;
 use crate::cli::context::{Context, Surroundings, note};
-use crate::cli::start::{register_for_run, spec};
+use crate::cli::start::{Registered, register_for_run, spec};
 use crate::cli::tailnet;
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
@@ -58,8 +58,8 @@ pub(super) fn execute(context: &mut Context, arguments: Run) -> Result<()> {
         None => {
             let spec = spec(context, arguments.service)?;
             match register_for_run(context, &spec, arguments.replace)? {
-                Ok(reservation) => reservation,
-                Err(running) => return print_running(context, &running),
+                Registered::Ready(reservation) => reservation,
+                Registered::Running(running) => return print_running(context, &running),
             }
         }
     };

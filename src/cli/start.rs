@@ -149,25 +149,29 @@ fn register(context: &Context, spec: &ServiceSpec, launch: FileLock) -> Result<(
     }
 }
 
-/// Registers what a spec asks for, for a supervisor in the foreground; `None` if it runs.
+/// What came of registering a service for a supervisor in the foreground.
+pub(super) enum Registered {
+    /// It can be supervised now.
+    Ready(Reservation),
+    /// Somebody else supervises it, and nothing was changed.
+    Running(Reservation),
+}
+
+/// Registers what a spec asks for, for a supervisor in the foreground.
 ///
 /// # Errors
 /// If it cannot be registered.
-pub(super) fn register_for_run(
-    context: &mut Context,
-    spec: &ServiceSpec,
-    replace: bool,
-) -> Result<std::result::Result<Reservation, Reservation>> {
+pub(super) fn register_for_run(context: &mut Context, spec: &ServiceSpec, replace: bool) -> Result<Registered> {
     context.registry.prepare()?;
     let launch = context.registry.acquire_launch(&spec.hash, spec.name(), &mut |text| note(text))?;
     if let Some(reservation) = running(context, &spec.hash, spec.name())? {
         if !replace {
             note_differences(&reservation, spec);
-            return Ok(Err(reservation));
+            return Ok(Registered::Running(reservation));
         }
         launch::stop(&context.registry, &reservation)?;
     }
-    Ok(Ok(register(context, spec, launch)?.0))
+    Ok(Registered::Ready(register(context, spec, launch)?.0))
 }
 
 /// Starts a registered service as it is, unless it runs.

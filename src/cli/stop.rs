@@ -40,14 +40,11 @@ pub(super) fn execute(context: &mut Context, arguments: &Stop) -> Result<()> {
     }
 }
 
-/// Ends one service, and says so.
+/// Ends one service; says so if only leftovers of it were there to be ended.
 fn stop_one(context: &Context, reservation: &Reservation) -> Result<Ended> {
     let ended = launch::stop(&context.registry, reservation)?;
-    match ended {
-        Ended::Running | Ended::Nothing => {}
-        Ended::Leftovers => {
-            note(format!("{}: its supervisor had been killed; what it left was ended", reservation.name()));
-        }
+    if ended == Ended::Leftovers {
+        note(format!("{}: its supervisor had been killed; what it left was ended", reservation.name()));
     }
     Ok(ended)
 }

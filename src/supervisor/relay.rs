@@ -30,20 +30,20 @@ pub(super) struct Outlet {
     pending: Vec<u8>,
     /// Since when nothing has gone out though there was something; `None` while it flows.
     stuck_since: Option<Instant>,
-    /// How many bytes were passed over since it got stuck; 0 while it is not given up.
-    skipped: u64,
+    /// How many bytes were passed over since it was given up; `None` while it is not.
+    skipped: Option<u64>,
 }
 
 impl Outlet {
     /// A way out through our own end of a terminal, or through a shared descriptor.
     fn new(fd: OwnedFd, nonblocking: bool) -> Self {
-        Self { fd: Some(fd), nonblocking, pending: Vec::new(), stuck_since: None, skipped: 0 }
+        Self { fd: Some(fd), nonblocking, pending: Vec::new(), stuck_since: None, skipped: None }
     }
 
     /// Sends bytes out, as far as they go now.
     fn push(&mut self, bytes: &[u8], now: Instant) {
-        if self.skipped > 0 {
-            self.skipped += bytes.len() as u64;
+        if let Some(skipped) = &mut self.skipped {
+            *skipped += bytes.len() as u64;
             return;
         }
         if self.fd.is_none() {
@@ -98,10 +98,8 @@ impl Outlet {
         self.pending.drain(..written.min(self.pending.len()));
         if written > 0 {
             self.stuck_since = Some(now);
-            if self.skipped > 0 {
-                let note =
-                    format!("\r\n[devport: {} bytes are not shown here; `devport logs` has them]\r\n", self.skipped);
-                self.skipped = 0;
+            if let Some(skipped) = self.skipped.take() {
+                let note = format!("\r\n[devport: {skipped} bytes are not shown here; `devport logs` has them]\r\n");
                 self.pending.extend_from_slice(note.as_bytes());
             }
         }
@@ -115,13 +113,13 @@ impl Outlet {
     fn give_up_if_stuck(&mut self, now: Instant) {
         if self.holds_back() && self.stuck_since.is_some_and(|since| now >= since + PATIENCE) {
             // What was begun is kept, so that the terminal gets whole sequences when it comes back.
-            self.skipped = 1;
+            self.skipped = Some(0);
         }
     }
 
     /// Whether the child must wait for this outlet.
     fn holds_back(&self) -> bool {
-        self.pending.len() >= HIGH_WATER && self.skipped == 0
+        self.pending.len() >= HIGH_WATER && self.skipped.is_none()
     }
 
     /// When [`Self::give_up_if_stuck`] is due; `None` while nothing is held back.
