@@ -62,6 +62,8 @@ pub(crate) struct Place {
 pub(super) struct Marking<'a> {
     /// The tmux that marks.
     tmux: &'a Tmux,
+    /// The window's id.
+    window: String,
     /// What is written on the service's windows.
     marker: PathBuf,
     /// The tmux command; `None` if it could not be run.
@@ -161,8 +163,11 @@ impl Tmux {
         arguments.extend([id, OsStr::new("remain-on-exit"), OsStr::new("off")]);
         let list = format!("#{{window_id}}\t#{{pane_dead}}\t#{{{MARKER}}}");
         arguments.extend([";", "list-windows", "-t", SESSION_TARGET, "-F", &list].map(OsStr::new));
+        arguments.extend(
+            [";", "list-clients", "-F", "client", ";", "show-options", "-sv", "exit-unattached"].map(OsStr::new),
+        );
         let client = self.tmux(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok();
-        Marking { tmux: self, marker, client }
+        Marking { tmux: self, window: window.id.clone(), marker, client }
     }
 
     /// Where a pane is now; `None` if it is gone, or is not that service's.
@@ -221,7 +226,12 @@ impl Marking<'_> {
                 let _ = self.tmux.ask("kill-window", &["kill-window", "-t", id].map(OsStr::new));
             }
         }
-        output.status.success()
+        // A server that ends as soon as nobody looks at it (`exit-unattached`) is no place for a service.
+        let doomed = windows.lines().any(|line| line == "on") && !windows.lines().any(|line| line == "client");
+        if doomed {
+            let _ = self.tmux.ask("kill-window", &["kill-window", "-t", &self.window].map(OsStr::new));
+        }
+        output.status.success() && !doomed
     }
 }
 
