@@ -1,32 +1,43 @@
 //! Spreading many small waits for the system over the machine's cores.
 
 use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 /// Fewer items than this are not worth a thread.
 const WORTH_IT: usize = 128;
+/// How many items a thread takes at once. A thread may be let in milliseconds after it was asked for, so the
+/// others must be able to do its work.
+const PORTION: usize = 16;
 
 /// Applies a function to every item; results come in the order of the items.
-pub(crate) fn map<T: Sync, R: Send>(items: &[T], function: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    if items.len() < WORTH_IT {
-        return items.iter().map(function).collect();
-    }
-    let cores = thread::available_parallelism().map_or(1, NonZero::get).min(8);
-    let function = &function;
-    thread::scope(|scope| {
-        let share = |part: &'_ [T]| -> Vec<R> { part.iter().map(function).collect() };
-        let mut parts = items.chunks(items.len().div_ceil(cores));
-        let first = parts.next().unwrap_or_default();
-        let others: Vec<_> = parts.map(|part| scope.spawn(move || share(part))).collect();
-        let mut results = share(first);
+pub(crate) fn map<T: Sync, R: Send>(items: &[T], function: impl Fn(&T) -> R + Sync) -> impl Iterator<Item = R> {
+    let cores = if items.len() < WORTH_IT { 1 } else { thread::available_parallelism().map_or(1, NonZero::get).min(8) };
+    let next = AtomicUsize::new(0);
+    let work = || -> Vec<(usize, Vec<R>)> {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(PORTION, Ordering::Relaxed);
+            let Some(portion) = items.get(at..items.len().min(at + PORTION)).filter(|portion| !portion.is_empty())
+            else {
+                return done;
+            };
+            done.push((at, portion.iter().map(&function).collect()));
+        }
+    };
+    let mut portions = thread::scope(|scope| {
+        let others: Vec<_> = (1..cores).map(|_| scope.spawn(work)).collect();
+        let mut portions = work();
         for other in others {
             match other.join() {
-                Ok(part) => results.extend(part),
+                Ok(done) => portions.extend(done),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        results
-    })
+        portions
+    });
+    portions.sort_unstable_by_key(|(at, _)| *at);
+    portions.into_iter().flat_map(|(_, results)| results)
 }
 
 #[cfg(test)]
@@ -35,7 +46,7 @@ mod tests {
     fn results_come_in_order() {
         for count in [0, 1, 127, 128, 1_001] {
             let items: Vec<usize> = (0..count).collect();
-            assert_eq!(super::map(&items, |item| item + 1), (1..=count).collect::<Vec<_>>());
+            assert!(super::map(&items, |item| item + 1).eq(1..=count), "{count}");
         }
     }
 }

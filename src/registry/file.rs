@@ -34,17 +34,26 @@ pub(super) enum Durability {
 /// # Errors
 /// As the system says; `InvalidData` for a symbolic link.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    read_with(path, <[u8]>::to_vec)
+}
+
+/// As [`read`], for who needs the content only for a moment.
+///
+/// # Errors
+/// As those of [`read`].
+pub(super) fn read_with<R>(path: &Path, consume: impl FnOnce(&[u8]) -> R) -> io::Result<R> {
     let mut file =
         OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(no_link)?;
     // Listing a thousand services is a matter of system calls: no question about the size is asked, and a
     // plain file that fills less than the buffer has no more to give.
     SCRATCH.with_borrow_mut(|scratch| {
         let read = file.read(scratch)?;
-        let mut bytes = scratch[..read].to_vec();
-        if read == USUAL {
-            file.take(LARGEST).read_to_end(&mut bytes)?;
+        if read < USUAL {
+            return Ok(consume(&scratch[..read]));
         }
-        Ok(bytes)
+        let mut bytes = scratch.to_vec();
+        file.take(LARGEST).read_to_end(&mut bytes)?;
+        Ok(consume(&bytes))
     })
 }
 

@@ -112,7 +112,7 @@ impl Registry {
     /// # Errors
     /// If it cannot be read or used.
     pub(crate) fn find(&self, hash: &ServiceHash) -> Result<Option<Reservation>> {
-        Ok(self.find_with_bytes(hash)?.map(|(reservation, _)| reservation))
+        self.read_record(hash, |reservation, _| reservation)
     }
 
     /// Reads the environment of a service; empty if there is no such service.
@@ -127,9 +127,14 @@ impl Registry {
 
     /// Reads one record and keeps what it was read from.
     pub(super) fn find_with_bytes(&self, hash: &ServiceHash) -> Result<Option<(Reservation, Vec<u8>)>> {
+        self.read_record(hash, |reservation, bytes| (reservation, bytes.to_vec()))
+    }
+
+    /// Reads one record and makes something of it and of what it was read from.
+    fn read_record<R>(&self, hash: &ServiceHash, make: impl FnOnce(Reservation, &[u8]) -> R) -> Result<Option<R>> {
         let path = self.paths.record(hash);
-        match file::read(&path) {
-            Ok(bytes) => Ok(Some((Reservation::parse(&path, hash, &bytes)?, bytes))),
+        match file::read_with(&path, |bytes| Ok(make(Reservation::parse(&path, hash, bytes)?, bytes))) {
+            Ok(made) => made.map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::CorruptRecord { why: crate::error::reason(&error), path }),
         }
@@ -242,7 +247,7 @@ impl Registry {
     /// What the service's supervisor last recorded; `None` if it recorded nothing that can be read, which
     /// is never a reason to fail.
     pub(crate) fn run_state(&self, hash: &ServiceHash) -> Option<RunState> {
-        serde_json::from_slice(&file::read(&self.paths.run_state(hash)).ok()?).ok()
+        file::read_with(&self.paths.run_state(hash), |bytes| serde_json::from_slice(bytes).ok()).ok()?
     }
 
     /// Records a run state. The caller holds the identity lock.
