@@ -3,11 +3,32 @@
 use std::fs;
 use std::io;
 
+use nix::sched::{sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
 use super::process::{ProcessState, ProcessStatus};
 
 /// Identifies this boot of the machine. Source: `random(4)`, `/proc/sys/kernel/random/boot_id`.
 pub(super) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// The processor that runs the calling thread; `None` if the kernel does not say.
+pub(super) fn current_cpu() -> Option<usize> {
+    nix::sched::sched_getcpu().ok()
+}
+
+/// Moves the calling thread to another processor than the given one, if it may use one, and lets it go
+/// anywhere from there. A new thread begins where its parent runs, and on a machine that is asked for
+/// nothing else it was seen to stay there for 2 to 4 ms.
+pub(super) fn leave_cpu(cpu: Option<usize>) {
+    let me = Pid::from_raw(0);
+    let (Some(cpu), Ok(allowed)) = (cpu, sched_getaffinity(me)) else { return };
+    let mut others = allowed;
+    if others.unset(cpu).is_ok() && sched_setaffinity(me, &others).is_ok() {
+        // It only was about the move.
+        let _ = sched_setaffinity(me, &allowed);
+    }
 }
 
 /// What the kernel says of a process; `None` if there is none. The start time is in clock ticks since

@@ -12,6 +12,14 @@ pub(super) fn boot_id() -> io::Result<String> {
     Ok(time.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// The processor that runs the calling thread: the system does not say.
+pub(super) fn current_cpu() -> Option<usize> {
+    None
+}
+
+/// Moving a thread to another processor: the system leaves no choice, and spreads threads well itself.
+pub(super) fn leave_cpu(_cpu: Option<usize>) {}
+
 /// What the kernel says of a process; `None` if there is none. The start time is in microseconds
 /// since 1970.
 pub(super) fn process_status(pid: i32) -> Option<ProcessStatus> {
@@ -23,7 +31,6 @@ pub(super) fn process_status(pid: i32) -> Option<ProcessStatus> {
         state: if info.pbi_status == libc::SZOMB { ProcessState::Dead } else { ProcessState::Alive },
         parent: i32::try_from(info.pbi_ppid).ok()?,
         group: i32::try_from(info.pbi_pgid).ok()?,
-        session: nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid))).map_or(0, nix::unistd::Pid::as_raw),
         start_time: info.pbi_start_tvsec * 1_000_000 + info.pbi_start_tvusec,
     })
 }

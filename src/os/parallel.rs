@@ -4,6 +4,8 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use super::platform;
+
 /// Fewer items than this are not worth a thread.
 const WORTH_IT: usize = 128;
 /// How many items a thread takes at once. A thread may be let in milliseconds after it was asked for, so the
@@ -14,7 +16,8 @@ const PORTION: usize = 16;
 pub(crate) fn map<T: Sync, R: Send>(items: &[T], function: impl Fn(&T) -> R + Sync) -> impl Iterator<Item = R> {
     let cores = if items.len() < WORTH_IT { 1 } else { thread::available_parallelism().map_or(1, NonZero::get).min(8) };
     let next = AtomicUsize::new(0);
-    let work = || -> Vec<(usize, Vec<R>)> {
+    let here = platform::current_cpu();
+    let work = &|| -> Vec<(usize, Vec<R>)> {
         let mut done = Vec::new();
         loop {
             let at = next.fetch_add(PORTION, Ordering::Relaxed);
@@ -26,7 +29,14 @@ pub(crate) fn map<T: Sync, R: Send>(items: &[T], function: impl Fn(&T) -> R + Sy
         }
     };
     let mut portions = thread::scope(|scope| {
-        let others: Vec<_> = (1..cores).map(|_| scope.spawn(work)).collect();
+        let others: Vec<_> = (1..cores)
+            .map(|_| {
+                scope.spawn(|| {
+                    platform::leave_cpu(here);
+                    work()
+                })
+            })
+            .collect();
         let mut portions = work();
         for other in others {
             match other.join() {
