@@ -2,9 +2,13 @@
 //!
 //! It knows nothing of the rest of the program and prints nothing; `main.rs` prints an error once.
 
+mod tailnet;
+
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+pub(crate) use tailnet::{ApiProblem, SERVICES_PAGE, TailnetError};
 
 /// What every fallible function of devport returns.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
@@ -265,9 +269,9 @@ pub(crate) enum Error {
         /// How long we waited, in seconds.
         waited_s: u64,
     },
-    /// The tailnet part is not there yet.
-    #[error("the tailnet part of devport is not built yet")]
-    TailnetNotBuilt,
+    /// Publication on the tailnet.
+    #[error(transparent)]
+    Tailnet(#[from] TailnetError),
     /// One or more of several services failed; each was reported already.
     #[error("{failed} of {total} services failed")]
     SomeFailed {
@@ -342,7 +346,7 @@ impl Error {
             }
             Self::TmuxSilent { .. } => "look at it with `ps`: it may be stopped (`kill -CONT`) or busy".into(),
             Self::NotRunning { service } => format!("`devport start {service}` starts it"),
-            Self::TailnetNotBuilt => "the service itself works; only its publication on the tailnet is missing".into(),
+            Self::Tailnet(error) => return error.hint(),
             Self::System { .. }
             | Self::Tmux { .. }
             | Self::SomeFailed { .. }
@@ -362,6 +366,7 @@ impl Error {
             }
             Self::NoSuchService { .. } | Self::PrefixTooShort { .. } | Self::Ambiguous { .. } => 4,
             Self::Cancelled => 130,
+            Self::Tailnet(error) => error.exit_code(),
             Self::Io { .. }
             | Self::System { .. }
             | Self::HashCollision { .. }
@@ -381,7 +386,6 @@ impl Error {
             | Self::CannotAttach { .. }
             | Self::Tmux { .. }
             | Self::TmuxSilent { .. }
-            | Self::TailnetNotBuilt
             | Self::SomeFailed { .. } => 1,
         })
     }

@@ -1,4 +1,4 @@
-//! Names of services: `Key`, `ServiceHash`, `HashId`, `Target`. Pure; it reads nothing.
+//! Names of services: `Key`, `ServiceHash`, `HashId`, `TailnetName`, `Target`. Pure; it reads nothing.
 
 use std::fmt::{self, Write as _};
 use std::path::Path;
@@ -6,12 +6,14 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TailnetError};
 
 /// How many hexadecimal digits a hash has.
 pub(crate) const HASH_LENGTH: usize = 10;
 /// How many digits of a hash name a service at the least.
 pub(crate) const SHORTEST_PREFIX: usize = 3;
+/// How many bytes a name on the tailnet has at the most. Source: RFC 1035, 2.3.4.
+const LONGEST_LABEL: usize = 63;
 /// How many bytes a key has at the most.
 const LONGEST_KEY: usize = 128;
 
@@ -153,6 +155,38 @@ impl fmt::Display for HashId {
     }
 }
 
+/// What a service is called on the tailnet, without `svc:`: one DNS label, in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct TailnetName(String);
+
+impl TailnetName {
+    /// Checks a name. Source: tailnet.md, section 1, "Service name".
+    ///
+    /// # Errors
+    /// [`TailnetError::InvalidName`] if it cannot be a label of a host name.
+    pub(crate) fn new(name: impl Into<String>) -> Result<Self> {
+        let name = name.into();
+        let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let good = (1..=LONGEST_LABEL).contains(&name.len())
+            && name.chars().all(fine)
+            && !name.starts_with('-')
+            && !name.ends_with('-');
+        if good { Ok(Self(name)) } else { Err(TailnetError::InvalidName { name }.into()) }
+    }
+
+    /// The name as text.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TailnetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// What a user types to name a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target(String);
@@ -211,6 +245,16 @@ mod tests {
         }
         for bad in ["", "-x", "a\nb", "a\tb", "\u{7f}", "\u{85}", &"k".repeat(129)] {
             assert!(Key::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_on_the_tailnet_is_a_dns_label() {
+        for good in ["7", "0a1", "my-api", &"x".repeat(63)] {
+            assert!(TailnetName::new(good).is_ok(), "{good:?}");
+        }
+        for bad in ["", "-a", "a-", "a.b", "a_b", "A", "svc:a", "é", &"x".repeat(64)] {
+            assert!(TailnetName::new(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -11,6 +11,7 @@ mod os;
 mod registry;
 mod spec;
 mod supervisor;
+mod tailnet;
 mod view;
 
 use std::ffi::OsString;

@@ -79,7 +79,7 @@ pub(super) enum Command {
     /// Show what services have written.
     Logs(Logs),
     /// Publish a service on the tailnet.
-    Tailup(Target),
+    Tailup(Tailup),
     /// Take a service off the tailnet.
     Taildown(Target),
 }
@@ -102,6 +102,9 @@ pub(super) struct NewService {
     /// Publish it on the tailnet.
     #[arg(long)]
     pub(super) tailnet: bool,
+    /// Name that it shall have there, instead of its id.
+    #[arg(long, value_name = "NAME", requires = "tailnet")]
+    pub(super) tailnet_name: Option<String>,
     /// Dotenv file over the environment; may be given several times, later ones override earlier ones.
     #[arg(long, value_name = "FILE")]
     pub(super) env_file: Vec<PathBuf>,
@@ -128,7 +131,7 @@ Starting a service that already runs is fine: it is printed, and nothing happens
 the new command, directory, environment and options.")]
 pub(super) struct Start {
     /// Start the services of this file.
-    #[arg(long, short = 'f', value_name = "FILE", conflicts_with_all = ["key", "port_env", "port", "no_port", "tailnet", "env_file", "command"])]
+    #[arg(long, short = 'f', value_name = "FILE", conflicts_with_all = ["key", "port_env", "port", "no_port", "tailnet", "tailnet_name", "env_file", "command"])]
     pub(super) file: Option<PathBuf>,
     /// Run without a tmux window; the log is the only output.
     #[arg(long)]
@@ -156,7 +159,7 @@ Examples:
 ctrl-c ends the service, ctrl-z restarts it. devport's own words go to standard error.")]
 pub(super) struct Run {
     /// A registered service to run again.
-    #[arg(value_name = "TARGET", conflicts_with_all = ["key", "port_env", "port", "no_port", "tailnet", "env_file", "command"])]
+    #[arg(value_name = "TARGET", conflicts_with_all = ["key", "port_env", "port", "no_port", "tailnet", "tailnet_name", "env_file", "command"])]
     pub(super) target: Option<String>,
     /// Restart it here with the new options if it already runs.
     #[arg(long)]
@@ -290,11 +293,37 @@ pub(super) struct Logs {
     pub(super) targets: Vec<String>,
 }
 
-/// Arguments of `tailup` and `taildown`.
+/// Arguments of `tailup`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  devport tailup api
+  devport tailup api                      https://<id>.<your tailnet>.ts.net
+  devport tailup --tailnet-name shop api  https://shop.<your tailnet>.ts.net
+  devport tailup --tcp db                 tcp://<id>.<your tailnet>.ts.net:<its port>
+
+It needs the tailscale program on a tagged machine, and TAILSCALE_API_KEY (or an OAuth client) unless an admin
+defines and approves the service. Everybody whom the tailnet's policy lets in can reach it then.")]
+pub(super) struct Tailup {
+    /// By HTTPS on port 443; the usual way.
+    #[arg(long, conflicts_with_all = ["http", "tcp"])]
+    pub(super) https: bool,
+    /// By HTTP on port 80: no certificate is needed.
+    #[arg(long, conflicts_with = "tcp")]
+    pub(super) http: bool,
+    /// By TCP on the service's own port.
+    #[arg(long)]
+    pub(super) tcp: bool,
+    /// Name on the tailnet, instead of the id.
+    #[arg(long, value_name = "NAME")]
+    pub(super) tailnet_name: Option<String>,
+    /// A key, the beginning of a hash, or a port.
+    pub(super) target: String,
+}
+
+/// Arguments of `taildown`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
   devport taildown api")]
 pub(super) struct Target {
     /// A key, the beginning of a hash, or a port.

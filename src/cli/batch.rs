@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use crate::cli::context::{Context, report, write_output};
-use crate::cli::start::{Manner, start_spec};
+use crate::cli::start::{Manner, Started, start_spec};
 use crate::error::{Error, Result};
 use crate::identity::Key;
 use crate::spec::{ConfigEntry, ServiceSpec, load_config};
@@ -20,17 +20,23 @@ pub(super) fn execute(context: &mut Context, file: &Path, keys: &[String], manne
     let directory =
         path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_else(|| path.clone());
     let home = dirs::home_dir();
-    let mut rows: Vec<(String, std::result::Result<ServiceView, String>)> = Vec::new();
+    let mut started = Vec::new();
     for entry in entries {
         let name = entry.name().to_owned();
         let request = entry.into_request(&directory, home.as_deref());
-        let started =
+        let service =
             ServiceSpec::resolve(request, context.environment()).and_then(|spec| start_spec(context, &spec, manner));
-        if let Err(error) = &started {
+        if let Err(error) = &service {
             report(&name, error);
         }
-        rows.push((name, started.map_err(|error| error.to_string())));
+        started.push((name, service));
     }
+    // All of them run before one is published: the tailnet may be slow.
+    let publish = |service: Result<Started>| service.and_then(|started| started.publish(context));
+    let rows: Vec<(String, std::result::Result<ServiceView, String>)> = started
+        .into_iter()
+        .map(|(name, service)| (name, publish(service).map_err(|error| error.to_string())))
+        .collect();
     print(context, &rows)?;
     let failed = rows.iter().filter(|(_, outcome)| outcome.is_err()).count();
     if failed > 0 {

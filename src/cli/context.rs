@@ -10,6 +10,7 @@ use crate::os::clock;
 use crate::os::terminal::WindowSize;
 use crate::registry::{Paths, PortRange, Registry, Reservation};
 use crate::spec::CallerEnvironment;
+use crate::tailnet::{Addresses, Tailnet};
 use crate::view::{self, Look, Overview, ServiceView};
 
 /// What is outside: read once, in `main`.
@@ -122,7 +123,17 @@ impl Context {
     pub(super) fn view(&self, reservation: &Reservation) -> Result<ServiceView> {
         let gone = || Error::NoSuchService { target: reservation.name().to_owned(), nearest: Vec::new() };
         let now = self.registry.find(&reservation.hash)?.ok_or_else(gone)?;
-        Ok(Overview::new(&self.registry).view(now))
+        Ok(self.overview().view(now))
+    }
+
+    /// Looks at the services.
+    pub(super) fn overview(&self) -> Overview<'_> {
+        Overview::new(&self.registry, Addresses::new(&self.registry, self.environment()))
+    }
+
+    /// The tailnet, for the services.
+    pub(super) fn tailnet(&self) -> Tailnet<'_> {
+        Tailnet { registry: &self.registry, environment: self.environment() }
     }
 
     /// Whether results are printed as tables.
@@ -181,8 +192,16 @@ pub(super) fn write_output(bytes: &[u8]) -> Result<()> {
 
 /// Tells of a failure that does not end the command: of one service among several.
 pub(super) fn report(name: &str, error: &Error) {
-    note(format!("{name}: {error}"));
+    report_with(name, error, None);
+}
+
+/// As [`report`], with the command that does again what failed.
+pub(super) fn report_with(what: &str, error: &Error, retry: Option<&str>) {
+    note(format!("{what}: {error}"));
     if let Some(hint) = error.hint() {
         let _ = writeln!(io::stderr(), "hint: {hint}");
+    }
+    if let Some(retry) = retry {
+        let _ = writeln!(io::stderr(), "retry: {retry}");
     }
 }

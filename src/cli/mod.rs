@@ -62,7 +62,7 @@ fn execute(parsed: args::Arguments, surroundings: Surroundings) -> Result<ExitCo
         Command::Rm(rm) => rm::execute(&mut context, &rm),
         Command::Attach(attach) => attach::execute(&mut context, &attach),
         Command::Logs(logs) => logs::execute(&mut context, &logs),
-        Command::Tailup(target) => tailnet::up(&mut context, &target),
+        Command::Tailup(tailup) => tailnet::up(&mut context, tailup),
         Command::Taildown(target) => tailnet::down(&mut context, &target),
     };
     done.map(|()| ExitCode::SUCCESS)

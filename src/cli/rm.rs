@@ -2,6 +2,7 @@
 
 use crate::cli::args::Rm;
 use crate::cli::context::{Context, note, report};
+use crate::cli::tailnet;
 use crate::error::{Error, Result};
 use crate::launch;
 use crate::os::process::ProcessIdentity;
@@ -46,6 +47,7 @@ fn remove(context: &mut Context, reservation: &Reservation) -> Result<()> {
             return Err(Error::UnknownSupervisor { service: reservation.name().to_owned(), why });
         }
     };
+    tailnet::unexpose_removed(context, reservation);
     registry.remove(&reservation.hash, launch, identity, &mut |text| note(text))?;
     match reservation.port {
         0 => note(format!("removed {}", reservation.name())),

@@ -13,6 +13,7 @@ use crate::identity::ServiceHash;
 use crate::launch::own_window;
 use crate::registry::{Paths, PortRange, Registry, Reservation};
 use crate::supervisor::{Outcome, Supervised, Terms, supervise};
+use crate::tailnet::Wish;
 
 /// What `start` hands to a supervisor: nothing but the service's hash and where it is registered.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,15 +59,17 @@ pub(super) fn execute(context: &mut Context, arguments: Run) -> Result<()> {
         None => {
             let spec = spec(context, arguments.service)?;
             match register_for_run(context, &spec, arguments.replace)? {
-                Registered::Ready(reservation) => reservation,
+                Registered::Ready(reservation) => {
+                    if spec.tailnet {
+                        tailnet::expose_started(context, &reservation, &Wish::of(&spec));
+                    }
+                    reservation
+                }
                 Registered::Running(running) => return print_running(context, &running),
             }
         }
     };
     context.registry.prepare()?;
-    if reservation.tailnet {
-        tailnet::warn_not_built(&reservation);
-    }
     let name = reservation.name();
     match reservation.service_port() {
         Some(port) => note(format!("{name} on http://localhost:{port}")),

@@ -9,11 +9,12 @@ use crate::cli::batch;
 use crate::cli::context::{Context, note};
 use crate::cli::tailnet;
 use crate::error::{Error, Result};
-use crate::identity::Key;
+use crate::identity::{Key, TailnetName};
 use crate::launch;
 use crate::os::clock;
 use crate::registry::{FileLock, Liveness, Registration, Reservation, State};
 use crate::spec::{PortRequest, Request, ServiceSpec};
+use crate::tailnet::Wish;
 use crate::view::ServiceView;
 
 /// How long a service that is ending may take until a start of it fails.
@@ -40,7 +41,7 @@ pub(super) fn execute(context: &mut Context, arguments: Start) -> Result<()> {
     let view = match (arguments.targets.as_slice(), arguments.service.command.is_empty()) {
         ([], _) => {
             let spec = spec(context, arguments.service)?;
-            start_spec(context, &spec, manner)?
+            start_spec(context, &spec, manner)?.publish(context)?
         }
         ([target], true) if is_bare(&arguments.service) => {
             let reservation = context.resolve(target)?;
@@ -88,6 +89,7 @@ pub(super) fn spec(context: &Context, service: NewService) -> Result<ServiceSpec
         port,
         port_variable: service.port_env,
         tailnet: service.tailnet,
+        tailnet_name: service.tailnet_name.map(TailnetName::new).transpose()?,
         env_files: service.env_file.into_iter().map(|file| cwd.join(file)).collect(),
         cwd,
     };
@@ -102,27 +104,54 @@ fn utf8(word: OsString) -> Result<String> {
     })
 }
 
-/// Starts what a spec asks for, unless it runs.
+/// A service that runs now.
+pub(super) struct Started {
+    /// Its record.
+    reservation: Reservation,
+    /// How it shall be published; `None` if it shall not be, or is already.
+    wish: Option<Wish>,
+}
+
+impl Started {
+    /// Publishes the service if it shall be, and returns it as it is then. That it cannot be published is told,
+    /// and is no failure.
+    ///
+    /// # Errors
+    /// If the service is gone.
+    pub(super) fn publish(self, context: &Context) -> Result<ServiceView> {
+        if let Some(wish) = &self.wish {
+            tailnet::expose_started(context, &self.reservation, wish);
+        }
+        context.view(&self.reservation)
+    }
+}
+
+/// Starts what a spec asks for, unless it runs. It is for the caller to publish it.
 ///
 /// # Errors
 /// What kept it from running.
-pub(super) fn start_spec(context: &mut Context, spec: &ServiceSpec, manner: Manner) -> Result<ServiceView> {
+pub(super) fn start_spec(context: &mut Context, spec: &ServiceSpec, manner: Manner) -> Result<Started> {
+    let (reservation, launched) = ensure_running(context, spec, manner)?;
+    let is_as_wished = reservation.tailnet
+        && spec.tailnet_name.as_ref().is_none_or(|name| name.as_str() == reservation.name_on_tailnet());
+    let wish = (spec.tailnet && (launched || !is_as_wished)).then(|| Wish::of(spec));
+    Ok(Started { reservation, wish })
+}
+
+/// Starts what a spec asks for, unless it runs; whether it was started comes second.
+fn ensure_running(context: &mut Context, spec: &ServiceSpec, manner: Manner) -> Result<(Reservation, bool)> {
     context.registry.prepare()?;
     let launch = context.registry.acquire_launch(&spec.hash, spec.name(), &mut |text| note(text))?;
-    let running = running(context, &spec.hash, spec.name())?;
-    if let Some(reservation) = &running {
+    if let Some(reservation) = running(context, &spec.hash, spec.name())? {
         if !manner.replace {
-            note_differences(reservation, spec);
-            return context.view(reservation);
+            note_differences(&reservation, spec);
+            return Ok((reservation, false));
         }
-        launch::stop(&context.registry, reservation)?;
+        launch::stop(&context.registry, &reservation)?;
     }
-    let reservation = register(context, spec, launch)?;
-    context.launcher(manner.detach)?.launch(&reservation.0, &mut |text| note(text))?;
-    if spec.tailnet {
-        tailnet::warn_not_built(&reservation.0);
-    }
-    context.view(&reservation.0)
+    let (reservation, _launch) = register(context, spec, launch)?;
+    context.launcher(manner.detach)?.launch(&reservation, &mut |text| note(text))?;
+    Ok((reservation, true))
 }
 
 /// Registers a service under its launch lock. A lock that was made for nothing is deleted again.

@@ -6,15 +6,13 @@
 //! be expanded is escaped, and what is needed is set on our own window and session alone.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::os::process::ProcessIdentity;
-use crate::os::spawn;
+use crate::os::{spawn, tool};
 use crate::registry::{Pane, Reservation};
 
 /// The session that all services share.
@@ -96,14 +94,16 @@ impl Tmux {
     fn ask(&self, name: &'static str, arguments: &[&OsStr]) -> Result<String> {
         let failed = |message: String| Error::Tmux { command: name, message };
         let client = self.tmux(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let output = client.and_then(finish).map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => Error::TmuxSilent { waited_s: LIMIT.as_secs() },
-            _ => failed(crate::error::reason(&error)),
-        })?;
-        if !output.status.success() {
-            return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        let finished = client
+            .and_then(|client| tool::finish(client, LIMIT))
+            .map_err(|error| failed(crate::error::reason(&error)))?;
+        match finished.status {
+            None => Err(Error::TmuxSilent { waited_s: LIMIT.as_secs() }),
+            Some(status) if !status.success() => {
+                Err(failed(String::from_utf8_lossy(&finished.errors).trim().to_owned()))
+            }
+            Some(_) => Ok(String::from_utf8_lossy(&finished.output).into_owned()),
         }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Opens a window of the shared session in which `command` runs; creates the session if need be. No focus
@@ -213,10 +213,10 @@ impl Window {
 
 impl Marking<'_> {
     /// Waits for it, and removes dead windows of the same service, which `remain-on-exit` keeps; `false` if the
-    /// window is gone. The caller holds the launch lock.
+    /// window is gone, or will be. The caller holds the launch lock.
     pub(super) fn finish(self) -> bool {
-        let Some(output) = self.client.and_then(|client| finish(client).ok()) else { return false };
-        let windows = String::from_utf8_lossy(&output.stdout);
+        let Some(finished) = self.client.and_then(|client| tool::finish(client, LIMIT).ok()) else { return false };
+        let windows = String::from_utf8_lossy(&finished.output);
         for line in windows.lines() {
             let fields: Vec<&str> = line.split('\t').collect();
             if let [id, "1", service] = fields.as_slice()
@@ -231,19 +231,8 @@ impl Marking<'_> {
         if doomed {
             let _ = self.tmux.ask("kill-window", &["kill-window", "-t", &self.window].map(OsStr::new));
         }
-        output.status.success() && !doomed
+        finished.status.is_some_and(|status| status.success()) && !doomed
     }
-}
-
-/// Waits for a tmux command, but not for a server that hangs. What commands print is less than a pipe holds.
-fn finish(mut client: Child) -> io::Result<Output> {
-    let process = ProcessIdentity::of_child(i32::try_from(client.id()).map_err(io::Error::other)?);
-    if process.wait_for_end(LIMIT) {
-        return client.wait_with_output();
-    }
-    client.kill()?;
-    client.wait()?;
-    Err(io::ErrorKind::TimedOut.into())
 }
 
 /// A name that tmux shows as it is: `#` begins a format.

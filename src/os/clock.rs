@@ -16,6 +16,32 @@ pub(crate) fn wall() -> Timestamp {
     Timestamp::now()
 }
 
+/// When something must be done at the latest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    /// That moment.
+    at: Instant,
+    /// How long there was in all.
+    pub(crate) limit: Duration,
+}
+
+impl Deadline {
+    /// A deadline so far from now.
+    pub(crate) fn after(limit: Duration) -> Self {
+        Self { at: now() + limit, limit }
+    }
+
+    /// How long there is left; zero when it has passed.
+    pub(crate) fn remaining(&self) -> Duration {
+        self.at.saturating_duration_since(now())
+    }
+}
+
+/// Lets time pass.
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// How often [`poll`] asks eagerly.
 const EAGER_QUESTIONS: u32 = 40;
 /// How long it waits between questions then, at the least: many who ask all the time would keep the processor

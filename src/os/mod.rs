@@ -10,6 +10,7 @@ pub(crate) mod process;
 pub(crate) mod socket;
 pub(crate) mod spawn;
 pub(crate) mod terminal;
+pub(crate) mod tool;
 pub(crate) mod tree;
 
 #[cfg(target_os = "linux")]

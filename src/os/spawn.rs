@@ -70,7 +70,7 @@ pub(crate) fn detached(
     i32::try_from(command.spawn()?.id()).map_err(io::Error::other)
 }
 
-/// A tool that devport asks something, to be completed and run by the caller.
+/// A tool that devport asks something, with nothing to read; to be completed and run by the caller.
 pub(crate) fn tool(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null());

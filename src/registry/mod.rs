@@ -17,6 +17,6 @@ pub(crate) use lock::{Acquired, FileLock, IdentityLock, Liveness};
 pub(crate) use paths::Paths;
 pub(crate) use port::PortRange;
 pub(crate) use register::Registration;
-pub(crate) use reservation::Reservation;
+pub(crate) use reservation::{Protocol, Reservation};
 pub(crate) use run_state::{Exit, ExitHow, Pane, RunState, State};
 pub(crate) use store::Registry;

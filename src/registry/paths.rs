@@ -86,6 +86,16 @@ impl Paths {
         self.base.join("locks/register.lock")
     }
 
+    /// The lock that whoever changes what is published on the tailnet holds meanwhile.
+    pub(super) fn tailnet_lock(&self) -> PathBuf {
+        self.base.join("locks/tailnet.lock")
+    }
+
+    /// The tailnet's suffix, as it was last heard.
+    pub(super) fn tailnet_suffix(&self) -> PathBuf {
+        self.base.join("tailnet-suffix")
+    }
+
     /// A service's captured output; older parts have `.1`, `.2`, … behind the name.
     pub(crate) fn log(&self, hash: &ServiceHash) -> PathBuf {
         self.base.join(format!("logs/{hash}.log"))

@@ -57,7 +57,6 @@ impl Registry {
         let reclaimed = self.give_port(&mut reservation, spec, now)?;
         reservation.adopt();
         reservation.port_env.clone_from(&spec.port_variable);
-        reservation.tailnet |= spec.tailnet;
         reservation.cwd.clone_from(&spec.cwd);
         reservation.cmd.clone_from(&spec.words);
         reservation.last_up = now;
@@ -141,6 +140,8 @@ impl Registry {
         stale.retain(|reservation| {
             now.duration_since(reservation.last_up).unsigned_abs() > RECLAIM_AFTER
                 && reservation.last_up < now
+                // Its port is what the tailnet reaches: another service must not get it.
+                && !reservation.tailnet
                 && (self.range.first..=self.range.last).contains(&reservation.port)
                 && reservation.check_writable(&self.paths.record(&reservation.hash)).is_ok()
         });

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::identity::{HashId, Key, SHORTEST_PREFIX, ServiceHash};
+use crate::identity::{HashId, Key, SHORTEST_PREFIX, ServiceHash, TailnetName};
 use crate::spec::Variables;
 
 /// The version of the record's form that this devport writes; the first devport's has no number.
@@ -42,6 +42,12 @@ pub(crate) struct Reservation {
     /// Whether it is published on the tailnet.
     #[serde(default)]
     pub(crate) tailnet: bool,
+    /// What it is called on the tailnet; `None`: as its hashid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tailnet_name: Option<TailnetName>,
+    /// How it is reached there.
+    #[serde(default, skip_serializing_if = "Protocol::is_https")]
+    pub(crate) tailnet_protocol: Protocol,
     /// Where the command runs, absolute.
     pub(crate) cwd: PathBuf,
     /// The command and its arguments, unexpanded.
@@ -51,11 +57,32 @@ pub(crate) struct Reservation {
     pub(crate) last_up: Timestamp,
 }
 
+/// How a service is reached on the tailnet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Protocol {
+    /// HTTPS on port 443.
+    #[default]
+    Https,
+    /// HTTP on port 80.
+    Http,
+    /// TCP on the service's own port.
+    Tcp,
+}
+
+impl Protocol {
+    /// Whether it is the usual one, which is not written down.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks it so")]
+    fn is_https(&self) -> bool {
+        *self == Self::Https
+    }
+}
+
 /// The field that holds the environment. Most readers have no use for it, parsing it is most of the work, and
 /// what does not have it cannot print it: [`parse_environment`] reads it alone.
 const ENVIRONMENT: &str = "env";
 /// Every field that is written, in the order of new records, and the two of the first devport that ours replaces.
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 16] = [
     "schema",
     "hash",
     "hashid",
@@ -64,6 +91,8 @@ const FIELDS: [&str; 14] = [
     "no_port",
     "port_env",
     "tailnet",
+    "tailnet_name",
+    "tailnet_protocol",
     "cwd",
     "cmd",
     ENVIRONMENT,
@@ -90,6 +119,8 @@ impl Reservation {
             no_port: false,
             port_env: None,
             tailnet: false,
+            tailnet_name: None,
+            tailnet_protocol: Protocol::Https,
             cwd: PathBuf::new(),
             cmd: Vec::new(),
             last_up: Timestamp::UNIX_EPOCH,
@@ -163,6 +194,11 @@ impl Reservation {
     /// What messages call the service: its key, or else its hashid.
     pub(crate) fn name(&self) -> &str {
         self.key.as_ref().map_or(self.hashid.as_str(), Key::as_str)
+    }
+
+    /// What the service is called on the tailnet, published there or not: without `svc:`.
+    pub(crate) fn name_on_tailnet(&self) -> &str {
+        self.tailnet_name.as_ref().map_or(self.hashid.as_str(), TailnetName::as_str)
     }
 
     /// The port that the service is told and checked for; `None` if it wants none.

@@ -134,7 +134,7 @@ impl Registry {
     fn read_record<R>(&self, hash: &ServiceHash, make: impl FnOnce(Reservation, &[u8]) -> R) -> Result<Option<R>> {
         let path = self.paths.record(hash);
         match file::read_with(&path, |bytes| Ok(make(Reservation::parse(&path, hash, bytes)?, bytes))) {
-            Ok(made) => made.map(Some),
+            Ok(result) => result.map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::CorruptRecord { why: crate::error::reason(&error), path }),
         }
@@ -154,6 +154,40 @@ impl Registry {
             self.change(hash, Durability::Renamed, |reservation| reservation.last_up = now)?;
         }
         Ok(())
+    }
+
+    /// Changes the record of a service; returns it, or `None` if there is none.
+    ///
+    /// # Errors
+    /// If the record cannot be read, used or written.
+    pub(crate) fn update(
+        &self,
+        hash: &ServiceHash,
+        notice: &mut dyn FnMut(String),
+        change: impl FnOnce(&mut Reservation),
+    ) -> Result<Option<Reservation>> {
+        let _lock = self.lock(notice)?;
+        self.change(hash, Durability::Synced, change)
+    }
+
+    /// Waits until nobody else changes what is published on the tailnet.
+    ///
+    /// # Errors
+    /// If that takes longer than 30 s, or the lock file cannot be made.
+    pub(crate) fn acquire_tailnet(&self, notice: &mut dyn FnMut(String)) -> Result<FileLock> {
+        FileLock::wait(&self.paths.tailnet_lock(), "the tailnet's lock", notice)
+    }
+
+    /// The suffix of host names on the tailnet, as it was last heard; `None` if it never was.
+    pub(crate) fn tailnet_suffix(&self) -> Option<String> {
+        String::from_utf8(file::read(&self.paths.tailnet_suffix()).ok()?).ok()
+    }
+
+    /// Keeps the suffix for when nobody can be asked. One that cannot be kept is asked for again.
+    pub(crate) fn keep_tailnet_suffix(&self, suffix: &str) {
+        if self.tailnet_suffix().as_deref() != Some(suffix) {
+            let _ = file::write(&self.paths.tailnet_suffix(), "suffix", suffix.as_bytes(), Durability::Renamed);
+        }
     }
 
     /// Reads again, changes, writes. The caller holds the lock.
@@ -289,6 +323,7 @@ pub(super) mod tests {
             port,
             port_variable: None,
             tailnet: false,
+            tailnet_name: None,
             env_files: Vec::new(),
         };
         ServiceSpec::resolve(request, &CallerEnvironment::new([("A".into(), "1".into())])).unwrap()

@@ -7,7 +7,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 use serde::{Deserialize, de::IgnoredAny};
 
 use crate::error::{Error, Result};
-use crate::identity::Key;
+use crate::identity::{Key, TailnetName};
 use crate::spec::dotenv::text_of;
 use crate::spec::fields::{EnvFiles, FieldSeed, Port, Text};
 use crate::spec::service::{PortRequest, Request};
@@ -34,6 +34,8 @@ pub(crate) struct ConfigEntry {
     port_variable: Option<String>,
     /// Whether it shall be published on the tailnet.
     tailnet: bool,
+    /// What it shall be called there.
+    tailnet_name: Option<TailnetName>,
     /// Dotenv files, as written.
     env_files: Vec<String>,
 }
@@ -64,6 +66,7 @@ impl ConfigEntry {
             },
             port_variable: self.port_variable,
             tailnet: self.tailnet,
+            tailnet_name: self.tailnet_name,
             env_files: self.env_files.into_iter().map(absolute).collect(),
         }
     }
@@ -229,6 +232,12 @@ impl<'de> Visitor<'de> for EntrySeed<'_> {
                 "port" => entry.port = Some(map.next_value::<Port>()?.0),
                 "port-env" => entry.port_variable = Some(map.next_value()?),
                 "tailnet" => entry.tailnet = map.next_value()?,
+                "tailnet-name" => {
+                    entry.tailnet_name = Some(map.next_value_seed(Text {
+                        expected: "a name (put quotes around a number)",
+                        check: |name: &str| TailnetName::new(name).map_err(|error| error.to_string()),
+                    })?);
+                }
                 "env" => entry.env_files = map.next_value::<EnvFiles>()?.0,
                 _ => {
                     map.next_value::<IgnoredAny>()?;
@@ -278,7 +287,7 @@ mod tests {
 
     #[test]
     fn every_field_is_read() {
-        let text = "- sleep '1 2'\n- key: web\n  exec: \"npm run 'a b'\"\n  cwd: ~/x\n  port: 20000\n  port-env: VITE_PORT\n  tailnet: true\n  env: [a.env, ~/b.env]\n- {exec: x, no-port: true, env: /c.env}\n";
+        let text = "- sleep '1 2'\n- key: web\n  exec: \"npm run 'a b'\"\n  cwd: ~/x\n  port: 20000\n  port-env: VITE_PORT\n  tailnet: true\n  tailnet-name: my-web\n  env: [a.env, ~/b.env]\n- {exec: x, no-port: true, env: /c.env}\n";
         let entries = parsed(text).unwrap();
         assert_eq!(entries[0].words, ["sleep", "1 2"]);
         assert_eq!(entries[0].name(), "sleep '1 2'");
@@ -290,6 +299,7 @@ mod tests {
         assert_eq!(requests[1].port, PortRequest::Exactly(20000));
         assert_eq!(requests[1].port_variable.as_deref(), Some("VITE_PORT"));
         assert!(requests[1].tailnet);
+        assert_eq!(requests[1].tailnet_name.as_ref().map(TailnetName::as_str), Some("my-web"));
         assert_eq!(requests[1].env_files, [Path::new("/p/a.env"), Path::new("/h/b.env")]);
         assert_eq!(requests[2].port, PortRequest::NoPort);
         assert_eq!(requests[2].env_files, [Path::new("/c.env")]);

@@ -20,7 +20,7 @@ const CREDENTIALS: [&str; 5] = [
     "TS_CLIENT_SECRET",
 ];
 /// How the text of a Tailscale key begins.
-const CREDENTIAL_PREFIX: &str = "tskey-";
+pub(crate) const CREDENTIAL_PREFIX: &str = "tskey-";
 /// Where `PORT` goes unless another variable was named.
 const PORT_VARIABLE: &str = "PORT";
 
@@ -61,6 +61,15 @@ impl CallerEnvironment {
             kept.set(name, value);
         }
         Ok(kept)
+    }
+
+    /// Everything but credentials: for a tool that shall work as it does in the caller's shell.
+    pub(crate) fn for_tools(&self) -> Vec<(OsString, OsString)> {
+        self.0
+            .iter()
+            .filter(|(name, value)| !is_secret(&name.to_string_lossy(), &value.to_string_lossy()))
+            .cloned()
+            .collect()
     }
 
     /// What a program that outlives this command may have: where it is and how it speaks, and nothing that

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 
 /// The fields of an entry, as they are written.
-const FIELDS: [&str; 8] = ["key", "exec", "cwd", "no-port", "port", "port-env", "tailnet", "env"];
+const FIELDS: [&str; 9] = ["key", "exec", "cwd", "no-port", "port", "port-env", "tailnet", "tailnet-name", "env"];
 
 /// Reads the name of a field.
 pub(super) struct FieldSeed<'a> {

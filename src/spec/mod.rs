@@ -10,6 +10,6 @@ mod fields;
 mod service;
 
 pub(crate) use config::{ConfigEntry, load as load_config};
-pub(crate) use environment::{CallerEnvironment, ChildVariables, Variables};
+pub(crate) use environment::{CREDENTIAL_PREFIX, CallerEnvironment, ChildVariables, Variables};
 pub(crate) use expand::expand;
 pub(crate) use service::{PortRequest, Request, ServiceSpec};

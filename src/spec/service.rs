@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::identity::{Key, ServiceHash};
+use crate::identity::{Key, ServiceHash, TailnetName};
 use crate::spec::dotenv;
 use crate::spec::environment::{CallerEnvironment, Variables};
 
@@ -22,6 +22,8 @@ pub(crate) struct Request {
     pub(crate) port_variable: Option<String>,
     /// Whether it shall be published on the tailnet.
     pub(crate) tailnet: bool,
+    /// What it shall be called there; `None`: as before, or as its hashid.
+    pub(crate) tailnet_name: Option<TailnetName>,
     /// Dotenv files, absolute; later ones override earlier ones.
     pub(crate) env_files: Vec<PathBuf>,
 }
@@ -54,6 +56,8 @@ pub(crate) struct ServiceSpec {
     pub(crate) port_variable: Option<String>,
     /// Whether it shall be published on the tailnet.
     pub(crate) tailnet: bool,
+    /// What it shall be called there; `None`: as before, or as its hashid.
+    pub(crate) tailnet_name: Option<TailnetName>,
     /// The caller's environment with the dotenv files over it.
     pub(crate) environment: Variables,
 }
@@ -97,6 +101,7 @@ impl ServiceSpec {
             port: request.port,
             port_variable: request.port_variable,
             tailnet: request.tailnet,
+            tailnet_name: request.tailnet_name,
             environment,
         })
     }

@@ -10,6 +10,7 @@ use crate::identity::{HashId, Key, ServiceHash};
 use crate::os::process::ProcessIdentity;
 use crate::os::{parallel, tree};
 use crate::registry::{Exit, Liveness, Registry, Reservation, RunState, State};
+use crate::tailnet::Addresses;
 
 /// Whether a service runs, as its lock alone says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -67,14 +68,16 @@ pub(crate) struct ServiceView {
 pub(crate) struct Overview<'a> {
     /// Where they are registered.
     registry: &'a Registry,
+    /// Where they are on the tailnet.
+    addresses: Addresses<'a>,
     /// The processes that carry a service's marker, found when somebody first asks.
     marked: OnceLock<Vec<(String, ProcessIdentity)>>,
 }
 
 impl<'a> Overview<'a> {
     /// Looks at the services of a registry.
-    pub(crate) fn new(registry: &'a Registry) -> Self {
-        Self { registry, marked: OnceLock::new() }
+    pub(crate) fn new(registry: &'a Registry, addresses: Addresses<'a>) -> Self {
+        Self { registry, addresses, marked: OnceLock::new() }
     }
 
     /// Every service, and one error for each record that cannot be used.
@@ -112,7 +115,7 @@ impl<'a> Overview<'a> {
             port: reservation.service_port(),
             no_port: reservation.no_port,
             tailnet: reservation.tailnet,
-            url: None,
+            url: self.addresses.of(&reservation),
             last_up: reservation.last_up,
             pid: now.pid.or_else(|| run_of_now?.child.as_ref().map(|child| child.pid)),
             started_at: run_of_now.filter(|_| alive).and_then(|run| run.started_at),

@@ -11,6 +11,7 @@
 )]
 
 mod support;
+mod tailnet;
 
 mod attach;
 mod batch;

@@ -1,5 +1,7 @@
 //! `TestEnv`: a machine of one's own for a test.
 
+pub(crate) mod tailnet;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,292 @@
+//! What can go wrong with the tailnet: the `tailscale` program, the vendor's HTTP API, credentials.
+
+/// Where an administrator sees and approves services.
+pub(crate) const SERVICES_PAGE: &str = "https://login.tailscale.com/admin/services";
+/// Where keys are made.
+const KEYS_PAGE: &str = "https://login.tailscale.com/admin/settings/keys";
+
+/// Why a service is not on the tailnet, or not off it. Text from outside has lost its keys before it gets here.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TailnetError {
+    /// There is no `tailscale`.
+    #[error("there is no `tailscale` program in PATH")]
+    NoProgram,
+    /// The program is there, and its daemon is not.
+    #[error("the tailscale daemon does not answer: {message}")]
+    DaemonDown {
+        /// What the program wrote.
+        message: String,
+    },
+    /// The daemon runs, and the machine is not on its tailnet.
+    #[error("this machine is not connected to a tailnet: {}", state_text(state))]
+    NotConnected {
+        /// The daemon's state, such as `NeedsLogin`.
+        state: String,
+    },
+    /// A `tailscale` that does not know services.
+    #[error("tailscale {version} is too old: services need 1.86 or later")]
+    TooOld {
+        /// Its version.
+        version: String,
+    },
+    /// The machine belongs to a person; only tagged ones may offer services.
+    #[error("this machine has no tag, and only tagged machines may offer services on a tailnet")]
+    Untagged {
+        /// The service's port, for the way that works without a tag.
+        port: u16,
+    },
+    /// The tailnet has no HTTPS certificates.
+    #[error("HTTPS is not enabled on this tailnet")]
+    NoHttps {
+        /// Where tailscale says it can be enabled; `None` if it does not say.
+        visit: Option<String>,
+    },
+    /// The user may not change what the daemon serves.
+    #[error("the tailscale daemon refuses: {message}")]
+    Denied {
+        /// What the program wrote.
+        message: String,
+    },
+    /// The program hangs.
+    #[error("`tailscale {command}` gave no answer in {waited_s} s")]
+    Silent {
+        /// Its arguments, up to the first option.
+        command: String,
+        /// How long we waited, in seconds.
+        waited_s: u64,
+    },
+    /// Somebody else changes the daemon's configuration all the time.
+    #[error("somebody else keeps changing what this machine serves")]
+    ConcurrentEdit,
+    /// Any other failure of the program.
+    #[error("`tailscale {command}`: {message}")]
+    Program {
+        /// Its arguments, up to the first option.
+        command: String,
+        /// What it wrote.
+        message: String,
+    },
+    /// The program reported success, and the daemon does not serve the service.
+    #[error("tailscale reported success, but does not serve svc:{name}{}", said(message))]
+    NotServed {
+        /// The service's name on the tailnet.
+        name: String,
+        /// What the program wrote.
+        message: String,
+    },
+    /// A service that listens nowhere.
+    #[error("{service} has no port that could be published")]
+    NoPort {
+        /// The service.
+        service: String,
+    },
+    /// The name belongs to something else.
+    #[error("the name svc:{name} is taken by {owner}")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        owner: String,
+        /// The service that shall have it.
+        service: String,
+    },
+    /// Not the name of a service on a tailnet.
+    #[error("{name:?} cannot be a name on the tailnet")]
+    InvalidName {
+        /// As typed.
+        name: String,
+    },
+    /// A credential that cannot be used.
+    #[error("{variable}: {why}")]
+    Credential {
+        /// The variable that holds or names it.
+        variable: String,
+        /// What is wrong; never the credential.
+        why: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The API did not do what was asked.
+    #[error("could not {action}: {problem}")]
+    Api {
+        /// What was asked for, as an infinitive with its object.
+        action: String,
+        /// Why not.
+        problem: ApiProblem,
+    },
+    /// The API approved, and the daemon does not hear of it.
+    #[error("this machine was approved for svc:{name}, but its daemon did not hear of it in {waited_s} s")]
+    NotApproved {
+        /// The service's name on the tailnet.
+        name: String,
+        /// How long we waited, in seconds.
+        waited_s: u64,
+    },
+}
+
+/// Why the API did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ApiProblem {
+    /// 401.
+    #[error("the key was rejected{} (401)", said(.0))]
+    Unauthorized(String),
+    /// 403.
+    #[error("the key may not do that{} (403)", said(.0))]
+    Forbidden(String),
+    /// 404.
+    #[error("there is no such thing{} (404)", said(.0))]
+    NotFound(String),
+    /// 409.
+    #[error("it conflicts with what is there{} (409)", said(.0))]
+    Conflict(String),
+    /// 400 and other refusals.
+    #[error("the request was refused{} ({})", said(.message), .status)]
+    Refused {
+        /// The status.
+        status: u16,
+        /// What the API wrote.
+        message: String,
+    },
+    /// 429, also after waiting as long as we were told to.
+    #[error("too many requests{} (429){}", said(.message), retry_text(*.retry_after_s))]
+    RateLimited {
+        /// What the API wrote.
+        message: String,
+        /// When to come again, in seconds; `None` if it does not say.
+        retry_after_s: Option<u64>,
+    },
+    /// 5xx, several times.
+    #[error("the server has a problem{} ({})", said(.message), .status)]
+    Server {
+        /// The status.
+        status: u16,
+        /// What the API wrote.
+        message: String,
+    },
+    /// A redirect, which would carry the key elsewhere.
+    #[error("the server redirects to {to:?} ({status}), which is not followed")]
+    Redirect {
+        /// The status.
+        status: u16,
+        /// Where to.
+        to: String,
+    },
+    /// Success, with an answer that cannot be understood.
+    #[error("the answer is not the API's JSON, but {0}")]
+    NotJson(String),
+    /// No answer in time.
+    #[error("no answer in {waited_s} s")]
+    Silent {
+        /// How long we waited, in seconds.
+        waited_s: u64,
+    },
+    /// No connection.
+    #[error("no connection: {0}")]
+    Unreachable(String),
+}
+
+impl TailnetError {
+    /// What the user can do about it; `None` if there is nothing that the message does not say.
+    pub(super) fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoProgram => "install it from https://tailscale.com/download, then `sudo tailscale up`".into(),
+            Self::DaemonDown { .. } => "`sudo systemctl start tailscaled` starts it; on macOS, open the app".into(),
+            Self::NotConnected { state } => connect_hint(state).into(),
+            Self::TooOld { .. } => "`sudo tailscale update`, or your system's package manager, updates it".into(),
+            Self::Untagged { port } => format!(
+                "`sudo tailscale up --advertise-tags=tag:devport` tags it (the policy file must name the tag's owner); \
+                 without a tag, `tailscale serve --bg --https={port} http://localhost:{port}` publishes it under the \
+                 machine's own name"
+            ),
+            Self::NoHttps { visit } => format!(
+                "enable it at {}, or publish without: `devport tailup --http`",
+                visit.as_deref().unwrap_or("https://login.tailscale.com/admin/dns")
+            ),
+            Self::Denied { .. } => "`sudo tailscale set --operator=$USER` lets you do it, once and for all".into(),
+            Self::Silent { .. } => "is the daemon well? `tailscale status` and `tailscale serve status` tell".into(),
+            Self::ConcurrentEdit => "try again in a moment".into(),
+            Self::NotServed { .. } => "`tailscale serve status --json` shows what is served".into(),
+            Self::NoPort { .. } => "start it without --no-port".into(),
+            Self::NameTaken { service, .. } => {
+                format!("choose another: `devport tailup --tailnet-name NAME {service}`")
+            }
+            Self::InvalidName { .. } => "use 1 to 63 letters a-z, digits and dashes, with no dash at either end".into(),
+            Self::Credential { hint, .. } => hint.clone(),
+            Self::Api { problem, .. } => return problem.hint(),
+            Self::NotApproved { name, .. } => {
+                format!("try again in a minute; {SERVICES_PAGE} shows what is known of svc:{name}")
+            }
+            Self::Program { .. } => return None,
+        })
+    }
+
+    /// The documented exit code: 2 for what was typed, 3 for what was configured.
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::InvalidName { .. } => 2,
+            Self::Credential { .. } => 3,
+            _ => 1,
+        }
+    }
+}
+
+impl ApiProblem {
+    /// What the user can do about it.
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Unauthorized(_) => {
+                format!("keys expire after 90 days at the latest: make a new one at {KEYS_PAGE}")
+            }
+            Self::Forbidden(_) => {
+                "an OAuth client needs the scopes `services` and `devices:core` (write); a key has the rights of its \
+                 owner, who must be Owner, Admin, IT admin or Network admin"
+                    .into()
+            }
+            Self::NotFound(_) => "is TAILSCALE_TAILNET right? Unset, it is the tailnet of the key".into(),
+            Self::Conflict(_) => {
+                "a machine may have this name: choose another with `devport tailup --tailnet-name NAME`".into()
+            }
+            Self::RateLimited { .. } => "wait that long, and try again".into(),
+            Self::Server { .. } => "try again later; https://status.tailscale.com tells of known problems".into(),
+            Self::Redirect { .. } | Self::NotJson(_) => {
+                "is TAILSCALE_BASE_URL right? It is scheme, host and port, such as https://api.tailscale.com".into()
+            }
+            Self::Silent { .. } | Self::Unreachable(_) => {
+                "is the network up? TAILSCALE_BASE_URL and HTTPS_PROXY, if set, must be right".into()
+            }
+            Self::Refused { .. } => return None,
+        })
+    }
+}
+
+/// `: what they said`, or nothing.
+fn said(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(": {message}") }
+}
+
+/// `, again in 30 s`, or nothing.
+fn retry_text(seconds: Option<u64>) -> String {
+    seconds.map_or_else(String::new, |seconds| format!(", to be tried again in {seconds} s"))
+}
+
+/// What a state of the daemon means.
+fn state_text(state: &str) -> &str {
+    match state {
+        "NeedsLogin" => "it is logged out",
+        "NeedsMachineAuth" => "an admin has not approved the machine yet",
+        "Stopped" => "tailscale is stopped",
+        "NoState" | "Starting" => "the daemon is still starting",
+        "" => "it gives no state",
+        other => other,
+    }
+}
+
+/// What leads out of a state of the daemon.
+fn connect_hint(state: &str) -> &'static str {
+    match state {
+        "NeedsLogin" => "`sudo tailscale login` logs it in",
+        "NeedsMachineAuth" => "approve it at https://login.tailscale.com/admin/machines",
+        "NoState" | "Starting" => "wait a moment, and try again",
+        _ => "`sudo tailscale up` connects it",
+    }
+}

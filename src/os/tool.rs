@@ -1,0 +1,126 @@
+//! Waiting for tools that may hang.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, ExitStatus};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use super::clock::Deadline;
+use super::process::ProcessIdentity;
+
+/// What a tool did.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// How it ended; `None`: it did not in time, and was killed.
+    pub(crate) status: Option<ExitStatus>,
+    /// What it wrote on standard output, if that was a pipe.
+    pub(crate) output: Vec<u8>,
+    /// What it wrote on standard error, if that was a pipe.
+    pub(crate) errors: Vec<u8>,
+}
+
+/// Waits for a tool, but not longer than `limit`. It is killed then, with the process group that it leads, if
+/// it leads one.
+///
+/// # Errors
+/// If its output cannot be read.
+pub(crate) fn finish(mut child: Child, limit: Duration) -> io::Result<Finished> {
+    let deadline = Deadline::after(limit);
+    let process = ProcessIdentity::of_child(i32::try_from(child.id()).map_err(io::Error::other)?);
+    let mut pipes = [
+        Drain { pipe: child.stdout.take().map(OwnedFd::from), read: Vec::new() },
+        Drain { pipe: child.stderr.take().map(OwnedFd::from), read: Vec::new() },
+    ];
+    while pipes.iter().any(|drain| drain.pipe.is_some()) && !deadline.remaining().is_zero() {
+        wait(&pipes, deadline.remaining())?;
+        for drain in &mut pipes {
+            drain.take_what_is_there()?;
+        }
+    }
+    let ended = process.wait_for_end(deadline.remaining());
+    if !ended {
+        // There is no such group if it leads none.
+        let _ = killpg(Pid::from_raw(process.pid), Signal::SIGKILL);
+        child.kill()?;
+    }
+    let status = child.wait()?;
+    let [output, errors] = pipes.map(|drain| drain.read);
+    Ok(Finished { status: ended.then_some(status), output, errors })
+}
+
+/// A pipe that is being read.
+struct Drain {
+    /// The pipe; `None` when it is at its end.
+    pipe: Option<OwnedFd>,
+    /// What it held.
+    read: Vec<u8>,
+}
+
+impl Drain {
+    /// Reads what the pipe holds, without waiting for more.
+    fn take_what_is_there(&mut self) -> io::Result<()> {
+        let Some(pipe) = &self.pipe else { return Ok(()) };
+        let mut asked = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut asked, PollTimeout::ZERO)? == 0 {
+            return Ok(());
+        }
+        let mut part = [0; 4096];
+        match nix::unistd::read(pipe, &mut part)? {
+            0 => self.pipe = None,
+            length => self.read.extend_from_slice(&part[..length]),
+        }
+        Ok(())
+    }
+}
+
+/// Waits until a pipe holds something, or is at its end.
+fn wait(pipes: &[Drain], limit: Duration) -> io::Result<()> {
+    let mut asked: Vec<PollFd<'_>> =
+        pipes.iter().filter_map(|drain| Some(PollFd::new(drain.pipe.as_ref()?.as_fd(), PollFlags::POLLIN))).collect();
+    match poll(&mut asked, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::Stdio;
+
+    use super::*;
+    use crate::os::{clock, spawn};
+
+    fn shell(script: &str) -> Child {
+        let mut command = spawn::tool("sh");
+        command.args(["-c", script]).process_group(0);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    #[test]
+    fn more_than_a_pipe_holds_is_read_from_both() {
+        let finished =
+            finish(shell("head -c 300000 /dev/zero; head -c 200000 /dev/zero >&2; exit 3"), Duration::from_secs(20))
+                .unwrap();
+        assert_eq!((finished.output.len(), finished.errors.len()), (300_000, 200_000));
+        assert_eq!(finished.status.unwrap().code(), Some(3));
+    }
+
+    #[test]
+    fn what_hangs_is_killed_with_its_children_and_its_words_are_kept() {
+        let began = clock::now();
+        let child = shell("echo before; sleep 7772001 & sleep 7772001");
+        let group = i32::try_from(child.id()).unwrap();
+        let finished = finish(child, Duration::from_millis(300)).unwrap();
+        assert!(finished.status.is_none());
+        assert_eq!(finished.output, b"before\n");
+        assert!(clock::now() - began < Duration::from_secs(10));
+        let gone = || (killpg(Pid::from_raw(group), None) == Err(Errno::ESRCH)).then_some(());
+        assert!(clock::poll(Duration::from_millis(5), Duration::from_secs(10), gone).is_some());
+    }
+}

@@ -1,0 +1,360 @@
+//! The vendor's HTTP API: definitions of services and approvals. Source: tailnet.md, section 2.
+
+use std::cell::OnceCell;
+use std::io::Read;
+use std::time::Duration;
+
+use reqwest::blocking::{Client, Response};
+use reqwest::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use reqwest::{Method, StatusCode, Url};
+use serde_json::{Map, Value, json};
+
+use crate::error::{ApiProblem, Error, Result, TailnetError};
+use crate::os::clock::{self, Deadline};
+use crate::spec::CallerEnvironment;
+use crate::tailnet::credentials::{Credentials, Secret, redact};
+use crate::tailnet::definition::Definition;
+
+/// Where the API is unless `TAILSCALE_BASE_URL` says otherwise.
+const BASE: &str = "https://api.tailscale.com";
+/// The tailnet that the credentials belong to.
+const OWN_TAILNET: &str = "-";
+/// How much of an answer is read, in bytes.
+const LARGEST_ANSWER: u64 = 1024 * 1024;
+/// How often a request is made when the server has a problem.
+const ATTEMPTS: u32 = 4;
+/// How long the first wait between attempts is; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// A connection to the API, for one command and its time limit.
+#[derive(Debug)]
+pub(super) struct Api {
+    /// Makes the requests. It starts a thread of its own, so there is one only where it is needed.
+    client: Client,
+    /// Scheme, host and port.
+    base: Url,
+    /// Which tailnet.
+    tailnet: String,
+    /// What lets us in.
+    credentials: Credentials,
+    /// The OAuth client's token, once it was fetched.
+    token: OnceCell<Secret>,
+    /// When it must be done.
+    pub(super) deadline: Deadline,
+}
+
+/// An answer that is no failure.
+struct Answer {
+    /// 200, 404, …
+    status: StatusCode,
+    /// What it holds; empty if it holds nothing.
+    fields: Map<String, Value>,
+}
+
+impl Api {
+    /// Prepares a connection; `None` if there are no credentials. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`TailnetError::Credential`] if credentials, tailnet or address cannot be used.
+    pub(super) fn from_environment(environment: &CallerEnvironment, deadline: Deadline) -> Result<Option<Self>> {
+        let Some(credentials) = Credentials::from_environment(environment)? else { return Ok(None) };
+        let text = |name: &str| environment.get(name).map(|value| value.to_string_lossy().trim().to_owned());
+        let base = base_url(text("TAILSCALE_BASE_URL").as_deref().unwrap_or(BASE))?;
+        let tailnet = text("TAILSCALE_TAILNET").unwrap_or_else(|| OWN_TAILNET.into());
+        // Somebody else may have set one already, which serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = Client::builder()
+            // A redirect would carry the key elsewhere.
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("devport/", env!("CARGO_PKG_VERSION")));
+        if is_loopback(&base) {
+            builder = builder.no_proxy();
+        }
+        let client = builder.build().map_err(|error| failed("prepare a connection", unreachable(error)))?;
+        Ok(Some(Self { client, base, tailnet, credentials, token: OnceCell::new(), deadline }))
+    }
+
+    /// Reads the definition of a service; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`TailnetError::Api`].
+    pub(super) fn definition(&self, name: &str) -> Result<Option<Definition>> {
+        let action = format!("read the definition of svc:{name}");
+        let answer = self.request(&action, &Method::GET, &self.service(name, &[]), None)?;
+        Ok((answer.status != StatusCode::NOT_FOUND).then(|| Definition::from_answer(answer.fields)))
+    }
+
+    /// Creates or replaces the definition of a service.
+    ///
+    /// # Errors
+    /// [`TailnetError::Api`].
+    pub(super) fn define(&self, name: &str, definition: &Definition) -> Result<()> {
+        let action = format!("define svc:{name}");
+        let answer = self.request(&action, &Method::PUT, &self.service(name, &[]), Some(definition.fields()))?;
+        there(&action, answer.status)
+    }
+
+    /// Deletes the definition of a service; one that is gone is fine.
+    ///
+    /// # Errors
+    /// [`TailnetError::Api`].
+    pub(super) fn delete(&self, name: &str) -> Result<()> {
+        let action = format!("delete the definition of svc:{name}");
+        self.request(&action, &Method::DELETE, &self.service(name, &[]), None).map(drop)
+    }
+
+    /// The ids of the machines that host a service, or ask to.
+    ///
+    /// # Errors
+    /// [`TailnetError::Api`].
+    pub(super) fn hosts(&self, name: &str) -> Result<Vec<String>> {
+        let action = format!("list the hosts of svc:{name}");
+        let answer = self.request(&action, &Method::GET, &self.service(name, &["devices"]), None)?;
+        let hosts = answer.fields.get("hosts").and_then(Value::as_array).cloned().unwrap_or_default();
+        let id = |host: &Value| host.get("stableNodeID").and_then(Value::as_str).map(str::to_owned);
+        Ok(hosts.iter().filter_map(id).collect())
+    }
+
+    /// Approves a machine as a host of a service.
+    ///
+    /// # Errors
+    /// [`TailnetError::Api`].
+    pub(super) fn approve(&self, name: &str, device: &str) -> Result<()> {
+        let action = format!("approve this machine for svc:{name}");
+        let url = self.service(name, &["device", device, "approved"]);
+        let body = json!({ "approved": true });
+        let answer = self.request(&action, &Method::POST, &url, body.as_object())?;
+        there(&action, answer.status)?;
+        if answer.fields.get("approved").and_then(Value::as_bool) != Some(true) {
+            return Err(failed(&action, ApiProblem::NotJson("one that does not say `approved: true`".into())));
+        }
+        Ok(())
+    }
+
+    /// The address of a service, or of something of it.
+    fn service(&self, name: &str, rest: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.extend(["api", "v2", "tailnet", &self.tailnet, "services", &format!("svc:{name}")]).extend(rest);
+        }
+        url
+    }
+
+    /// Makes a request; "not found" is an answer. The OAuth client's token is fetched before the first one.
+    fn request(&self, action: &str, method: &Method, url: &Url, body: Option<&Map<String, Value>>) -> Result<Answer> {
+        let token = self.token()?;
+        self.attempt(action, &|| {
+            let mut request = self.client.request(method.clone(), url.clone()).bearer_auth(token.expose());
+            if let Some(body) = body {
+                let text = serde_json::to_vec(body).unwrap_or_default();
+                request = request.header(CONTENT_TYPE, "application/json").body(text);
+            }
+            request
+        })
+    }
+
+    /// The token that goes with requests. Source: tailnet.md, "Auth kinds".
+    fn token(&self) -> Result<&Secret> {
+        let (id, secret) = match &self.credentials {
+            Credentials::Key(key) => return Ok(key),
+            Credentials::Client { id, secret } => (id, secret),
+        };
+        if let Some(token) = self.token.get() {
+            return Ok(token);
+        }
+        let action = "get a token for the OAuth client";
+        let mut url = self.base.clone();
+        url.set_path("/api/v2/oauth/token");
+        let form = [("client_id", id.as_str()), ("client_secret", secret.expose())];
+        let answer = self.attempt(action, &|| self.client.post(url.clone()).form(&form))?;
+        there(action, answer.status)?;
+        let token = answer.fields.get("access_token").and_then(Value::as_str);
+        let token = token.ok_or_else(|| failed(action, ApiProblem::NotJson("one without `access_token`".into())))?;
+        Ok(self.token.get_or_init(|| Secret::new(token.to_owned())))
+    }
+
+    /// Makes a request until there is an answer that is worth something, or no time or patience left.
+    fn attempt(&self, action: &str, request: &dyn Fn() -> reqwest::blocking::RequestBuilder) -> Result<Answer> {
+        let mut pause = FIRST_PAUSE;
+        for attempt in 1.. {
+            let sent = request().timeout(self.deadline.remaining().max(Duration::from_millis(1))).send();
+            let response = sent.map_err(|error| failed(action, self.no_answer(error)))?;
+            let problem = match self.read(response) {
+                Ok(answer) => return Ok(answer),
+                Err(problem) => problem,
+            };
+            let wait = match &problem {
+                ApiProblem::RateLimited { retry_after_s: Some(seconds), .. } => Duration::from_secs(*seconds),
+                ApiProblem::RateLimited { .. } | ApiProblem::Server { .. } => pause,
+                _ => return Err(failed(action, problem)),
+            };
+            if attempt >= ATTEMPTS || wait >= self.deadline.remaining() {
+                return Err(failed(action, problem));
+            }
+            clock::pause(wait);
+            pause *= 2;
+        }
+        Err(failed(action, ApiProblem::Silent { waited_s: self.deadline.limit.as_secs() }))
+    }
+
+    /// Reads an answer, and tells what it means.
+    fn read(&self, response: Response) -> std::result::Result<Answer, ApiProblem> {
+        let status = response.status();
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (to, kind) = (header(LOCATION), header(CONTENT_TYPE));
+        let retry_after_s = header(RETRY_AFTER).and_then(|text| text.trim().parse().ok());
+        if status.is_redirection() {
+            let to = self.clean(&to.unwrap_or_default());
+            return Err(ApiProblem::Redirect { status: status.as_u16(), to });
+        }
+        let mut body = Vec::new();
+        response.take(LARGEST_ANSWER).read_to_end(&mut body).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::TimedOut || self.deadline.remaining().is_zero() {
+                ApiProblem::Silent { waited_s: self.deadline.limit.as_secs() }
+            } else {
+                ApiProblem::Unreachable("it broke off in the middle of an answer".into())
+            }
+        })?;
+        let fields = serde_json::from_slice::<Map<String, Value>>(&body);
+        let message = self.message(fields.as_ref().ok());
+        let number = status.as_u16();
+        match number {
+            200..=299 if body.iter().all(u8::is_ascii_whitespace) => Ok(Answer { status, fields: Map::new() }),
+            200..=299 => match fields {
+                Ok(fields) => Ok(Answer { status, fields }),
+                Err(_) => {
+                    Err(ApiProblem::NotJson(kind.map_or_else(|| "something else".into(), |kind| self.clean(&kind))))
+                }
+            },
+            // A page that knows nothing of the API is not found either.
+            404 if fields.is_ok() => Ok(Answer { status, fields: Map::new() }),
+            404 => Err(ApiProblem::NotJson("a page that was not found (404)".into())),
+            401 => Err(ApiProblem::Unauthorized(message)),
+            403 => Err(ApiProblem::Forbidden(message)),
+            409 => Err(ApiProblem::Conflict(message)),
+            429 => Err(ApiProblem::RateLimited { message, retry_after_s }),
+            500..=599 => Err(ApiProblem::Server { status: number, message }),
+            _ => Err(ApiProblem::Refused { status: number, message }),
+        }
+    }
+
+    /// Why there is no answer.
+    fn no_answer(&self, error: reqwest::Error) -> ApiProblem {
+        if error.is_timeout() {
+            ApiProblem::Silent { waited_s: self.deadline.limit.as_secs() }
+        } else {
+            match unreachable(error) {
+                ApiProblem::Unreachable(reason) => ApiProblem::Unreachable(self.clean(&reason)),
+                other => other,
+            }
+        }
+    }
+
+    /// What the API says is wrong; empty if it says nothing. Source: tailnet.md, "Errors".
+    fn message(&self, fields: Option<&Map<String, Value>>) -> String {
+        let text = |name: &str| fields?.get(name)?.as_str();
+        let message = text("message").or_else(|| text("error")).unwrap_or_default();
+        self.clean(message)
+    }
+
+    /// Text from outside, short, on one line and without any secret.
+    fn clean(&self, text: &str) -> String {
+        let mut text = redact(text);
+        let secrets = match &self.credentials {
+            Credentials::Key(key) => [Some(key), None],
+            Credentials::Client { secret, .. } => [Some(secret), self.token.get()],
+        };
+        for secret in secrets.into_iter().flatten() {
+            text = text.replace(secret.expose(), "…");
+        }
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect::<String>().trim().to_owned()
+    }
+}
+
+/// An error of the API.
+fn failed(action: &str, problem: ApiProblem) -> Error {
+    TailnetError::Api { action: action.to_owned(), problem }.into()
+}
+
+/// Turns "not found" into an error, where it is none of the answers.
+fn there(action: &str, status: StatusCode) -> Result<()> {
+    if status == StatusCode::NOT_FOUND {
+        return Err(failed(action, ApiProblem::NotFound(String::new())));
+    }
+    Ok(())
+}
+
+/// The deepest reason why there is no connection; the address is left out.
+fn unreachable(error: reqwest::Error) -> ApiProblem {
+    let error = error.without_url();
+    let mut deepest: &dyn std::error::Error = &error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    ApiProblem::Unreachable(deepest.to_string().split(" (os error").next().unwrap_or_default().to_owned())
+}
+
+/// Checks the address of the API: the key goes there.
+fn base_url(text: &str) -> Result<Url> {
+    let wrong = |why: &str| {
+        Error::from(TailnetError::Credential {
+            variable: "TAILSCALE_BASE_URL".into(),
+            why: why.into(),
+            hint: format!("it is scheme, host and port, such as {BASE}"),
+        })
+    };
+    let url = Url::parse(text).map_err(|_| wrong("is not an address"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("must not hold a name or password"));
+    }
+    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong("holds more than scheme, host and port"));
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_loopback(&url) => Ok(url),
+        _ => Err(wrong("must be https, or a loopback address")),
+    }
+}
+
+/// Whether an address is on this machine.
+fn is_loopback(url: &Url) -> bool {
+    match url.host_str().unwrap_or_default() {
+        "localhost" => true,
+        host => host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_goes_to_https_or_to_this_machine() {
+        for good in [
+            "https://api.tailscale.com",
+            "https://x:8443/",
+            "http://127.0.0.1:1",
+            "http://[::1]:1",
+            "http://localhost:1",
+        ] {
+            assert!(base_url(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "api.tailscale.com",
+            "http://api.tailscale.com",
+            "ftp://127.0.0.1",
+            "https://me:tskey-x@host",
+            "https://host/api/v2",
+            "https://host?x",
+            "http://127.0.0.1.example.com",
+            "http://localhost.example.com",
+        ] {
+            let error = base_url(bad).unwrap_err();
+            assert!(
+                error.to_string().starts_with("TAILSCALE_BASE_URL: ") && !error.to_string().contains("tskey"),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! `Definition`: a service as the API knows it, and whose it is.
+
+use serde_json::{Map, Value, json};
+
+use crate::tailnet::endpoint::Endpoint;
+use crate::tailnet::node::Node;
+
+/// Declares every port; the API then does not look.
+const ANY_PORT: &str = "do-not-validate";
+
+/// A service as the API knows it. Fields that we do not know survive an update.
+#[derive(Debug, Clone)]
+pub(super) struct Definition(Map<String, Value>);
+
+/// Who made a definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Maker {
+    /// devport, on this machine, for this service.
+    Us,
+    /// devport, for another service or on another machine; its comment, which says so.
+    OtherDevport(String),
+    /// A person, or another program.
+    Somebody,
+}
+
+impl Definition {
+    /// A new one. Addresses are the API's to give.
+    pub(super) fn new(name: &str, endpoint: Endpoint, comment: &str) -> Self {
+        let value = json!({ "name": format!("svc:{name}"), "ports": [endpoint.declared()], "comment": comment });
+        Self(value.as_object().cloned().unwrap_or_default())
+    }
+
+    /// What the API answered.
+    pub(super) fn from_answer(fields: Map<String, Value>) -> Self {
+        Self(fields)
+    }
+
+    /// The same with another port. An update must hold everything else as it was, the addresses too.
+    pub(super) fn with_port(&self, endpoint: Endpoint) -> Self {
+        let mut fields = self.0.clone();
+        fields.insert("ports".into(), json!([endpoint.declared()]));
+        Self(fields)
+    }
+
+    /// What is sent.
+    pub(super) fn fields(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    /// Whether a port is declared.
+    pub(super) fn declares(&self, endpoint: Endpoint) -> bool {
+        let declared = endpoint.declared();
+        self.ports().any(|port| port == declared || port == ANY_PORT)
+    }
+
+    /// Whether just this port is declared: a host must serve all that are.
+    pub(super) fn declares_only(&self, endpoint: Endpoint) -> bool {
+        self.declares(endpoint) && self.ports().count() == 1
+    }
+
+    /// The declared ports, such as `tcp:443`.
+    pub(super) fn ports(&self) -> impl Iterator<Item = &str> {
+        self.0.get("ports").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+    }
+
+    /// Who made it, as its comment says.
+    pub(super) fn maker(&self, node: &Node, hash: &str) -> Maker {
+        let comment = self.0.get("comment").and_then(Value::as_str).unwrap_or_default();
+        let words: Vec<&str> = comment.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+        if !words.contains(&"devport") {
+            return Maker::Somebody;
+        }
+        let names_us = !node.id().is_empty() && words.contains(&node.id());
+        // A comment that names no service is about any of the machine's.
+        let other_service = words.iter().position(|word| *word == "service").and_then(|at| words.get(at + 1));
+        if names_us && other_service.is_none_or(|other| *other == hash) {
+            Maker::Us
+        } else {
+            Maker::OtherDevport(comment.to_owned())
+        }
+    }
+}
+
+/// The comment of definitions that we make.
+pub(super) fn comment(node: &Node, hash: &str) -> String {
+    format!("made by devport on {} (node {}, service {hash})", node.host_name(), node.id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Protocol;
+
+    fn node(id: &str) -> Node {
+        serde_json::from_str(&format!(r#"{{"Self":{{"ID":"{id}","HostName":"dev"}}}}"#)).unwrap()
+    }
+
+    const HTTPS: Endpoint = Endpoint { protocol: Protocol::Https, local_port: 3000 };
+    const HTTP: Endpoint = Endpoint { protocol: Protocol::Http, local_port: 3000 };
+
+    #[test]
+    fn the_maker_is_told_by_machine_and_service() {
+        let of = |comment: &str| Definition::new("a", HTTPS, comment).maker(&node("n1CNTRL"), "0a1b2c3d4e");
+        assert_eq!(of(&comment(&node("n1CNTRL"), "0a1b2c3d4e")), Maker::Us);
+        assert_eq!(of("devport n1CNTRL"), Maker::Us);
+        assert_eq!(of("the shop's own"), Maker::Somebody);
+        assert_eq!(of(""), Maker::Somebody);
+        for other in [comment(&node("n2CNTRL"), "0a1b2c3d4e"), comment(&node("n1CNTRL"), "ffffffffff")] {
+            assert_eq!(of(&other), Maker::OtherDevport(other.clone()));
+        }
+        assert!(matches!(Definition::new("a", HTTPS, "devport").maker(&node(""), "0"), Maker::OtherDevport(_)));
+    }
+
+    #[test]
+    fn an_update_keeps_what_it_does_not_change() {
+        let text = r#"{"name":"svc:a","addrs":["100.1.2.3","fd7a::1"],"ports":["tcp:443"],"comment":"c","tags":["tag:x"],"annotations":{"k":"v"}}"#;
+        let definition = Definition::from_answer(serde_json::from_str(text).unwrap());
+        assert!(definition.declares_only(HTTPS) && !definition.declares(HTTP));
+        let updated = definition.with_port(HTTP);
+        assert_eq!(serde_json::to_string(updated.fields()).unwrap(), text.replace("443", "80"));
+    }
+}

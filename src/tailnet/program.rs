@@ -1,0 +1,262 @@
+//! The `tailscale` program: what this machine serves. Source: tailnet.md, section 1, and the transcripts.
+//!
+//! Options stand before the target, or they are taken for one. An exit code of 0 proves nothing; words on
+//! standard error disprove nothing. `serve reset` and `… off` would touch or leave what is not ours.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::error::{Error, Result, TailnetError};
+use crate::os::clock::{self, Deadline};
+use crate::os::{spawn, tool};
+use crate::spec::CallerEnvironment;
+use crate::tailnet::credentials::redact;
+use crate::tailnet::endpoint::{Endpoint, ServeConfig};
+use crate::tailnet::node::Node;
+
+/// Where macOS has the program if it is not in `PATH`.
+const IN_APP: &str = "/Applications/Tailscale.app/Contents/MacOS/Tailscale";
+/// How often a change is tried when somebody else changes something too.
+const ATTEMPTS: u32 = 5;
+
+/// The program, and what it may know of our environment.
+#[derive(Debug)]
+pub(super) struct Tailscale {
+    /// Where it is.
+    program: PathBuf,
+    /// The caller's environment without credentials: it needs none.
+    environment: Vec<(OsString, OsString)>,
+}
+
+/// What the program answered.
+struct Answer {
+    /// Standard output.
+    output: String,
+    /// Whether it ended with exit code 0.
+    success: bool,
+    /// What it wrote, both streams, for a message.
+    message: String,
+}
+
+impl Tailscale {
+    /// Finds the program.
+    ///
+    /// # Errors
+    /// [`TailnetError::NoProgram`].
+    pub(super) fn find(environment: &CallerEnvironment) -> Result<Self> {
+        let in_app = || Some(PathBuf::from(IN_APP)).filter(|_| cfg!(target_os = "macos") && Path::new(IN_APP).exists());
+        let program =
+            spawn::find_program("tailscale", environment.get("PATH")).or_else(in_app).ok_or(TailnetError::NoProgram)?;
+        Ok(Self { program, environment: environment.for_tools() })
+    }
+
+    /// This machine, as its daemon sees it. The exit code is 0 in every state of the daemon but "not there".
+    ///
+    /// # Errors
+    /// If the daemon does not run or answer.
+    pub(super) fn node(&self, deadline: Deadline) -> Result<Node> {
+        let answer = self.ask(&["status", "--json", "--peers=false"], deadline)?;
+        read(&["status"], &answer)
+    }
+
+    /// What this machine serves.
+    ///
+    /// # Errors
+    /// If the daemon does not run or answer.
+    pub(super) fn config(&self, deadline: Deadline) -> Result<ServeConfig> {
+        let answer = self.ask(&["serve", "status", "--json"], deadline)?;
+        read(&["serve", "status"], &answer)
+    }
+
+    /// Serves a service under a name, and returns what the program said. It may have done nothing.
+    ///
+    /// # Errors
+    /// [`TailnetError`], as the program says.
+    pub(super) fn serve(&self, name: &str, endpoint: Endpoint, deadline: Deadline) -> Result<String> {
+        let service = format!("--service=svc:{name}");
+        let (option, target) = (endpoint.option(), endpoint.target());
+        let mut arguments = vec!["serve", &service];
+        arguments.extend(option.as_deref());
+        arguments.push(&target);
+        Ok(self.change(&arguments, deadline)?.message)
+    }
+
+    /// Stops advertising a name; one that is not advertised is fine.
+    ///
+    /// # Errors
+    /// [`TailnetError`], as the program says.
+    pub(super) fn drain(&self, name: &str, deadline: Deadline) -> Result<()> {
+        self.change(&["serve", "drain", &format!("svc:{name}")], deadline).map(drop)
+    }
+
+    /// Forgets what is served under a name; one that is not served is fine.
+    ///
+    /// # Errors
+    /// [`TailnetError`], as the program says.
+    pub(super) fn clear(&self, name: &str, deadline: Deadline) -> Result<()> {
+        self.change(&["serve", "clear", &format!("svc:{name}")], deadline).map(drop)
+    }
+
+    /// Runs a command that changes something, again if somebody else did at the same time.
+    fn change(&self, arguments: &[&str], deadline: Deadline) -> Result<Answer> {
+        for attempt in 1.. {
+            let answer = self.ask(arguments, deadline)?;
+            if answer.success {
+                return Ok(answer);
+            }
+            match failure(arguments, &answer.message) {
+                TailnetError::ConcurrentEdit if attempt < ATTEMPTS => {
+                    clock::pause(Duration::from_millis(50) * attempt);
+                }
+                error => return Err(error.into()),
+            }
+        }
+        Err(TailnetError::ConcurrentEdit.into())
+    }
+
+    /// Runs a command.
+    fn ask(&self, arguments: &[&str], deadline: Deadline) -> Result<Answer> {
+        let cannot = |error: std::io::Error| {
+            Error::Tailnet(TailnetError::Program { command: name_of(arguments), message: crate::error::reason(&error) })
+        };
+        let mut command = spawn::tool(&self.program);
+        command.args(arguments).env_clear().envs(self.environment.iter().cloned()).current_dir("/").process_group(0);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(cannot)?;
+        let finished = tool::finish(child, deadline.remaining()).map_err(cannot)?;
+        let output = String::from_utf8_lossy(&finished.output).into_owned();
+        let errors = String::from_utf8_lossy(&finished.errors);
+        let message = redact(format!("{errors}\n{output}").trim());
+        match finished.status {
+            Some(status) => Ok(Answer { output, success: status.success(), message }),
+            // It waits until somebody enables HTTPS, and says so.
+            None => Err(not_enabled(&message)
+                .unwrap_or_else(|| TailnetError::Silent {
+                    command: name_of(arguments),
+                    waited_s: deadline.limit.as_secs(),
+                })
+                .into()),
+        }
+    }
+}
+
+/// Reads an answer that shall be JSON.
+fn read<T: serde::de::DeserializeOwned>(arguments: &[&str], answer: &Answer) -> Result<T> {
+    if !answer.success {
+        return Err(failure(arguments, &answer.message).into());
+    }
+    serde_json::from_str(&answer.output).map_err(|error| {
+        TailnetError::Program { command: name_of(arguments), message: format!("its answer is not understood: {error}") }
+            .into()
+    })
+}
+
+/// What the program was asked, for a message: its arguments up to the first option.
+fn name_of(arguments: &[&str]) -> String {
+    arguments.iter().take_while(|argument| !argument.starts_with('-')).copied().collect::<Vec<_>>().join(" ")
+}
+
+/// What the program's words mean. Source: tailnet.md, "Exit codes / texts".
+fn failure(arguments: &[&str], message: &str) -> TailnetError {
+    let says = |text: &str| message.contains(text);
+    let not_connected = |state: &str| TailnetError::NotConnected { state: state.into() };
+    // Its usage follows some messages, and lines with a time go before some.
+    let words = || first_words(message);
+    if says("etag mismatch") || says("Another client is changing") {
+        TailnetError::ConcurrentEdit
+    } else if says("Access denied") || says("permission denied") {
+        TailnetError::Denied { message: words() }
+    } else if says("ailed to connect to local") {
+        TailnetError::DaemonDown { message: words() }
+    } else if says("Logged out.") {
+        not_connected("NeedsLogin")
+    } else if says("Tailscale is stopped.") {
+        not_connected("Stopped")
+    } else if says("unexpected state: NoState") {
+        not_connected("NoState")
+    } else if says("not yet approved by tailnet admin") {
+        not_connected("NeedsMachineAuth")
+    } else if says("flag provided but not defined: -service") {
+        TailnetError::TooOld { version: "(this one)".into() }
+    } else {
+        not_enabled(message).unwrap_or_else(|| TailnetError::Program { command: name_of(arguments), message: words() })
+    }
+}
+
+/// The error that stands in a text about HTTPS that is not enabled; `None` if it is about something else.
+pub(super) fn not_enabled(message: &str) -> Option<TailnetError> {
+    if !message.contains("is not enabled on your tailnet") {
+        return None;
+    }
+    let visit = message.split_whitespace().find(|word| word.starts_with("https://")).map(str::to_owned);
+    Some(TailnetError::NoHttps { visit })
+}
+
+/// The lines of a message that say something, joined: without the usage behind it, control characters and
+/// lines of a log that begin with a date.
+pub(super) fn first_words(message: &str) -> String {
+    let lines = message
+        .lines()
+        .take_while(|line| *line != "USAGE" && !line.starts_with("try `tailscale"))
+        .map(|line| line.trim().trim_start_matches("error: "))
+        .filter(|line| !line.is_empty() && !line.starts_with("Warning: client version"))
+        .filter(|line| !(line.starts_with("20") && line.get(4..5) == Some("/")));
+    let words: String = lines.take(3).collect::<Vec<_>>().join("; ");
+    words.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meaning(message: &str) -> String {
+        format!("{:?}", failure(&["serve", "--service=svc:a"], message))
+    }
+
+    #[test]
+    fn the_programs_words_are_understood() {
+        for (message, variant) in [
+            (
+                "Another client is changing the serve config; please try again.\nsending serve config: Preconditions failed: etag mismatch",
+                "ConcurrentEdit",
+            ),
+            ("sending serve config: Access denied: serve config denied\n\nUse 'sudo tailscale serve'.", "Denied"),
+            (
+                "error getting serve config: getting serve config: Failed to connect to local Tailscale daemon for /localapi/v0/serve-config; not running? Error: dial unix /s: connect: no such file or directory",
+                "DaemonDown",
+            ),
+            (
+                "failed to connect to local tailscaled; it doesn't appear to be running (sudo systemctl start tailscaled ?)",
+                "DaemonDown",
+            ),
+            ("Logged out.\nLog in at: https://login.tailscale.com/a/abc", "NeedsLogin"),
+            ("Tailscale is stopped.", "Stopped"),
+            ("unexpected state: NoState", "NoState"),
+            ("Machine is not yet approved by tailnet admin.", "NeedsMachineAuth"),
+            ("flag provided but not defined: -service\nServe content\n\nUSAGE\n  tailscale serve", "TooOld"),
+            (
+                "\nServe is not enabled on your tailnet.\nTo enable, visit:\n\n         https://login.tailscale.com/f/serve?node=n1\n",
+                "https://login.tailscale.com/f/serve?node=n1",
+            ),
+            ("sending serve config: updating config: netMap is nil", "netMap is nil"),
+        ] {
+            assert!(meaning(message).contains(variant), "{message}: {}", meaning(message));
+        }
+    }
+
+    #[test]
+    fn noise_and_usage_are_left_out_of_messages() {
+        assert_eq!(
+            first_words(
+                "2026/11/21 05:02:10 error checking SO mark\nWarning: client version \"a\" != b\nerror: failed apply web serve: x\n\ntry `tailscale serve --help` for usage info"
+            ),
+            "failed apply web serve: x"
+        );
+        assert_eq!(
+            first_words("invalid value \"d7e\"\nServe content\n\nUSAGE\n  tailscale"),
+            "invalid value \"d7e\"; Serve content"
+        );
+    }
+}

@@ -1,0 +1,551 @@
+//! `devport tailup`, `taildown` and `--tailnet`, on stand-ins for the `tailscale` program and the API.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::tailnet::{CLIENT_SECRET, KEY, TOKEN, Tailnet};
+use crate::support::{DEVPORT, port};
+
+/// What a request gets instead of an answer, once.
+fn fault(method: &str, path: &str, status: u16, body: &str) -> Value {
+    json!({ "method": method, "path": path, "status": status, "body": body })
+}
+
+#[test]
+fn tailup_defines_serves_approves_and_records_in_this_order() {
+    let tailnet = Tailnet::with_service();
+    let (id, name) = (tailnet.id(), tailnet.service());
+    let port = port(&tailnet.env.which("a"));
+    let view = tailnet.devport(&["tailup", "a"]).ok().json();
+    assert_eq!((&view["tailnet"], &view["url"]), (&json!(true), &json!(format!("https://{id}.tail1234.ts.net"))));
+    assert_eq!(tailnet.env.which("a")["url"], view["url"]);
+    let served = tailnet.served(&name);
+    assert_eq!(served["TCP"], json!({ "443": { "HTTPS": true } }));
+    let handlers = &served["Web"][format!("{id}.tail1234.ts.net:443")]["Handlers"];
+    assert_eq!(handlers, &json!({ "/": { "Proxy": format!("http://localhost:{port}") } }));
+    assert!(tailnet.is_advertised(&name));
+    let definition = &tailnet.get("definitions")[&name];
+    assert_eq!(definition["ports"], json!(["tcp:443"]));
+    assert!(definition["comment"].as_str().unwrap().contains("devport on dev (node n292kg92CNTRL"), "{definition}");
+    assert_eq!(tailnet.get("approved")[&name], json!(["n292kg92CNTRL"]));
+    let path = format!("/api/v2/tailnet/-/services/{name}");
+    let device = format!("{path}/device/n292kg92CNTRL/approved");
+    assert_eq!(tailnet.requests(), [format!("GET {path}"), format!("PUT {path}"), format!("POST {device}")]);
+    let calls = tailnet.calls();
+    assert_eq!(calls[0], "status --json --peers=false");
+    let serve = calls.iter().position(|call| *call == format!("serve --service={name} http://localhost:{port}"));
+    assert_eq!(calls[serve.unwrap() + 1], "serve status --json", "{calls:?}");
+    assert!(!calls.iter().any(|call| call.contains("reset") || call.ends_with("off")), "{calls:?}");
+}
+
+#[test]
+fn tailup_again_and_twice_at_once_changes_nothing() {
+    let tailnet = Tailnet::with_service();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| tailnet.devport(&["tailup", "a"]).ok());
+        }
+    });
+    let (serve, definitions) = (tailnet.get("serve"), tailnet.get("definitions"));
+    tailnet.devport(&["tailup", "a"]).ok();
+    assert_eq!((tailnet.get("serve"), tailnet.get("definitions")), (serve, definitions));
+    assert_eq!(tailnet.requests().iter().filter(|request| request.starts_with("PUT")).count(), 1);
+    assert_eq!(tailnet.get("advertised"), json!([tailnet.service()]));
+}
+
+#[test]
+fn taildown_leaves_nothing_and_can_be_said_again() {
+    let tailnet = Tailnet::with_service();
+    tailnet.devport(&["tailup", "a"]).ok();
+    let view = tailnet.devport(&["taildown", "a"]).ok().json();
+    assert_eq!((&view["tailnet"], &view["url"], &view["status"]), (&json!(false), &Value::Null, &json!("running")));
+    tailnet.assert_nothing(&tailnet.service());
+    let calls = tailnet.calls();
+    let at = |start: &str| calls.iter().position(|call| call.starts_with(start)).unwrap();
+    assert!(at("serve drain") < at("serve clear"));
+    tailnet.devport(&["taildown", "a"]).ok();
+    tailnet.devport(&["tailup", "a"]).ok();
+}
+
+#[test]
+fn the_declared_port_follows_the_kind() {
+    let tailnet = Tailnet::with_service();
+    let (id, name, port) = (tailnet.id(), tailnet.service(), port(&tailnet.env.which("a")));
+    let up = |option: &[&str]| tailnet.devport(&[&["tailup", "a"], option].concat()).ok().json()["url"].clone();
+    assert_eq!(up(&["--tcp"]), format!("tcp://{id}.tail1234.ts.net:{port}"));
+    assert_eq!(tailnet.get("definitions")[&name]["ports"], json!([format!("tcp:{port}")]));
+    let forward = json!({ port.to_string(): { "TCPForward": format!("localhost:{port}") } });
+    assert_eq!(tailnet.served(&name)["TCP"], forward);
+    assert_eq!(up(&[]), format!("tcp://{id}.tail1234.ts.net:{port}"), "it stays what it is");
+    assert_eq!(up(&["--http"]), format!("http://{id}.tail1234.ts.net"));
+    assert_eq!(tailnet.get("definitions")[&name]["ports"], json!(["tcp:80"]));
+    assert_eq!(tailnet.served(&name)["TCP"], json!({ "80": { "HTTP": true } }));
+    assert_eq!(up(&["--https"]), format!("https://{id}.tail1234.ts.net"));
+    tailnet.devport(&["tailup", "--http", "--tcp", "a"]).fails(2, &["cannot be used with"]);
+}
+
+#[test]
+fn a_machine_that_may_not_offer_services_is_told_why_and_nothing_is_left() {
+    let tailnet = Tailnet::with_service();
+    let name = tailnet.service();
+    for (setting, value, restored, says) in [
+        ("tags", json!([]), json!(["tag:x"]), ["has no tag", "tailscale serve --bg --https="]),
+        ("state", json!("NeedsLogin"), json!("Running"), ["logged out", "tailscale login"]),
+        ("state", json!("Stopped"), json!("Running"), ["is stopped", "tailscale up"]),
+        ("state", json!("NeedsMachineAuth"), json!("Running"), ["not approved the machine", "admin/machines"]),
+        ("state", json!("NoState"), json!("Running"), ["still starting", "try again"]),
+        ("daemon", json!(false), json!(true), ["does not answer", "start tailscaled"]),
+        ("version", json!("1.84.2"), json!("1.102.3"), ["tailscale 1.84.2 is too old", "1.86"]),
+        ("knows_services", json!(false), json!(true), ["too old", "update"]),
+        ("https", json!(false), json!(true), ["HTTPS is not enabled", "--http"]),
+        (
+            "prompts",
+            json!(true),
+            json!(false),
+            ["HTTPS is not enabled", "login.tailscale.com/f/serve?node=n292kg92CNTRL"],
+        ),
+        ("denied", json!(true), json!(false), ["Access denied", "--operator=$USER"]),
+        ("conflicts", json!(100), json!(0), ["somebody else keeps changing", "try again"]),
+        ("post_fails", json!("netMap is nil"), json!(""), ["netMap is nil", "`tailscale serve`"]),
+    ] {
+        tailnet.set(setting, value);
+        tailnet.devport(&["tailup", "a"]).fails(1, &says);
+        tailnet.set(setting, restored);
+        tailnet.assert_nothing(&name);
+    }
+    tailnet.devport(&["tailup", "a"]).ok();
+}
+
+#[test]
+fn without_the_program_the_error_says_so() {
+    let mut tailnet = Tailnet::with_service();
+    tailnet.env.set("PATH", "/nowhere");
+    tailnet.devport(&["tailup", "a"]).fails(1, &["no `tailscale` program", "https://tailscale.com/download"]);
+    tailnet.devport(&["taildown", "a"]).ok();
+}
+
+#[test]
+fn an_edit_by_somebody_else_is_tried_again_and_noise_is_no_failure() {
+    let tailnet = Tailnet::with_service();
+    tailnet.set("conflicts", json!(3));
+    tailnet.set("noise", json!(true));
+    let done = tailnet.devport(&["tailup", "a"]).ok();
+    assert_eq!(done.stderr, "");
+    assert_eq!(tailnet.get("conflicts"), json!(0));
+}
+
+#[test]
+fn a_program_that_hangs_is_ended_after_15_s() {
+    let tailnet = Tailnet::with_service();
+    let began = Instant::now();
+    tailnet.set("prompts", json!(true));
+    tailnet.set("prompt_waits", json!(true));
+    tailnet.devport(&["tailup", "a"]).fails(1, &["HTTPS is not enabled", "f/serve?node="]);
+    assert!((14..22).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    tailnet.set("prompts", json!(false));
+    tailnet.assert_nothing(&tailnet.service());
+    assert!(crate::support::processes_with(tailnet.env.path("tailnet").to_str().unwrap()).len() <= 1, "only the API");
+}
+
+#[test]
+fn a_silent_daemon_and_a_silent_server_are_waited_for_15_s() {
+    let tailnet = Tailnet::with_service();
+    let silent = Tailnet::with_service();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            tailnet.set("hangs", json!(["status"]));
+            tailnet.devport(&["tailup", "a"]).fails(1, &["`tailscale status` gave no answer in 15 s"]);
+            tailnet.set("hangs", json!([]));
+            tailnet.assert_nothing(&tailnet.service());
+        });
+        scope.spawn(|| {
+            silent.set("faults", json!([{ "method": "GET", "delay": 25 }]));
+            let began = Instant::now();
+            silent.devport(&["tailup", "a"]).fails(1, &["could not read the definition", "no answer in 15 s"]);
+            assert!(began.elapsed() < Duration::from_secs(20));
+            silent.assert_nothing(&silent.service());
+        });
+    });
+}
+
+#[test]
+fn every_answer_of_the_api_has_its_own_message_and_leaves_nothing() {
+    let tailnet = Tailnet::with_service();
+    let name = tailnet.service();
+    let message = |text: &str| json!({ "message": text }).to_string();
+    for (fault, says) in [
+        (
+            fault("GET", "", 401, &message("API token invalid")),
+            ["the key was rejected: API token invalid (401)", "settings/keys"],
+        ),
+        (fault("PUT", "", 403, &message("no")), ["could not define", "scopes `services` and `devices:core`"]),
+        (fault("PUT", "", 404, &message("no")), ["there is no such thing", "TAILSCALE_TAILNET"]),
+        (
+            fault("PUT", "", 409, &message("name in use")),
+            ["conflicts with what is there: name in use (409)", "--tailnet-name"],
+        ),
+        (fault("PUT", "", 400, &message("bad")), ["the request was refused: bad (400)", "could not define"]),
+        (fault("GET", "", 200, "<html>hello</html>"), ["the answer is not the API's JSON", "TAILSCALE_BASE_URL"]),
+        (fault("GET", "", 404, "<html>hello</html>"), ["a page that was not found", "TAILSCALE_BASE_URL"]),
+        (
+            json!({ "status": 302, "headers": { "Location": "https://elsewhere/" } }),
+            ["redirects to \"https://elsewhere/\" (302)", "not followed"],
+        ),
+        (
+            json!({ "status": 429, "headers": { "Retry-After": "3600" }, "body": message("slow down") }),
+            ["too many requests: slow down (429), to be tried again in 3600 s", "wait"],
+        ),
+        (
+            json!({ "status": 503, "times": 9, "body": "<html>" }),
+            ["the server has a problem (503)", "status.tailscale.com"],
+        ),
+        (fault("POST", "", 401, &message("late")), ["could not approve this machine", "(401)"]),
+        (fault("POST", "", 403, &message("late")), ["could not approve this machine", "(403)"]),
+        (fault("POST", "", 200, "{\"approved\": false}"), ["could not approve", "approved: true"]),
+    ] {
+        tailnet.set("faults", json!([fault]));
+        tailnet.devport(&["tailup", "a"]).fails(1, &says);
+        tailnet.set("faults", json!([]));
+        tailnet.assert_nothing(&name);
+    }
+}
+
+#[test]
+fn what_the_api_asks_to_wait_for_is_waited_for() {
+    let tailnet = Tailnet::with_service();
+    let limited = json!({ "status": 429, "headers": { "Retry-After": "1" } });
+    tailnet.set("faults", json!([limited, { "status": 502, "body": "<html>" }]));
+    let began = Instant::now();
+    tailnet.devport(&["tailup", "a"]).ok();
+    assert!(began.elapsed() >= Duration::from_secs(1));
+}
+
+#[test]
+fn an_api_that_cannot_be_reached_or_trusted() {
+    let mut tailnet = Tailnet::with_service();
+    tailnet.env.set("TAILSCALE_BASE_URL", "http://127.0.0.1:9");
+    tailnet.devport(&["tailup", "a"]).fails(1, &["no connection: ", "efused"]);
+    tailnet.env.set("TAILSCALE_BASE_URL", "http://example.com");
+    tailnet.devport(&["tailup", "a"]).fails(3, &["TAILSCALE_BASE_URL: must be https"]);
+    tailnet.assert_nothing(&tailnet.service());
+}
+
+#[test]
+fn an_approval_that_the_daemon_does_not_hear_of_is_a_failure() {
+    let tailnet = Tailnet::with_service();
+    tailnet.set("hears", json!(false));
+    tailnet.devport(&["tailup", "a"]).fails(1, &["did not hear of it in 10 s"]);
+    tailnet.set("hears", json!(true));
+    tailnet.assert_nothing(&tailnet.service());
+}
+
+#[test]
+fn what_is_published_survives_a_tailup_that_fails() {
+    let tailnet = Tailnet::with_service();
+    tailnet.devport(&["tailup", "a"]).ok();
+    tailnet.set("keys", json!([]));
+    tailnet.devport(&["tailup", "a"]).fails(1, &["rejected"]);
+    assert!(tailnet.is_advertised(&tailnet.service()));
+    assert_eq!(tailnet.env.which("a")["tailnet"], true);
+}
+
+#[test]
+fn a_name_of_another_machine_is_not_taken_over() {
+    let tailnet = Tailnet::with_service();
+    let name = tailnet.service();
+    let theirs = json!({
+        "name": name, "addrs": ["100.1.1.1", "fd7a::1"], "ports": ["tcp:443"],
+        "comment": "made by devport on laptop (node nOTHERCNTRL, service 0123456789)",
+    });
+    tailnet.set("definitions", json!({ name.as_str(): theirs }));
+    tailnet
+        .devport(&["tailup", "a"])
+        .fails(1, &["taken", "on laptop (node nOTHERCNTRL", "tailup --tailnet-name NAME a"]);
+    assert_eq!(tailnet.get("definitions"), json!({ name.as_str(): theirs }));
+    assert_eq!(tailnet.served(&name), Value::Null);
+    let view = tailnet.devport(&["tailup", "--tailnet-name", "my-api", "a"]).ok().json();
+    assert_eq!(view["url"], "https://my-api.tail1234.ts.net");
+    tailnet.devport(&["taildown", "a"]).ok();
+    assert_eq!(tailnet.get("definitions"), json!({ name.as_str(): theirs }));
+    let again = tailnet.devport(&["tailup", "a"]).ok().json();
+    assert_eq!(again["url"], "https://my-api.tail1234.ts.net", "the name is kept");
+    tailnet.env.start("b", &["sleep", "1000"]);
+    tailnet.devport(&["tailup", "--tailnet-name", "my-api", "b"]).fails(1, &["taken by a, another service"]);
+    tailnet.devport(&["tailup", "--tailnet-name", "My_Api", "b"]).fails(2, &["cannot be a name", "1 to 63"]);
+}
+
+#[test]
+fn a_definition_of_an_admin_is_used_and_never_changed() {
+    let tailnet = Tailnet::with_service();
+    let admins =
+        json!({ "name": "svc:shop", "addrs": ["100.1.1.1", "fd7a::1"], "ports": ["tcp:443"], "comment": "the shop" });
+    tailnet.set("definitions", json!({ "svc:shop": admins }));
+    tailnet
+        .devport(&["tailup", "--tailnet-name", "shop", "--http", "a"])
+        .fails(1, &["did not make, with tcp:443 only"]);
+    tailnet.devport(&["tailup", "--tailnet-name", "shop", "a"]).ok();
+    let down = tailnet.devport(&["taildown", "a"]).ok();
+    assert!(down.stderr.contains("svc:shop stays: devport did not make it"), "{down:?}");
+    assert_eq!(tailnet.get("definitions"), json!({ "svc:shop": admins }));
+    assert_eq!(tailnet.served("svc:shop"), Value::Null);
+}
+
+#[test]
+fn what_else_this_machine_serves_is_left_alone() {
+    let tailnet = Tailnet::with_service();
+    let own = json!({ "TCP": { "443": { "HTTPS": true } }, "Web": { "shop.tail1234.ts.net:443": { "Handlers": { "/": { "Proxy": "http://localhost:3000" } } } } });
+    tailnet.set("serve", json!({ "Services": { "svc:shop": own } }));
+    tailnet
+        .devport(&["tailup", "--tailnet-name", "shop", "a"])
+        .fails(1, &["taken by something else on this machine", "localhost:3000"]);
+    tailnet.devport(&["tailup", "a"]).ok();
+    tailnet.devport(&["rm", "a"]).ok();
+    assert_eq!(tailnet.get("serve"), json!({ "Services": { "svc:shop": own } }));
+}
+
+#[test]
+fn a_definition_that_other_machines_offer_too_stays() {
+    let tailnet = Tailnet::with_service();
+    tailnet.devport(&["tailup", "a"]).ok();
+    tailnet.set("other_hosts", json!(["nOTHERCNTRL"]));
+    let down = tailnet.devport(&["taildown", "a"]).ok();
+    assert!(down.stderr.contains("other machines offer it too"), "{down:?}");
+    assert_ne!(tailnet.get("definitions")[tailnet.service()], Value::Null);
+}
+
+#[test]
+fn rm_takes_it_off_the_tailnet_and_works_when_that_cannot_be_reached() {
+    let tailnet = Tailnet::with_service();
+    let name = tailnet.service();
+    tailnet.devport(&["tailup", "a"]).ok();
+    tailnet.devport(&["rm", "a"]).ok();
+    tailnet.assert_nothing(&name);
+    tailnet.env.start("a", &["sleep", "1000"]);
+    tailnet.devport(&["tailup", "a"]).ok();
+    tailnet.set("daemon", json!(false));
+    let removed = tailnet.devport(&["rm", "a"]).ok();
+    for part in
+        ["may still be on the tailnet", "does not answer", &format!("tailscale serve drain {name}"), "admin/services"]
+    {
+        assert!(removed.stderr.contains(part), "{part}: {removed:?}");
+    }
+    assert_eq!(tailnet.env.ls().len(), 0);
+}
+
+#[test]
+fn a_failing_taildown_says_so_and_can_be_repeated() {
+    let tailnet = Tailnet::with_service();
+    let name = tailnet.service();
+    tailnet.devport(&["tailup", "a"]).ok();
+    tailnet.set("daemon", json!(false));
+    tailnet.devport(&["taildown", "a"]).fails(1, &["does not answer"]);
+    assert_eq!(tailnet.env.which("a")["tailnet"], true);
+    tailnet.set("daemon", json!(true));
+    tailnet.set("faults", json!([fault("DELETE", "", 403, "{}")]));
+    tailnet.devport(&["taildown", "a"]).fails(1, &["could not delete the definition"]);
+    tailnet.devport(&["taildown", "a"]).ok();
+    tailnet.assert_nothing(&name);
+}
+
+#[test]
+fn without_a_key_it_is_served_and_an_admin_is_asked_for() {
+    let mut tailnet = Tailnet::with_service();
+    tailnet.env.set("TAILSCALE_API_KEY", "");
+    let up = tailnet.devport(&["tailup", "a"]).ok();
+    assert!(
+        up.stderr.contains("no API key") && up.stderr.contains("admin/services") && up.stderr.contains("tcp:443"),
+        "{up:?}"
+    );
+    assert!(tailnet.is_advertised(&tailnet.service()) && tailnet.requests().is_empty());
+    let down = tailnet.devport(&["taildown", "a"]).ok();
+    assert!(down.stderr.contains("the definition of svc:") && down.stderr.contains("stays"), "{down:?}");
+    tailnet.assert_nothing(&tailnet.service());
+    tailnet.set("auto_approve", json!(true));
+    assert_eq!(tailnet.devport(&["tailup", "a"]).ok().stderr, "");
+}
+
+#[test]
+fn a_policy_that_approves_needs_no_right_to_approve() {
+    let tailnet = Tailnet::with_service();
+    tailnet.set("auto_approve", json!(true));
+    tailnet.set("faults", json!([{ "method": "POST", "status": 403, "times": 9, "body": "{}" }]));
+    tailnet.devport(&["tailup", "a"]).ok();
+}
+
+#[test]
+fn start_always_starts_and_warns_with_the_remedy() {
+    let tailnet = Tailnet::new();
+    tailnet.set("tags", json!([]));
+    let started = tailnet.devport(&["start", "--tailnet", "--key", "a b", "--", "sleep", "1000"]).ok();
+    assert_eq!((&started.json()["status"], &started.json()["tailnet"]), (&json!("running"), &json!(false)));
+    for part in ["not on the tailnet: this machine has no tag", "hint: ", "retry: devport tailup 'a b'\n"] {
+        assert!(started.stderr.contains(part), "{part}: {started:?}");
+    }
+    tailnet.set("tags", json!(["tag:x"]));
+    let again = tailnet.devport(&["start", "--tailnet", "--key", "a b", "--", "sleep", "1000"]).ok().json();
+    assert!(again["url"].as_str().unwrap().starts_with("https://"), "{again}");
+    let no_port = tailnet.devport(&["start", "--tailnet", "--no-port", "--key", "c", "--", "sleep", "1000"]).ok();
+    assert!(no_port.stderr.contains("c has no port that could be published"), "{no_port:?}");
+    tailnet.devport(&["start", "--tailnet-name", "x", "--key", "d", "--", "sleep", "1000"]).fails(2, &["--tailnet"]);
+}
+
+#[test]
+fn a_file_publishes_its_services() {
+    let tailnet = Tailnet::new();
+    let file = tailnet.env.write(
+        "devport.yaml",
+        "- key: a\n  exec: sleep 1000\n  tailnet: true\n  tailnet-name: shop\n- key: b\n  exec: sleep 1000\n",
+    );
+    let views = tailnet.devport(&["start", "-f", &file]).ok().json();
+    assert_eq!((&views[0]["url"], &views[1]["url"]), (&json!("https://shop.tail1234.ts.net"), &Value::Null));
+    let before = tailnet.requests().len();
+    tailnet.devport(&["start", "-f", &file]).ok();
+    assert_eq!(tailnet.requests().len(), before, "what runs and is published is left as it is");
+}
+
+#[test]
+fn run_publishes_too() {
+    let tailnet = Tailnet::new();
+    let child = tailnet.env.spawn(["run", "--tailnet", "--key", "a", "--", "sleep", "1000"]);
+    crate::support::until("it is published", || {
+        tailnet.env.ls().first().is_some_and(|view| view["tailnet"] == true && view["status"] == "running")
+    });
+    tailnet.devport(&["stop", "a"]).ok();
+    crate::support::done(child).ok();
+    assert_eq!(tailnet.env.which("a")["tailnet"], true, "a stop is no removal");
+}
+
+#[test]
+fn d13_the_record_keeps_it_over_restarts_and_heartbeats() {
+    let tailnet = Tailnet::with_service();
+    tailnet.devport(&["tailup", "a"]).ok();
+    tailnet.devport(&["restart", "a"]).ok();
+    tailnet.env.start("a", &["sleep", "1000"]);
+    assert_eq!(tailnet.env.which("a")["tailnet"], true);
+    tailnet.devport(&["taildown", "a"]).ok();
+    tailnet.devport(&["restart", "a"]).ok();
+    assert_eq!(tailnet.env.which("a")["tailnet"], false);
+}
+
+#[test]
+fn an_oauth_client_gets_a_token_first() {
+    let mut tailnet = Tailnet::with_service();
+    tailnet.env.set("TAILSCALE_API_KEY", "");
+    tailnet.env.set("TAILSCALE_OAUTH_CLIENT_ID", "client1");
+    tailnet.devport(&["tailup", "a"]).fails(3, &["TAILSCALE_OAUTH_CLIENT_SECRET: is not set"]);
+    let file = tailnet.env.write("secret", CLIENT_SECRET);
+    tailnet.env.set("TAILSCALE_OAUTH_CLIENT_SECRET_FILE", &file);
+    tailnet.devport(&["tailup", "a"]).fails(3, &["others can read", "chmod 600"]);
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    tailnet.devport(&["tailup", "a"]).ok();
+    assert_eq!(tailnet.requests()[0], "POST /api/v2/oauth/token");
+    assert_eq!(tailnet.requests().iter().filter(|request| request.contains("oauth")).count(), 1);
+    tailnet.set("clients", json!({}));
+    tailnet.devport(&["tailup", "a"]).fails(1, &["could not get a token for the OAuth client", "(401)"]);
+}
+
+#[test]
+fn ls_asks_the_daemon_once_for_500_ms_and_only_if_a_service_is_published() {
+    let tailnet = Tailnet::with_service();
+    tailnet.set("hangs", json!(["status"]));
+    let began = Instant::now();
+    tailnet.env.ls();
+    assert!(began.elapsed() < Duration::from_millis(400) && tailnet.calls().is_empty());
+    tailnet.set("hangs", json!([]));
+    tailnet.env.start("b", &["sleep", "1000"]);
+    tailnet.devport(&["tailup", "a"]).ok();
+    tailnet.devport(&["tailup", "b"]).ok();
+    let (url, before) = (tailnet.env.which("a")["url"].clone(), tailnet.calls().len());
+    assert_eq!(tailnet.env.ls().iter().filter(|view| view["url"].is_string()).count(), 2);
+    assert_eq!(tailnet.calls().len(), before + 1);
+    tailnet.set("hangs", json!(["status"]));
+    let began = Instant::now();
+    assert_eq!(tailnet.env.which("a")["url"], url, "the last answer is behind it");
+    let took = began.elapsed();
+    assert!((Duration::from_millis(450)..Duration::from_millis(1500)).contains(&took), "{took:?}");
+    tailnet.set("hangs", json!([]));
+    tailnet.set("suffix", json!("other.ts.net"));
+    assert!(tailnet.env.which("a")["url"].as_str().unwrap().ends_with(".other.ts.net"));
+}
+
+#[test]
+fn t24_no_credential_is_left_anywhere() {
+    let mut tailnet = Tailnet::new();
+    tailnet.env.set("TAILSCALE_OAUTH_CLIENT_SECRET", CLIENT_SECRET);
+    tailnet.env.set("TS_AUTHKEY", "tskey-auth-GOOD");
+    let script = "env; echo up; exec sleep 1000";
+    let mut shown = String::new();
+    let mut take = |tailnet: &Tailnet, arguments: &[&str]| {
+        let done = tailnet.devport(arguments);
+        shown += &done.stdout;
+        shown += &done.stderr;
+    };
+    take(&tailnet, &["start", "--tailnet", "--key", "a", "--", "sh", "-c", script]);
+    crate::support::until("it is up", || tailnet.env.devport(["logs", "a"]).ok().stdout.contains("up"));
+    tailnet.set("faults", json!([{ "status": 401, "body": format!("{{\"message\": \"bad key {KEY}\"}}") }]));
+    take(&tailnet, &["tailup", "a"]);
+    tailnet.set("faults", json!([{ "status": 302, "headers": { "Location": format!("http://x/{KEY}") } }]));
+    take(&tailnet, &["tailup", "a"]);
+    tailnet.set("post_fails", json!(format!("says {KEY}")));
+    take(&tailnet, &["tailup", "a"]);
+    tailnet.set("post_fails", json!(""));
+    tailnet.env.set("TAILSCALE_API_KEY", "");
+    tailnet.env.set("TAILSCALE_OAUTH_CLIENT_ID", "client1");
+    tailnet.set(
+        "faults",
+        json!([{ "path": "services", "status": 403, "body": format!("{{\"message\": \"{TOKEN} {CLIENT_SECRET}\"}}") }]),
+    );
+    take(&tailnet, &["tailup", "a"]);
+    for command in
+        [["tailup", "a"], ["ls", "--json"], ["which", "a"], ["logs", "a"], ["restart", "a"], ["taildown", "a"]]
+    {
+        take(&tailnet, &command);
+    }
+    assert!(shown.contains("bad key tskey-…") && shown.contains("says tskey-…"), "{shown}");
+    let mut places = vec![("what was printed".to_owned(), shown.into_bytes())];
+    let mut directories = vec![tailnet.env.path("state"), tailnet.env.path("home"), tailnet.env.path("work")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap().flatten() {
+            if entry.path().is_dir() {
+                directories.push(entry.path());
+            } else {
+                places.push((entry.path().display().to_string(), fs::read(entry.path()).unwrap()));
+            }
+        }
+    }
+    places.push(("calls of tailscale".into(), fs::read(tailnet.env.path("tailnet/calls.jsonl")).unwrap()));
+    places.push(("requests".into(), fs::read(tailnet.env.path("tailnet/requests.jsonl")).unwrap()));
+    for (pid, _) in tailnet.env.processes() {
+        places.push((format!("environment of {pid}"), fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()));
+        places.push((format!("arguments of {pid}"), fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()));
+    }
+    places.push(("tmux".into(), tailnet.env.tmux(&["show-environment", "-g"]).ok().stdout.into_bytes()));
+    assert!(places.len() > 12, "{}", places.len());
+    for (place, bytes) in places {
+        let text = String::from_utf8_lossy(&bytes);
+        for secret in ["GOOD", TOKEN] {
+            assert!(!text.contains(secret), "{secret} is in {place}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_command_that_does_not_need_the_tailnet_starts_no_thread_and_asks_nobody() {
+    let tailnet = Tailnet::with_service();
+    let trace = tailnet.env.file("trace");
+    for command in [["ls"].as_slice(), &["which", "a"], &["stop", "a"]] {
+        let done = tailnet.env.finish(
+            tailnet
+                .env
+                .command("strace")
+                .args(["-f", "-e", "trace=clone,clone3,connect,execve", "-o", &trace, DEVPORT])
+                .args(command),
+        );
+        done.ok();
+        let text = fs::read_to_string(&trace).unwrap();
+        assert_eq!(text.lines().filter(|line| line.contains("execve")).count(), 1, "{text}");
+        assert!(!text.contains("clone") && !text.contains("connect"), "{text}");
+    }
+}
