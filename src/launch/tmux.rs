@@ -37,6 +37,14 @@ pub(crate) struct Tmux {
     socket: Option<String>,
 }
 
+/// What tmux answered.
+struct Answer {
+    /// What it printed.
+    printed: String,
+    /// Its error; `None` if all went well.
+    failure: Option<Error>,
+}
+
 /// A window that was just opened.
 #[derive(Debug)]
 pub(super) struct Window {
@@ -90,20 +98,21 @@ impl Tmux {
         command
     }
 
+    /// Runs a tmux command to its end.
+    fn run(&self, name: &'static str, arguments: &[&OsStr]) -> Result<Answer> {
+        let failed = |error| Error::Tmux { command: name, message: crate::error::reason(&error) };
+        let client = self.tmux(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let finished = client.and_then(|client| tool::finish(client, LIMIT)).map_err(failed)?;
+        let status = finished.status.ok_or(Error::TmuxSilent { waited_s: LIMIT.as_secs() })?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let failure = Error::Tmux { command: name, message: text(&finished.errors).trim().to_owned() };
+        Ok(Answer { printed: text(&finished.output), failure: (!status.success()).then_some(failure) })
+    }
+
     /// Runs a tmux command and returns what it prints.
     fn ask(&self, name: &'static str, arguments: &[&OsStr]) -> Result<String> {
-        let failed = |message: String| Error::Tmux { command: name, message };
-        let client = self.tmux(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let finished = client
-            .and_then(|client| tool::finish(client, LIMIT))
-            .map_err(|error| failed(crate::error::reason(&error)))?;
-        match finished.status {
-            None => Err(Error::TmuxSilent { waited_s: LIMIT.as_secs() }),
-            Some(status) if !status.success() => {
-                Err(failed(String::from_utf8_lossy(&finished.errors).trim().to_owned()))
-            }
-            Some(_) => Ok(String::from_utf8_lossy(&finished.output).into_owned()),
-        }
+        let answer = self.run(name, arguments)?;
+        answer.failure.map_or(Ok(answer.printed), Err)
     }
 
     /// Opens a window of the shared session in which `command` runs; creates the session if need be. No focus
@@ -143,10 +152,13 @@ impl Tmux {
                 Err(error @ Error::TmuxSilent { .. }) => return Err(error),
                 Err(error) => failure.get_or_insert(error),
             };
-            match self.ask("new-session", &new_session) {
-                Ok(report) => return Window::parse(&report),
+            let answer = self.run("new-session", &new_session)?;
+            match (Window::parse(&answer.printed), answer.failure) {
+                // Also if the session is gone already, and could not be set up: its supervisor was started.
+                (Ok(window), _) => return Ok(window),
+                (Err(error), None) => return Err(error),
                 // Somebody else was faster ("duplicate session"): there is one now.
-                Err(error) => failure = Some(error),
+                (Err(_), error) => failure = error,
             }
         }
         Err(failure.unwrap_or(Error::Tmux { command: "new-window", message: "no window".into() }))

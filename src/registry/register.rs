@@ -228,6 +228,10 @@ mod tests {
         assert_eq!(new.reclaimed.unwrap().name(), "older");
         let names: Vec<_> = registry.list().unwrap().reservations.into_iter().map(|r| r.name().to_owned()).collect();
         assert!(names.contains(&"old".into()) && names.contains(&"new".into()) && names.len() == 2);
+        let old = registry.list().unwrap().reservations.into_iter().find(|r| r.name() == "old").unwrap();
+        registry.update(&old.hash, &mut |_| {}, |record| record.tailnet = true).unwrap();
+        assert!(register(&registry, "newer", NOW).is_err(), "the tailnet leads to its port");
+        registry.update(&old.hash, &mut |_| {}, |record| record.tailnet = false).unwrap();
         register(&registry, "newer", NOW).unwrap();
         assert!(matches!(register(&registry, "newest", NOW), Err(Error::PoolExhausted { reserved: 2, .. })));
     }

@@ -151,7 +151,10 @@ fn without_a_target_fzf_chooses() {
     let terminal = Terminal::run(&env, &format!("{DEVPORT} attach"));
     terminal.shows("attach>");
     terminal.shows("2/2");
-    terminal.keys(&["secon", "Enter"]);
+    terminal.keys(&["secon"]);
+    // fzf takes what is highlighted, and filters in the background.
+    terminal.shows("1/2");
+    terminal.keys(&["Enter"]);
     terminal.shows("the second");
 }
 

@@ -96,7 +96,7 @@ fn the_example_starts_as_it_is() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     fs::copy(root.join("devport.yaml.example"), env.path("work/devport.yaml")).unwrap();
     let example = fs::read_to_string(env.path("work/devport.yaml")).unwrap();
-    for field in ["key", "exec", "cwd", "no-port", "port", "port-env", "tailnet", "env"] {
+    for field in ["key", "exec", "cwd", "no-port", "port", "port-env", "tailnet", "tailnet-name", "env"] {
         assert!(
             example.lines().any(|line| line.trim_start_matches(['-', ' ']).starts_with(&format!("{field}:"))),
             "{field}"
