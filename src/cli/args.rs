@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cli::context::Format;
+use crate::cli::policy::PolicyArguments;
 
 /// A port that never moves, and a supervisor, for every dev service on this machine.
 #[derive(Debug, Parser)]
@@ -105,6 +106,9 @@ pub(super) struct NewService {
     /// Name that it shall have there, instead of its id.
     #[arg(long, value_name = "NAME", requires = "tailnet")]
     pub(super) tailnet_name: Option<String>,
+    /// How it is watched over.
+    #[command(flatten)]
+    pub(super) policy: PolicyArguments,
     /// Dotenv file over the environment; may be given several times, later ones override earlier ones.
     #[arg(long, value_name = "FILE")]
     pub(super) env_file: Vec<PathBuf>,

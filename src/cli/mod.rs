@@ -7,6 +7,7 @@ mod context;
 mod logs;
 mod ls;
 mod picker;
+mod policy;
 mod restart;
 mod rm;
 mod run;

@@ -60,6 +60,7 @@ fn is_bare(service: &NewService) -> bool {
         && !service.no_port
         && !service.tailnet
         && service.env_file.is_empty()
+        && service.policy.is_empty()
 }
 
 /// A command without `--`, most likely.
@@ -90,6 +91,7 @@ pub(super) fn spec(context: &Context, service: NewService) -> Result<ServiceSpec
         port_variable: service.port_env,
         tailnet: service.tailnet,
         tailnet_name: service.tailnet_name.map(TailnetName::new).transpose()?,
+        policy: service.policy.into_policy(),
         env_files: service.env_file.into_iter().map(|file| cwd.join(file)).collect(),
         cwd,
     };
@@ -257,6 +259,9 @@ fn note_differences(running: &Reservation, spec: &ServiceSpec) {
     }
     if Path::new(&running.cwd) != spec.cwd {
         differences.push(format!("the directory {}", running.cwd.display()));
+    }
+    if running.policy != spec.policy {
+        differences.push("other rules for readiness, restarts or stopping".into());
     }
     if running.port_env != spec.port_variable || running.no_port != (spec.port == PortRequest::NoPort) {
         differences.push("other port options".into());

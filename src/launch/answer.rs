@@ -53,7 +53,7 @@ fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<()>> {
     let service = reservation.name().to_owned();
     let why = run.error.unwrap_or_default();
     match run.state {
-        State::Running | State::Backoff => Some(Ok(())),
+        State::Running | State::Ready | State::Unhealthy | State::Backoff | State::CrashLoop => Some(Ok(())),
         State::PortConflict => {
             let owner = why.split_once("taken by ").map_or(why.as_str(), |(_, owner)| owner).to_owned();
             let hint =

@@ -8,8 +8,8 @@ use crate::os::{clock, tree};
 use crate::registry::{Acquired, Liveness, Registry, Reservation, RunState, State};
 use crate::supervisor::{find_leftovers, reap_leftovers};
 
-/// How long a supervisor may take: the grace period, and some for what survives it.
-const LIMIT: Duration = Duration::from_secs(15);
+/// How long a supervisor may take beyond the grace period, for what survives that.
+const MARGIN: Duration = Duration::from_secs(10);
 /// How long a supervisor may take to write down who it is.
 const SIGNING: Duration = Duration::from_millis(500);
 
@@ -58,7 +58,8 @@ fn supervisor(registry: &Registry, reservation: &Reservation) -> Result<Option<P
 
 /// Waits until a supervisor that was asked to end has done so.
 fn wait_for_end(registry: &Registry, reservation: &Reservation, supervisor: &ProcessIdentity) -> Result<()> {
-    if supervisor.wait_for_end(LIMIT) {
+    let limit = limit(reservation);
+    if supervisor.wait_for_end(limit) {
         return Ok(());
     }
     let marker = tree::Marker { hash: reservation.hash.as_str(), home: registry.paths().base() };
@@ -66,9 +67,14 @@ fn wait_for_end(registry: &Registry, reservation: &Reservation, supervisor: &Pro
     left.push(format!("its supervisor, pid {}", supervisor.pid));
     Err(Error::StillStopping {
         service: reservation.name().to_owned(),
-        waited_s: LIMIT.as_secs(),
+        waited_s: limit.as_secs(),
         left: left.join(", "),
     })
+}
+
+/// How long a service may take to end.
+fn limit(reservation: &Reservation) -> Duration {
+    reservation.policy.grace.0 + MARGIN
 }
 
 /// Ends what a killed supervisor has left.
@@ -78,12 +84,13 @@ fn reap(registry: &Registry, reservation: &Reservation) -> Result<Ended> {
     };
     let leftovers = find_leftovers(registry, &reservation.hash, reservation.name(), Some(&run))?;
     let ended = if leftovers.is_empty() { Ended::Nothing } else { Ended::Leftovers };
-    let left = reap_leftovers(leftovers, LIMIT);
+    let limit = limit(reservation);
+    let left = reap_leftovers(leftovers, limit);
     if !left.is_empty() {
         let left: Vec<String> = left.iter().map(ToString::to_string).collect();
         return Err(Error::StillStopping {
             service: reservation.name().to_owned(),
-            waited_s: LIMIT.as_secs(),
+            waited_s: limit.as_secs(),
             left: left.join(", "),
         });
     }

@@ -214,7 +214,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.log");
         let at: Timestamp = "2026-11-21T00:00:00Z".parse().unwrap();
-        let mut log = LogWriter::new(path.clone());
+        let mut log = LogWriter::new(path.clone(), &crate::spec::Policy::default());
         log.mark(&Mark::Started(7), at);
         log.append(b"one\r\n\x1etwo\nthree", at);
         let all = [Entry::Mark(at, Mark::Started(7)), output("one"), output("\u{1e}two"), output("three")];
@@ -227,7 +227,7 @@ mod tests {
     fn a_follower_loses_no_line_through_rotation() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.log");
-        let mut log = LogWriter::new(path.clone());
+        let mut log = LogWriter::new(path.clone(), &crate::spec::Policy::default());
         let mut follower = Follower::new(path).unwrap();
         let at = Timestamp::UNIX_EPOCH;
         let mut seen = 0;

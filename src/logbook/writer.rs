@@ -8,13 +8,12 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use crate::logbook::mark::{MARK_BYTE, Mark};
+use crate::spec::Policy;
 
-/// How large a log may grow before it is cut, in bytes.
-const LARGEST: u64 = 10 * 1024 * 1024;
 /// How much further it may grow in search of the end of a line.
 const SLACK: u64 = 1024 * 1024;
-/// How many old files are kept.
-const KEPT: u32 = 3;
+/// How many old files a reader looks for.
+const MOST_KEPT: u32 = 100;
 /// How often the time is marked at most, in milliseconds.
 const TIME_GRAIN_MS: i64 = 10;
 
@@ -27,6 +26,10 @@ pub(crate) struct LogWriter {
     file: Option<File>,
     /// How large it is, in bytes.
     size: u64,
+    /// How large it may grow until it is cut, in bytes.
+    largest: u64,
+    /// How many old ones are kept.
+    kept: u32,
     /// Whether the last byte ended a line.
     at_line_start: bool,
     /// The last time that was marked, in grains.
@@ -38,8 +41,10 @@ pub(crate) struct LogWriter {
 impl LogWriter {
     /// A writer for a log that need not exist yet. What fails is tried again with the next output: a full disk
     /// costs output and nothing else.
-    pub(crate) fn new(path: PathBuf) -> Self {
-        let mut writer = Self { path, file: None, size: 0, at_line_start: true, marked: 0, buffer: Vec::new() };
+    pub(crate) fn new(path: PathBuf, policy: &Policy) -> Self {
+        let (largest, kept) = (policy.log_max_size.0, policy.log_keep.min(MOST_KEPT));
+        let mut writer =
+            Self { path, file: None, size: 0, largest, kept, at_line_start: true, marked: 0, buffer: Vec::new() };
         writer.open();
         writer
     }
@@ -118,7 +123,7 @@ impl LogWriter {
 
     /// Writes the buffer, and cuts the log if it has become too large.
     fn flush(&mut self) {
-        let full = self.size > LARGEST && (self.at_line_start || self.size > LARGEST + SLACK);
+        let full = self.size > self.largest && (self.at_line_start || self.size > self.largest + SLACK);
         if full {
             self.rotate();
         }
@@ -135,11 +140,15 @@ impl LogWriter {
 
     /// Makes the log an old one, and begins a new one.
     fn rotate(&mut self) {
-        for number in (1..KEPT).rev() {
+        for number in (1..self.kept).rev() {
             // One that is not there need not be moved.
             let _ = fs::rename(old_path(&self.path, number), old_path(&self.path, number + 1));
         }
-        if fs::rename(&self.path, old_path(&self.path, 1)).is_ok() {
+        let gone = match self.kept {
+            0 => fs::remove_file(&self.path),
+            _ => fs::rename(&self.path, old_path(&self.path, 1)),
+        };
+        if gone.is_ok() {
             self.file = None;
         }
     }
@@ -154,8 +163,11 @@ fn old_path(path: &Path, number: u32) -> PathBuf {
 
 /// The parts of a log that are there, oldest first; the last is the one that is written.
 pub(super) fn parts(path: &Path) -> Vec<PathBuf> {
-    let old = (1..=KEPT).rev().map(|number| old_path(path, number)).filter(|path| path.exists());
-    old.chain(std::iter::once(path.to_owned())).collect()
+    let mut parts: Vec<PathBuf> =
+        (1..=MOST_KEPT).map(|number| old_path(path, number)).take_while(|path| path.exists()).collect();
+    parts.reverse();
+    parts.push(path.to_owned());
+    parts
 }
 
 /// Whether the last byte of a file ends a line.
@@ -177,7 +189,7 @@ mod tests {
     fn written(write: impl FnOnce(&mut LogWriter)) -> String {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.log");
-        write(&mut LogWriter::new(path.clone()));
+        write(&mut LogWriter::new(path.clone(), &Policy::default()));
         fs::read_to_string(path).unwrap()
     }
 
@@ -204,14 +216,14 @@ mod tests {
     fn a_log_is_cut_at_ten_mebibytes_and_three_old_ones_are_kept() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.log");
-        let mut log = LogWriter::new(path.clone());
+        let mut log = LogWriter::new(path.clone(), &Policy::default());
         let line = [vec![b'x'; 65_535], vec![b'\n']].concat();
         for _ in 0..(6 * 161) {
             log.append(&line, at(0));
         }
         let sizes: Vec<u64> = parts(&path).iter().map(|part| fs::metadata(part).unwrap().len()).collect();
         assert_eq!(sizes.len(), 4);
-        assert!(sizes.iter().all(|size| *size <= LARGEST + SLACK), "{sizes:?}");
+        assert!(sizes.iter().all(|size| *size <= (10 << 20) + SLACK), "{sizes:?}");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 4);
     }
 
@@ -219,7 +231,7 @@ mod tests {
     fn an_endless_line_is_cut_too() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.log");
-        let mut log = LogWriter::new(path.clone());
+        let mut log = LogWriter::new(path.clone(), &Policy::default());
         for _ in 0..200 {
             log.append(&vec![b'x'; 65_536], at(0));
         }

@@ -1,7 +1,10 @@
 //! Linux: what `/proc` knows of processes and sockets.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use nix::sched::{sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -95,43 +98,62 @@ pub(super) fn command_line(pid: i32) -> Option<String> {
 
 /// The processes that listen on a TCP port, as far as we may see them, lowest pid first.
 pub(super) fn listeners(port: u16) -> Vec<i32> {
-    let sockets = listening_inodes(port);
+    let sockets: HashSet<u64> =
+        listening_sockets().into_iter().filter(|(address, _)| address.port() == port).map(|(_, inode)| inode).collect();
     if sockets.is_empty() {
         return Vec::new();
     }
-    let targets: Vec<String> = sockets.iter().map(|inode| format!("socket:[{inode}]")).collect();
     let mut pids = all_pids();
     pids.sort_unstable();
-    pids.retain(|pid| holds_any(*pid, &targets));
+    pids.retain(|pid| socket_inodes(*pid).iter().any(|inode| sockets.contains(inode)));
     pids
 }
 
-/// Whether a process has one of the sockets open.
-fn holds_any(pid: i32, sockets: &[String]) -> bool {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    descriptors
-        .flatten()
-        .filter_map(|entry| fs::read_link(entry.path()).ok())
-        .any(|link| link.to_str().is_some_and(|link| sockets.iter().any(|socket| socket == link)))
+/// The addresses on which some processes listen by TCP, as far as we may see them.
+pub(super) fn listens(pids: &[i32]) -> Vec<SocketAddr> {
+    let sockets = listening_sockets();
+    if sockets.is_empty() {
+        return Vec::new();
+    }
+    let open: HashSet<u64> = pids.iter().flat_map(|pid| socket_inodes(*pid)).collect();
+    sockets.into_iter().filter(|(_, inode)| open.contains(inode)).map(|(address, _)| address).collect()
 }
 
-/// The inodes of the sockets that listen on a TCP port. Source: `proc_pid_net(5)`; state 0A is LISTEN.
-fn listening_inodes(port: u16) -> Vec<u64> {
-    let mut inodes = Vec::new();
+/// The inodes of the sockets that a process has open.
+fn socket_inodes(pid: i32) -> Vec<u64> {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    let inode = |link: &Path| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
+    descriptors.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).filter_map(|link| inode(&link)).collect()
+}
+
+/// Every socket that listens by TCP: its address and its inode. Source: `proc_pid_net(5)`; state 0A is LISTEN.
+fn listening_sockets() -> Vec<(SocketAddr, u64)> {
+    let mut sockets = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let Ok(table) = fs::read_to_string(table) else { continue };
         for line in table.lines().skip(1) {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-            let (Some(local), Some(state), Some(inode)) = (fields.get(1), fields.get(3), fields.get(9)) else {
+            let (Some(local), Some(&"0A"), Some(inode)) = (fields.get(1), fields.get(3), fields.get(9)) else {
                 continue;
             };
-            let local_port = local.rsplit_once(':').and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
-            if local_port == Some(port) && *state == "0A" {
-                inodes.extend(inode.parse::<u64>());
+            if let (Some(address), Ok(inode)) = (socket_address(local), inode.parse()) {
+                sockets.push((address, inode));
             }
         }
     }
-    inodes
+    sockets
+}
+
+/// An address as the kernel writes it: words of 32 bits in the machine's byte order, then the port.
+fn socket_address(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.rsplit_once(':')?;
+    let words = address.as_bytes().chunks(8).map(|word| u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok());
+    let bytes: Vec<u8> = words.collect::<Option<Vec<u32>>>()?.into_iter().flat_map(u32::to_ne_bytes).collect();
+    let address = match bytes.len() {
+        4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?),
+        _ => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?),
+    };
+    Some(SocketAddr::new(address, u16::from_str_radix(port, 16).ok()?))
 }
 
 /// Makes orphaned descendants children of this process. Source: `PR_SET_CHILD_SUBREAPER(2const)`.

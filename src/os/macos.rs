@@ -78,6 +78,18 @@ pub(super) fn listeners(port: u16) -> Vec<i32> {
     String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| line.strip_prefix('p')?.parse().ok()).collect()
 }
 
+/// The addresses on which some processes listen by TCP, as far as we may see them.
+pub(super) fn listens(pids: &[i32]) -> Vec<std::net::SocketAddr> {
+    let list = pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let arguments = ["-nP", "-a", "-p", &list, "-iTCP", "-sTCP:LISTEN", "-Fn"].map(std::ffi::OsString::from);
+    let Ok(output) = spawn::tool("lsof").args(arguments).output() else { return Vec::new() };
+    let address = |line: &str| match line.strip_prefix('n')?.split_once("*:") {
+        Some((_, port)) => Some(std::net::SocketAddr::from(([0, 0, 0, 0], port.parse().ok()?))),
+        None => line.strip_prefix('n')?.parse().ok(),
+    };
+    String::from_utf8_lossy(&output.stdout).lines().filter_map(address).collect()
+}
+
 /// macOS has no subreapers: a descendant that leaves the session is found by its parents or not at all.
 #[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
 pub(super) fn become_subreaper() -> io::Result<()> {

@@ -7,6 +7,7 @@
 pub(crate) mod clock;
 pub(crate) mod parallel;
 pub(crate) mod process;
+pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod spawn;
 pub(crate) mod terminal;

@@ -1,6 +1,7 @@
 //! Listening sockets: is a port free, and if not, who has it.
 
 use std::io;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -42,6 +43,39 @@ pub(crate) fn listeners(port: u16) -> Vec<i32> {
     platform::listeners(port)
 }
 
+/// The addresses on which any of some processes listens, sorted, each once.
+pub(crate) fn listens(pids: &[i32]) -> Vec<SocketAddr> {
+    let mut addresses = platform::listens(pids);
+    addresses.sort_unstable_by_key(|address| (address.port(), *address));
+    addresses.dedup();
+    addresses
+}
+
+/// Begins to connect to a port of this machine, without waiting: it is writable when it is connected.
+///
+/// # Errors
+/// As the system says; a refusal may come at once.
+pub(crate) fn connect(port: u16, v6: bool) -> io::Result<TcpStream> {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let family = if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let fd = socket(family, SockType::Stream, flags, None)?;
+    let connected = if v6 {
+        connect_to(&fd, &SockaddrIn6::from(SocketAddrV6::new(Ipv6Addr::LOCALHOST, port, 0, 0)))
+    } else {
+        connect_to(&fd, &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)))
+    };
+    match connected {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(fd.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Connects a socket.
+fn connect_to(socket: &OwnedFd, address: &dyn SockaddrLike) -> nix::Result<()> {
+    nix::sys::socket::connect(socket.as_raw_fd(), address)
+}
+
 /// One address to bind.
 #[derive(Debug, Clone, Copy)]
 enum Try {
@@ -60,7 +94,7 @@ enum Try {
 impl Try {
     /// Binds a socket to the address and closes it again.
     fn bind(self, port: u16) -> nix::Result<()> {
-        use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+        use std::net::{Ipv4Addr, Ipv6Addr};
         let v6 = |address| SockaddrIn6::from(SocketAddrV6::new(address, port, 0, 0));
         let v4 = |address| SockaddrIn::from(SocketAddrV4::new(address, port));
         match self {
@@ -88,7 +122,7 @@ fn bind_once(family: AddressFamily, v6_only: Option<bool>, address: &dyn Sockadd
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpListener;
 
     #[test]
     fn t25_a_listener_on_any_local_address_is_found() {
@@ -96,7 +130,10 @@ mod tests {
             let listener = TcpListener::bind(address).unwrap();
             let port = listener.local_addr().unwrap().port();
             assert!(!is_free(port).unwrap(), "{address}");
-            assert_eq!(listeners(port), vec![nix::unistd::getpid().as_raw()], "{address}");
+            let me = nix::unistd::getpid().as_raw();
+            assert_eq!(listeners(port), vec![me], "{address}");
+            assert!(listens(&[me]).contains(&listener.local_addr().unwrap()), "{address}");
+            assert!(!listens(&[1]).contains(&listener.local_addr().unwrap()), "{address}");
             drop(listener);
             assert!(is_free(port).unwrap(), "{address}");
         }

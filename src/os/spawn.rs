@@ -23,6 +23,8 @@ pub(crate) enum ChildStreams {
         /// Standard error.
         errors: OwnedFd,
     },
+    /// Nowhere.
+    Nothing,
 }
 
 /// Starts a service's command and returns its pid. It leads a session of its own, and on Linux dies with
@@ -43,6 +45,10 @@ pub(crate) fn child(
         ChildStreams::Terminal(terminal) => {
             command.stdin(terminal.try_clone()?).stdout(terminal.try_clone()?).stderr(terminal);
             sys::lead_own_session(&mut command, ControllingTerminal::StandardInput);
+        }
+        ChildStreams::Nothing => {
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            sys::lead_own_session(&mut command, ControllingTerminal::None);
         }
         ChildStreams::Pipes { output, errors } => {
             command.stdin(Stdio::null()).stdout(output).stderr(errors);

@@ -57,6 +57,7 @@ impl Registry {
         let reclaimed = self.give_port(&mut reservation, spec, now)?;
         reservation.adopt();
         reservation.port_env.clone_from(&spec.port_variable);
+        reservation.policy.clone_from(&spec.policy);
         reservation.cwd.clone_from(&spec.cwd);
         reservation.cmd.clone_from(&spec.words);
         reservation.last_up = now;

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::identity::{HashId, Key, SHORTEST_PREFIX, ServiceHash, TailnetName};
-use crate::spec::Variables;
+use crate::spec::{Policy, Variables};
 
 /// The version of the record's form that this devport writes; the first devport's has no number.
 const SCHEMA: u32 = 1;
@@ -48,6 +48,9 @@ pub(crate) struct Reservation {
     /// How it is reached there.
     #[serde(default, skip_serializing_if = "Protocol::is_https")]
     pub(crate) tailnet_protocol: Protocol,
+    /// How it is watched over.
+    #[serde(default, skip_serializing_if = "Policy::is_usual")]
+    pub(crate) policy: Policy,
     /// Where the command runs, absolute.
     pub(crate) cwd: PathBuf,
     /// The command and its arguments, unexpanded.
@@ -82,7 +85,7 @@ impl Protocol {
 /// what does not have it cannot print it: [`parse_environment`] reads it alone.
 const ENVIRONMENT: &str = "env";
 /// Every field that is written, in the order of new records, and the two of the first devport that ours replaces.
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 17] = [
     "schema",
     "hash",
     "hashid",
@@ -93,6 +96,7 @@ const FIELDS: [&str; 16] = [
     "tailnet",
     "tailnet_name",
     "tailnet_protocol",
+    "policy",
     "cwd",
     "cmd",
     ENVIRONMENT,
@@ -121,6 +125,7 @@ impl Reservation {
             tailnet: false,
             tailnet_name: None,
             tailnet_protocol: Protocol::Https,
+            policy: Policy::default(),
             cwd: PathBuf::new(),
             cmd: Vec::new(),
             last_up: Timestamp::UNIX_EPOCH,

@@ -1,10 +1,14 @@
 //! `RunState`: what a supervisor last recorded of its service. Written by the holder of the identity lock
 //! and by nobody else, on transitions only.
 
+use std::fmt;
+use std::net::SocketAddr;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::os::process::ProcessIdentity;
+use crate::os::signal;
 
 /// How many exits are kept.
 const KEPT_EXITS: usize = 20;
@@ -17,8 +21,14 @@ pub(crate) enum State {
     Starting,
     /// The child runs.
     Running,
+    /// The service answers, or passes its check.
+    Ready,
+    /// It was ready, and fails its health check.
+    Unhealthy,
     /// It crashed and will be started again.
     Backoff,
+    /// It crashes all the time, and will be started again after the longest wait.
+    CrashLoop,
     /// Somebody else listens on its port; it will be started when the port is free.
     PortConflict,
     /// The process tree is being ended.
@@ -40,7 +50,10 @@ impl State {
         match self {
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Ready => "ready",
+            Self::Unhealthy => "unhealthy",
             Self::Backoff => "backoff",
+            Self::CrashLoop => "crash-loop",
             Self::PortConflict => "port-conflict",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
@@ -59,6 +72,15 @@ pub(crate) enum ExitHow {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
+}
+
+impl fmt::Display for ExitHow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(number) => write!(f, "killed by {}", signal::name(*number)),
+        }
+    }
 }
 
 /// One end of a child.
@@ -107,6 +129,9 @@ pub(crate) struct RunState {
     /// What is wrong; `None` if nothing is.
     #[serde(default)]
     pub(crate) error: Option<String>,
+    /// Where the service listens, as seen when it became ready.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) listens: Vec<SocketAddr>,
     /// The service's window; `None` if it runs detached or in the foreground of somebody's terminal.
     #[serde(default)]
     pub(crate) window: Option<Pane>,
@@ -126,6 +151,7 @@ impl RunState {
             exits,
             next_start_at: None,
             error: None,
+            listens: Vec::new(),
             window,
         }
     }

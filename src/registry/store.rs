@@ -305,7 +305,7 @@ pub(super) mod tests {
     use super::*;
     use crate::identity::Key;
     use crate::registry::register::Registration;
-    use crate::spec::{CallerEnvironment, PortRequest, Request, ServiceSpec};
+    use crate::spec::{CallerEnvironment, Policy, PortRequest, Request, ServiceSpec};
 
     pub(crate) fn registry(directory: &tempfile::TempDir, first: u16, last: u16) -> Registry {
         let paths =
@@ -324,6 +324,7 @@ pub(super) mod tests {
             port_variable: None,
             tailnet: false,
             tailnet_name: None,
+            policy: Policy::default(),
             env_files: Vec::new(),
         };
         ServiceSpec::resolve(request, &CallerEnvironment::new([("A".into(), "1".into())])).unwrap()

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, de::IgnoredAny};
 
 use crate::error::{Error, Result};
 use crate::identity::{Key, TailnetName};
 use crate::spec::dotenv::text_of;
 use crate::spec::fields::{EnvFiles, FieldSeed, Port, Text};
+use crate::spec::policy::Policy;
+use crate::spec::policy_fields::policy_field;
 use crate::spec::service::{PortRequest, Request};
 
 /// How many brackets may be open at one time; quoted ones count too.
@@ -36,6 +38,8 @@ pub(crate) struct ConfigEntry {
     tailnet: bool,
     /// What it shall be called there.
     tailnet_name: Option<TailnetName>,
+    /// How it is watched over.
+    policy: Policy,
     /// Dotenv files, as written.
     env_files: Vec<String>,
 }
@@ -67,6 +71,7 @@ impl ConfigEntry {
             port_variable: self.port_variable,
             tailnet: self.tailnet,
             tailnet_name: self.tailnet_name,
+            policy: self.policy,
             env_files: self.env_files.into_iter().map(absolute).collect(),
         }
     }
@@ -239,9 +244,7 @@ impl<'de> Visitor<'de> for EntrySeed<'_> {
                     })?);
                 }
                 "env" => entry.env_files = map.next_value::<EnvFiles>()?.0,
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                }
+                field => policy_field(field, &mut entry.policy, &mut map)?,
             }
         }
         if entry.words.is_empty() {
@@ -249,6 +252,9 @@ impl<'de> Visitor<'de> for EntrySeed<'_> {
         }
         if entry.no_port && entry.port.is_some() {
             return Err(de::Error::custom("`port` and `no-port: true` exclude each other"));
+        }
+        if let Some(contradiction) = entry.policy.contradiction(!entry.no_port) {
+            return Err(de::Error::custom(contradiction));
         }
         Ok(entry)
     }

@@ -6,7 +6,27 @@ use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 
 /// The fields of an entry, as they are written.
-const FIELDS: [&str; 9] = ["key", "exec", "cwd", "no-port", "port", "port-env", "tailnet", "tailnet-name", "env"];
+const FIELDS: [&str; 19] = [
+    "key",
+    "exec",
+    "cwd",
+    "no-port",
+    "port",
+    "port-env",
+    "tailnet",
+    "tailnet-name",
+    "env",
+    "ready",
+    "health",
+    "on-unhealthy",
+    "restart",
+    "backoff",
+    "max-restarts",
+    "window",
+    "stop-signal",
+    "grace",
+    "log",
+];
 
 /// Reads the name of a field.
 pub(super) struct FieldSeed<'a> {

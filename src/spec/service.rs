@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::identity::{Key, ServiceHash, TailnetName};
 use crate::spec::dotenv;
 use crate::spec::environment::{CallerEnvironment, Variables};
+use crate::spec::policy::Policy;
 
 /// What was typed or written in `devport.yaml`, before any file was looked at.
 #[derive(Debug, Clone)]
@@ -24,6 +25,8 @@ pub(crate) struct Request {
     pub(crate) tailnet: bool,
     /// What it shall be called there; `None`: as before, or as its hashid.
     pub(crate) tailnet_name: Option<TailnetName>,
+    /// How it is watched over.
+    pub(crate) policy: Policy,
     /// Dotenv files, absolute; later ones override earlier ones.
     pub(crate) env_files: Vec<PathBuf>,
 }
@@ -58,6 +61,8 @@ pub(crate) struct ServiceSpec {
     pub(crate) tailnet: bool,
     /// What it shall be called there; `None`: as before, or as its hashid.
     pub(crate) tailnet_name: Option<TailnetName>,
+    /// How it is watched over.
+    pub(crate) policy: Policy,
     /// The caller's environment with the dotenv files over it.
     pub(crate) environment: Variables,
 }
@@ -79,6 +84,9 @@ impl ServiceSpec {
         }
         if let Some(name) = &request.port_variable {
             check_variable_name(name)?;
+        }
+        if let Some(message) = request.policy.contradiction(request.port != PortRequest::NoPort) {
+            return Err(Error::Usage { message, hint: "`devport start --help` says what each option takes".into() });
         }
         let cwd = existing_directory(&request.cwd)?;
         let mut environment = caller.for_services()?;
@@ -102,6 +110,7 @@ impl ServiceSpec {
             port_variable: request.port_variable,
             tailnet: request.tailnet,
             tailnet_name: request.tailnet_name,
+            policy: request.policy,
             environment,
         })
     }

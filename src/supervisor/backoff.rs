@@ -1,48 +1,164 @@
-//! How long to wait before a crashed child is started again.
+//! When a child that has crashed is started again, and when it is not.
 
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
-/// The first wait.
-const INITIAL: Duration = Duration::from_secs(1);
-/// The longest wait.
-const LONGEST: Duration = Duration::from_secs(30);
+use crate::spec::Policy;
+
 /// A child that ran longer than this was up: the next wait is the first again.
 const UP_AFTER: Duration = Duration::from_secs(5);
+/// So many crashes …
+const LOOP_CRASHES: usize = 5;
+/// … within this time are a loop.
+const LOOP_WINDOW: Duration = Duration::from_secs(60);
+/// By how much a wait may be shorter, in hundredths: services that one database felled shall not come back in step.
+const JITTER: u64 = 10;
 
-/// The waits 1, 2, 4, 8, 16, 30, 30 … seconds.
-#[derive(Debug, Clone, Default)]
+/// What follows a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AfterCrash {
+    /// A start after this time.
+    Wait(Duration),
+    /// A start after this time, the longest, because it crashes all the time.
+    Loop(Duration),
+    /// None: there were too many.
+    GiveUp,
+}
+
+/// The waits 1, 2, 4, 8, 16, 30, 30 … seconds, or others as the policy says, each up to 10 % shorter.
+#[derive(Debug, Clone)]
 pub(super) struct Backoff {
+    /// The first wait.
+    initial: Duration,
+    /// The longest wait.
+    longest: Duration,
+    /// How many restarts there may be within `window`; `None`: any number.
+    max_restarts: Option<u32>,
+    /// What they are counted in.
+    window: Duration,
     /// Crashes since the child was last up.
     crashes: u32,
+    /// When it crashed, oldest first, as far as that still matters.
+    crashed_at: VecDeque<Instant>,
+    /// Where the jitter comes from.
+    random: u64,
 }
 
 impl Backoff {
-    /// The wait after a crash of a child that ran for `ran`.
-    pub(super) fn after_crash(&mut self, ran: Duration) -> Duration {
-        if ran > UP_AFTER {
-            self.reset();
+    /// The waits of a policy. `seed` makes those of two supervisors differ.
+    pub(super) fn new(policy: &Policy, seed: u64) -> Self {
+        Self {
+            initial: policy.backoff_initial.0,
+            longest: policy.backoff_max.0,
+            max_restarts: policy.max_restarts,
+            window: policy.window.0,
+            crashes: 0,
+            crashed_at: VecDeque::new(),
+            random: seed | 1,
         }
-        let wait = INITIAL.saturating_mul(1_u32.checked_shl(self.crashes).unwrap_or(u32::MAX)).min(LONGEST);
-        self.crashes = (self.crashes + 1).min(31);
-        wait
     }
 
-    /// Forgets the crashes.
+    /// What follows the crash of a child that ran for `ran`.
+    pub(super) fn after_crash(&mut self, ran: Duration, now: Instant) -> AfterCrash {
+        if ran > UP_AFTER {
+            self.crashes = 0;
+        }
+        let oldest = self.window.max(LOOP_WINDOW);
+        self.crashed_at.retain(|at| now.saturating_duration_since(*at) <= oldest);
+        let within = |window: Duration| {
+            self.crashed_at.iter().filter(|at| now.saturating_duration_since(**at) <= window).count()
+        };
+        // Each crash that is remembered was followed by a restart; this one is not counted yet.
+        let give_up = self.max_restarts.is_some_and(|most| within(self.window) >= most as usize);
+        let in_loop = within(LOOP_WINDOW) + 1 >= LOOP_CRASHES;
+        self.crashed_at.push_back(now);
+        if give_up {
+            return AfterCrash::GiveUp;
+        }
+        let factor = 1_u32.checked_shl(self.crashes).unwrap_or(u32::MAX);
+        let wait = self.initial.saturating_mul(factor).min(self.longest);
+        self.crashes = (self.crashes + 1).min(31);
+        if in_loop { AfterCrash::Loop(self.jittered(self.longest)) } else { AfterCrash::Wait(self.jittered(wait)) }
+    }
+
+    /// A wait that is up to 10 % shorter. Source of the generator: Marsaglia, "Xorshift RNGs", 2003.
+    fn jittered(&mut self, wait: Duration) -> Duration {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let hundredths = u32::try_from(self.random % (JITTER + 1)).unwrap_or(0);
+        wait * (100 - hundredths) / 100
+    }
+
+    /// Forgets the crashes: somebody saw to it.
     pub(super) fn reset(&mut self) {
         self.crashes = 0;
+        self.crashed_at.clear();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::clock;
+
+    fn nominal(seconds: f64, after: AfterCrash) -> bool {
+        let (AfterCrash::Wait(wait) | AfterCrash::Loop(wait)) = after else { return false };
+        (seconds * 0.9..=seconds).contains(&wait.as_secs_f64())
+    }
 
     #[test]
     fn waits_double_to_thirty_seconds_and_begin_anew_after_a_child_was_up() {
-        let mut backoff = Backoff::default();
-        let mut wait = |ran_s| backoff.after_crash(Duration::from_secs(ran_s)).as_secs();
-        assert_eq!([0; 8].map(&mut wait), [1, 2, 4, 8, 16, 30, 30, 30]);
-        assert_eq!((0..100).map(|_| wait(0)).max(), Some(30));
-        assert_eq!([6, 0, 5].map(&mut wait), [1, 2, 4]);
+        let mut backoff = Backoff::new(&Policy::default(), 7);
+        let mut now = clock::now();
+        for (ran_s, expected) in [(0, 1.0), (0, 2.0), (0, 4.0), (5, 8.0), (6, 1.0), (0, 2.0)] {
+            // Far enough apart not to be a loop.
+            now += Duration::from_secs(20);
+            let after = backoff.after_crash(Duration::from_secs(ran_s), now);
+            assert!(nominal(expected, after), "{expected}: {after:?}");
+        }
+        for _ in 0..40 {
+            now += Duration::from_secs(20);
+            backoff.after_crash(Duration::ZERO, now);
+        }
+        assert!(nominal(30.0, backoff.after_crash(Duration::ZERO, now + Duration::from_secs(20))));
+    }
+
+    #[test]
+    fn five_crashes_in_a_minute_are_a_loop_at_the_longest_wait() {
+        let mut backoff = Backoff::new(&Policy::default(), 7);
+        let now = clock::now();
+        for _ in 0..4 {
+            assert!(matches!(backoff.after_crash(Duration::ZERO, now), AfterCrash::Wait(_)));
+        }
+        let fifth = backoff.after_crash(Duration::ZERO, now);
+        assert!(matches!(fifth, AfterCrash::Loop(_)) && nominal(30.0, fifth), "{fifth:?}");
+        let later = backoff.after_crash(Duration::from_secs(60), now + Duration::from_secs(61));
+        assert!(nominal(1.0, later), "{later:?}");
+        backoff.reset();
+        assert!(nominal(1.0, backoff.after_crash(Duration::ZERO, now)));
+    }
+
+    #[test]
+    fn more_restarts_than_allowed_are_the_end() {
+        let policy = Policy { max_restarts: Some(2), ..Policy::default() };
+        let mut backoff = Backoff::new(&policy, 7);
+        let now = clock::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        assert!(matches!(backoff.after_crash(Duration::ZERO, at(0)), AfterCrash::Wait(_)));
+        assert!(matches!(backoff.after_crash(Duration::ZERO, at(50)), AfterCrash::Wait(_)));
+        assert!(matches!(backoff.after_crash(Duration::ZERO, at(70)), AfterCrash::Wait(_)), "the first is forgotten");
+        assert_eq!(backoff.after_crash(Duration::ZERO, at(75)), AfterCrash::GiveUp);
+        let none = Policy { max_restarts: Some(0), ..Policy::default() };
+        assert_eq!(Backoff::new(&none, 7).after_crash(Duration::ZERO, now), AfterCrash::GiveUp);
+    }
+
+    #[test]
+    fn two_supervisors_do_not_wait_alike() {
+        let waits = |seed| {
+            let mut backoff = Backoff::new(&Policy::default(), seed);
+            (0..4).map(|_| backoff.after_crash(Duration::ZERO, clock::now())).collect::<Vec<_>>()
+        };
+        assert_ne!(waits(1), waits(12_345));
     }
 }

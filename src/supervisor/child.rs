@@ -4,13 +4,22 @@ use std::io;
 use std::path::Path;
 
 use crate::os::process::{ProcessIdentity, command_of, environment_value};
-use crate::os::spawn;
+use crate::os::spawn::{self, ChildStreams};
 use crate::os::{socket, tree};
 use crate::registry::{Registry, Reservation};
 use crate::spec::{ChildVariables, Variables, expand};
 use crate::supervisor::stream::{Stream, StreamKind};
 
-/// Starts the child of a service. An error is a sentence fragment for people.
+/// Why a child could not be started.
+#[derive(Debug)]
+pub(super) struct SpawnError {
+    /// A sentence fragment for people.
+    pub(super) why: String,
+    /// Whether it will be the same the next time.
+    pub(super) lasting: bool,
+}
+
+/// Starts the child of a service.
 ///
 /// # Errors
 /// If it cannot be executed.
@@ -20,7 +29,37 @@ pub(super) fn spawn(
     registry: &Registry,
     term: Option<&str>,
     kind: StreamKind,
-) -> Result<(ProcessIdentity, Vec<Stream>), String> {
+) -> Result<(ProcessIdentity, Vec<Stream>), SpawnError> {
+    let (ours, childs) = Stream::open(kind).map_err(|error| SpawnError {
+        why: format!("no terminal for it: {}", crate::error::reason(&error)),
+        lasting: false,
+    })?;
+    let child = execute(&reservation.cmd, reservation, environment, registry, term, childs)?;
+    Ok((child, ours))
+}
+
+/// Starts a command that finds out something about a service, in the service's own surroundings.
+///
+/// # Errors
+/// If it cannot be executed.
+pub(super) fn spawn_check(
+    words: &[String],
+    reservation: &Reservation,
+    environment: &Variables,
+    registry: &Registry,
+) -> Result<ProcessIdentity, SpawnError> {
+    execute(words, reservation, environment, registry, None, ChildStreams::Nothing)
+}
+
+/// Executes a command in the directory and the environment of a service.
+fn execute(
+    words: &[String],
+    reservation: &Reservation,
+    environment: &Variables,
+    registry: &Registry,
+    term: Option<&str>,
+    streams: ChildStreams,
+) -> Result<ProcessIdentity, SpawnError> {
     let told = ChildVariables {
         port: reservation.service_port(),
         port_variable: reservation.port_env.as_deref(),
@@ -32,15 +71,23 @@ pub(super) fn spawn(
     };
     let environment = environment.for_child(&told);
     let value_of = |name: &str| environment.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
-    let words: Vec<String> = reservation.cmd.iter().map(|word| expand(word, value_of)).collect();
-    if words.first().is_none_or(String::is_empty) {
-        return Err(format!("the command {:?} expands to nothing", reservation.cmd.first().map_or("", String::as_str)));
+    let expanded: Vec<String> = words.iter().map(|word| expand(word, value_of)).collect();
+    if expanded.first().is_none_or(String::is_empty) {
+        let why = format!("the command {:?} expands to nothing", words.first().map_or("", String::as_str));
+        return Err(SpawnError { why, lasting: true });
     }
-    let (ours, childs) =
-        Stream::open(kind).map_err(|error| format!("no terminal for it: {}", crate::error::reason(&error)))?;
-    let pid = spawn::child(&words, &environment, &reservation.cwd, childs)
-        .map_err(|error| spawn_failure(&words[0], &reservation.cwd, &error))?;
-    Ok((ProcessIdentity::of_child(pid), ours))
+    let pid = spawn::child(&expanded, &environment, &reservation.cwd, streams).map_err(|error| SpawnError {
+        why: spawn_failure(&expanded[0], &reservation.cwd, &error),
+        lasting: is_lasting(&error),
+    })?;
+    Ok(ProcessIdentity::of_child(pid))
+}
+
+/// Whether a failure to execute a program is about the program or its directory, and not about the moment.
+fn is_lasting(error: &io::Error) -> bool {
+    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    matches!(error.kind(), NotFound | PermissionDenied | NotADirectory | IsADirectory)
+        || error.raw_os_error() == Some(libc::ENOEXEC)
 }
 
 /// Says why a program could not be executed: the system has one error for a missing program, a missing
@@ -81,14 +128,14 @@ impl Tree<'_> {
         members
     }
 
-    /// Asks everybody to end: the child's process group as a whole, and one by one whoever has left it.
-    pub(super) fn terminate(&self) {
+    /// Asks everybody to end, with this signal: the child's process group as a whole, and one by one whoever has left it.
+    pub(super) fn terminate(&self, signal: i32) {
         let members = self.members();
         let group = self.child.map(|child| child.pid);
         let (in_group, others): (Vec<_>, Vec<_>) =
             members.iter().partition(|member| member.group() == group && group.is_some());
-        // SIGCONT behind SIGTERM: a stopped process would not notice the one without the other.
-        for signal in [libc::SIGTERM, libc::SIGCONT] {
+        // SIGCONT behind it: a stopped process would not notice the one without the other.
+        for signal in [signal, libc::SIGCONT] {
             // With a member alive, the group's number cannot belong to anybody else.
             if let (Some(child), false) = (self.child, in_group.is_empty()) {
                 let _ = child.signal_group(signal);

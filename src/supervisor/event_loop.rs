@@ -15,12 +15,13 @@ use crate::os::process::{self, ProcessIdentity};
 use crate::os::{clock, terminal, tree, trim_heap};
 use crate::registry::{Acquired, Exit, ExitHow, IdentityLock, Pane, Registry, Reservation, RunState, State};
 use crate::spec::Variables;
-use crate::supervisor::child::{self, Tree};
+use crate::supervisor::child::{self, SpawnError, Tree};
 use crate::supervisor::leftovers;
 use crate::supervisor::lifecycle::{Action, Event, Lifecycle, Outcome};
 use crate::supervisor::relay::{self, Input, Screen};
 use crate::supervisor::signals::{Request, Signals};
 use crate::supervisor::stream::{Stream, StreamKind};
+use crate::supervisor::watch::{Watch, Watched};
 
 /// How often `last_up` is updated.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -93,6 +94,10 @@ struct Supervisor<'a> {
     signals: Signals,
     /// What we decide.
     lifecycle: Lifecycle,
+    /// What finds out whether the child is ready and well.
+    watch: Watch,
+    /// Processes that have ended and are not the child: somebody may have waited for one.
+    ended: Vec<(i32, ExitHow)>,
     /// What we record.
     run: RunState,
     /// The child, from its start until its tree is gone.
@@ -137,7 +142,10 @@ impl<'a> Supervisor<'a> {
         } else {
             Screen::none()
         };
-        let log = LogWriter::new(registry.paths().log(hash));
+        let log = LogWriter::new(registry.paths().log(hash), &reservation.policy);
+        let seed = run.supervisor.start_time.unwrap_or_default() ^ (u64::from(run.supervisor.pid.unsigned_abs()) << 32);
+        let lifecycle = Lifecycle::new(reservation.policy.clone(), seed);
+        let watch = Watch::new(&reservation);
         // Services that were started together shall not wait for each other at every heartbeat.
         let first_heartbeat = HEARTBEAT.mul_f64(1.0 - f64::from(run.supervisor.pid % 64) / 128.0);
         Ok(Self {
@@ -147,7 +155,9 @@ impl<'a> Supervisor<'a> {
             _identity: identity,
             terms,
             signals,
-            lifecycle: Lifecycle::new(),
+            lifecycle,
+            watch,
+            ended: Vec::new(),
             run,
             child: None,
             child_since: None,
@@ -191,7 +201,9 @@ impl<'a> Supervisor<'a> {
             events.push_back(Event::Stop);
         }
         self.relay_input();
-        self.relay_output();
+        events.extend(self.relay_output());
+        let ended = std::mem::take(&mut self.ended);
+        events.extend(self.watch(&ended));
         while let Some(event) = events.pop_front() {
             if let Some(outcome) = self.feed(event) {
                 return Some(outcome);
@@ -199,7 +211,8 @@ impl<'a> Supervisor<'a> {
         }
         // A child that has ended and is not reaped yet is no member any more; its end must not go unrecorded.
         if self.lifecycle.is_clearing() && self.child_since.is_none() && self.tree().members().is_empty() {
-            self.relay_output();
+            // What is there is nobody's answer.
+            let _ = self.relay_output();
             self.streams.clear();
             self.child = None;
             self.run.child = None;
@@ -226,7 +239,13 @@ impl<'a> Supervisor<'a> {
     fn wait(&self) {
         let now = clock::now();
         let tree_check = self.lifecycle.is_clearing().then(|| now + TREE_CHECK);
-        let deadlines = [Some(self.heartbeat_at), self.lifecycle.deadline(), self.screen.deadline(), tree_check];
+        let deadlines = [
+            Some(self.heartbeat_at),
+            self.lifecycle.deadline(),
+            self.watch.deadline(),
+            self.screen.deadline(),
+            tree_check,
+        ];
         let next = deadlines.into_iter().flatten().min().unwrap_or(self.heartbeat_at);
         let wait = next.saturating_duration_since(now);
         let wait = if self.lifecycle.deadline() == Some(next) && wait > LONG_WAIT {
@@ -251,6 +270,7 @@ impl<'a> Supervisor<'a> {
         } else {
             fds.extend(self.terminal_stream().map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
         }
+        fds.extend(self.watch.waits_for().map(|(fd, flags)| PollFd::new(fd, flags)));
         fds.extend(self.screen.watched_fd().map(|fd| PollFd::new(fd, PollFlags::empty())));
         fds.extend(self.screen.blocked_fds().map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
         // An interruption is a signal, which the pipe tells of too.
@@ -289,10 +309,12 @@ impl<'a> Supervisor<'a> {
     fn reap(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some((pid, status)) = process::reap() {
+            let how = status.signal().map_or_else(|| ExitHow::Code(status.code().unwrap_or(0)), ExitHow::Signal);
             if self.child.as_ref().is_some_and(|child| child.pid == pid) && self.child_since.is_some() {
-                let how = status.signal().map_or_else(|| ExitHow::Code(status.code().unwrap_or(0)), ExitHow::Signal);
                 self.child_ended(how);
                 events.push(Event::Exited(how));
+            } else {
+                self.ended.push((pid, how));
             }
         }
         events
@@ -300,7 +322,9 @@ impl<'a> Supervisor<'a> {
 
     /// Takes note of the child's end, behind the last of its output.
     fn child_ended(&mut self, how: ExitHow) {
-        self.relay_output();
+        // It does not matter any more whether it was ready.
+        let _ = self.relay_output();
+        self.watch.end();
         let now = clock::now();
         let ran = self.child_since.take().map(|since| now.saturating_duration_since(since)).unwrap_or_default();
         let text = ended_text(how, ran);
@@ -320,7 +344,10 @@ impl<'a> Supervisor<'a> {
             for action in self.lifecycle.step(event, clock::now()) {
                 match action {
                     Action::Spawn => events.push_back(self.spawn()),
-                    Action::Terminate => self.tree().terminate(),
+                    Action::Terminate => {
+                        self.watch.end();
+                        self.tree().terminate(self.reservation.policy.stop_signal.0);
+                    }
                     Action::Kill => self.tree().kill(),
                     Action::Record(state, error) => self.record(state, error),
                     Action::Quit(outcome) => return Some(outcome),
@@ -340,7 +367,10 @@ impl<'a> Supervisor<'a> {
                     self.note(&format!("{why}; it is looked at again every 5 s"));
                     return Event::PortTaken(why);
                 }
-                Err(error) => return Event::SpawnFailed(format!("could not look at port {port}: {}", reason(&error))),
+                Err(error) => {
+                    let why = format!("could not look at port {port}: {}", reason(&error));
+                    return Event::SpawnFailed { why, lasting: false };
+                }
             }
         }
         let kind = self.screen.child_terminal().map_or(StreamKind::Pipes, StreamKind::Terminal);
@@ -351,13 +381,15 @@ impl<'a> Supervisor<'a> {
                 self.run.started_at = Some(at);
                 self.run.child = Some(child.clone());
                 self.child = Some(child);
-                self.child_since = Some(clock::now());
+                let now = clock::now();
+                self.child_since = Some(now);
+                self.watch.begin(now);
                 self.streams = streams;
                 Event::Spawned
             }
-            Err(why) => {
+            Err(SpawnError { why, lasting }) => {
                 self.note(&format!("could not start: {why}"));
-                Event::SpawnFailed(why)
+                Event::SpawnFailed { why, lasting }
             }
         }
     }
@@ -372,16 +404,20 @@ impl<'a> Supervisor<'a> {
     fn record(&mut self, state: State, error: Option<String>) {
         let now = clock::now();
         let wait = self.lifecycle.next_start().map(|at| at.saturating_duration_since(now));
-        if let (State::Backoff, Some(wait)) = (state, wait) {
+        let crashed = matches!(state, State::Backoff | State::CrashLoop);
+        if let (true, Some(wait)) = (crashed, wait) {
             self.screen.say(&format!("starting again in {:.0} s", wait.as_secs_f64()), now);
         }
-        let crashed = state == State::Backoff;
+        if let (State::Running | State::Unhealthy | State::Failed, Some(error)) = (state, &error) {
+            self.note(error);
+        }
         let last = self
             .run
             .exits
             .last()
             .filter(|_| crashed)
             .map(|exit| ended_text(exit.how, Duration::from_millis(exit.ran_ms)));
+        self.run.listens = self.watch.listens().to_vec();
         self.run.state = state;
         self.run.error = error.or(last);
         self.run.restarts = self.lifecycle.restarts();
@@ -394,19 +430,36 @@ impl<'a> Supervisor<'a> {
 
     /// The processes that we are responsible for.
     fn tree(&self) -> Tree<'_> {
-        Tree {
-            supervisor: self.run.supervisor.pid,
+        Service {
+            run: &self.run,
             child: self.child.as_ref(),
             leftovers: &self.leftovers,
-            marker: tree::Marker { hash: self.reservation.hash.as_str(), home: self.registry.paths().base() },
+            reservation: &self.reservation,
+            environment: &self.environment,
+            registry: self.registry,
         }
+        .tree()
     }
 
-    /// Passes output on to the log and the screen.
-    fn relay_output(&mut self) {
+    /// Finds out whether the child is ready and well. `ended` are processes that have ended and are not the child.
+    fn watch(&mut self, ended: &[(i32, ExitHow)]) -> Vec<Event> {
+        let service = Service {
+            run: &self.run,
+            child: self.child.as_ref(),
+            leftovers: &self.leftovers,
+            reservation: &self.reservation,
+            environment: &self.environment,
+            registry: self.registry,
+        };
+        self.watch.turn(&service, ended, clock::now())
+    }
+
+    /// Passes output on to the log, the screen and whoever waits for a line of it.
+    fn relay_output(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
         for index in 0..self.streams.len() {
             if self.screen.holds_back() {
-                return;
+                break;
             }
             self.buffer.clear();
             let stream = &mut self.streams[index];
@@ -421,7 +474,9 @@ impl<'a> Supervisor<'a> {
             } else {
                 self.screen.show(&self.buffer, now);
             }
+            events.extend(self.watch.output(&self.buffer, now));
         }
+        events
     }
 
     /// Passes input on to the child.
@@ -452,15 +507,51 @@ impl<'a> Supervisor<'a> {
     }
 }
 
+/// The service, for who asks about it.
+struct Service<'a> {
+    /// What is recorded of it.
+    run: &'a RunState,
+    /// Its child.
+    child: Option<&'a ProcessIdentity>,
+    /// What an earlier supervisor has left of it.
+    leftovers: &'a [ProcessIdentity],
+    /// Its record.
+    reservation: &'a Reservation,
+    /// Its environment.
+    environment: &'a Variables,
+    /// Where it is registered.
+    registry: &'a Registry,
+}
+
+impl<'a> Service<'a> {
+    /// The processes that we are responsible for.
+    fn tree(&self) -> Tree<'a> {
+        Tree {
+            supervisor: self.run.supervisor.pid,
+            child: self.child,
+            leftovers: self.leftovers,
+            marker: tree::Marker { hash: self.reservation.hash.as_str(), home: self.registry.paths().base() },
+        }
+    }
+}
+
+impl Watched for Service<'_> {
+    fn members(&self) -> Vec<ProcessIdentity> {
+        self.tree().members()
+    }
+
+    fn start_check(&self, words: &[String]) -> std::result::Result<ProcessIdentity, String> {
+        child::spawn_check(words, self.reservation, self.environment, self.registry).map_err(|error| error.why)
+    }
+}
+
 /// How a child ended, for people: `exit code 1 after 0.2 s`, `killed by SIGTERM after 3.0 s`.
 fn ended_text(how: ExitHow, ran: Duration) -> String {
     let ran = ran.as_secs_f64();
     match how {
         ExitHow::Code(code) => format!("exit code {code} after {ran:.1} s"),
         ExitHow::Signal(signal) => {
-            let name = nix::sys::signal::Signal::try_from(signal)
-                .map_or_else(|_| signal.to_string(), |signal| signal.to_string());
-            format!("killed by {name} after {ran:.1} s")
+            format!("killed by {} after {ran:.1} s", crate::os::signal::name(signal))
         }
     }
 }

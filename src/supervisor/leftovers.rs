@@ -8,7 +8,9 @@ use crate::identity::ServiceHash;
 use crate::os::process::{self, ProcessIdentity};
 use crate::os::{clock, tree};
 use crate::registry::{Registry, RunState};
-use crate::supervisor::lifecycle::GRACE;
+
+/// The time between SIGTERM and SIGKILL for what nobody supervises any more.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// The living processes of a service whose supervisor is gone. The caller holds the service's identity
 /// lock, or knows that nobody does.

@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::registry::{ExitHow, State};
-use crate::supervisor::backoff::Backoff;
+use crate::spec::{Policy, RestartWhen};
+use crate::supervisor::backoff::{AfterCrash, Backoff};
 
-/// The time between SIGTERM and SIGKILL.
-pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// How often what survives SIGKILL, or hides from it, is looked for again.
 const SWEEP: Duration = Duration::from_millis(50);
 /// How often a port that somebody else has is looked at.
@@ -22,12 +21,25 @@ pub(super) enum Event {
     },
     /// The child executes: the answer to [`Action::Spawn`].
     Spawned,
-    /// The child could not be executed, for this reason: another answer.
-    SpawnFailed(String),
+    /// The child could not be executed: another answer.
+    SpawnFailed {
+        /// The reason.
+        why: String,
+        /// Whether it will be the same the next time: the program or the directory is not there.
+        lasting: bool,
+    },
     /// The port is taken, as this message says: the third answer.
     PortTaken(String),
     /// The child ended.
     Exited(ExitHow),
+    /// The service is ready.
+    Ready,
+    /// It took longer than allowed to become ready, for this reason.
+    NotReady(String),
+    /// A ready service is not well, for this reason.
+    Unhealthy(String),
+    /// It is well again.
+    Healthy,
     /// No process of the tree is left.
     TreeGone,
     /// The service shall end.
@@ -73,6 +85,8 @@ enum Phase {
     Running {
         /// Since when.
         since: Instant,
+        /// How well: [`State::Running`], [`State::Ready`] or [`State::Unhealthy`].
+        shown: State,
     },
     /// The tree is being ended.
     Clearing {
@@ -85,6 +99,8 @@ enum Phase {
     Backoff {
         /// When it is.
         until: Instant,
+        /// [`State::Backoff`], or [`State::CrashLoop`].
+        shown: State,
     },
     /// The port is being waited for.
     PortConflict {
@@ -96,12 +112,12 @@ enum Phase {
 }
 
 /// What follows when the tree is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Then {
-    /// A start, now or later.
-    StartAt(Instant),
+    /// A start, now or later; meanwhile this state is shown.
+    StartAt(Instant, State),
     /// The end.
-    Quit,
+    End(Outcome),
 }
 
 /// The state machine of one supervisor.
@@ -109,6 +125,8 @@ enum Then {
 pub(super) struct Lifecycle {
     /// Where the service is.
     phase: Phase,
+    /// What was asked for.
+    policy: Policy,
     /// How long to wait after the next crash.
     backoff: Backoff,
     /// Whether a child ever executed.
@@ -120,16 +138,17 @@ pub(super) struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// A service of which nothing runs yet.
-    pub(super) fn new() -> Self {
-        Self { phase: Phase::New, backoff: Backoff::default(), ever_ran: false, restarts: 0, crashed: false }
+    /// A service of which nothing runs yet. `seed` makes the waits of two supervisors differ.
+    pub(super) fn new(policy: Policy, seed: u64) -> Self {
+        let backoff = Backoff::new(&policy, seed);
+        Self { phase: Phase::New, policy, backoff, ever_ran: false, restarts: 0, crashed: false }
     }
 
     /// When [`Event::Tick`] is due; `None` if only an event can change anything.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Clearing { kill_at, .. } => Some(kill_at),
-            Phase::Backoff { until } | Phase::PortConflict { until } => Some(until),
+            Phase::Backoff { until, .. } | Phase::PortConflict { until } => Some(until),
             Phase::New | Phase::Starting | Phase::Running { .. } | Phase::Done => None,
         }
     }
@@ -137,7 +156,7 @@ impl Lifecycle {
     /// When the child will be started; `None` unless that is being waited for.
     pub(super) fn next_start(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Backoff { until } | Phase::PortConflict { until } => Some(until),
+            Phase::Backoff { until, .. } | Phase::PortConflict { until } => Some(until),
             _ => None,
         }
     }
@@ -156,15 +175,20 @@ impl Lifecycle {
     pub(super) fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
             Event::Begin { .. } if self.phase != Phase::New => Vec::new(),
-            Event::Begin { leftovers: true } => self.clear(Then::StartAt(now), now, State::Starting),
+            Event::Begin { leftovers: true } => {
+                self.clear(Then::StartAt(now, State::Starting), now, State::Starting, None)
+            }
             Event::Begin { leftovers: false } => self.start(),
             Event::Spawned => self.spawned(now),
-            Event::SpawnFailed(why) => self.spawn_failed(why, now),
+            Event::SpawnFailed { why, lasting } => self.spawn_failed(why, lasting, now),
             Event::PortTaken(why) => {
                 self.phase = Phase::PortConflict { until: now + PORT_RETRY };
                 vec![Action::Record(State::PortConflict, Some(why))]
             }
-            Event::Exited(_) => self.exited(now),
+            Event::Exited(how) => self.exited(how, now),
+            Event::Ready | Event::Healthy => self.show_as(State::Ready, None),
+            Event::NotReady(why) => self.show_as(State::Running, Some(why)),
+            Event::Unhealthy(why) => self.unhealthy(why, now),
             Event::TreeGone => self.tree_gone(now),
             Event::Stop => self.stop(now),
             Event::Restart => self.restart(now),
@@ -183,48 +207,98 @@ impl Lifecycle {
     }
 
     /// Begins to end the tree.
-    fn clear(&mut self, then: Then, now: Instant, shown: State) -> Vec<Action> {
-        self.phase = Phase::Clearing { then, kill_at: now + GRACE };
-        vec![Action::Record(shown, None), Action::Terminate]
+    fn clear(&mut self, then: Then, now: Instant, shown: State, why: Option<String>) -> Vec<Action> {
+        self.phase = Phase::Clearing { then, kill_at: now + self.policy.grace.0 };
+        vec![Action::Record(shown, why), Action::Terminate]
     }
 
     /// The child executes.
     fn spawned(&mut self, now: Instant) -> Vec<Action> {
-        self.phase = Phase::Running { since: now };
+        self.phase = Phase::Running { since: now, shown: State::Running };
         self.ever_ran = true;
         vec![Action::Record(State::Running, None)]
     }
 
-    /// The child could not be executed. Before it ever was, nobody will mend that while we wait; later, as
-    /// when a compiler is replacing the program, it counts as a crash.
-    fn spawn_failed(&mut self, why: String, now: Instant) -> Vec<Action> {
-        if !self.ever_ran {
-            self.phase = Phase::Done;
-            return vec![Action::Record(State::Failed, Some(why.clone())), Action::Quit(Outcome::Failed(why))];
-        }
-        let wait = self.backoff.after_crash(Duration::ZERO);
-        self.crashed = true;
-        self.phase = Phase::Backoff { until: now + wait };
-        vec![Action::Record(State::Backoff, Some(why))]
+    /// A child that runs is shown in another state, or with another word about it.
+    fn show_as(&mut self, state: State, why: Option<String>) -> Vec<Action> {
+        let Phase::Running { shown, .. } = &mut self.phase else { return Vec::new() };
+        *shown = state;
+        vec![Action::Record(state, why)]
     }
 
-    /// The child ended. What it has left behind is ended too, before anything else is started.
-    fn exited(&mut self, now: Instant) -> Vec<Action> {
-        let Phase::Running { since } = self.phase else { return Vec::new() };
-        let wait = self.backoff.after_crash(now.saturating_duration_since(since));
+    /// A ready service is not well. Restarted for that, it has crashed.
+    fn unhealthy(&mut self, why: String, now: Instant) -> Vec<Action> {
+        match self.phase {
+            Phase::Running { since, .. } if self.policy.restart_unhealthy => {
+                self.crash(now.saturating_duration_since(since), now, Some(why))
+            }
+            _ => self.show_as(State::Unhealthy, Some(why)),
+        }
+    }
+
+    /// The child could not be executed. What is not there, or never was executed, nobody will mend while we
+    /// wait; anything else counts as a crash.
+    fn spawn_failed(&mut self, why: String, lasting: bool, now: Instant) -> Vec<Action> {
+        if lasting || !self.ever_ran {
+            return self.end(Outcome::Failed(why));
+        }
+        match self.backoff.after_crash(Duration::ZERO, now) {
+            AfterCrash::GiveUp => self.end(Outcome::Failed(why)),
+            AfterCrash::Wait(wait) => self.wait_for_start(now + wait, State::Backoff, Some(why)),
+            AfterCrash::Loop(wait) => self.wait_for_start(now + wait, State::CrashLoop, Some(why)),
+        }
+    }
+
+    /// Waits for the next start after a crash.
+    fn wait_for_start(&mut self, until: Instant, shown: State, why: Option<String>) -> Vec<Action> {
         self.crashed = true;
-        self.clear(Then::StartAt(now + wait), now, State::Backoff)
+        self.phase = Phase::Backoff { until, shown };
+        vec![Action::Record(shown, why)]
+    }
+
+    /// The child ended. What it has left behind is ended too, before anything else is done.
+    fn exited(&mut self, how: ExitHow, now: Instant) -> Vec<Action> {
+        let Phase::Running { since, .. } = self.phase else { return Vec::new() };
+        let outcome = match (how, self.policy.restart) {
+            // What shells say of a command that cannot be executed, or is not there.
+            (ExitHow::Code(126), _) => Outcome::Failed("exit code 126: the command cannot be executed".into()),
+            (ExitHow::Code(127), _) => Outcome::Failed("exit code 127: there is no such command".into()),
+            (ExitHow::Code(0), RestartWhen::OnFailure | RestartWhen::Never) => Outcome::Stopped,
+            (how, RestartWhen::Never) => Outcome::Failed(format!("{how}, and `restart` is never")),
+            _ => return self.crash(now.saturating_duration_since(since), now, None),
+        };
+        self.clear_for_end(outcome, now)
+    }
+
+    /// The child crashed, or must go as if it had.
+    fn crash(&mut self, ran: Duration, now: Instant, why: Option<String>) -> Vec<Action> {
+        let (wait, shown) = match self.backoff.after_crash(ran, now) {
+            AfterCrash::Wait(wait) => (wait, State::Backoff),
+            AfterCrash::Loop(wait) => (wait, State::CrashLoop),
+            AfterCrash::GiveUp => {
+                let most = self.policy.max_restarts.unwrap_or(0);
+                let why = format!("it ended again after {most} restarts within {}", self.policy.window);
+                return self.clear_for_end(Outcome::Failed(why), now);
+            }
+        };
+        self.crashed = true;
+        self.clear(Then::StartAt(now + wait, shown), now, shown, why)
+    }
+
+    /// Ends the tree, and then the supervisor.
+    fn clear_for_end(&mut self, outcome: Outcome, now: Instant) -> Vec<Action> {
+        self.clear(Then::End(outcome), now, State::Stopping, None)
     }
 
     /// No process is left.
     fn tree_gone(&mut self, now: Instant) -> Vec<Action> {
-        let Phase::Clearing { then, .. } = self.phase else { return Vec::new() };
-        match then {
-            Then::Quit => self.quit(),
-            Then::StartAt(at) if at <= now => self.start(),
-            Then::StartAt(until) => {
-                self.phase = Phase::Backoff { until };
-                vec![Action::Record(State::Backoff, None)]
+        let Phase::Clearing { then, .. } = &self.phase else { return Vec::new() };
+        match then.clone() {
+            Then::End(outcome) => self.end(outcome),
+            Then::StartAt(at, _) if at <= now => self.start(),
+            Then::StartAt(until, shown) => {
+                self.phase = Phase::Backoff { until, shown };
+                vec![Action::Record(shown, None)]
             }
         }
     }
@@ -232,30 +306,36 @@ impl Lifecycle {
     /// The service shall end. Asked for a second time, it ends at once.
     fn stop(&mut self, now: Instant) -> Vec<Action> {
         match &mut self.phase {
-            Phase::Clearing { then: Then::Quit, .. } => vec![Action::Kill],
+            Phase::Clearing { then: Then::End(_), .. } => vec![Action::Kill],
             Phase::Clearing { then, .. } => {
-                *then = Then::Quit;
+                *then = Then::End(Outcome::Stopped);
                 vec![Action::Record(State::Stopping, None)]
             }
-            Phase::Running { .. } => self.clear(Then::Quit, now, State::Stopping),
-            Phase::New | Phase::Starting | Phase::Backoff { .. } | Phase::PortConflict { .. } => self.quit(),
+            Phase::Running { .. } => self.clear_for_end(Outcome::Stopped, now),
+            Phase::New | Phase::Starting | Phase::Backoff { .. } | Phase::PortConflict { .. } => {
+                self.end(Outcome::Stopped)
+            }
             Phase::Done => Vec::new(),
         }
     }
 
     /// Ends the supervisor.
-    fn quit(&mut self) -> Vec<Action> {
+    fn end(&mut self, outcome: Outcome) -> Vec<Action> {
         self.phase = Phase::Done;
-        vec![Action::Record(State::Stopped, None), Action::Quit(Outcome::Stopped)]
+        let record = match &outcome {
+            Outcome::Stopped => Action::Record(State::Stopped, None),
+            Outcome::Failed(why) => Action::Record(State::Failed, Some(why.clone())),
+        };
+        vec![record, Action::Quit(outcome)]
     }
 
     /// The child shall be replaced. A service that is ending goes on ending.
     fn restart(&mut self, now: Instant) -> Vec<Action> {
         self.backoff.reset();
         match &mut self.phase {
-            Phase::Running { .. } => self.clear(Then::StartAt(now), now, State::Starting),
-            Phase::Clearing { then: then @ Then::StartAt(_), .. } => {
-                *then = Then::StartAt(now);
+            Phase::Running { .. } => self.clear(Then::StartAt(now, State::Starting), now, State::Starting, None),
+            Phase::Clearing { then: then @ Then::StartAt(..), .. } => {
+                *then = Then::StartAt(now, State::Starting);
                 self.crashed = false;
                 vec![Action::Record(State::Starting, None)]
             }
@@ -290,7 +370,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn running(now: Instant) -> Lifecycle {
-        let mut life = Lifecycle::new();
+        running_with(Policy::default(), now)
+    }
+
+    fn running_with(policy: Policy, now: Instant) -> Lifecycle {
+        let mut life = Lifecycle::new(policy, 7);
         assert_eq!(life.step(Event::Begin { leftovers: false }, now), [Action::Spawn]);
         assert_eq!(life.step(Event::Spawned, now), [Action::Record(State::Running, None)]);
         life
@@ -306,9 +390,10 @@ mod tests {
         let now = clock::now();
         let mut life = running(now);
         crash(&mut life, now);
-        assert_eq!(life.deadline(), Some(now + Duration::from_secs(1)));
-        assert_eq!(life.step(Event::Tick, now + Duration::from_millis(999)), []);
-        assert_eq!(life.step(Event::Tick, now + Duration::from_secs(1)), [Action::Spawn]);
+        let due = life.deadline().unwrap();
+        assert!((900..=1000).contains(&(due - now).as_millis()));
+        assert_eq!(life.step(Event::Tick, now + Duration::from_millis(899)), []);
+        assert_eq!(life.step(Event::Tick, due), [Action::Spawn]);
         assert_eq!(life.restarts(), 1);
     }
 
@@ -326,8 +411,11 @@ mod tests {
         let mut life = running(now);
         assert_eq!(life.step(Event::Stop, now).last(), Some(&Action::Terminate));
         assert_eq!(life.step(Event::Exited(ExitHow::Code(0)), now), [], "members of the tree may be left");
-        assert_eq!(life.step(Event::Tick, now + GRACE), [Action::Kill]);
-        assert_eq!(life.step(Event::TreeGone, now + GRACE).last(), Some(&Action::Quit(Outcome::Stopped)));
+        assert_eq!(life.step(Event::Tick, now + Duration::from_secs(5)), [Action::Kill]);
+        assert_eq!(
+            life.step(Event::TreeGone, now + Duration::from_secs(5)).last(),
+            Some(&Action::Quit(Outcome::Stopped))
+        );
     }
 
     #[test]
@@ -351,26 +439,102 @@ mod tests {
         assert_eq!(life.step(Event::Restart, now), [Action::Spawn]);
     }
 
+    fn spawn_failed(lasting: bool) -> Event {
+        Event::SpawnFailed { why: "no".into(), lasting }
+    }
+
     #[test]
-    fn the_first_spawn_failure_is_the_end_and_a_later_one_a_crash() {
+    fn a_spawn_failure_is_the_end_unless_it_may_pass() {
         let now = clock::now();
-        let mut life = Lifecycle::new();
-        life.step(Event::Begin { leftovers: false }, now);
-        let end = life.step(Event::SpawnFailed("no".into()), now);
-        assert_eq!(end.last(), Some(&Action::Quit(Outcome::Failed("no".into()))));
+        let mut first = Lifecycle::new(Policy::default(), 7);
+        first.step(Event::Begin { leftovers: false }, now);
+        let failed = Action::Quit(Outcome::Failed("no".into()));
+        assert_eq!(first.step(spawn_failed(false), now).last(), Some(&failed));
+        for lasting in [false, true] {
+            let mut life = running(now);
+            life.step(Event::Restart, now);
+            life.step(Event::TreeGone, now);
+            let last = life.step(spawn_failed(lasting), now).pop().unwrap();
+            assert_eq!(last, if lasting { failed.clone() } else { Action::Record(State::Backoff, Some("no".into())) });
+        }
+    }
+
+    /// What comes of a child that ends in some way under a policy.
+    fn after_exit(policy: Policy, how: ExitHow) -> Action {
+        let now = clock::now();
+        let mut life = running_with(policy, now);
+        life.step(Event::Exited(how), now);
+        life.step(Event::TreeGone, now).pop().unwrap()
+    }
+
+    #[test]
+    fn the_policy_decides_what_follows_an_exit() {
+        use ExitHow::{Code, Signal};
+        let with = |restart| Policy { restart, ..Policy::default() };
+        let backoff = Action::Record(State::Backoff, None);
+        let stopped = Action::Quit(Outcome::Stopped);
+        for (restart, how, expected) in [
+            (RestartWhen::Always, Code(0), Some(&backoff)),
+            (RestartWhen::Always, Code(1), Some(&backoff)),
+            (RestartWhen::OnFailure, Code(0), Some(&stopped)),
+            (RestartWhen::OnFailure, Code(1), Some(&backoff)),
+            (RestartWhen::OnFailure, Signal(9), Some(&backoff)),
+            (RestartWhen::Never, Code(0), Some(&stopped)),
+            (RestartWhen::Never, Code(1), None),
+            (RestartWhen::Never, Signal(9), None),
+            (RestartWhen::Always, Code(126), None),
+            (RestartWhen::OnFailure, Code(127), None),
+        ] {
+            let action = after_exit(with(restart), how);
+            match expected {
+                Some(expected) => assert_eq!(&action, expected, "{restart:?} {how:?}"),
+                None => assert!(matches!(action, Action::Quit(Outcome::Failed(_))), "{restart:?} {how:?}"),
+            }
+        }
+        let few = Policy { max_restarts: Some(0), ..Policy::default() };
+        assert!(matches!(after_exit(few, Code(1)), Action::Quit(Outcome::Failed(_))));
+    }
+
+    #[test]
+    fn a_crash_loop_is_called_so() {
+        let now = clock::now();
         let mut life = running(now);
-        life.step(Event::Restart, now);
+        for _ in 0..4 {
+            crash(&mut life, now);
+            let due = life.deadline().unwrap();
+            life.step(Event::Tick, due);
+            life.step(Event::Spawned, now);
+        }
+        assert_eq!(life.step(Event::Exited(ExitHow::Code(1)), now)[0], Action::Record(State::CrashLoop, None));
+        assert_eq!(life.step(Event::TreeGone, now), [Action::Record(State::CrashLoop, None)]);
+        assert!((27..=30).contains(&(life.deadline().unwrap() - now).as_secs()));
+    }
+
+    #[test]
+    fn ready_and_well_are_shown_and_an_unhealthy_service_is_restarted_if_that_was_asked_for() {
+        let now = clock::now();
+        let mut life = running(now);
+        let why = || Some("it says 500".to_owned());
+        assert_eq!(life.step(Event::NotReady("x".into()), now), [Action::Record(State::Running, Some("x".into()))]);
+        assert_eq!(life.step(Event::Ready, now), [Action::Record(State::Ready, None)]);
+        assert_eq!(life.step(Event::Unhealthy("it says 500".into()), now), [Action::Record(State::Unhealthy, why())]);
+        assert_eq!(life.step(Event::Healthy, now), [Action::Record(State::Ready, None)]);
+        let policy = Policy { restart_unhealthy: true, ..Policy::default() };
+        let mut life = running_with(policy, now);
+        life.step(Event::Ready, now);
+        let actions = life.step(Event::Unhealthy("it says 500".into()), now);
+        assert_eq!(actions, [Action::Record(State::Backoff, why()), Action::Terminate]);
+        assert_eq!(life.step(Event::Exited(ExitHow::Signal(15)), now), []);
         life.step(Event::TreeGone, now);
-        assert_eq!(
-            life.step(Event::SpawnFailed("no".into()), now),
-            [Action::Record(State::Backoff, Some("no".into()))]
-        );
+        life.step(Event::Tick, life.deadline().unwrap());
+        assert_eq!(life.restarts(), 1, "it counts as a crash");
+        assert_eq!(life.step(Event::Ready, now), [], "nothing runs");
     }
 
     #[test]
     fn leftovers_go_before_the_first_start() {
         let now = clock::now();
-        let mut life = Lifecycle::new();
+        let mut life = Lifecycle::new(Policy::default(), 7);
         assert_eq!(life.step(Event::Begin { leftovers: true }, now).last(), Some(&Action::Terminate));
         assert_eq!(life.step(Event::TreeGone, now), [Action::Spawn]);
     }
@@ -378,7 +542,7 @@ mod tests {
     #[test]
     fn a_taken_port_is_looked_at_again_and_is_no_crash() {
         let now = clock::now();
-        let mut life = Lifecycle::new();
+        let mut life = Lifecycle::new(Policy::default(), 7);
         life.step(Event::Begin { leftovers: false }, now);
         life.step(Event::PortTaken("by x".into()), now);
         assert_eq!(life.step(Event::Tick, now + PORT_RETRY), [Action::Spawn]);
@@ -392,16 +556,35 @@ mod tests {
             Just(Event::Stop),
             Just(Event::Restart),
             Just(Event::Tick),
+            Just(Event::Exited(ExitHow::Code(0))),
+            Just(Event::Exited(ExitHow::Code(127))),
+            Just(Event::Ready),
+            Just(Event::NotReady("no".into())),
+            Just(Event::Unhealthy("no".into())),
+            Just(Event::Healthy),
         ]
+    }
+
+    fn any_policy() -> impl Strategy<Value = Policy> {
+        let restart = prop_oneof![Just(RestartWhen::Always), Just(RestartWhen::OnFailure), Just(RestartWhen::Never)];
+        (restart, proptest::option::of(0_u32..3), any::<bool>()).prop_map(
+            |(restart, max_restarts, restart_unhealthy)| Policy {
+                restart,
+                max_restarts,
+                restart_unhealthy,
+                ..Policy::default()
+            },
+        )
     }
 
     proptest! {
         #[test]
         fn never_two_children_never_one_after_a_stop_and_always_a_way_on(
-            events in proptest::collection::vec((any_event(), 0_u64..20_000, 0..3), 1..60)
+            policy in any_policy(),
+            events in proptest::collection::vec((any_event(), 0_u64..20_000, 0..4), 1..60)
         ) {
             let mut now = clock::now();
-            let mut life = Lifecycle::new();
+            let mut life = Lifecycle::new(policy, 7);
             let (mut child, mut stopped) = (true, false);
             prop_assert_eq!(life.step(Event::Begin { leftovers: false }, now), vec![Action::Spawn]);
             let mut queue = vec![Event::Spawned];
@@ -421,7 +604,8 @@ mod tests {
                         if action == Action::Spawn {
                             prop_assert!(!child && !stopped);
                             queue.push(match answer {
-                                0 => Event::SpawnFailed("no".into()),
+                                0 => spawn_failed(false),
+                                3 => spawn_failed(true),
                                 1 => Event::PortTaken("by x".into()),
                                 _ => { child = true; Event::Spawned }
                             });
@@ -430,7 +614,7 @@ mod tests {
                 }
                 let waiting = !child && life.phase != Phase::Done && life.phase != Phase::New;
                 prop_assert!(!waiting || life.deadline().is_some_and(|deadline| deadline <= now + Duration::from_secs(30)));
-                let ending = matches!(life.phase, Phase::Done | Phase::Clearing { then: Then::Quit, .. });
+                let ending = matches!(life.phase, Phase::Done | Phase::Clearing { then: Then::End(_), .. });
                 prop_assert!(!stopped || ending);
             }
         }

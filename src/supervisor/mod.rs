@@ -1,7 +1,7 @@
 //! The process that owns one running service (`devport run`).
 //!
-//! `lifecycle` and `backoff` decide and are pure; `child`, `leftovers`, `relay`, `signals` and `stream` act; `event_loop`
-//! is the one thread between them. Nothing here prints with the standard macros: a terminal that has
+//! `lifecycle`, `backoff` and `readiness` decide and are pure; `child`, `leftovers`, `probe`, `relay`, `signals`, `stream`
+//! and `watch` act; `event_loop` is the one thread between them. Nothing here prints with the standard macros: a terminal that has
 //! vanished must not kill the supervisor.
 
 mod backoff;
@@ -9,9 +9,12 @@ mod child;
 mod event_loop;
 mod leftovers;
 mod lifecycle;
+mod probe;
+mod readiness;
 mod relay;
 mod signals;
 mod stream;
+mod watch;
 
 pub(crate) use event_loop::{Supervised, Terms, supervise};
 pub(crate) use leftovers::{find as find_leftovers, reap as reap_leftovers};

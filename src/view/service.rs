@@ -1,5 +1,6 @@
 //! `ServiceView`: reservation, run state and liveness of a service, put together.
 
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 
 use jiff::Timestamp;
@@ -61,6 +62,14 @@ pub(crate) struct ServiceView {
     pub(crate) last_exit: Option<Exit>,
     /// What is wrong; `None` if nothing is.
     pub(crate) error: Option<String>,
+    /// Where it listens, as seen when it became ready.
+    pub(crate) listens: Vec<SocketAddr>,
+    /// Whether others than this machine can reach one of those.
+    pub(crate) exposed: bool,
+    /// The last ends of its child, oldest first.
+    pub(crate) exits: Vec<Exit>,
+    /// When it will be started again; `None` unless that is being waited for.
+    pub(crate) next_start_at: Option<Timestamp>,
 }
 
 /// Looks at services; what is costly to find out is found out once for all of them.
@@ -103,8 +112,9 @@ impl<'a> Overview<'a> {
         let liveness = self.registry.liveness(&reservation.hash);
         let run = self.registry.run_state(&reservation.hash);
         let now = self.situation(&reservation, &liveness, run.as_ref());
-        let alive = matches!(now.state, State::Running | State::Orphaned);
+        let alive = matches!(now.state, State::Running | State::Ready | State::Unhealthy | State::Orphaned);
         let run_of_now = run.as_ref().filter(|_| liveness.is_held() || now.state == State::Orphaned);
+        let listens = run_of_now.map(|run| run.listens.clone()).unwrap_or_default();
         ServiceView {
             status: match liveness {
                 Liveness::Free => Status::Stopped,
@@ -122,6 +132,10 @@ impl<'a> Overview<'a> {
             restarts: run_of_now.map_or(0, |run| run.restarts),
             last_exit: run.as_ref().and_then(|run| run.exits.last().cloned()),
             error: now.error,
+            exposed: listens.iter().any(|address| !address.ip().is_loopback()),
+            listens,
+            next_start_at: run_of_now.and_then(|run| run.next_start_at),
+            exits: run.map(|run| run.exits).unwrap_or_default(),
             hash: reservation.hash,
             hashid: reservation.hashid,
             key: reservation.key,

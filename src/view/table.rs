@@ -135,10 +135,15 @@ fn state_cell(state: State, look: Look) -> Cell {
         return cell;
     }
     match state {
-        State::Running => cell.fg(Color::Green),
+        State::Running | State::Ready => cell.fg(Color::Green),
         State::Starting | State::Stopping => cell.fg(Color::Yellow),
         State::Stopped | State::Unknown => cell.fg(Color::DarkGrey),
-        State::Backoff | State::PortConflict | State::Failed | State::Orphaned => cell.fg(Color::Red),
+        State::Unhealthy
+        | State::Backoff
+        | State::CrashLoop
+        | State::PortConflict
+        | State::Failed
+        | State::Orphaned => cell.fg(Color::Red),
     }
 }
 

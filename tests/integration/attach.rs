@@ -72,8 +72,8 @@ fn t17_less_works_and_follows_the_size_of_the_window() {
     let file = env.write("text", &text);
     env.start("pager", &["less", &file]);
     let terminal = Terminal::run(&env, &format!("{DEVPORT} attach pager"));
-    terminal.shows("line 20\n");
-    assert!(terminal.screen().lines().any(|line| line == "line 27"), "{}", terminal.screen());
+    // As many lines as the terminal has, and not the 24 of a window that nobody looks at.
+    terminal.shows("line 27\n");
     terminal.keys(&["G"]);
     terminal.shows("line 200\n");
     terminal.tmux(&["resize-window", "-t", "=t:", "-y", "12"]).ok();

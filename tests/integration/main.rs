@@ -20,6 +20,7 @@ mod launch;
 mod layers;
 mod logs;
 mod ls;
+mod readiness;
 mod readme;
 mod registry;
 mod rm;

@@ -43,8 +43,7 @@ fn d02_a_child_that_ends_at_once_is_seen_to_end() {
     assert_eq!(view["status"], "running");
     let view = eventually("it is started again", || Some(env.which("a")).filter(|view| number(&view["restarts"]) >= 1));
     assert_eq!(view["last_exit"]["code"], 0);
-    let run = env.run_state("a").unwrap();
-    assert!(run["exits"].as_array().unwrap().len() >= 2);
+    until("that is recorded too", || env.run_state("a").unwrap()["exits"].as_array().unwrap().len() >= 2);
 }
 
 #[test]
@@ -59,8 +58,9 @@ fn a_crash_is_recorded_and_the_backoff_grows() {
     });
     let run = env.run_state("a").unwrap();
     let at = |index: usize| run["exits"][index]["at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
-    let waits: Vec<_> = (0..2).map(|index| at(index + 1).duration_since(at(index)).as_secs()).collect();
-    assert_eq!(waits, [1, 2]);
+    let waits: Vec<_> = (0..2).map(|index| at(index + 1).duration_since(at(index)).as_secs_f64()).collect();
+    // Each up to a tenth shorter, so that services which crash together do not come back together.
+    assert!((0.9..1.3).contains(&waits[0]) && (1.8..2.3).contains(&waits[1]), "{waits:?}");
     let next = env.run_state("a").unwrap()["next_start_at"].as_str().map(str::to_owned);
     assert!(next.is_some());
 }
@@ -282,7 +282,7 @@ fn d11_who_has_a_lock_file_open_is_not_taken_for_its_holder() {
 }
 
 #[test]
-fn d24_a_program_that_vanishes_and_comes_back_is_started_again() {
+fn d24_a_program_that_has_vanished_is_a_failure_and_not_a_running_service() {
     let env = TestEnv::new();
     let program = env.write("program", "#!/bin/sh\nexec sleep 1000\n");
     let mode = |mode: u32| fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
@@ -290,8 +290,9 @@ fn d24_a_program_that_vanishes_and_comes_back_is_started_again() {
     env.start("a", &[&program]);
     fs::rename(&program, format!("{program}.away")).unwrap();
     env.devport(["signal", "a"]).ok();
-    let view = env.wait_state("a", "backoff");
+    let view = env.wait_state("a", "failed");
     assert!(view["error"].as_str().unwrap().contains("no such file"), "{view}");
     fs::rename(format!("{program}.away"), &program).unwrap();
+    env.devport(["start", "a"]).ok();
     env.wait_state("a", "running");
 }

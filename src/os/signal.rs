@@ -1,0 +1,45 @@
+//! Names of signals.
+
+use std::str::FromStr;
+
+use nix::sys::signal::Signal;
+
+/// Reads a signal's name, with or without `SIG`, in any case, or its number; `None` if there is no such signal.
+pub(crate) fn parse(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse::<i32>() {
+        let last = if cfg!(target_os = "linux") { 64 } else { 31 };
+        return (1..=last).contains(&number).then_some(number);
+    }
+    let name = text.to_uppercase();
+    let name = if name.starts_with("SIG") { name } else { format!("SIG{name}") };
+    Signal::from_str(&name).map(|signal| signal as i32).ok()
+}
+
+/// A signal's name, or its number if it has none.
+pub(crate) fn name(signal: i32) -> String {
+    Signal::try_from(signal).map_or_else(|_| signal.to_string(), |signal| signal.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for text in ["HUP", "hup", "SIGHUP", "sighup", "1"] {
+            assert_eq!(parse(text), Some(1), "{text}");
+        }
+        for text in ["", "0", "-1", "65", "99", "SIG", "FOO", "1.0", "+x"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+        assert_eq!((name(15), name(40)), ("SIGTERM".into(), "40".into()));
+    }
+
+    proptest! {
+        #[test]
+        fn t27_no_name_panics(text in ".*") {
+            let _ = parse(&text);
+        }
+    }
+}

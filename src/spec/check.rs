@@ -1,0 +1,165 @@
+//! `Check`: how one finds out whether a service is ready, or well.
+
+use std::fmt;
+use std::str::FromStr;
+
+use regex::bytes::Regex;
+use serde::{Deserialize, Serialize};
+
+/// How one finds out whether a service is ready, or well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) enum Check {
+    /// A process of its own tree listens on its port.
+    Listen,
+    /// Its process lives for a second.
+    Alive,
+    /// Its port takes a connection, whoever listens there.
+    Tcp,
+    /// A request is answered.
+    Http {
+        /// The path, with its slash.
+        path: String,
+        /// The status that counts; `None`: 200 to 399.
+        status: Option<u16>,
+    },
+    /// A line of its output matches this regular expression.
+    Log(String),
+    /// A command exits with code 0; its words.
+    Exec(Vec<String>),
+    /// Nothing is asked.
+    None,
+}
+
+impl Check {
+    /// The check of a service that asks for none: whether it listens, or else whether it lives.
+    pub(crate) fn usual(has_port: bool) -> Self {
+        if has_port { Self::Listen } else { Self::Alive }
+    }
+
+    /// Whether it needs a port to ask at.
+    pub(crate) fn needs_port(&self) -> bool {
+        matches!(self, Self::Listen | Self::Tcp | Self::Http { .. })
+    }
+
+    /// Whether it can be asked again and again.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        matches!(self, Self::Listen | Self::Tcp | Self::Http { .. } | Self::Exec(_))
+    }
+
+    /// The regular expression of a check of the output.
+    ///
+    /// # Errors
+    /// Why it is none, on one line.
+    pub(crate) fn pattern(text: &str) -> Result<Regex, String> {
+        Regex::new(text).map_err(|error| {
+            let reason = error.to_string();
+            let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            format!("{text:?} is no regular expression: {reason}")
+        })
+    }
+}
+
+impl FromStr for Check {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, rest) = text.split_once(':').map_or((text, None), |(kind, rest)| (kind, Some(rest)));
+        match (kind.trim(), rest) {
+            ("listen", None) => Ok(Self::Listen),
+            ("alive", None) => Ok(Self::Alive),
+            ("tcp", None) => Ok(Self::Tcp),
+            ("none", None) => Ok(Self::None),
+            ("http", rest) => http(rest.unwrap_or("/")),
+            ("log", Some(pattern)) => Self::pattern(pattern).map(|_| Self::Log(pattern.to_owned())),
+            ("exec", Some(command)) => match shell_words::split(command) {
+                Ok(words) if words.first().is_some_and(|word| !word.is_empty()) => Ok(Self::Exec(words)),
+                Ok(_) => Err("exec: needs a command".into()),
+                Err(error) => Err(format!("exec: does not split into words: {error}")),
+            },
+            _ => Err(format!(
+                "{text:?} is no check; there are tcp, http:/PATH, log:REGEX, exec:COMMAND, listen, alive and none"
+            )),
+        }
+    }
+}
+
+/// A check by HTTP: `/path`, or `204:/path` where the status matters.
+fn http(text: &str) -> Result<Check, String> {
+    let (status, path) = match text.split_once(':') {
+        Some((status, path)) if !status.is_empty() && status.bytes().all(|byte| byte.is_ascii_digit()) => {
+            let status = status.parse().ok().filter(|status| (100..=599).contains(status));
+            (Some(status.ok_or_else(|| format!("http:{text}: the status is not in 100-599"))?), path)
+        }
+        _ => (None, text),
+    };
+    if !path.starts_with('/') || path.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(format!("http:{text}: write it like http:/healthz"));
+    }
+    Ok(Check::Http { path: path.to_owned(), status })
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen => f.write_str("listen"),
+            Self::Alive => f.write_str("alive"),
+            Self::Tcp => f.write_str("tcp"),
+            Self::Http { path, status: None } => write!(f, "http:{path}"),
+            Self::Http { path, status: Some(status) } => write!(f, "http:{status}:{path}"),
+            Self::Log(pattern) => write!(f, "log:{pattern}"),
+            Self::Exec(words) => write!(f, "exec:{}", shell_words::join(words)),
+            Self::None => f.write_str("none"),
+        }
+    }
+}
+
+impl TryFrom<String> for Check {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Check> for String {
+    fn from(check: Check) -> Self {
+        check.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn checks_read_as_they_are_written() {
+        for text in [
+            "listen",
+            "alive",
+            "tcp",
+            "none",
+            "http:/",
+            "http:204:/a?b:c",
+            "log:now serving (\\d+)",
+            "exec:pg_isready -p 'a b'",
+        ] {
+            assert_eq!(text.parse::<Check>().unwrap().to_string(), text);
+        }
+        assert_eq!("http".parse::<Check>().unwrap(), Check::Http { path: "/".into(), status: None });
+        for text in ["", "tpc", "http:healthz", "http:99:/", "http:/a b", "log", "log:(", "exec:", "exec:'a", "tcp:1"] {
+            assert!(text.parse::<Check>().is_err(), "{text:?}");
+        }
+        assert_eq!("log:(".parse::<Check>().unwrap_err(), "\"(\" is no regular expression: unclosed group");
+    }
+
+    proptest! {
+        #[test]
+        fn t27_no_text_panics_as_a_check(text in ".*") {
+            if let Ok(check) = text.parse::<Check>() {
+                prop_assert_eq!(check.to_string().parse::<Check>().unwrap(), check);
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! `Policy`: when a service is ready and well, when it is started again, how it is ended, how much of its output
+//! is kept.
+
+use serde::{Deserialize, Serialize};
+
+use crate::os::signal;
+use crate::spec::check::Check;
+use crate::spec::span::{Size, Span};
+
+/// When a service that has ended is started again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RestartWhen {
+    /// However it ended.
+    #[default]
+    Always,
+    /// Unless it exited with code 0.
+    OnFailure,
+    /// Not at all.
+    Never,
+}
+
+impl RestartWhen {
+    /// Reads it as it is written.
+    ///
+    /// # Errors
+    /// What there is instead.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "always" => Ok(Self::Always),
+            "on-failure" => Ok(Self::OnFailure),
+            "never" => Ok(Self::Never),
+            _ => Err(format!("{text:?} is not always, on-failure or never")),
+        }
+    }
+}
+
+/// A signal, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct StopSignal(pub(crate) i32);
+
+impl StopSignal {
+    /// Reads a name or number.
+    ///
+    /// # Errors
+    /// That there is no such signal, or that it ends nothing.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        match signal::parse(text) {
+            Some(libc::SIGCONT | libc::SIGSTOP | libc::SIGTSTP | libc::SIGCHLD | libc::SIGWINCH) => {
+                Err(format!("{text} does not end a process"))
+            }
+            Some(number) => Ok(Self(number)),
+            None => Err(format!("there is no signal {text:?}; use a name such as TERM or INT")),
+        }
+    }
+}
+
+impl TryFrom<String> for StopSignal {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
+    }
+}
+
+impl From<StopSignal> for String {
+    fn from(stop: StopSignal) -> Self {
+        signal::name(stop.0)
+    }
+}
+
+/// How a service is watched over. What a record does not hold is as usual.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub(crate) struct Policy {
+    /// When it is started again.
+    pub(crate) restart: RestartWhen,
+    /// The wait after the first crash.
+    pub(crate) backoff_initial: Span,
+    /// The longest wait after a crash.
+    pub(crate) backoff_max: Span,
+    /// How many restarts there may be within `window`; `None`: any number.
+    pub(crate) max_restarts: Option<u32>,
+    /// What `max_restarts` is counted in.
+    pub(crate) window: Span,
+    /// What asks it to end.
+    pub(crate) stop_signal: StopSignal,
+    /// How long it may take to end until it is killed.
+    pub(crate) grace: Span,
+    /// What makes it ready; `None`: as usual.
+    pub(crate) ready: Option<Check>,
+    /// How often that is asked.
+    pub(crate) ready_interval: Span,
+    /// After which time it is told that it is not ready.
+    pub(crate) ready_timeout: Span,
+    /// What tells whether it is well, once it is ready; `None`: nothing is asked.
+    pub(crate) health: Option<Check>,
+    /// How often that is asked.
+    pub(crate) health_interval: Span,
+    /// After how many failures in a row it is unhealthy.
+    pub(crate) health_failures: u32,
+    /// Whether it is restarted then.
+    pub(crate) restart_unhealthy: bool,
+    /// How large its log grows until it is cut.
+    pub(crate) log_max_size: Size,
+    /// How many old logs are kept.
+    pub(crate) log_keep: u32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            restart: RestartWhen::Always,
+            backoff_initial: Span::seconds(1),
+            backoff_max: Span::seconds(30),
+            max_restarts: None,
+            window: Span::seconds(60),
+            stop_signal: StopSignal(libc::SIGTERM),
+            grace: Span::seconds(5),
+            ready: None,
+            ready_interval: Span(std::time::Duration::from_millis(250)),
+            ready_timeout: Span::seconds(30),
+            health: None,
+            health_interval: Span::seconds(5),
+            health_failures: 3,
+            restart_unhealthy: false,
+            log_max_size: Size(10 << 20),
+            log_keep: 3,
+        }
+    }
+}
+
+impl Policy {
+    /// Whether it is the usual one, which is not written down.
+    pub(crate) fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What makes a service ready.
+    pub(crate) fn ready_check(&self, has_port: bool) -> Check {
+        self.ready.clone().unwrap_or_else(|| Check::usual(has_port))
+    }
+
+    /// What cannot be, taken together; `None` if all is well. `has_port`: whether the service has one.
+    pub(crate) fn contradiction(&self, has_port: bool) -> Option<String> {
+        let short = |span: Span| span.0.is_zero();
+        let asks_port = |check: &Option<Check>| check.as_ref().is_some_and(Check::needs_port);
+        if !has_port && (asks_port(&self.ready) || asks_port(&self.health)) {
+            return Some("a check asks at the service's port, and it has none".into());
+        }
+        if let Some(health) = self.health.as_ref().filter(|health| !health.is_repeatable()) {
+            return Some(format!("`{health}` cannot be asked again and again: health is tcp, http, exec or listen"));
+        }
+        if self.restart_unhealthy && self.health.is_none() {
+            return Some("on-unhealthy needs a health check".into());
+        }
+        if self.health_failures == 0 {
+            return Some("a service is unhealthy after 1 failure at the least".into());
+        }
+        if short(self.ready_interval) || short(self.health_interval) {
+            return Some("an interval cannot be zero".into());
+        }
+        if self.backoff_initial > self.backoff_max {
+            return Some(format!(
+                "the first backoff {} is longer than the longest, {}",
+                self.backoff_initial, self.backoff_max
+            ));
+        }
+        if self.log_max_size.0 < 1024 {
+            return Some("a log is 1K at the least".into());
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_comes_back_as_it_was_written_and_the_rest_is_usual() {
+        let policy = Policy {
+            restart: RestartWhen::OnFailure,
+            ready: Some("http:204:/healthz".parse().unwrap()),
+            grace: "500ms".parse().unwrap(),
+            stop_signal: StopSignal::parse("INT").unwrap(),
+            ..Policy::default()
+        };
+        let text = serde_json::to_string(&policy).unwrap();
+        assert_eq!(serde_json::from_str::<Policy>(&text).unwrap(), policy);
+        assert!(serde_json::from_str::<Policy>("{}").unwrap().is_usual());
+        assert!(text.contains(r#""stop-signal":"SIGINT""#) && text.contains(r#""grace":"500ms""#), "{text}");
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let with = |change: fn(&mut Policy)| {
+            let mut policy = Policy::default();
+            change(&mut policy);
+            policy.contradiction(false)
+        };
+        assert_eq!(with(|_| {}), None);
+        assert!(with(|policy| policy.ready = Some(Check::Tcp)).unwrap().contains("it has none"));
+        assert!(with(|policy| policy.health = Some(Check::None)).unwrap().contains("again and again"));
+        assert!(with(|policy| policy.restart_unhealthy = true).unwrap().contains("needs a health check"));
+        assert!(
+            with(|policy| policy.backoff_initial = Span::seconds(60)).unwrap().contains("60s")
+                || with(|policy| policy.backoff_initial = Span::seconds(60)).unwrap().contains("1m")
+        );
+        assert!(StopSignal::parse("CONT").is_err() && StopSignal::parse("FOO").is_err());
+    }
+}

@@ -1,0 +1,209 @@
+//! The fields of an entry of `devport.yaml` that say how the service is watched over.
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess};
+
+use crate::spec::check::Check;
+use crate::spec::fields::Text;
+use crate::spec::policy::{Policy, RestartWhen, StopSignal};
+use crate::spec::span::{Size, Span};
+
+/// Reads the value of a field into a policy.
+///
+/// # Errors
+/// If it cannot be used.
+pub(super) fn policy_field<'de, A: MapAccess<'de>>(
+    field: &str,
+    policy: &mut Policy,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    match field {
+        "ready" => {
+            let asked: Asked = map.next_value()?;
+            policy.ready_interval = asked.interval.unwrap_or(policy.ready_interval);
+            policy.ready_timeout = asked.timeout.unwrap_or(policy.ready_timeout);
+            policy.ready = asked.check;
+        }
+        "health" => {
+            let asked: Asked = map.next_value()?;
+            policy.health_interval = asked.interval.unwrap_or(policy.health_interval);
+            policy.health_failures = asked.failures.unwrap_or(policy.health_failures);
+            policy.health = asked.check;
+        }
+        "on-unhealthy" => policy.restart_unhealthy = map.next_value_seed(text("restart or show", on_unhealthy))?,
+        "restart" => policy.restart = map.next_value_seed(text("always, on-failure or never", RestartWhen::parse))?,
+        "backoff" => {
+            let backoff: Backoff = map.next_value()?;
+            policy.backoff_initial = backoff.initial.unwrap_or(policy.backoff_initial);
+            policy.backoff_max = backoff.max.unwrap_or_else(|| policy.backoff_max.max(policy.backoff_initial));
+        }
+        "max-restarts" => policy.max_restarts = Some(map.next_value()?),
+        "window" => policy.window = map.next_value_seed(text("a duration such as 60s", str::parse))?,
+        "stop-signal" => policy.stop_signal = map.next_value_seed(text("the name of a signal", StopSignal::parse))?,
+        "grace" => policy.grace = map.next_value_seed(text("a duration such as 5s", str::parse))?,
+        "log" => {
+            let log: Log = map.next_value()?;
+            policy.log_max_size = log.max_size.map_or(policy.log_max_size, |size| size.0);
+            policy.log_keep = log.keep.unwrap_or(policy.log_keep);
+        }
+        other => return Err(de::Error::custom(format!("the field `{other}` is not read"))),
+    }
+    Ok(())
+}
+
+/// Reads a text that is checked where it stands.
+fn text<T, F: FnOnce(&str) -> Result<T, String>>(expected: &'static str, check: F) -> Text<F> {
+    Text { expected, check }
+}
+
+/// What is done about an unhealthy service: whether it is restarted.
+fn on_unhealthy(text: &str) -> Result<bool, String> {
+    match text {
+        "restart" => Ok(true),
+        "show" => Ok(false),
+        _ => Err(format!("{text:?} is not restart or show")),
+    }
+}
+
+/// `backoff: {initial: 1s, max: 30s}`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Backoff {
+    /// The first wait.
+    initial: Option<Span>,
+    /// The longest.
+    max: Option<Span>,
+}
+
+/// `log: {max-size: 10M, keep: 3}`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Log {
+    /// How large it grows.
+    max_size: Option<YamlSize>,
+    /// How many old ones are kept.
+    keep: Option<u32>,
+}
+
+/// A size, as text or as a number of bytes.
+#[derive(Debug)]
+struct YamlSize(Size);
+
+impl<'de> Deserialize<'de> for YamlSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Scalar::deserialize(deserializer)?;
+        text.0.parse().map(Self).map_err(de::Error::custom)
+    }
+}
+
+/// A text or a whole number, as text.
+struct Scalar(String);
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// Reads either.
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Scalar;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a size such as 10M")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Scalar, E> {
+                Ok(Scalar(text.to_owned()))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Scalar, E> {
+                Ok(Scalar(number.to_string()))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// `ready:` or `health:`: a check as text, or with more to say.
+#[derive(Debug, Default)]
+struct Asked {
+    /// The check; `None`: the usual one.
+    check: Option<Check>,
+    /// How often it is asked.
+    interval: Option<Span>,
+    /// After which time it is told that it is not so.
+    timeout: Option<Span>,
+    /// How many failures in a row count.
+    failures: Option<u32>,
+}
+
+/// `ready: {http: /healthz, status: 204, interval: 1s, timeout: 1m}`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AskedFields {
+    /// It takes a connection.
+    #[serde(default)]
+    tcp: bool,
+    /// Nothing is asked.
+    #[serde(default)]
+    none: bool,
+    /// The path of a request.
+    http: Option<String>,
+    /// The status that it must have.
+    status: Option<u16>,
+    /// A regular expression.
+    log: Option<String>,
+    /// A command.
+    exec: Option<String>,
+    /// How often it is asked.
+    interval: Option<Span>,
+    /// After which time it is told that it is not so.
+    timeout: Option<Span>,
+    /// How many failures in a row count.
+    failures: Option<u32>,
+}
+
+impl AskedFields {
+    /// The check that they describe.
+    fn check(&self) -> Result<Option<Check>, String> {
+        let status = self.status.map_or_else(String::new, |status| format!("{status}:"));
+        let texts = [
+            self.tcp.then(|| "tcp".to_owned()),
+            self.none.then(|| "none".to_owned()),
+            self.http.as_ref().map(|path| format!("http:{status}{path}")),
+            self.log.as_ref().map(|pattern| format!("log:{pattern}")),
+            self.exec.as_ref().map(|command| format!("exec:{command}")),
+        ];
+        let mut texts = texts.into_iter().flatten();
+        match (texts.next(), texts.next()) {
+            (_, Some(_)) => Err("one check is enough: tcp, http, log, exec or none".into()),
+            (Some(text), None) if self.status.is_none() || self.http.is_some() => text.parse().map(Some),
+            (None, None) if self.status.is_none() => Ok(None),
+            _ => Err("`status` belongs to `http`".into()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Asked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// Reads a text or an object.
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Asked;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a check such as `http:/healthz`, or an object with one")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Asked, E> {
+                let check = text.parse().map_err(E::custom)?;
+                Ok(Asked { check: Some(check), ..Asked::default() })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Asked, A::Error> {
+                let fields = AskedFields::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                let check = fields.check().map_err(de::Error::custom)?;
+                Ok(Asked { check, interval: fields.interval, timeout: fields.timeout, failures: fields.failures })
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}

@@ -1,0 +1,267 @@
+//! Is it up, and if not, why: readiness, health, restart policy, on real services.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{SERVER, TestEnv, is_alive, number, port, until};
+
+/// Starts a service with options.
+fn start(env: &TestEnv, options: &[&str], words: &[&str]) -> Value {
+    let all = [&["start", "--key", "a"], options, &["--"], words].concat();
+    env.devport(&all).ok().json()
+}
+
+/// A server that answers requests with a status that stands in a file, after a while.
+const BY_FILE: &str = "
+import http.server, os, sys, time
+time.sleep(float(os.environ.get('LATE', '0')))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(int(open('status').read()) if self.path == '/healthz' else 200)
+        self.end_headers()
+print('now serving', flush=True)
+http.server.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), Handler).serve_forever()
+";
+
+#[test]
+fn a_service_that_listens_on_its_port_is_ready_and_says_where() {
+    let env = TestEnv::new();
+    start(&env, &[], &SERVER);
+    let view = env.wait_state("a", "ready");
+    assert_eq!(view["error"], Value::Null);
+    assert_eq!(view["listens"], serde_json::json!([format!("127.0.0.1:{}", view["port"])]));
+    assert_eq!(view["exposed"], false);
+    env.devport(["start", "--key", "b", "--", "python3", "-m", "http.server", "$PORT"]).ok();
+    assert_eq!(env.wait_state("b", "ready")["exposed"], true);
+}
+
+#[test]
+fn t26_a_foreign_listener_on_the_port_is_never_ready() {
+    let env = TestEnv::new();
+    // It takes the port a moment after the service was started, from outside.
+    let view = start(&env, &["--ready-timeout", "3s"], &["sleep", "1000"]);
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port(&view))).unwrap();
+    until("it is told", || env.which("a")["error"].as_str().is_some_and(|error| error.contains("not part of it")));
+    let view = env.which("a");
+    assert_eq!(view["state"], "running");
+    assert!(view["error"].as_str().unwrap().contains(&format!("pid {}", std::process::id())), "{view}");
+    drop(listener);
+}
+
+#[test]
+fn a_service_that_ignores_its_port_is_told_so() {
+    let env = TestEnv::new();
+    let other = env.first_port + 30;
+    start(&env, &[], &["python3", "-m", "http.server", "--bind", "127.0.0.1", &other.to_string()]);
+    until("it is told", || env.which("a")["error"].is_string());
+    let view = env.which("a");
+    let error = view["error"].as_str().unwrap();
+    assert!(error.starts_with(&format!("listens on {other}, reserved {}", view["port"])), "{error}");
+    assert!(error.contains("pass the port as an argument: … '$PORT'"), "{error}");
+    assert_eq!(view["state"], "running");
+    assert!(env.devport(["logs", "a"]).ok().stdout.contains("it may ignore $PORT"));
+}
+
+#[test]
+fn without_a_port_a_second_of_life_is_enough() {
+    let env = TestEnv::new();
+    let view = start(&env, &["--no-port"], &["sleep", "1000"]);
+    assert_eq!(view["state"], "running");
+    env.wait_state("a", "ready");
+}
+
+#[test]
+fn each_kind_of_check_waits_for_its_own_sign() {
+    let env = TestEnv::new();
+    env.write("status", "500");
+    for (check, before) in [
+        ("tcp", "nothing"),
+        ("http:/healthz", "status 500"),
+        ("log:^now (serving|x)$", "no line"),
+        ("exec:test -e 'a file'", "exit code 1"),
+    ] {
+        let _ = fs::remove_file(env.file("a file"));
+        env.write("status", "500");
+        let late = format!("LATE={}", if check == "http:/healthz" { "0" } else { "1.5" });
+        start(
+            &env,
+            &["--replace", "--ready", check, "--ready-timeout", "500ms"],
+            &["env", &late, "python3", "-c", BY_FILE],
+        );
+        until("it is late", || {
+            env.which("a")["error"].as_str().is_some_and(|error| error.starts_with("not ready after 500ms: "))
+        });
+        let view = env.which("a");
+        let error = view["error"].as_str().unwrap();
+        assert!(before == "nothing" || error.contains(before), "{check}: {error}");
+        assert_eq!(view["state"], "running", "{check}: passing the limit never kills");
+        env.write("status", "200");
+        env.write("a file", "");
+        let view = env.wait_state("a", "ready");
+        assert_eq!((&view["error"], &view["restarts"]), (&Value::Null, &serde_json::json!(0)), "{check}");
+    }
+    start(&env, &["--replace", "--ready", "none"], &["sleep", "1000"]);
+    env.wait_state("a", "ready");
+}
+
+#[test]
+fn a_log_check_sees_through_colours_and_needs_no_line_end() {
+    let env = TestEnv::new();
+    start(
+        &env,
+        &["--ready", "log:ready> $"],
+        &["sh", "-c", "sleep 0.2; printf '\\033[32mrea\\033[0mdy> '; exec sleep 1000"],
+    );
+    env.wait_state("a", "ready");
+}
+
+#[test]
+fn health_is_lost_and_found_again() {
+    let env = TestEnv::new();
+    env.write("status", "200");
+    let script = env.write("server.py", BY_FILE);
+    let file = env.write(
+        "devport.yaml",
+        &format!("- key: a\n  exec: python3 {script}\n  health: {{http: /healthz, interval: 50ms, failures: 2}}\n"),
+    );
+    env.devport(["start", "-f", &file]).ok();
+    env.wait_state("a", "ready");
+    env.write("status", "503");
+    let view = env.wait_state("a", "unhealthy");
+    assert_eq!(view["error"], "it answers with status 503");
+    env.write("status", "200");
+    assert_eq!(env.wait_state("a", "ready")["restarts"], 0);
+}
+
+#[test]
+fn an_unhealthy_service_is_restarted_if_that_was_asked_for_and_it_counts_as_a_crash() {
+    let env = TestEnv::new();
+    env.write("status", "200");
+    let script = env.write("server.py", BY_FILE);
+    let file = env.write(
+        "devport.yaml",
+        &format!(
+            "- key: a\n  exec: python3 {script}\n  health: {{http: /healthz, interval: 50ms, failures: 2}}\n  on-unhealthy: restart\n  backoff: {{initial: 100ms}}\n"
+        ),
+    );
+    env.devport(["start", "-f", &file]).ok();
+    let before = env.wait_state("a", "ready");
+    env.write("status", "503");
+    until("it is restarted", || number(&env.which("a")["restarts"]) >= 1);
+    env.write("status", "200");
+    let after = env.wait_state("a", "ready");
+    assert_ne!(after["pid"], before["pid"]);
+    assert!(!is_alive(number(&before["pid"])));
+}
+
+#[test]
+fn t13_no_check_delays_a_stop() {
+    let env = TestEnv::new();
+    // A server that takes connections and never answers, and a command that never ends.
+    let silent =
+        "import socket, os, time\ns = socket.create_server(('127.0.0.1', int(os.environ['PORT'])))\ntime.sleep(1000)";
+    for check in ["http:/", "exec:sleep 7774001"] {
+        start(&env, &["--ready", check], &["python3", "-c", silent]);
+        if check.starts_with("exec") {
+            until("the check runs", || !crate::support::processes_with("sleep 7774001").is_empty());
+        }
+        let began = std::time::Instant::now();
+        env.devport(["stop", "a"]).ok();
+        assert!(began.elapsed() < std::time::Duration::from_millis(700), "{check}: {:?}", began.elapsed());
+        assert!(crate::support::processes_with("sleep 7774001").is_empty());
+    }
+}
+
+#[test]
+fn the_restart_policy_decides() {
+    let env = TestEnv::new();
+    start(&env, &["--restart", "on-failure", "--no-port"], &["sh", "-c", "sleep 0.1; exit 0"]);
+    assert_eq!(env.wait_state("a", "stopped")["status"], "stopped");
+    start(&env, &["--restart", "never", "--no-port"], &["sh", "-c", "sleep 0.1; exit 3"]);
+    assert!(env.wait_state("a", "failed")["error"].as_str().unwrap().contains("exit code 3"));
+    start(&env, &["--no-port"], &["sh", "-c", "sleep 0.1; no-such-command-at-all"]);
+    let view = env.wait_state("a", "failed");
+    assert!(view["error"].as_str().unwrap().contains("127") && view["restarts"] == 0, "{view}");
+    let few = ["--no-port", "--max-restarts", "2", "--window", "1m", "--backoff-initial", "10ms"];
+    start(&env, &few, &["sh", "-c", "sleep 0.02; exit 1"]);
+    let view = env.wait_state("a", "failed");
+    assert_eq!(view["error"], "it ended again after 2 restarts within 1m");
+    assert_eq!(env.run_state("a").unwrap()["restarts"], 2);
+}
+
+#[test]
+fn five_crashes_in_a_minute_are_a_crash_loop() {
+    let env = TestEnv::new();
+    start(
+        &env,
+        &["--no-port", "--backoff-initial", "10ms", "--backoff-max", "2s"],
+        &["sh", "-c", "sleep 0.02; exit 1"],
+    );
+    let view = env.wait_state("a", "crash-loop");
+    assert_eq!(view["restarts"], 4);
+    until("restarts go on", || number(&env.which("a")["restarts"]) == 5);
+    env.devport(["stop", "a"]).ok();
+}
+
+#[test]
+fn the_stop_signal_and_the_grace_period_are_those_asked_for() {
+    let env = TestEnv::new();
+    let out = env.file("out");
+    let script = format!(
+        "trap 'echo INT >> {out}; exit' INT; trap 'echo TERM >> {out}' TERM; echo up; while :; do sleep 0.05; done"
+    );
+    start(&env, &["--stop-signal", "INT"], &["sh", "-c", &script]);
+    until("the traps are set", || env.devport(["logs", "a"]).ok().stdout.contains("up"));
+    env.devport(["stop", "a"]).ok();
+    assert_eq!(fs::read_to_string(&out).unwrap(), "INT\n");
+    start(&env, &["--grace", "300ms"], &["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.05; done"]);
+    until("the trap is set", || env.devport(["logs", "a"]).ok().stdout.contains("deaf"));
+    let began = std::time::Instant::now();
+    env.devport(["stop", "a"]).ok();
+    let took = began.elapsed().as_millis();
+    assert!((300..1500).contains(&took), "{took} ms");
+}
+
+#[test]
+fn what_cannot_be_asked_for_is_refused_with_its_place() {
+    let env = TestEnv::new();
+    for (options, says) in [
+        (["--ready", "tpc"], "there are tcp, http:/PATH"),
+        (["--ready", "log:("], "no regular expression: unclosed group"),
+        (["--grace", "5"], "write it like 500ms, 30s or 5m"),
+        (["--restart", "sometimes"], "always, on-failure or never"),
+        (["--stop-signal", "FOO"], "there is no signal"),
+        (["--health", "none"], "cannot be asked again and again"),
+        (["--on-unhealthy", "restart"], "needs a health check"),
+    ] {
+        let all = [&["start", "--key", "a"], options.as_slice(), &["--", "true"]].concat();
+        env.devport(&all).fails(2, &[says]);
+    }
+    for (line, says) in [
+        ("ready: {http: /x, tcp: true}", "one check is enough"),
+        ("ready: {htpp: /x}", "unknown field `htpp`"),
+        ("ready: 7", "a check such as"),
+        ("grace: soon", "no duration"),
+        ("log: {max-size: big}", "no size"),
+        ("no-port: true\n  ready: tcp", "it has none"),
+        ("backoff: {initial: 1m, max: 1s}", "longer than the longest"),
+    ] {
+        let file = env.write("devport.yaml", &format!("- exec: 'true'\n  {line}\n"));
+        env.devport(["start", "-f", &file]).fails(3, &["devport.yaml:", says]);
+    }
+    assert_eq!(env.ls().len(), 0);
+}
+
+#[test]
+fn a_log_is_cut_where_the_service_wants_it() {
+    let env = TestEnv::new();
+    let file = env.write("devport.yaml", "- key: a\n  exec: yes\n  no-port: true\n  log: {max-size: 64K, keep: 1}\n");
+    env.devport(["start", "-f", &file]).ok();
+    let hash = env.which("a")["hash"].as_str().unwrap().to_owned();
+    let old = env.state(&format!("logs/{hash}.log.1"));
+    until("it was cut", || old.exists());
+    env.devport(["stop", "a"]).ok();
+    assert!(fs::metadata(&old).unwrap().len() < 256 * 1024);
+    assert!(!env.state(&format!("logs/{hash}.log.2")).exists());
+}
