@@ -280,6 +280,24 @@ pub(crate) enum Error {
         /// How many there were.
         total: usize,
     },
+    /// A service did not come to be what it was waited for.
+    #[error("{service} is not {state}: {why}")]
+    NotInTime {
+        /// The service.
+        service: String,
+        /// `ready` or `stopped`.
+        state: &'static str,
+        /// Why, as far as is known.
+        why: String,
+    },
+    /// So did several; each was reported already.
+    #[error("{failed} of {total} services did not come to it")]
+    NotAllInTime {
+        /// How many did not.
+        failed: usize,
+        /// How many there were.
+        total: usize,
+    },
     /// The user changed their mind.
     #[error("cancelled")]
     Cancelled,
@@ -347,7 +365,11 @@ impl Error {
             Self::TmuxSilent { .. } => "look at it with `ps`: it may be stopped (`kill -CONT`) or busy".into(),
             Self::NotRunning { service } => format!("`devport start {service}` starts it"),
             Self::Tailnet(error) => return error.hint(),
+            Self::NotInTime { service, .. } => {
+                format!("`devport which {service}` and `devport logs {service}` tell more")
+            }
             Self::System { .. }
+            | Self::NotAllInTime { .. }
             | Self::Tmux { .. }
             | Self::SomeFailed { .. }
             | Self::Cancelled
@@ -365,6 +387,7 @@ impl Error {
                 3
             }
             Self::NoSuchService { .. } | Self::PrefixTooShort { .. } | Self::Ambiguous { .. } => 4,
+            Self::NotInTime { .. } | Self::NotAllInTime { .. } => 5,
             Self::Cancelled => 130,
             Self::Tailnet(error) => error.exit_code(),
             Self::Io { .. }

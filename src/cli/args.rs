@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cli::context::Format;
 use crate::cli::policy::PolicyArguments;
+use crate::spec::Span;
 
 /// A port that never moves, and a supervisor, for every dev service on this machine.
 #[derive(Debug, Parser)]
@@ -20,7 +21,8 @@ Examples:
   devport stop api                          end it; the port stays reserved
 
 A TARGET is a key, the beginning of a hash (3 characters or more) or a port.
-Exit codes: 0 done, 1 failed, 2 usage, 3 invalid configuration, 4 no such service or ambiguous, 130 cancelled.")]
+Exit codes: 0 done, 1 failed, 2 usage, 3 invalid configuration, 4 no such service or ambiguous,
+5 not ready in time, 130 cancelled.")]
 pub(super) struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -79,6 +81,8 @@ pub(super) enum Command {
     Attach(Attach),
     /// Show what services have written.
     Logs(Logs),
+    /// Wait until services are ready, or have ended.
+    Wait(Wait),
     /// Publish a service on the tailnet.
     Tailup(Tailup),
     /// Take a service off the tailnet.
@@ -143,6 +147,9 @@ pub(super) struct Start {
     /// Restart it with the new options if it already runs.
     #[arg(long)]
     pub(super) replace: bool,
+    /// Come back when it is ready; exit code 5 if it is not within this time (30s).
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "30s")]
+    pub(super) wait: Option<Span>,
     /// A registered service to start again, or with -f the keys to start.
     #[arg(value_name = "TARGET")]
     pub(super) targets: Vec<String>,
@@ -234,6 +241,9 @@ pub(super) struct Restart {
     /// Run without a tmux window; the log is the only output.
     #[arg(long)]
     pub(super) detach: bool,
+    /// Come back when they are ready; exit code 5 if one is not within this time (30s).
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "30s")]
+    pub(super) wait: Option<Span>,
 }
 
 /// Arguments of `signal`.
@@ -284,7 +294,11 @@ pub(super) struct Attach {
 Examples:
   devport logs api
   devport logs -n 50 api
-  devport logs -f api web")]
+  devport logs -f api web           several are interleaved by time
+  devport logs --since 10m          of all services
+  devport logs --previous api       of the run before this one: why it crashed
+  devport logs --grep 'ERROR|WARN' --timestamps api
+  devport logs --json api           a line each: time, service, run, line")]
 pub(super) struct Logs {
     /// Only the last N lines; 10 with -f unless given.
     #[arg(short = 'n', long, value_name = "N")]
@@ -292,6 +306,51 @@ pub(super) struct Logs {
     /// Go on with what is written from now on.
     #[arg(short, long)]
     pub(super) follow: bool,
+    /// Only what was written in this time, such as 10m.
+    #[arg(long, value_name = "TIME")]
+    pub(super) since: Option<Span>,
+    /// Only the run with this number; `logs --json` shows the numbers.
+    #[arg(long, value_name = "N", conflicts_with = "previous")]
+    pub(super) run: Option<u64>,
+    /// Only the run before the last one.
+    #[arg(long)]
+    pub(super) previous: bool,
+    /// The time of each line in front of it.
+    #[arg(long, short = 't')]
+    pub(super) timestamps: bool,
+    /// Only lines that match a regular expression.
+    #[arg(long, value_name = "REGEX")]
+    pub(super) grep: Option<String>,
+    /// Keys, beginnings of hashes, or ports; all services without one.
+    #[arg(value_name = "TARGET")]
+    pub(super) targets: Vec<String>,
+}
+
+/// What services are waited for to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Goal {
+    /// Ready, as its check says.
+    Ready,
+    /// Ended.
+    Stopped,
+}
+
+/// Arguments of `wait`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devport wait api
+  devport wait api web --timeout 2m
+  devport wait api --for stopped
+
+Exit code 5 if it does not come to be; standard error says why, with the end of the service's output.")]
+pub(super) struct Wait {
+    /// How long to wait at the most.
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub(super) timeout: Span,
+    /// What to wait for.
+    #[arg(long = "for", value_enum, value_name = "STATE", default_value = "ready")]
+    pub(super) goal: Goal,
     /// Keys, beginnings of hashes, or ports.
     #[arg(value_name = "TARGET", required = true)]
     pub(super) targets: Vec<String>,

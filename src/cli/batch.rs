@@ -4,17 +4,24 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use crate::cli::context::{Context, report, write_output};
-use crate::cli::start::{Manner, Started, start_spec};
+use crate::cli::start::{Manner, start_spec, wait_if_asked};
 use crate::error::{Error, Result};
 use crate::identity::Key;
-use crate::spec::{ConfigEntry, ServiceSpec, load_config};
+use crate::registry::Reservation;
+use crate::spec::{ConfigEntry, ServiceSpec, Span, load_config};
 use crate::view::{self, Look, ServiceView};
 
 /// Starts the services of a file, or those with the given keys.
 ///
 /// # Errors
 /// If the file cannot be used, a key is not in it, or any service failed.
-pub(super) fn execute(context: &mut Context, file: &Path, keys: &[String], manner: Manner) -> Result<()> {
+pub(super) fn execute(
+    context: &mut Context,
+    file: &Path,
+    keys: &[String],
+    manner: Manner,
+    wait: Option<Span>,
+) -> Result<()> {
     let path = context.cwd()?.join(file);
     let entries = chosen(load_config(file)?, keys, file)?;
     let directory =
@@ -32,17 +39,23 @@ pub(super) fn execute(context: &mut Context, file: &Path, keys: &[String], manne
         started.push((name, service));
     }
     // All of them run before one is published: the tailnet may be slow.
-    let publish = |service: Result<Started>| service.and_then(|started| started.publish(context));
+    let started: Vec<(String, Result<Reservation>)> =
+        started.into_iter().map(|(name, service)| (name, service.map(|started| started.publish(context)))).collect();
+    let running: Vec<Reservation> = started.iter().filter_map(|(_, service)| service.as_ref().ok().cloned()).collect();
+    let waited = wait_if_asked(context, &running, wait);
     let rows: Vec<(String, std::result::Result<ServiceView, String>)> = started
         .into_iter()
-        .map(|(name, service)| (name, publish(service).map_err(|error| error.to_string())))
+        .map(|(name, service)| {
+            let view = service.and_then(|reservation| context.view(&reservation));
+            (name, view.map_err(|error| error.to_string()))
+        })
         .collect();
     print(context, &rows)?;
     let failed = rows.iter().filter(|(_, outcome)| outcome.is_err()).count();
     if failed > 0 {
         return Err(Error::SomeFailed { failed, total: rows.len() });
     }
-    Ok(())
+    waited
 }
 
 /// The entries with the given keys; all of them if no key is given.

@@ -145,6 +145,11 @@ impl Context {
         }
     }
 
+    /// Whether JSON was asked for by name.
+    pub(super) fn wants_only_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
     /// How tables on standard output look.
     pub(super) fn look(&self) -> Look {
         let terminal = io::stdout().is_terminal();

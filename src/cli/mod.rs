@@ -15,6 +15,7 @@ mod signal;
 mod start;
 mod stop;
 mod tailnet;
+mod wait;
 mod which;
 
 use std::ffi::OsString;
@@ -63,6 +64,7 @@ fn execute(parsed: args::Arguments, surroundings: Surroundings) -> Result<ExitCo
         Command::Rm(rm) => rm::execute(&mut context, &rm),
         Command::Attach(attach) => attach::execute(&mut context, &attach),
         Command::Logs(logs) => logs::execute(&mut context, &logs),
+        Command::Wait(wait) => wait::execute(&mut context, &wait),
         Command::Tailup(tailup) => tailnet::up(&mut context, tailup),
         Command::Taildown(target) => tailnet::down(&mut context, &target),
     };

@@ -4,18 +4,18 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::cli::args::{NewService, Start};
+use crate::cli::args::{Goal, NewService, Start};
 use crate::cli::batch;
 use crate::cli::context::{Context, note};
 use crate::cli::tailnet;
+use crate::cli::wait;
 use crate::error::{Error, Result};
 use crate::identity::{Key, TailnetName};
 use crate::launch;
 use crate::os::clock;
 use crate::registry::{FileLock, Liveness, Registration, Reservation, State};
-use crate::spec::{PortRequest, Request, ServiceSpec};
+use crate::spec::{PortRequest, Request, ServiceSpec, Span};
 use crate::tailnet::Wish;
-use crate::view::ServiceView;
 
 /// How long a service that is ending may take until a start of it fails.
 const ENDING: Duration = Duration::from_secs(15);
@@ -36,20 +36,31 @@ pub(super) struct Manner {
 pub(super) fn execute(context: &mut Context, arguments: Start) -> Result<()> {
     let manner = Manner { detach: arguments.detach, replace: arguments.replace };
     if let Some(file) = arguments.file {
-        return batch::execute(context, &file, &arguments.targets, manner);
+        return batch::execute(context, &file, &arguments.targets, manner, arguments.wait);
     }
-    let view = match (arguments.targets.as_slice(), arguments.service.command.is_empty()) {
+    let reservation = match (arguments.targets.as_slice(), arguments.service.command.is_empty()) {
         ([], _) => {
             let spec = spec(context, arguments.service)?;
-            start_spec(context, &spec, manner)?.publish(context)?
+            start_spec(context, &spec, manner)?.publish(context)
         }
         ([target], true) if is_bare(&arguments.service) => {
             let reservation = context.resolve(target)?;
-            start_registered(context, &reservation, manner)?
+            start_registered(context, &reservation, manner)?;
+            reservation
         }
         (words, _) => return Err(misplaced_words(words)),
     };
-    context.print_views(&[view], false)
+    let waited = wait_if_asked(context, std::slice::from_ref(&reservation), arguments.wait);
+    context.print_views(&[context.view(&reservation)?], false)?;
+    waited
+}
+
+/// Waits until services that were started are ready, if that was asked for.
+///
+/// # Errors
+/// If one is not in time.
+pub(super) fn wait_if_asked(context: &Context, reservations: &[Reservation], limit: Option<Span>) -> Result<()> {
+    limit.map_or(Ok(()), |limit| wait::wait(context, reservations, Goal::Ready, limit.0))
 }
 
 /// Whether nothing is said about the service.
@@ -115,16 +126,12 @@ pub(super) struct Started {
 }
 
 impl Started {
-    /// Publishes the service if it shall be, and returns it as it is then. That it cannot be published is told,
-    /// and is no failure.
-    ///
-    /// # Errors
-    /// If the service is gone.
-    pub(super) fn publish(self, context: &Context) -> Result<ServiceView> {
+    /// Publishes the service if it shall be, and returns it. That it cannot be published is told, and is no failure.
+    pub(super) fn publish(self, context: &Context) -> Reservation {
         if let Some(wish) = &self.wish {
             tailnet::expose_started(context, &self.reservation, wish);
         }
-        context.view(&self.reservation)
+        self.reservation
     }
 }
 
@@ -209,20 +216,15 @@ pub(super) fn register_for_run(context: &mut Context, spec: &ServiceSpec, replac
 ///
 /// # Errors
 /// What kept it from running.
-pub(super) fn start_registered(
-    context: &mut Context,
-    reservation: &Reservation,
-    manner: Manner,
-) -> Result<ServiceView> {
+pub(super) fn start_registered(context: &mut Context, reservation: &Reservation, manner: Manner) -> Result<()> {
     context.registry.prepare()?;
     let _launch = context.registry.acquire_launch(&reservation.hash, reservation.name(), &mut |text| note(text))?;
     match running(context, &reservation.hash, reservation.name())? {
-        Some(running) if !manner.replace => return context.view(&running),
+        Some(_) if !manner.replace => return Ok(()),
         Some(running) => drop(launch::stop(&context.registry, &running)?),
         None => {}
     }
-    context.launcher(manner.detach)?.launch(reservation, &mut |text| note(text))?;
-    context.view(reservation)
+    context.launcher(manner.detach)?.launch(reservation, &mut |text| note(text))
 }
 
 /// The record of a service that runs; `None` if it does not. One that is ending is waited for.

@@ -13,8 +13,13 @@ pub(super) const MARK_BYTE: u8 = 0x1e;
 pub(crate) enum Mark {
     /// The following lines were written at this time or later.
     Time,
-    /// A child was started, with this pid.
-    Started(i32),
+    /// A child was started.
+    Started {
+        /// Its pid.
+        pid: i32,
+        /// Its number, counted since the service was registered; 0 if nobody counted.
+        run: u64,
+    },
     /// A child ended: how, and after how long.
     Ended(String),
     /// Something else that the reader should know.
@@ -28,7 +33,7 @@ impl Mark {
         line.extend_from_slice(format!("{at:.3}").as_bytes());
         match self {
             Self::Time => {}
-            Self::Started(pid) => line.extend_from_slice(format!(" started pid {pid}").as_bytes()),
+            Self::Started { pid, run } => line.extend_from_slice(format!(" started pid {pid} run {run}").as_bytes()),
             Self::Ended(how) => line.extend_from_slice(format!(" ended {how}").as_bytes()),
             Self::Note(text) => line.extend_from_slice(format!(" note {}", text.replace('\n', " ")).as_bytes()),
         }
@@ -42,7 +47,11 @@ impl Mark {
         let (time, rest) = text.split_once(' ').unwrap_or((text, ""));
         let mark = match rest.split_once(' ') {
             None if rest.is_empty() => Self::Time,
-            Some(("started", pid)) => Self::Started(pid.strip_prefix("pid ")?.parse().ok()?),
+            Some(("started", rest)) => {
+                let (pid, run) =
+                    rest.strip_prefix("pid ")?.split_once(" run ").unwrap_or((rest.strip_prefix("pid ")?, "0"));
+                Self::Started { pid: pid.parse().ok()?, run: run.parse().ok()? }
+            }
             Some(("ended", how)) => Self::Ended(how.to_owned()),
             Some(("note", note)) => Self::Note(note.to_owned()),
             _ => return None,
@@ -55,7 +64,7 @@ impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Time => Ok(()),
-            Self::Started(pid) => write!(f, "started, pid {pid}"),
+            Self::Started { pid, .. } => write!(f, "started, pid {pid}"),
             Self::Ended(how) => write!(f, "ended: {how}"),
             Self::Note(text) => f.write_str(text),
         }
@@ -69,12 +78,21 @@ mod tests {
     #[test]
     fn marks_come_back_as_they_were_written() {
         let at: Timestamp = "2026-11-21T05:06:07.089Z".parse().unwrap();
-        for mark in
-            [Mark::Time, Mark::Started(7), Mark::Ended("exit code 1 after 0.2 s".into()), Mark::Note("a b".into())]
-        {
+        for mark in [
+            Mark::Time,
+            Mark::Started { pid: 7, run: 3 },
+            Mark::Ended("exit code 1 after 0.2 s".into()),
+            Mark::Note("a b".into()),
+        ] {
             let line = mark.to_line(at);
             assert_eq!(Mark::parse(&line[..line.len() - 1]), Some((at, mark)));
         }
+    }
+
+    #[test]
+    fn a_start_that_nobody_counted_is_read_too() {
+        let mark = Mark::parse(b"\x1e2026-11-21T05:06:07Z started pid 7").unwrap().1;
+        assert_eq!(mark, Mark::Started { pid: 7, run: 0 });
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //! A log is what the service wrote, byte for byte, with marks of devport's own between its lines: when a
 //! child was started and ended, and what time it was. See [`Mark`] for their form.
 
+mod escape;
 mod mark;
 mod reader;
 mod writer;
 
+pub(crate) use escape::{for_terminal, strip};
 pub(crate) use mark::Mark;
-pub(crate) use reader::{Entry, Follower, follow, tail};
+pub(crate) use reader::{Content, Follower, Line, Lines, follow, tail};
 pub(crate) use writer::LogWriter;

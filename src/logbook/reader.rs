@@ -17,101 +17,188 @@ const LONGEST_LINE: u64 = 1024 * 1024;
 
 /// A line of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Entry {
-    /// A line that the service wrote, without its end.
-    Output(Vec<u8>),
-    /// A line of devport's own.
-    Mark(Timestamp, Mark),
+pub(crate) struct Line {
+    /// When it was written, as far as the marks before it tell; `None` if none did.
+    pub(crate) at: Option<Timestamp>,
+    /// Which run wrote it; 0 if nobody counted.
+    pub(crate) run: u64,
+    /// What it says.
+    pub(crate) content: Content,
 }
 
-impl Entry {
+/// What a line says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// What the service wrote, without the line's end.
+    Output(Vec<u8>),
+    /// A word of devport's own.
+    Mark(Mark),
+}
+
+/// What the marks before a line told.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    /// What time it is.
+    at: Option<Timestamp>,
+    /// Which run it is.
+    run: u64,
+}
+
+impl Told {
     /// Reads a line, with or without its end; `None` for marks that only tell the time.
-    fn parse(line: &[u8]) -> Option<Self> {
+    fn read(&mut self, line: &[u8]) -> Option<Line> {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
-        match Mark::parse(line) {
-            Some((_, Mark::Time)) => None,
-            Some((at, mark)) => Some(Self::Mark(at, mark)),
+        let content = match Mark::parse(line) {
+            Some((at, mark)) => {
+                self.at = Some(at);
+                match mark {
+                    Mark::Time => return None,
+                    Mark::Started { run, .. } => self.run = run,
+                    Mark::Ended(_) | Mark::Note(_) => {}
+                }
+                Content::Mark(mark)
+            }
             None => {
                 // The pseudo-terminal ends lines with CR LF.
                 let line = line.strip_suffix(b"\r").unwrap_or(line);
                 let doubled = line.starts_with(&[MARK_BYTE, MARK_BYTE]);
-                Some(Self::Output(line[usize::from(doubled)..].to_vec()))
+                Content::Output(line[usize::from(doubled)..].to_vec())
             }
-        }
+        };
+        Some(Line { at: self.at, run: self.run, content })
     }
 }
 
-/// The last entries of what is read, if there is a limit.
-struct Last {
+/// Which lines are wanted.
+pub(crate) type Wanted<'a> = &'a dyn Fn(&Line) -> bool;
+
+/// The last wanted lines of what is read, if there is a limit.
+struct Last<'a> {
     /// How many are kept; `None`: all.
     limit: Option<usize>,
+    /// Which.
+    wanted: Wanted<'a>,
     /// Those, oldest first.
-    entries: VecDeque<Entry>,
+    lines: VecDeque<Line>,
 }
 
-impl Last {
+impl<'a> Last<'a> {
     /// Nothing yet.
-    fn new(limit: Option<usize>) -> Self {
-        Self { limit, entries: VecDeque::new() }
+    fn new(limit: Option<usize>, wanted: Wanted<'a>) -> Self {
+        Self { limit, wanted, lines: VecDeque::new() }
     }
 
     /// Takes one in, and forgets the oldest if there are too many.
-    fn push(&mut self, entry: Entry) {
-        self.entries.push_back(entry);
-        if self.limit.is_some_and(|limit| self.entries.len() > limit) {
-            self.entries.pop_front();
+    fn push(&mut self, line: Line) {
+        if !(self.wanted)(&line) {
+            return;
+        }
+        self.lines.push_back(line);
+        if self.limit.is_some_and(|limit| self.lines.len() > limit) {
+            self.lines.pop_front();
         }
     }
 }
 
-/// The last entries of a log, oldest first; all of them without a `limit`. A log that does not exist is
+/// The last wanted lines of a log, oldest first; all of them without a `limit`. A log that does not exist is
 /// empty.
 ///
 /// # Errors
 /// [`Error::Io`] if a part of it cannot be read.
-pub(crate) fn tail(path: &Path, limit: Option<usize>) -> Result<Vec<Entry>> {
-    let (mut last, follower) = read_to_end(path, limit)?;
+pub(crate) fn tail(path: &Path, limit: Option<usize>, wanted: Wanted<'_>) -> Result<Vec<Line>> {
+    let (mut last, mut follower) = read_to_end(path, limit, wanted)?;
     // A line that has no end yet is a line too.
-    if let Some(begun) = Entry::parse(&follower.begun).filter(|_| !follower.begun.is_empty()) {
-        last.push(begun);
+    let begun = std::mem::take(&mut follower.begun);
+    if let Some(line) = follower.told.read(&begun).filter(|_| !begun.is_empty()) {
+        last.push(line);
     }
-    Ok(last.entries.into())
+    Ok(last.lines.into())
 }
 
-/// The last entries of a log as [`tail`], and what reads on behind them: nothing is missing or twice.
+/// The last wanted lines of a log as [`tail`], and what reads on behind them: nothing is missing or twice.
 ///
 /// # Errors
 /// [`Error::Io`] if a part of it cannot be read.
-pub(crate) fn follow(path: &Path, limit: Option<usize>) -> Result<(Vec<Entry>, Follower)> {
-    let (last, follower) = read_to_end(path, limit)?;
-    Ok((last.entries.into(), follower))
+pub(crate) fn follow(path: &Path, limit: Option<usize>, wanted: Wanted<'_>) -> Result<(Vec<Line>, Follower)> {
+    let (last, follower) = read_to_end(path, limit, wanted)?;
+    Ok((last.lines.into(), follower))
 }
 
 /// Reads every complete line that there is.
-fn read_to_end(path: &Path, limit: Option<usize>) -> Result<(Last, Follower)> {
+fn read_to_end<'a>(path: &Path, limit: Option<usize>, wanted: Wanted<'a>) -> Result<(Last<'a>, Follower)> {
     // The current part is opened first: if it is cut meanwhile, it is found again among the old ones by its inode.
     let mut follower = Follower::new(path.to_owned())?;
     let current = follower.inode();
-    let mut last = Last::new(limit);
+    let mut last = Last::new(limit, wanted);
     for part in parts(path) {
         let Some(file) = open(&part)? else { continue };
         if file.metadata().ok().map(|metadata| metadata.ino()) == current || part == path {
             break;
         }
-        read_entries(&mut BufReader::with_capacity(256 * 1024, file), &mut Vec::new(), &mut |entry| last.push(entry))
+        let mut reader = BufReader::with_capacity(256 * 1024, file);
+        read_lines(&mut reader, &mut follower.told, &mut Vec::new(), &mut |line| last.push(line))
             .map_err(Error::io("read", &part))?;
     }
-    follower.read_on(&mut |entry| last.push(entry))?;
+    follower.read_on(&mut |line| last.push(line))?;
     Ok((last, follower))
 }
 
+/// Reads a log from its first line to its last, one at a time: a log may be large.
+pub(crate) struct Lines {
+    /// The parts that were not begun yet, oldest first; each is open, so that it is there even if it is cut.
+    parts: VecDeque<File>,
+    /// The part that is being read.
+    reader: Option<BufReader<File>>,
+    /// What the marks so far told.
+    told: Told,
+}
+
+impl Lines {
+    /// Opens every part of a log.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if one cannot be read.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let parts = parts(path).iter().filter_map(|part| open(part).transpose()).collect::<Result<_>>()?;
+        Ok(Self { parts, reader: None, told: Told::default() })
+    }
+}
+
+impl Iterator for Lines {
+    type Item = Line;
+
+    fn next(&mut self) -> Option<Line> {
+        loop {
+            if self.reader.is_none() {
+                self.reader = Some(BufReader::with_capacity(64 * 1024, self.parts.pop_front()?));
+            }
+            let reader = self.reader.as_mut()?;
+            let mut line = Vec::new();
+            match read_line(reader, &mut line) {
+                // What cannot be read any more has ended.
+                Ok(0) | Err(_) => self.reader = None,
+                Ok(_) => {
+                    if let Some(line) = self.told.read(&line) {
+                        return Some(line);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Reads every line to the end; what has no end yet stays in `begun`.
-fn read_entries(reader: &mut impl BufRead, begun: &mut Vec<u8>, take: &mut dyn FnMut(Entry)) -> io::Result<()> {
+fn read_lines(
+    reader: &mut impl BufRead,
+    told: &mut Told,
+    begun: &mut Vec<u8>,
+    take: &mut dyn FnMut(Line),
+) -> io::Result<()> {
     loop {
         let read = read_line(reader, begun)?;
         if begun.ends_with(b"\n") || begun.len() as u64 >= LONGEST_LINE {
-            if let Some(entry) = Entry::parse(begun) {
-                take(entry);
+            if let Some(line) = told.read(begun) {
+                take(line);
             }
             begun.clear();
         } else if read == 0 {
@@ -143,6 +230,8 @@ pub(crate) struct Follower {
     reader: Option<BufReader<File>>,
     /// A line that has no end yet.
     begun: Vec<u8>,
+    /// What the marks so far told.
+    told: Told,
 }
 
 impl Follower {
@@ -152,31 +241,31 @@ impl Follower {
     /// [`Error::Io`] if it cannot be read.
     pub(crate) fn new(path: PathBuf) -> Result<Self> {
         let reader = open(&path)?.map(BufReader::new);
-        Ok(Self { path, reader, begun: Vec::new() })
+        Ok(Self { path, reader, begun: Vec::new(), told: Told::default() })
     }
 
     /// Reads every line that was completed since the last call; follows the log through rotation.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be read.
-    pub(crate) fn next(&mut self) -> Result<Vec<Entry>> {
-        let mut entries = Vec::new();
+    pub(crate) fn next(&mut self) -> Result<Vec<Line>> {
+        let mut lines = Vec::new();
         loop {
             // Asked before the reading: what is written to this part after that is in a part that we see next.
             let current = self.is_current();
-            self.read_on(&mut |entry| entries.push(entry))?;
+            self.read_on(&mut |line| lines.push(line))?;
             if current {
-                return Ok(entries);
+                return Ok(lines);
             }
-            let Some(file) = open(&self.path)? else { return Ok(entries) };
+            let Some(file) = open(&self.path)? else { return Ok(lines) };
             self.reader = Some(BufReader::new(file));
         }
     }
 
     /// Reads to the end of the part that is open.
-    fn read_on(&mut self, take: &mut dyn FnMut(Entry)) -> Result<()> {
+    fn read_on(&mut self, take: &mut dyn FnMut(Line)) -> Result<()> {
         let Some(reader) = &mut self.reader else { return Ok(()) };
-        read_entries(reader, &mut self.begun, take).map_err(Error::io("read", &self.path))
+        read_lines(reader, &mut self.told, &mut self.begun, take).map_err(Error::io("read", &self.path))
     }
 
     /// Which file the part that is open is; `None` while there is none.
@@ -205,22 +294,34 @@ mod tests {
     use super::*;
     use crate::logbook::LogWriter;
 
-    fn output(text: &str) -> Entry {
-        Entry::Output(text.as_bytes().to_vec())
+    fn output(text: &str) -> Content {
+        Content::Output(text.as_bytes().to_vec())
     }
 
+    const ALL: Wanted<'static> = &|_| true;
+
     #[test]
-    fn the_last_lines_come_without_time_marks_and_line_ends() {
+    fn the_last_lines_come_with_their_times_and_runs() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.log");
-        let at: Timestamp = "2026-11-21T00:00:00Z".parse().unwrap();
+        let at = |second: i64| Some(Timestamp::from_second(second).unwrap());
         let mut log = LogWriter::new(path.clone(), &crate::spec::Policy::default());
-        log.mark(&Mark::Started(7), at);
-        log.append(b"one\r\n\x1etwo\nthree", at);
-        let all = [Entry::Mark(at, Mark::Started(7)), output("one"), output("\u{1e}two"), output("three")];
-        assert_eq!(tail(&path, None).unwrap(), all);
-        assert_eq!(tail(&path, Some(2)).unwrap(), all[2..]);
-        assert_eq!(tail(&directory.path().join("none.log"), None).unwrap(), []);
+        log.append(b"zero\n", at(1).unwrap());
+        log.mark(&Mark::Started { pid: 7, run: 2 }, at(2).unwrap());
+        log.append(b"one\r\n\x1etwo\nthree", at(3).unwrap());
+        let line = |second, run, content| Line { at: at(second), run, content };
+        let all = [
+            line(1, 0, output("zero")),
+            line(2, 2, Content::Mark(Mark::Started { pid: 7, run: 2 })),
+            line(3, 2, output("one")),
+            line(3, 2, output("\u{1e}two")),
+            line(3, 2, output("three")),
+        ];
+        assert_eq!(tail(&path, None, ALL).unwrap(), all);
+        assert_eq!(Lines::open(&path).unwrap().collect::<Vec<_>>(), all);
+        assert_eq!(tail(&path, Some(2), ALL).unwrap(), all[3..]);
+        assert_eq!(tail(&path, Some(2), &|line| line.run == 0 || line.at == at(2)).unwrap(), all[..2]);
+        assert_eq!(tail(&directory.path().join("none.log"), None, ALL).unwrap(), []);
     }
 
     #[test]
@@ -228,19 +329,20 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.log");
         let mut log = LogWriter::new(path.clone(), &crate::spec::Policy::default());
-        let mut follower = Follower::new(path).unwrap();
+        let mut follower = Follower::new(path.clone()).unwrap();
         let at = Timestamp::UNIX_EPOCH;
         let mut seen = 0;
         for round in 0..300_000_u32 {
             log.append(format!("{round:060}\n").as_bytes(), at);
             if round % 5_000 == 0 {
-                for entry in follower.next().unwrap() {
-                    assert_eq!(entry, output(&format!("{seen:060}")));
+                for line in follower.next().unwrap() {
+                    assert_eq!(line.content, output(&format!("{seen:060}")));
                     seen += 1;
                 }
             }
         }
         seen += u32::try_from(follower.next().unwrap().len()).unwrap();
         assert_eq!(seen, 300_000);
+        assert_eq!(Lines::open(&path).unwrap().count(), 300_000, "through every part");
     }
 }

@@ -196,13 +196,13 @@ mod tests {
     #[test]
     fn marks_stand_between_lines() {
         let text = written(|log| {
-            log.mark(&Mark::Started(1), at(0));
+            log.mark(&Mark::Started { pid: 1, run: 1 }, at(0));
             log.append(b"one\ntw", at(1000));
             log.append(b"o\nthree\n", at(2000));
             log.append(b"four", at(2001));
             log.mark(&Mark::Ended("x".into()), at(3000));
         });
-        let expected = "\u{1e}1970-01-01T00:00:00.000Z started pid 1\n\u{1e}1970-01-01T00:00:01.000Z\none\ntwo\n\u{1e}1970-01-01T00:00:02.000Z\nthree\nfour\n\u{1e}1970-01-01T00:00:03.000Z ended x\n";
+        let expected = "\u{1e}1970-01-01T00:00:00.000Z started pid 1 run 1\n\u{1e}1970-01-01T00:00:01.000Z\none\ntwo\n\u{1e}1970-01-01T00:00:02.000Z\nthree\nfour\n\u{1e}1970-01-01T00:00:03.000Z ended x\n";
         assert_eq!(text, expected);
     }
 

@@ -120,6 +120,9 @@ pub(crate) struct RunState {
     /// How often the child was started again after a crash, since the supervisor started.
     #[serde(default)]
     pub(crate) restarts: u32,
+    /// How many children were ever started, across supervisors: the number of the current run.
+    #[serde(default)]
+    pub(crate) runs: u64,
     /// The last ends of the child, oldest first, across supervisors.
     #[serde(default)]
     pub(crate) exits: Vec<Exit>,
@@ -140,7 +143,8 @@ pub(crate) struct RunState {
 impl RunState {
     /// The state of a supervisor that has just come to be; `before` is what an earlier one left.
     pub(crate) fn begin(supervisor: ProcessIdentity, window: Option<Pane>, before: Option<Self>) -> Self {
-        let (child, exits) = before.map_or_else(Default::default, |before| (before.child, before.exits));
+        let (child, exits, runs) =
+            before.map_or_else(Default::default, |before| (before.child, before.exits, before.runs));
         Self {
             state: State::Starting,
             supervisor,
@@ -148,6 +152,7 @@ impl RunState {
             child,
             started_at: None,
             restarts: 0,
+            runs,
             exits,
             next_start_at: None,
             error: None,

@@ -377,7 +377,8 @@ impl<'a> Supervisor<'a> {
         match child::spawn(&self.reservation, &self.environment, self.registry, self.terms.term.as_deref(), kind) {
             Ok((child, streams)) => {
                 let at = clock::wall();
-                self.log.mark(&Mark::Started(child.pid), at);
+                self.run.runs += 1;
+                self.log.mark(&Mark::Started { pid: child.pid, run: self.run.runs }, at);
                 self.run.started_at = Some(at);
                 self.run.child = Some(child.clone());
                 self.child = Some(child);

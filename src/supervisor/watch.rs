@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nix::poll::PollFlags;
 use regex::bytes::Regex;
 
+use crate::logbook;
 use crate::os::process::ProcessIdentity;
 use crate::os::{process, socket};
 use crate::registry::{ExitHow, Reservation};
@@ -124,8 +125,7 @@ impl Watch {
     /// Whether a line of output is what is waited for; colours and the terminal's line ends do not count.
     fn matches(&self, line: &[u8]) -> bool {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let plain: Vec<u8> = anstream::adapter::strip_bytes(line).flatten().copied().collect();
-        self.pattern.as_ref().is_some_and(|pattern| pattern.is_match(&plain))
+        self.pattern.as_ref().is_some_and(|pattern| pattern.is_match(&logbook::strip(line)))
     }
 
     /// Takes in which processes have ended, asks what is due, and goes on with what is under way.

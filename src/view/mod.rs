@@ -1,9 +1,11 @@
 //! What people and programs see of a service: one `ServiceView` feeds the table and the JSON.
 
 mod json;
+mod output;
 mod service;
 mod table;
 
 pub(crate) use json::{array, object};
+pub(crate) use output::{LineLook, push_json, push_line};
 pub(crate) use service::{Overview, ServiceView, Status};
 pub(crate) use table::{Look, batch, details, escape, list};

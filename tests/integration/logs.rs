@@ -32,7 +32,7 @@ fn several_services_have_their_names_in_front() {
     let text = env.devport(["logs", "a", "longer"]).ok().stdout;
     assert!(text.contains("a      | hello from a\n") && text.contains("longer | hello from longer\n"), "{text}");
     env.devport(["logs", "nobody"]).fails(4, &["no service matching"]);
-    env.devport(["logs"]).fails(2, &["TARGET"]);
+    assert_eq!(env.devport(["logs"]).ok().stdout.matches("hello").count(), 2, "all services");
 }
 
 #[test]
@@ -69,4 +69,65 @@ fn output_that_is_no_text_breaks_nothing() {
     let raw = env.finish(env.command(crate::support::DEVPORT).args(["logs", "a"])).ok().stdout;
     assert!(raw.contains("\u{1e}x\n"), "a line that begins like a mark is whole");
     assert_eq!(raw.matches('y').count(), 3_000_000);
+}
+
+#[test]
+fn services_are_interleaved_by_time() {
+    let env = TestEnv::new();
+    env.start("a", &["sh", "-c", "echo 1; sleep 0.4; echo 3; exec sleep 1000"]);
+    env.start("b", &["sh", "-c", "sleep 0.2; echo 2; sleep 0.4; echo 4; exec sleep 1000"]);
+    until("all is written", || {
+        let text = env.devport(["logs"]).ok().stdout;
+        text.contains("| 3\n") && text.contains("| 4\n")
+    });
+    let lines = |arguments: &[&str]| -> Vec<String> {
+        let text = env.devport(arguments).ok().stdout;
+        text.lines().filter(|line| !line.contains("---")).map(ToString::to_string).collect()
+    };
+    assert_eq!(lines(&["logs", "a", "b"]), ["a | 1", "b | 2", "a | 3", "b | 4"]);
+    assert_eq!(lines(&["logs", "-n", "1"]), ["a | 3", "b | 4"], "the last of each");
+}
+
+#[test]
+fn lines_are_chosen_by_time_run_and_pattern() {
+    let env = TestEnv::new();
+    let words = ["sh", "-c", "echo run of $$$$; echo ERROR: no; printf '\\033[31mred\\033[0m\\n'; exec sleep 1000"];
+    env.start("a", &words);
+    until("it has written", || env.devport(["logs", "a"]).ok().stdout.contains("red"));
+    let first = env.which("a")["pid"].clone();
+    env.devport(["restart", "a"]).ok();
+    until("it has written again", || env.devport(["logs", "a"]).ok().stdout.matches("red").count() == 2);
+    let text = |arguments: &[&str]| env.devport([&["logs", "a"], arguments].concat()).ok().stdout;
+    assert!(text(&["--previous"]).contains(&format!("run of {first}")));
+    assert_eq!(text(&["--previous"]), text(&["--run", "1"]));
+    assert!(!text(&["--run", "2"]).contains(&format!("run of {first}")));
+    assert_eq!(text(&["--grep", "^ERR.R"]), "ERROR: no\nERROR: no\n");
+    assert_eq!(text(&["--grep", "^red$"]), "red\nred\n", "colours are stripped in a pipe, and do not count");
+    assert_eq!(text(&["--since", "1h"]), text(&[]));
+    assert_eq!(text(&["--since", "0s"]), "");
+    let timed = text(&["--timestamps", "--grep", "ERROR", "-n", "1"]);
+    let (time, rest) = timed.split_once(' ').unwrap();
+    assert!(time.parse::<jiff::Timestamp>().is_ok() && rest == "ERROR: no\n", "{timed}");
+    env.devport(["logs", "--grep", "(", "a"]).fails(2, &["no regular expression"]);
+    env.devport(["logs", "--since", "yesterday", "a"]).fails(2, &["write it like 500ms"]);
+    let json = text(&["--json", "-n", "1"]);
+    let line: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&line["service"], &line["run"], &line["line"]), (&"a".into(), &2.into(), &"red".into()));
+    assert!(line["time"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
+}
+
+#[test]
+fn a_terminal_gets_colours_and_no_other_control_sequence() {
+    let env = TestEnv::new();
+    env.start(
+        "a",
+        &["sh", "-c", "printf '\\033[31mred\\033[0m\\033[2J\\033]0;title\\007 \\033[5Aend\\n'; exec sleep 1000"],
+    );
+    until("it has written", || env.devport(["logs", "a"]).ok().stdout.contains("end"));
+    let file = env.file("screen");
+    let logs = format!("{} logs --grep end a", crate::support::DEVPORT);
+    env.finish(env.command("script").args(["-q", "-e", "-c", &logs, &file])).ok();
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("\u{1b}[31mred\u{1b}[0m end\u{1b}[0m\r\n"), "{text:?}");
+    assert!(!text.contains("title") && !text.contains("[2J") && !text.contains("[5A"), "{text:?}");
 }

@@ -28,3 +28,4 @@ mod run;
 mod start;
 mod stop;
 mod supervisor;
+mod wait;

@@ -1,0 +1,113 @@
+//! Escape sequences in output: taken out, or let through as far as they only set colours.
+
+/// A piece of output.
+enum Piece<'a> {
+    /// Text and single control characters.
+    Text(&'a [u8]),
+    /// A sequence that only sets colours.
+    Color(&'a [u8]),
+    /// Any other sequence, or the beginning of one.
+    Other,
+}
+
+/// Takes the first piece off; `None` at the end. Source: ECMA-48, 5.3 to 5.6.
+fn take<'a>(output: &mut &'a [u8]) -> Option<Piece<'a>> {
+    const ESCAPE: u8 = 0x1b;
+    let all = *output;
+    let [first, ..] = all else { return None };
+    if *first != ESCAPE {
+        let end = all.iter().position(|byte| *byte == ESCAPE).unwrap_or(all.len());
+        *output = &all[end..];
+        return Some(Piece::Text(&all[..end]));
+    }
+    let find = |from: usize, ends: &dyn Fn(u8) -> bool| {
+        all.iter().skip(from).position(|byte| ends(*byte)).map_or(all.len(), |at| from + at + 1)
+    };
+    let (end, is_color) = match all.get(1) {
+        Some(b'[') => {
+            let end = find(2, &|byte| (0x40..=0x7e).contains(&byte));
+            let parameters = all.get(2..end - 1).unwrap_or_default();
+            let plain = parameters.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b';' | b':'));
+            (end, plain && end > 2 && all[end - 1] == b'm')
+        }
+        // Strings up to their terminator: titles, links, private data.
+        Some(b']' | b'P' | b'X' | b'^' | b'_') => {
+            let bell = find(2, &|byte| byte == 0x07);
+            let terminator = all.windows(2).skip(2).position(|pair| pair == [ESCAPE, b'\\']);
+            (bell.min(terminator.map_or(all.len(), |at| at + 4)), false)
+        }
+        // Those with one more character behind intermediate ones.
+        Some(0x20..=0x2f) => (find(2, &|byte| !(0x20..=0x2f).contains(&byte)), false),
+        Some(_) => (2, false),
+        None => (1, false),
+    };
+    *output = &all[end..];
+    Some(if is_color { Piece::Color(&all[..end]) } else { Piece::Other })
+}
+
+/// Output without escape sequences; every other byte stays, whether it is text or not.
+pub(crate) fn strip(mut output: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(output.len());
+    while let Some(piece) = take(&mut output) {
+        if let Piece::Text(text) = piece {
+            kept.extend_from_slice(text);
+        }
+    }
+    kept
+}
+
+/// Output for a terminal that is not the service's: colours stay, and are switched off at the end; other sequences
+/// and control characters, which could move the cursor or rename the window, go.
+pub(crate) fn for_terminal(mut output: &[u8]) -> String {
+    let mut kept = String::with_capacity(output.len());
+    let mut colored = false;
+    while let Some(piece) = take(&mut output) {
+        match piece {
+            Piece::Text(text) => {
+                kept.extend(String::from_utf8_lossy(text).chars().filter(|c| *c == '\t' || !c.is_control()));
+            }
+            Piece::Color(sequence) => {
+                kept += &String::from_utf8_lossy(sequence);
+                colored = true;
+            }
+            Piece::Other => {}
+        }
+    }
+    if colored {
+        kept += "\u{1b}[0m";
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_terminal_gets_colours_and_nothing_else() {
+        let shown = |text: &str| for_terminal(text.as_bytes());
+        assert_eq!(shown("\u{1b}[1;31mred\u{1b}[0m"), "\u{1b}[1;31mred\u{1b}[0m\u{1b}[0m");
+        assert_eq!(shown("\u{1b}[2J\u{1b}[10;10Hx\u{1b}]0;title\u{7}y\u{1b}(Bz\u{9b}5m\r\u{8}\u{0}"), "xyz5m");
+        assert_eq!(shown("\u{1b}]8;;http://x\u{1b}\\link\u{1b}]8;;\u{1b}\\"), "link");
+        assert_eq!(shown("a\tb é"), "a\tb é");
+        assert_eq!(for_terminal(b"\xff"), "\u{fffd}");
+        for begun in ["\u{1b}", "\u{1b}[", "\u{1b}[31", "\u{1b}]x", "\u{1b}("] {
+            assert_eq!(shown(begun), "", "{begun:?}");
+        }
+    }
+
+    #[test]
+    fn a_pipe_gets_every_byte_that_is_no_sequence() {
+        assert_eq!(strip(b"\x1b[1;31mred\x1b[0m \xff\t\x1e\x00y"), b"red \xff\t\x1e\x00y");
+    }
+
+    proptest! {
+        #[test]
+        fn t27_no_output_leaves_a_control_character_for_a_terminal(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let shown = for_terminal(&bytes);
+            let without_colours = String::from_utf8(strip(shown.as_bytes())).unwrap();
+            prop_assert!(without_colours.chars().all(|c| c == '\t' || !c.is_control()), "{shown:?}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! `devport wait`, and `--wait`.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{SERVER, TestEnv, done};
+
+#[test]
+fn start_comes_back_when_the_service_answers() {
+    let env = TestEnv::new();
+    let words = [&["start", "--wait", "--key", "a", "--"], &SERVER[..]].concat();
+    let view = env.devport(words).ok().json();
+    assert_eq!(view["state"], "ready");
+    assert!(crate::support::answers(crate::support::port(&view)), "it answers at once");
+    assert_eq!(env.devport(["restart", "--wait=20s", "a"]).ok().json()["state"], "ready");
+    assert_eq!(env.devport(["wait", "a"]).ok().json()["state"], "ready");
+}
+
+#[test]
+fn who_waits_in_vain_is_told_why_with_the_end_of_the_output() {
+    let env = TestEnv::new();
+    let script = "for i in $$(seq 30); do echo line $$i; done; sleep 1000";
+    let late = env.devport(["start", "--wait=300ms", "--key", "a", "--", "sh", "-c", script]);
+    let late = late.fails(5, &["a is not ready: ", "waited for 0.3 s", "line 30\n", "line 11\n", "hint: "]);
+    assert!(!late.stderr.contains("line 10\n"), "20 lines: {late:?}");
+    assert_eq!(late.json()["state"], "running", "the result is printed all the same");
+    let began = Instant::now();
+    env.devport([
+        "start",
+        "--wait",
+        "--replace",
+        "--restart",
+        "never",
+        "--key",
+        "a",
+        "--",
+        "sh",
+        "-c",
+        "sleep 0.2; echo oh no; exit 3",
+    ])
+    .fails(5, &["exit code 3", "oh no"]);
+    assert!(began.elapsed() < Duration::from_secs(10), "a failure is not waited for");
+    env.devport(["wait", "a", "--timeout", "100ms"]).fails(5, &["a is not ready"]);
+    env.devport(["wait", "nobody"]).fails(4, &["no service matching"]);
+}
+
+#[test]
+fn several_are_waited_for_together() {
+    let env = TestEnv::new();
+    env.start("good", &SERVER);
+    env.start("bad", &["sleep", "1000"]);
+    env.devport(["wait", "good", "bad", "--timeout", "400ms"]).fails(5, &["bad: bad is not ready", "1 of 2 services"]);
+    let file = env.write("devport.yaml", "- key: good\n  exec: python3 -m http.server --bind 127.0.0.1 $PORT\n- key: none\n  exec: sleep 1000\n  no-port: true\n");
+    let views = env.devport(["start", "--wait", "-f", &file]).ok().json();
+    assert!(views.as_array().unwrap().iter().all(|view| view["state"] == "ready"), "{views}");
+}
+
+#[test]
+fn an_end_can_be_waited_for() {
+    let env = TestEnv::new();
+    env.start("a", &["sleep", "1000"]);
+    env.devport(["wait", "a", "--for", "stopped", "--timeout", "100ms"]).fails(5, &["a is not stopped: it is running"]);
+    let waiting = env.spawn(["wait", "a", "--for", "stopped"]);
+    env.devport(["stop", "a"]).ok();
+    assert_eq!(done(waiting).ok().json()["state"], "stopped");
+}
