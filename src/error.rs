@@ -239,6 +239,24 @@ pub(crate) enum Error {
         /// pid and command.
         process: String,
     },
+    /// The service has no port.
+    #[error("{service} has no port")]
+    NoPort {
+        /// The service.
+        service: String,
+    },
+    /// The service has a port and no command.
+    #[error("{service} is a reserved port without a command")]
+    NoCommand {
+        /// The service.
+        service: String,
+    },
+    /// No browser can be started.
+    #[error("no browser could be started for {url}")]
+    NoBrowser {
+        /// The address.
+        url: String,
+    },
     /// The command needs a running service.
     #[error("{service} is not running")]
     NotRunning {
@@ -364,6 +382,9 @@ impl Error {
             }
             Self::TmuxSilent { .. } => "look at it with `ps`: it may be stopped (`kill -CONT`) or busy".into(),
             Self::NotRunning { service } => format!("`devport start {service}` starts it"),
+            Self::NoPort { service } => format!("`devport which {service}` shows what there is to know of it"),
+            Self::NoCommand { service } => format!("give it one: `devport start --key {service} -- npm run dev`"),
+            Self::NoBrowser { .. } => "open it by hand; BROWSER names a program to do it with".into(),
             Self::Tailnet(error) => return error.hint(),
             Self::NotInTime { service, .. } => {
                 format!("`devport which {service}` and `devport logs {service}` tell more")
@@ -406,6 +427,9 @@ impl Error {
             | Self::UnknownSupervisor { .. }
             | Self::UnprovenLeftover { .. }
             | Self::NotRunning { .. }
+            | Self::NoPort { .. }
+            | Self::NoCommand { .. }
+            | Self::NoBrowser { .. }
             | Self::CannotAttach { .. }
             | Self::Tmux { .. }
             | Self::TmuxSilent { .. }

@@ -83,6 +83,16 @@ pub(super) enum Command {
     Logs(Logs),
     /// Wait until services are ready, or have ended.
     Wait(Wait),
+    /// Print the port of a service, alone.
+    Port(Target),
+    /// Print the address of a service, alone.
+    Url(Target),
+    /// Show a service in the browser.
+    Open(Target),
+    /// Print the environment that a service gets: names, and values only if asked for.
+    Env(Env),
+    /// Reserve a port for something that devport does not run.
+    Reserve(Reserve),
     /// Publish a service on the tailnet.
     Tailup(Tailup),
     /// Take a service off the tailnet.
@@ -194,6 +204,12 @@ pub(super) struct Ls {
     /// Only services that run.
     #[arg(long)]
     pub(super) active: bool,
+    /// Also memory and processor use of the whole process tree, address and directory.
+    #[arg(long, short)]
+    pub(super) wide: bool,
+    /// Go on, and show what changes; ctrl-c ends it.
+    #[arg(long, short = 'W')]
+    pub(super) watch: bool,
 }
 
 /// Arguments of `which`.
@@ -383,11 +399,43 @@ pub(super) struct Tailup {
     pub(super) target: String,
 }
 
-/// Arguments of `taildown`.
+/// Arguments of `env`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  devport taildown api")]
+  devport env api
+  devport env --show-secrets api | grep DATABASE")]
+pub(super) struct Env {
+    /// Print the values too.
+    #[arg(long)]
+    pub(super) show_secrets: bool,
+    /// A key, the beginning of a hash, or a port.
+    pub(super) target: String,
+}
+
+/// Arguments of `reserve`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devport reserve --key postgres             prints its port, the same each time
+  docker run -p $(devport reserve --key db):5432 postgres
+  devport reserve --key legacy --port 8080")]
+pub(super) struct Reserve {
+    /// Name that the port is reserved for.
+    #[arg(long, short, value_name = "KEY")]
+    pub(super) key: String,
+    /// Port that it shall be, inside the range or not (1024-65535).
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1024..))]
+    pub(super) port: Option<u16>,
+}
+
+/// Arguments of commands about one service.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devport taildown api
+  curl $(devport url api)/healthz
+  psql -p $(devport port db)")]
 pub(super) struct Target {
     /// A key, the beginning of a hash, or a port.
     pub(super) target: String,

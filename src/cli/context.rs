@@ -166,7 +166,7 @@ impl Context {
     /// If standard output cannot be written to.
     pub(super) fn print_views(&self, views: &[ServiceView], several: bool) -> Result<()> {
         let text = match (self.wants_table(), views, several) {
-            (true, _, _) => view::list(views, self.look()),
+            (true, _, _) => view::list(views, self.look(), false),
             (false, [view], false) => view::object(view),
             (false, views, _) => view::array(views),
         };

@@ -4,6 +4,7 @@ mod args;
 mod attach;
 mod batch;
 mod context;
+mod facts;
 mod logs;
 mod ls;
 mod picker;
@@ -65,6 +66,11 @@ fn execute(parsed: args::Arguments, surroundings: Surroundings) -> Result<ExitCo
         Command::Attach(attach) => attach::execute(&mut context, &attach),
         Command::Logs(logs) => logs::execute(&mut context, &logs),
         Command::Wait(wait) => wait::execute(&mut context, &wait),
+        Command::Port(target) => facts::port(&mut context, &target),
+        Command::Url(target) => facts::url(&mut context, &target),
+        Command::Open(target) => facts::open(&mut context, &target),
+        Command::Env(env) => facts::env(&mut context, &env),
+        Command::Reserve(reserve) => facts::reserve(&mut context, reserve),
         Command::Tailup(tailup) => tailnet::up(&mut context, tailup),
         Command::Taildown(target) => tailnet::down(&mut context, &target),
     };

@@ -69,6 +69,9 @@ pub(super) fn execute(context: &mut Context, arguments: Run) -> Result<()> {
             }
         }
     };
+    if reservation.cmd.is_empty() {
+        return Err(Error::NoCommand { service: reservation.name().to_owned() });
+    }
     context.registry.prepare()?;
     let name = reservation.name();
     match reservation.service_port() {

@@ -217,6 +217,9 @@ pub(super) fn register_for_run(context: &mut Context, spec: &ServiceSpec, replac
 /// # Errors
 /// What kept it from running.
 pub(super) fn start_registered(context: &mut Context, reservation: &Reservation, manner: Manner) -> Result<()> {
+    if reservation.cmd.is_empty() {
+        return Err(Error::NoCommand { service: reservation.name().to_owned() });
+    }
     context.registry.prepare()?;
     let _launch = context.registry.acquire_launch(&reservation.hash, reservation.name(), &mut |text| note(text))?;
     match running(context, &reservation.hash, reservation.name())? {

@@ -10,5 +10,7 @@ use crate::error::Result;
 /// If the target names no service.
 pub(super) fn execute(context: &mut Context, arguments: &Which) -> Result<()> {
     let reservation = context.resolve(&arguments.target)?;
-    context.print_details(&context.view(&reservation)?)
+    let mut view = context.view(&reservation)?;
+    context.overview().add_story(&mut view);
+    context.print_details(&view)
 }

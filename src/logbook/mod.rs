@@ -10,5 +10,5 @@ mod writer;
 
 pub(crate) use escape::{for_terminal, strip};
 pub(crate) use mark::Mark;
-pub(crate) use reader::{Content, Follower, Line, Lines, follow, tail};
+pub(crate) use reader::{Content, Follower, Line, Lines, before_last_end, follow, tail};
 pub(crate) use writer::LogWriter;

@@ -187,6 +187,30 @@ impl Iterator for Lines {
     }
 }
 
+/// The last lines that a service wrote before its child last ended, oldest first; none if it never did.
+pub(crate) fn before_last_end(path: &Path, limit: usize) -> Vec<Vec<u8>> {
+    for part in parts(path).into_iter().rev() {
+        let Ok(Some(file)) = open(&part) else { continue };
+        let lines = Lines { parts: VecDeque::from([file]), reader: None, told: Told::default() };
+        let (mut last, mut before_end) = (VecDeque::new(), None);
+        for line in lines {
+            match line.content {
+                Content::Output(output) => last.push_back(output),
+                Content::Mark(Mark::Ended(_)) => before_end = Some(last.clone()),
+                Content::Mark(Mark::Started { .. }) => last.clear(),
+                Content::Mark(_) => {}
+            }
+            if last.len() > limit {
+                last.pop_front();
+            }
+        }
+        if let Some(lines) = before_end {
+            return lines.into();
+        }
+    }
+    Vec::new()
+}
+
 /// Reads every line to the end; what has no end yet stays in `begun`.
 fn read_lines(
     reader: &mut impl BufRead,

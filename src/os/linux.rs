@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sched::{sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -52,6 +53,30 @@ pub(super) fn process_status(pid: i32) -> Option<ProcessStatus> {
         group: fields.get(2)?.parse().ok()?,
         start_time: fields.get(19)?.parse().ok()?,
     })
+}
+
+/// How much of processors' time a process has used. Source: `proc_pid_stat(5)`, fields 14 and 15.
+pub(super) fn cpu_time(pid: i32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+    Some(Duration::from_secs(ticks) / u32::try_from(per_second).ok()?)
+}
+
+/// How much memory a process uses, in bytes: its proportional set size, or all that it has in memory where
+/// that may not be asked. Source: `proc_pid_smaps(5)`, `proc_pid_statm(5)`.
+pub(super) fn memory(pid: i32) -> Option<u64> {
+    let kilobytes = |text: String| {
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?.trim().strip_suffix(" kB")?.parse().ok();
+        line.map(|kilobytes: u64| kilobytes * 1024)
+    };
+    let pages = || -> Option<u64> {
+        let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+        let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+        Some(statm.split(' ').nth(1)?.parse::<u64>().ok()? * u64::try_from(size).ok()?)
+    };
+    fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok().and_then(kilobytes).or_else(pages)
 }
 
 /// The children of a process, of all its threads.

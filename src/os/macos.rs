@@ -35,6 +35,21 @@ pub(super) fn process_status(pid: i32) -> Option<ProcessStatus> {
     })
 }
 
+/// How much of processors' time a process has used: `ps` knows.
+pub(super) fn cpu_time(pid: i32) -> Option<std::time::Duration> {
+    let output = spawn::tool("ps").args(["-o", "time=", "-p", &pid.to_string()]).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (minutes, seconds) = text.trim().rsplit_once(':')?;
+    let minutes: f64 = minutes.rsplit(':').next()?.parse().ok()?;
+    Some(std::time::Duration::from_secs_f64(minutes * 60.0 + seconds.parse::<f64>().ok()?))
+}
+
+/// How much memory a process uses, in bytes: `ps` knows.
+pub(super) fn memory(pid: i32) -> Option<u64> {
+    let output = spawn::tool("ps").args(["-o", "rss=", "-p", &pid.to_string()]).output().ok()?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().parse::<u64>().ok()? * 1024)
+}
+
 /// The children of a process.
 pub(super) fn children(parent: i32) -> Vec<i32> {
     all_pids().into_iter().filter(|pid| process_status(*pid).is_some_and(|status| status.parent == parent)).collect()

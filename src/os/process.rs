@@ -161,6 +161,16 @@ impl fmt::Display for ProcessIdentity {
     }
 }
 
+/// How much of processors' time a process has used; zero if nobody says.
+pub(crate) fn cpu_time(pid: i32) -> Duration {
+    platform::cpu_time(pid).unwrap_or_default()
+}
+
+/// How much memory a process uses, in bytes, what it shares counted in part; 0 if nobody says.
+pub(crate) fn memory(pid: i32) -> u64 {
+    platform::memory(pid).unwrap_or_default()
+}
+
 /// A process's command for messages: at most 80 characters, control characters escaped; `None` if there
 /// is no such process.
 pub(crate) fn command_of(pid: i32) -> Option<String> {

@@ -27,6 +27,11 @@ impl WindowSize {
         self.0.ws_col
     }
 
+    /// How many rows that are.
+    pub(crate) fn rows(self) -> u16 {
+        self.0.ws_row
+    }
+
     /// Gives a terminal this size.
     ///
     /// # Errors

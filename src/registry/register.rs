@@ -143,6 +143,8 @@ impl Registry {
                 && reservation.last_up < now
                 // Its port is what the tailnet reaches: another service must not get it.
                 && !reservation.tailnet
+                // Whoever uses it does not tell us when.
+                && !reservation.cmd.is_empty()
                 && (self.range.first..=self.range.last).contains(&reservation.port)
                 && reservation.check_writable(&self.paths.record(&reservation.hash)).is_ok()
         });

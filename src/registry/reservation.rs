@@ -53,7 +53,7 @@ pub(crate) struct Reservation {
     pub(crate) policy: Policy,
     /// Where the command runs, absolute.
     pub(crate) cwd: PathBuf,
-    /// The command and its arguments, unexpanded.
+    /// The command and its arguments, unexpanded; none: the port alone is reserved.
     pub(crate) cmd: Vec<String>,
     /// When the service was last known to run.
     #[serde(default)]
@@ -150,9 +150,6 @@ impl Reservation {
         }
         if hashid.len() < SHORTEST_PREFIX || !hash.as_str().starts_with(hashid) {
             return Err(corrupt(format!("its hashid {hashid:?} is not the beginning of its hash")));
-        }
-        if record.cmd.is_empty() {
-            return Err(corrupt("it has no command".into()));
         }
         Ok(record)
     }

@@ -115,6 +115,22 @@ impl ServiceSpec {
         })
     }
 
+    /// A port for something that devport does not run: without command and environment.
+    pub(crate) fn port_alone(key: Key, port: PortRequest, cwd: PathBuf) -> Self {
+        Self {
+            hash: ServiceHash::of_key(&key),
+            key: Some(key),
+            words: Vec::new(),
+            cwd,
+            port,
+            port_variable: None,
+            tailnet: false,
+            tailnet_name: None,
+            policy: Policy::default(),
+            environment: Variables::default(),
+        }
+    }
+
     /// What messages call the service: its key, or else its hash.
     pub(crate) fn name(&self) -> &str {
         self.key.as_ref().map_or(self.hash.as_str(), Key::as_str)

@@ -2,14 +2,16 @@
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::identity::{HashId, Key, ServiceHash};
-use crate::os::process::ProcessIdentity;
-use crate::os::{parallel, tree};
+use crate::logbook;
+use crate::os::process::{self, ProcessIdentity};
+use crate::os::{clock, parallel, tree};
 use crate::registry::{Exit, Liveness, Registry, Reservation, RunState, State};
 use crate::tailnet::Addresses;
 
@@ -66,11 +68,38 @@ pub(crate) struct ServiceView {
     pub(crate) listens: Vec<SocketAddr>,
     /// Whether others than this machine can reach one of those.
     pub(crate) exposed: bool,
-    /// The last ends of its child, oldest first.
-    pub(crate) exits: Vec<Exit>,
     /// When it will be started again; `None` unless that is being waited for.
     pub(crate) next_start_at: Option<Timestamp>,
+    /// What its processes use; `None` if that was not looked at, or nothing runs.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) usage: Option<Usage>,
+    /// How it fared; `None` if that was not looked at.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) story: Option<Story>,
 }
+
+/// What the processes of a service use.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Usage {
+    /// Memory, in bytes; what several share counts for each in part.
+    pub(crate) memory: u64,
+    /// Processors, in hundredths of one.
+    pub(crate) cpu_percent: f64,
+}
+
+/// How a service fared.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Story {
+    /// The last ends of its child, oldest first.
+    pub(crate) exits: Vec<Exit>,
+    /// The end of its output before the last of them.
+    pub(crate) last_output: Vec<String>,
+}
+
+/// How many lines of output tell of a crash.
+const LAST_LINES: usize = 20;
+/// How long the use of processors is looked at.
+const SAMPLE: Duration = Duration::from_millis(200);
 
 /// Looks at services; what is costly to find out is found out once for all of them.
 #[derive(Debug)]
@@ -135,12 +164,52 @@ impl<'a> Overview<'a> {
             exposed: listens.iter().any(|address| !address.ip().is_loopback()),
             listens,
             next_start_at: run_of_now.and_then(|run| run.next_start_at),
-            exits: run.map(|run| run.exits).unwrap_or_default(),
+            usage: None,
+            story: None,
             hash: reservation.hash,
             hashid: reservation.hashid,
             key: reservation.key,
             cwd: reservation.cwd,
             cmd: reservation.cmd,
+        }
+    }
+
+    /// Adds how a service fared: its exits, and what it wrote before the last of them.
+    pub(crate) fn add_story(&self, view: &mut ServiceView) {
+        let exits = self.registry.run_state(&view.hash).map(|run| run.exits).unwrap_or_default();
+        let last_output = if exits.is_empty() {
+            Vec::new()
+        } else {
+            let lines = logbook::before_last_end(&self.registry.paths().log(&view.hash), LAST_LINES);
+            lines.iter().map(|line| String::from_utf8_lossy(&logbook::strip(line)).into_owned()).collect()
+        };
+        view.story = Some(Story { exits, last_output });
+    }
+
+    /// Adds what the processes of services use. It takes a moment: the use of processors shows over time.
+    pub(crate) fn add_usage(&self, views: &mut [ServiceView]) {
+        let home = self.registry.paths().base();
+        let members = |view: &ServiceView| -> Vec<ProcessIdentity> {
+            let Some(run) = self.registry.run_state(&view.hash).filter(|_| view.pid.is_some()) else {
+                return Vec::new();
+            };
+            tree::descendants(run.supervisor.pid, tree::Marker { hash: view.hash.as_str(), home })
+        };
+        let trees: Vec<Vec<ProcessIdentity>> = views.iter().map(members).collect();
+        let began = clock::now();
+        let times =
+            |tree: &Vec<ProcessIdentity>| tree.iter().map(|process| process::cpu_time(process.pid)).sum::<Duration>();
+        let before: Vec<Duration> = trees.iter().map(times).collect();
+        clock::pause(SAMPLE);
+        let sampled = clock::now().saturating_duration_since(began);
+        for ((view, tree), before) in views.iter_mut().zip(&trees).zip(before) {
+            if tree.is_empty() {
+                continue;
+            }
+            let used = times(tree).saturating_sub(before).as_secs_f64();
+            let cpu_percent = (used / sampled.as_secs_f64() * 1000.0).round() / 10.0;
+            view.usage =
+                Some(Usage { memory: tree.iter().map(|process| process::memory(process.pid)).sum(), cpu_percent });
         }
     }
 

@@ -1,9 +1,11 @@
 //! Services as tables for people: no borders, colours only where they are seen.
 
+use std::time::Duration;
+
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Row, Table};
 use jiff::Timestamp;
 
-use crate::registry::{ExitHow, State};
+use crate::registry::State;
 use crate::view::service::ServiceView;
 
 /// How a table shall look.
@@ -17,16 +19,21 @@ pub(crate) struct Look {
     pub(crate) now: Timestamp,
 }
 
-/// A table of services, one a line.
-pub(crate) fn list(views: &[ServiceView], look: Look) -> String {
+/// A table of services, one a line; `wide`: with what they use and where they are.
+pub(crate) fn list(views: &[ServiceView], look: Look, wide: bool) -> String {
     if views.is_empty() {
         return "no services; `devport start --key api -- npm run dev` starts one\n".into();
     }
-    let mut table = table(look, &["NAME", "ID", "PORT", "STATE", "PID", "UP", "RESTARTS", "COMMAND"]);
+    let mut header = vec!["NAME", "ID", "PORT", "STATE", "PID", "UP", "RESTARTS"];
+    if wide {
+        header.extend(["MEMORY", "CPU", "ADDRESS", "DIRECTORY"]);
+    }
+    header.push("COMMAND");
+    let mut table = table(look, &header);
     for view in views {
         let name = view.key.as_ref().map_or("-", |key| key.as_str());
         let name = Cell::new(escape(name));
-        let mut row = Row::from(vec![
+        let mut cells = vec![
             if look.color { name.add_attribute(Attribute::Bold) } else { name },
             Cell::new(view.hashid.as_str()),
             Cell::new(view.port.map_or_else(|| "-".into(), |port| port.to_string())),
@@ -34,12 +41,43 @@ pub(crate) fn list(views: &[ServiceView], look: Look) -> String {
             Cell::new(view.pid.map_or_else(|| "-".into(), |pid| pid.to_string())),
             Cell::new(up(view, look.now)),
             Cell::new(view.restarts),
-            Cell::new(escape(&view.cmd.join(" "))),
-        ]);
+        ];
+        if wide {
+            let usage = view.usage.as_ref();
+            cells.extend([
+                Cell::new(usage.map_or_else(|| "-".into(), |usage| megabytes(usage.memory))),
+                Cell::new(usage.map_or_else(|| "-".into(), |usage| format!("{:.1}%", usage.cpu_percent))),
+                Cell::new(address(view).unwrap_or_else(|| "-".into())),
+                Cell::new(escape(&view.cwd.display().to_string())),
+            ]);
+        }
+        cells.push(Cell::new(command_and_error(view)));
+        let mut row = Row::from(cells);
         row.max_height(1);
         table.add_row(row);
     }
     render(&table)
+}
+
+/// Where a service is reached; `None` if it has no port.
+fn address(view: &ServiceView) -> Option<String> {
+    view.url.clone().or_else(|| view.port.map(|port| format!("http://localhost:{port}")))
+}
+
+/// The command, behind what is wrong if that needs somebody's attention.
+fn command_and_error(view: &ServiceView) -> String {
+    let command = if view.cmd.is_empty() { "(reserved)".to_owned() } else { escape(&view.cmd.join(" ")) };
+    match &view.error {
+        Some(error) if view.pid.is_some() => format!("{command}  [{}]", escape(error)),
+        _ if view.exposed => format!("{command}  [exposed to the network]"),
+        _ => command,
+    }
+}
+
+/// An amount of memory for people.
+fn megabytes(bytes: u64) -> String {
+    let tenths = bytes * 10 / (1 << 20);
+    format!("{}.{} MB", tenths / 10, tenths % 10)
 }
 
 /// Everything about one service, one fact a line.
@@ -63,17 +101,29 @@ pub(crate) fn details(view: &ServiceView, look: Look) -> String {
     if let Some(pid) = view.pid {
         row("pid", pid.to_string());
     }
+    if !view.listens.is_empty() {
+        let listens = view.listens.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        row("listens on", if view.exposed { format!("{listens} (exposed to the network)") } else { listens });
+    }
     row("up", up(view, look.now));
     row("restarts", view.restarts.to_string());
+    if let Some(next) = view.next_start_at {
+        row("next start", format!("in {}", span(look.now, next)));
+    }
     if let Some(exit) = &view.last_exit {
-        let how = match exit.how {
-            ExitHow::Code(code) => format!("code {code}"),
-            ExitHow::Signal(signal) => format!("signal {signal}"),
-        };
-        row("last exit", format!("{how}, {} ago", span(exit.at, look.now)));
+        row("last exit", format!("{}, {} ago", exit.how, span(exit.at, look.now)));
     }
     if let Some(error) = &view.error {
         row("error", error.clone());
+    }
+    let Some(story) = &view.story else { return render(&table) };
+    for (index, exit) in story.exits.iter().rev().enumerate() {
+        let ran = Duration::from_millis(exit.ran_ms).as_secs_f64();
+        let title = if index == 0 { "exits" } else { "" };
+        row(title, format!("{} ago: {} after {ran:.1} s", span(exit.at, look.now), exit.how));
+    }
+    for (index, line) in story.last_output.iter().enumerate() {
+        row(if index == 0 { "last output" } else { "" }, line.clone());
     }
     render(&table)
 }

@@ -16,6 +16,7 @@ mod tailnet;
 mod attach;
 mod batch;
 mod environment;
+mod facts;
 mod launch;
 mod layers;
 mod logs;
