@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use crate::cli::args::{Goal, Wait};
-use crate::cli::context::{Context, note, report};
+use crate::cli::context::{Context, note};
 use crate::error::{Error, Result};
 use crate::logbook::{self, Content, Line};
 use crate::os::clock;
@@ -56,17 +56,17 @@ pub(super) fn wait(context: &Context, reservations: &[Reservation], goal: Goal, 
             if goal == Goal::Ready {
                 tell_story(context, reservation);
             }
-            failures.push((reservation.name(), error));
+            failures.push(error);
         }
     }
     let failed = failures.len();
     match failures.pop() {
         None => Ok(()),
-        Some((_, error)) if reservations.len() == 1 => Err(error),
+        Some(error) if reservations.len() == 1 => Err(error),
         Some(last) => {
             failures.push(last);
-            for (name, error) in &failures {
-                report(name, error);
+            for error in &failures {
+                note(error.to_string());
             }
             Err(Error::NotAllInTime { failed, total: reservations.len() })
         }

@@ -11,6 +11,7 @@ use nix::sched::{sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::process::{ProcessState, ProcessStatus};
+use super::sock_diag;
 
 /// Identifies this boot of the machine. Source: `random(4)`, `/proc/sys/kernel/random/boot_id`.
 pub(super) fn boot_id() -> io::Result<String> {
@@ -151,8 +152,13 @@ fn socket_inodes(pid: i32) -> Vec<u64> {
     descriptors.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).filter_map(|link| inode(&link)).collect()
 }
 
-/// Every socket that listens by TCP: its address and its inode. Source: `proc_pid_net(5)`; state 0A is LISTEN.
+/// Every socket that listens by TCP: its address and its inode.
 fn listening_sockets() -> Vec<(SocketAddr, u64)> {
+    sock_diag::listening_sockets().unwrap_or_else(|_| listening_sockets_of_proc())
+}
+
+/// The same where there is no netlink. Source: `proc_pid_net(5)`; state 0A is LISTEN.
+fn listening_sockets_of_proc() -> Vec<(SocketAddr, u64)> {
     let mut sockets = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let Ok(table) = fs::read_to_string(table) else { continue };
@@ -184,4 +190,21 @@ fn socket_address(text: &str) -> Option<SocketAddr> {
 /// Makes orphaned descendants children of this process. Source: `PR_SET_CHILD_SUBREAPER(2const)`.
 pub(super) fn become_subreaper() -> io::Result<()> {
     Ok(nix::sys::prctl::set_child_subreaper(true)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn netlink_and_proc_see_the_same_sockets() {
+        let listeners =
+            ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0"].map(|address| std::net::TcpListener::bind(address).unwrap());
+        for listener in listeners {
+            let address = listener.local_addr().unwrap();
+            let find =
+                |sockets: Vec<(SocketAddr, u64)>| sockets.into_iter().find(|(there, _)| *there == address).unwrap();
+            assert_eq!(find(sock_diag::listening_sockets().unwrap()), find(listening_sockets_of_proc()));
+        }
+    }
 }

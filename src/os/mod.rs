@@ -20,6 +20,8 @@ mod platform;
 #[cfg(target_os = "macos")]
 #[path = "macos.rs"]
 mod platform;
+#[cfg(target_os = "linux")]
+mod sock_diag;
 mod sys;
 
 pub(crate) use sys::trim_heap;

@@ -202,9 +202,14 @@ impl<'a> Supervisor<'a> {
         }
         self.relay_input();
         events.extend(self.relay_output());
-        let ended = std::mem::take(&mut self.ended);
-        events.extend(self.watch(&ended));
         while let Some(event) = events.pop_front() {
+            if let Some(outcome) = self.feed(event) {
+                return Some(outcome);
+            }
+        }
+        // Behind what was asked for: no check may delay a stop.
+        let ended = std::mem::take(&mut self.ended);
+        for event in self.watch(&ended) {
             if let Some(outcome) = self.feed(event) {
                 return Some(outcome);
             }
@@ -388,10 +393,7 @@ impl<'a> Supervisor<'a> {
                 self.streams = streams;
                 Event::Spawned
             }
-            Err(SpawnError { why, lasting }) => {
-                self.note(&format!("could not start: {why}"));
-                Event::SpawnFailed { why, lasting }
-            }
+            Err(SpawnError { why, lasting }) => Event::SpawnFailed { why, lasting },
         }
     }
 
@@ -409,7 +411,8 @@ impl<'a> Supervisor<'a> {
         if let (true, Some(wait)) = (crashed, wait) {
             self.screen.say(&format!("starting again in {:.0} s", wait.as_secs_f64()), now);
         }
-        if let (State::Running | State::Unhealthy | State::Failed, Some(error)) = (state, &error) {
+        // A taken port was told when it was found.
+        if let Some(error) = error.as_ref().filter(|_| state != State::PortConflict) {
             self.note(error);
         }
         let last = self

@@ -96,14 +96,34 @@ fn the_example_starts_as_it_is() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     fs::copy(root.join("devport.yaml.example"), env.path("work/devport.yaml")).unwrap();
     let example = fs::read_to_string(env.path("work/devport.yaml")).unwrap();
-    for field in ["key", "exec", "cwd", "no-port", "port", "port-env", "tailnet", "tailnet-name", "env"] {
+    for field in [
+        "key",
+        "exec",
+        "cwd",
+        "no-port",
+        "port",
+        "port-env",
+        "tailnet",
+        "tailnet-name",
+        "env",
+        "ready",
+        "health",
+        "on-unhealthy",
+        "restart",
+        "backoff",
+        "max-restarts",
+        "window",
+        "stop-signal",
+        "grace",
+        "log",
+    ] {
         assert!(
             example.lines().any(|line| line.trim_start_matches(['-', ' ']).starts_with(&format!("{field}:"))),
             "{field}"
         );
     }
     let views = env.devport(["start", "-f", "devport.yaml"]).ok().json();
-    until("all of them run", || env.ls().iter().all(|view| view["state"] == "running"));
+    until("all of them run", || env.ls().iter().all(|view| view["state"] == "ready"));
     for view in views.as_array().unwrap() {
         if let Some(port) = view["port"].as_u64() {
             until("it answers", || crate::support::answers(u16::try_from(port).unwrap()));

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::support::TestEnv;
 
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 20] = [
     "hash",
     "hashid",
     "key",
@@ -22,6 +22,9 @@ const FIELDS: [&str; 17] = [
     "restarts",
     "last_exit",
     "error",
+    "listens",
+    "exposed",
+    "next_start_at",
 ];
 
 #[test]

@@ -48,7 +48,8 @@ fn several_are_waited_for_together() {
     let env = TestEnv::new();
     env.start("good", &SERVER);
     env.start("bad", &["sleep", "1000"]);
-    env.devport(["wait", "good", "bad", "--timeout", "400ms"]).fails(5, &["bad: bad is not ready", "1 of 2 services"]);
+    env.devport(["wait", "good", "bad", "--timeout", "400ms"])
+        .fails(5, &["devport: bad is not ready", "1 of 2 services"]);
     let file = env.write("devport.yaml", "- key: good\n  exec: python3 -m http.server --bind 127.0.0.1 $PORT\n- key: none\n  exec: sleep 1000\n  no-port: true\n");
     let views = env.devport(["start", "--wait", "-f", &file]).ok().json();
     assert!(views.as_array().unwrap().iter().all(|view| view["state"] == "ready"), "{views}");
