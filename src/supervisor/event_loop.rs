@@ -12,16 +12,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::error::{Error, Result, reason};
 use crate::logbook::{LogWriter, Mark};
 use crate::os::process::{self, ProcessIdentity};
-use crate::os::{clock, terminal, tree, trim_heap};
-use crate::registry::{Acquired, Exit, ExitHow, IdentityLock, Pane, Registry, Reservation, RunState, State};
-use crate::spec::Variables;
-use crate::supervisor::child::{self, SpawnError, Tree};
+use crate::os::{clock, terminal, trim_heap};
+use crate::registry::{Acquired, Exit, ExitHow, IdentityLock, Pane, Registry, RunState, State};
+use crate::supervisor::child::{self, SpawnError};
 use crate::supervisor::leftovers;
 use crate::supervisor::lifecycle::{Action, Event, Lifecycle, Outcome};
 use crate::supervisor::relay::{self, Input, Screen};
+use crate::supervisor::service::Service;
 use crate::supervisor::signals::{Request, Signals};
 use crate::supervisor::stream::{Stream, StreamKind};
-use crate::supervisor::watch::{Watch, Watched};
+use crate::supervisor::watch::Watch;
 
 /// How often `last_up` is updated.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -80,12 +80,8 @@ pub(crate) fn supervise(registry: &Registry, hash: &crate::identity::ServiceHash
 
 /// A supervisor at work.
 struct Supervisor<'a> {
-    /// Where everything is recorded.
-    registry: &'a Registry,
-    /// The service.
-    reservation: Reservation,
-    /// What the child's environment is made of.
-    environment: Variables,
+    /// The service, and what runs of it.
+    service: Service<'a>,
     /// The lock that makes us the supervisor; held to the end.
     _identity: IdentityLock,
     /// In what surroundings we run.
@@ -100,16 +96,12 @@ struct Supervisor<'a> {
     ended: Vec<(i32, ExitHow)>,
     /// What we record.
     run: RunState,
-    /// The child, from its start until its tree is gone.
-    child: Option<ProcessIdentity>,
     /// When the child was started; `None` once it has ended.
     child_since: Option<Instant>,
     /// Our ends of the child's streams.
     streams: Vec<Stream>,
     /// Bytes on their way to the child.
     to_child: Vec<u8>,
-    /// What an earlier supervisor has left.
-    leftovers: Vec<ProcessIdentity>,
     /// Who watches.
     screen: Screen,
     /// The captured output.
@@ -149,9 +141,14 @@ impl<'a> Supervisor<'a> {
         // Services that were started together shall not wait for each other at every heartbeat.
         let first_heartbeat = HEARTBEAT.mul_f64(1.0 - f64::from(run.supervisor.pid % 64) / 128.0);
         Ok(Self {
-            registry,
-            reservation,
-            environment,
+            service: Service {
+                registry,
+                supervisor: run.supervisor.pid,
+                reservation,
+                environment,
+                child: None,
+                leftovers,
+            },
             _identity: identity,
             terms,
             signals,
@@ -159,11 +156,9 @@ impl<'a> Supervisor<'a> {
             watch,
             ended: Vec::new(),
             run,
-            child: None,
             child_since: None,
             streams: Vec::new(),
             to_child: Vec::new(),
-            leftovers,
             screen,
             log,
             heartbeat_at: clock::now() + first_heartbeat,
@@ -173,10 +168,10 @@ impl<'a> Supervisor<'a> {
 
     /// Runs the service to its end.
     fn run(mut self) -> Outcome {
-        let begin = Event::Begin { leftovers: !self.leftovers.is_empty() };
+        let begin = Event::Begin { leftovers: !self.service.leftovers.is_empty() };
         // Whoever registered the service a moment ago has written that down; and nothing that is printed of a service
         // shall change behind the first answer.
-        if clock::wall().duration_since(self.reservation.last_up).as_secs() > 0 {
+        if clock::wall().duration_since(self.service.reservation.last_up).as_secs() > 0 {
             self.heartbeat();
         }
         let mut outcome = self.feed(begin);
@@ -209,19 +204,19 @@ impl<'a> Supervisor<'a> {
         }
         // Behind what was asked for: no check may delay a stop.
         let ended = std::mem::take(&mut self.ended);
-        for event in self.watch(&ended) {
+        for event in self.watch.turn(&self.service, &ended, clock::now()) {
             if let Some(outcome) = self.feed(event) {
                 return Some(outcome);
             }
         }
         // A child that has ended and is not reaped yet is no member any more; its end must not go unrecorded.
-        if self.lifecycle.is_clearing() && self.child_since.is_none() && self.tree().members().is_empty() {
+        if self.lifecycle.is_clearing() && self.child_since.is_none() && self.service.tree().members().is_empty() {
             // What is there is nobody's answer.
             let _ = self.relay_output();
             self.streams.clear();
-            self.child = None;
+            self.service.child = None;
             self.run.child = None;
-            self.leftovers.clear();
+            self.service.leftovers.clear();
             if let Some(outcome) = self.feed(Event::TreeGone) {
                 return Some(outcome);
             }
@@ -237,7 +232,7 @@ impl<'a> Supervisor<'a> {
     /// Writes down that the service was up. A heartbeat that fails is only late.
     fn heartbeat(&mut self) {
         self.heartbeat_at = clock::now() + HEARTBEAT;
-        let _ = self.registry.heartbeat(&self.reservation.hash, clock::wall());
+        let _ = self.service.registry.heartbeat(&self.service.reservation.hash, clock::wall());
     }
 
     /// Waits until there is something to do.
@@ -302,7 +297,7 @@ impl<'a> Supervisor<'a> {
                 Vec::new()
             }
             Request::Forward(signal) => {
-                if let (Some(child), Some(_)) = (&self.child, self.child_since) {
+                if let (Some(child), Some(_)) = (&self.service.child, self.child_since) {
                     let _ = child.signal_group(signal);
                 }
                 Vec::new()
@@ -315,7 +310,7 @@ impl<'a> Supervisor<'a> {
         let mut events = Vec::new();
         while let Some((pid, status)) = process::reap() {
             let how = status.signal().map_or_else(|| ExitHow::Code(status.code().unwrap_or(0)), ExitHow::Signal);
-            if self.child.as_ref().is_some_and(|child| child.pid == pid) && self.child_since.is_some() {
+            if self.service.child.as_ref().is_some_and(|child| child.pid == pid) && self.child_since.is_some() {
                 self.child_ended(how);
                 events.push(Event::Exited(how));
             } else {
@@ -351,9 +346,9 @@ impl<'a> Supervisor<'a> {
                     Action::Spawn => events.push_back(self.spawn()),
                     Action::Terminate => {
                         self.watch.end();
-                        self.tree().terminate(self.reservation.policy.stop_signal.0);
+                        self.service.tree().terminate(self.service.reservation.policy.stop_signal.0);
                     }
-                    Action::Kill => self.tree().kill(),
+                    Action::Kill => self.service.tree().kill(),
                     Action::Record(state, error) => self.record(state, error),
                     Action::Quit(outcome) => return Some(outcome),
                 }
@@ -364,8 +359,8 @@ impl<'a> Supervisor<'a> {
 
     /// Checks the port and starts the child.
     fn spawn(&mut self) -> Event {
-        if let Some(port) = self.reservation.service_port() {
-            match child::port_owner(port, self.registry, &self.reservation) {
+        if let Some(port) = self.service.reservation.service_port() {
+            match child::port_owner(port, self.service.registry, &self.service.reservation) {
                 Ok(None) => {}
                 Ok(Some(owner)) => {
                     let why = format!("port {port} is taken by {owner}");
@@ -379,14 +374,14 @@ impl<'a> Supervisor<'a> {
             }
         }
         let kind = self.screen.child_terminal().map_or(StreamKind::Pipes, StreamKind::Terminal);
-        match child::spawn(&self.reservation, &self.environment, self.registry, self.terms.term.as_deref(), kind) {
+        match self.service.spawn(self.terms.term.as_deref(), kind) {
             Ok((child, streams)) => {
                 let at = clock::wall();
                 self.run.runs += 1;
                 self.log.mark(&Mark::Started { pid: child.pid, run: self.run.runs }, at);
                 self.run.started_at = Some(at);
                 self.run.child = Some(child.clone());
-                self.child = Some(child);
+                self.service.child = Some(child);
                 let now = clock::now();
                 self.child_since = Some(now);
                 self.watch.begin(now);
@@ -426,36 +421,10 @@ impl<'a> Supervisor<'a> {
         self.run.error = error.or(last);
         self.run.restarts = self.lifecycle.restarts();
         self.run.next_start_at = wait.and_then(|wait| clock::wall().checked_add(wait).ok());
-        if let Err(error) = self.registry.write_run_state(&self.reservation.hash, &self.run) {
+        if let Err(error) = self.service.registry.write_run_state(&self.service.reservation.hash, &self.run) {
             // The service goes on; only what others see of it is old.
             self.screen.say(&error.to_string(), now);
         }
-    }
-
-    /// The processes that we are responsible for.
-    fn tree(&self) -> Tree<'_> {
-        Service {
-            run: &self.run,
-            child: self.child.as_ref(),
-            leftovers: &self.leftovers,
-            reservation: &self.reservation,
-            environment: &self.environment,
-            registry: self.registry,
-        }
-        .tree()
-    }
-
-    /// Finds out whether the child is ready and well. `ended` are processes that have ended and are not the child.
-    fn watch(&mut self, ended: &[(i32, ExitHow)]) -> Vec<Event> {
-        let service = Service {
-            run: &self.run,
-            child: self.child.as_ref(),
-            leftovers: &self.leftovers,
-            reservation: &self.reservation,
-            environment: &self.environment,
-            registry: self.registry,
-        };
-        self.watch.turn(&service, ended, clock::now())
     }
 
     /// Passes output on to the log, the screen and whoever waits for a line of it.
@@ -508,44 +477,6 @@ impl<'a> Supervisor<'a> {
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(_) => self.to_child.clear(),
         }
-    }
-}
-
-/// The service, for who asks about it.
-struct Service<'a> {
-    /// What is recorded of it.
-    run: &'a RunState,
-    /// Its child.
-    child: Option<&'a ProcessIdentity>,
-    /// What an earlier supervisor has left of it.
-    leftovers: &'a [ProcessIdentity],
-    /// Its record.
-    reservation: &'a Reservation,
-    /// Its environment.
-    environment: &'a Variables,
-    /// Where it is registered.
-    registry: &'a Registry,
-}
-
-impl<'a> Service<'a> {
-    /// The processes that we are responsible for.
-    fn tree(&self) -> Tree<'a> {
-        Tree {
-            supervisor: self.run.supervisor.pid,
-            child: self.child,
-            leftovers: self.leftovers,
-            marker: tree::Marker { hash: self.reservation.hash.as_str(), home: self.registry.paths().base() },
-        }
-    }
-}
-
-impl Watched for Service<'_> {
-    fn members(&self) -> Vec<ProcessIdentity> {
-        self.tree().members()
-    }
-
-    fn start_check(&self, words: &[String]) -> std::result::Result<ProcessIdentity, String> {
-        child::spawn_check(words, self.reservation, self.environment, self.registry).map_err(|error| error.why)
     }
 }
 

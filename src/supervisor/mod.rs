@@ -1,6 +1,6 @@
 //! The process that owns one running service (`devport run`).
 //!
-//! `lifecycle`, `backoff` and `readiness` decide and are pure; `child`, `leftovers`, `probe`, `relay`, `signals`, `stream`
+//! `lifecycle`, `backoff` and `readiness` decide and are pure; `child`, `leftovers`, `probe`, `relay`, `service`, `signals`, `stream`
 //! and `watch` act; `event_loop` is the one thread between them. Nothing here prints with the standard macros: a terminal that has
 //! vanished must not kill the supervisor.
 
@@ -12,6 +12,7 @@ mod lifecycle;
 mod probe;
 mod readiness;
 mod relay;
+mod service;
 mod signals;
 mod stream;
 mod watch;

@@ -12,7 +12,7 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a service without a port must live.
 const ALIVE: Duration = Duration::from_secs(1);
 /// How long a reason that says what to do must hold until it is told.
-const TELLING_AFTER: Duration = Duration::from_secs(2);
+const TELLING_AFTER: Duration = Duration::from_secs(1);
 /// How long an answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
@@ -242,9 +242,9 @@ mod tests {
         let (mut readiness, now) = begun(&Policy::default());
         let wrong = || Err(Reason { text: "listens on 5173".into(), is_mistake: true });
         assert_eq!(readiness.answer(wrong(), now), None);
-        assert_eq!(readiness.answer(failing(), now + ms(1000)), None);
+        assert_eq!(readiness.answer(failing(), now + ms(900)), None);
         assert_eq!(readiness.answer(wrong(), now + ms(1500)), None);
-        assert_eq!(readiness.answer(wrong(), now + ms(3500)), Some(Event::NotReady("listens on 5173".into())));
+        assert_eq!(readiness.answer(wrong(), now + ms(2500)), Some(Event::NotReady("listens on 5173".into())));
         assert_eq!(readiness.answer(wrong(), now + ms(9000)), None, "once");
     }
 

@@ -40,9 +40,9 @@ fn every_field_is_there_and_no_environment() {
     let mut env = TestEnv::new();
     env.set("SECRET", "hunter2");
     env.start("a", &["sleep", "1000"]);
-    for view in [env.ls().remove(0), env.which("a")] {
+    for (view, more) in [(env.ls().remove(0), &[][..]), (env.which("a"), &["exits", "last_output"])] {
         let names: Vec<_> = view.as_object().unwrap().keys().cloned().collect();
-        assert_eq!(names, FIELDS);
+        assert_eq!(names, [&FIELDS, more].concat());
     }
     for arguments in [&["ls"][..], &["which", "a"], &["ls", "--format", "table"], &["which", "a", "--format", "table"]]
     {

@@ -265,3 +265,13 @@ fn a_log_is_cut_where_the_service_wants_it() {
     assert!(fs::metadata(&old).unwrap().len() < 256 * 1024);
     assert!(!env.state(&format!("logs/{hash}.log.2")).exists());
 }
+
+#[test]
+fn a_service_that_is_being_replaced_is_starting() {
+    let env = TestEnv::new();
+    start(&env, &["--grace", "1500ms"], &["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.05; done"]);
+    until("the trap is set", || env.devport(["logs", "a"]).ok().stdout.contains("deaf"));
+    env.devport(["signal", "a"]).ok();
+    env.wait_state("a", "starting");
+    env.wait_state("a", "running");
+}
