@@ -120,15 +120,15 @@ pub(super) struct NewService {
     /// Name that it shall have there, instead of its id.
     #[arg(long, value_name = "NAME", requires = "tailnet")]
     pub(super) tailnet_name: Option<String>,
-    /// How it is watched over.
-    #[command(flatten)]
-    pub(super) policy: PolicyArguments,
     /// Dotenv file over the environment; may be given several times, later ones override earlier ones.
     #[arg(long, value_name = "FILE")]
     pub(super) env_file: Vec<PathBuf>,
     /// The command. $VAR and ${VAR} in its words are replaced, $$ becomes $; no shell is involved.
     #[arg(last = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,
+    /// How it is watched over; last, because what follows would stand under its heading.
+    #[command(flatten)]
+    pub(super) policy: PolicyArguments,
 }
 
 /// Arguments of `start`.
@@ -141,6 +141,7 @@ Examples:
   devport start --key api -- npm run dev
   devport start --key docs -- python3 -m http.server '$PORT'
   devport start --key web --port-env VITE_PORT --env-file .env -- npm run dev
+  devport start --wait --ready http:/healthz --key api -- npm run dev    back when it answers
   devport start api                      again, as it was registered
   devport start -f devport.yaml          every service of the file
   devport start -f devport.yaml api web  these two

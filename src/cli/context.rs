@@ -10,7 +10,7 @@ use crate::os::clock;
 use crate::os::terminal::WindowSize;
 use crate::registry::{Paths, PortRange, Registry, Reservation};
 use crate::spec::CallerEnvironment;
-use crate::tailnet::{Addresses, Tailnet};
+use crate::tailnet::{Addresses, Suffix, Tailnet};
 use crate::view::{self, Look, Overview, ServiceView};
 
 /// What is outside: read once, in `main`.
@@ -44,6 +44,8 @@ pub(crate) struct Context {
     surroundings: Surroundings,
     /// How results are printed.
     format: Format,
+    /// What host names on the tailnet end in: the daemon is asked once.
+    suffix: Suffix,
 }
 
 /// Writes a line of devport's own on standard error; one that nobody can read is lost.
@@ -63,7 +65,7 @@ impl Context {
         let paths =
             Paths::choose(environment.get("DEVPORT_HOME"), environment.get("XDG_DATA_HOME"), home.as_deref(), &cwd)?;
         let range = PortRange::from_variable(environment.get("DEVPORT_PORT_RANGE"))?;
-        Ok(Self { registry: Registry::new(paths, range), surroundings, format })
+        Ok(Self { registry: Registry::new(paths, range), surroundings, format, suffix: Suffix::default() })
     }
 
     /// The caller's environment.
@@ -128,7 +130,7 @@ impl Context {
 
     /// Looks at the services.
     pub(super) fn overview(&self) -> Overview<'_> {
-        Overview::new(&self.registry, Addresses::new(&self.registry, self.environment()))
+        Overview::new(&self.registry, Addresses::new(&self.registry, self.environment(), &self.suffix))
     }
 
     /// The tailnet, for the services.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::os::clock;
 use crate::os::process::{self, ProcessIdentity};
-use crate::registry::{Registry, Reservation, RunState, State};
+use crate::registry::{Exit, ExitHow, Registry, Reservation, RunState, State};
+use crate::spec::RestartWhen;
 
 /// How often we look at first: most supervisors answer within milliseconds.
 const EAGER: Duration = Duration::from_millis(1);
@@ -48,6 +49,12 @@ pub(super) fn wait(
         .unwrap_or_else(|| Err(failed(&format!("its supervisor gave no answer in {} s", LIMIT.as_secs()), None)))
 }
 
+/// Whether a service has ended as its policy lets it end.
+fn is_done(exits: &[Exit], reservation: &Reservation) -> bool {
+    let clean = exits.last().is_some_and(|exit| exit.how == ExitHow::Code(0));
+    clean && reservation.policy.restart != RestartWhen::Always
+}
+
 /// What a run state says about the start; `None` if it is not decided.
 fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<()>> {
     let service = reservation.name().to_owned();
@@ -61,6 +68,8 @@ fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<()>> {
             Some(Err(Error::PortTaken { port: reservation.port, owner, hint }))
         }
         State::Failed => Some(Err(Error::StartFailed { service, why, hint: None })),
+        // It did what it had to do, faster than we looked.
+        State::Stopping | State::Stopped if is_done(&run.exits, reservation) => Some(Ok(())),
         State::Stopping | State::Stopped => {
             Some(Err(Error::StartFailed { service, why: "it was stopped at once".into(), hint: None }))
         }

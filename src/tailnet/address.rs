@@ -12,6 +12,10 @@ use crate::tailnet::program::Tailscale;
 /// How long a list waits for the tailscale daemon.
 const LIMIT: Duration = Duration::from_millis(500);
 
+/// What host names on the tailnet end in, once somebody asked; `None` inside: nobody knows.
+#[derive(Debug, Default)]
+pub(crate) struct Suffix(OnceLock<Option<String>>);
+
 /// Where services are on the tailnet. The daemon is asked once, when the first published service is looked at.
 #[derive(Debug)]
 pub(crate) struct Addresses<'a> {
@@ -19,14 +23,14 @@ pub(crate) struct Addresses<'a> {
     registry: &'a Registry,
     /// Where the `tailscale` program is.
     environment: &'a CallerEnvironment,
-    /// What host names end in; `None` inside: nobody knows.
-    suffix: OnceLock<Option<String>>,
+    /// What host names end in.
+    suffix: &'a Suffix,
 }
 
 impl<'a> Addresses<'a> {
     /// Addresses of services of a registry.
-    pub(crate) fn new(registry: &'a Registry, environment: &'a CallerEnvironment) -> Self {
-        Self { registry, environment, suffix: OnceLock::new() }
+    pub(crate) fn new(registry: &'a Registry, environment: &'a CallerEnvironment, suffix: &'a Suffix) -> Self {
+        Self { registry, environment, suffix }
     }
 
     /// The address of a service; `None` if it is not published, or nobody knows the tailnet's suffix.
@@ -35,7 +39,7 @@ impl<'a> Addresses<'a> {
             return None;
         }
         let local_port = reservation.service_port()?;
-        let suffix = self.suffix.get_or_init(|| self.ask().or_else(|| self.registry.tailnet_suffix()));
+        let suffix = self.suffix.0.get_or_init(|| self.ask().or_else(|| self.registry.tailnet_suffix()));
         let endpoint = Endpoint { protocol: reservation.tailnet_protocol, local_port };
         Some(endpoint.url(reservation.name_on_tailnet(), suffix.as_deref()?))
     }

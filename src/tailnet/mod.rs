@@ -12,5 +12,5 @@ mod exposure;
 mod node;
 mod program;
 
-pub(crate) use address::Addresses;
+pub(crate) use address::{Addresses, Suffix};
 pub(crate) use exposure::{Tailnet, Wish};

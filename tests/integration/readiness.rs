@@ -176,6 +176,10 @@ fn t13_no_check_delays_a_stop() {
 #[test]
 fn the_restart_policy_decides() {
     let env = TestEnv::new();
+    for _ in 0..5 {
+        // Faster than `start` looks.
+        start(&env, &["--restart", "on-failure", "--no-port"], &["true"]);
+    }
     start(&env, &["--restart", "on-failure", "--no-port"], &["sh", "-c", "sleep 0.1; exit 0"]);
     assert_eq!(env.wait_state("a", "stopped")["status"], "stopped");
     start(&env, &["--restart", "never", "--no-port"], &["sh", "-c", "sleep 0.1; exit 3"]);

@@ -460,6 +460,8 @@ fn ls_asks_the_daemon_once_for_500_ms_and_only_if_a_service_is_published() {
     let (url, before) = (tailnet.env.which("a")["url"].clone(), tailnet.calls().len());
     assert_eq!(tailnet.env.ls().iter().filter(|view| view["url"].is_string()).count(), 2);
     assert_eq!(tailnet.calls().len(), before + 1);
+    tailnet.devport(&["wait", "a", "b", "--timeout", "300ms"]).fails(5, &["2 of 2"]);
+    assert_eq!(tailnet.calls().len(), before + 2, "however often it looks");
     tailnet.set("hangs", json!(["status"]));
     let began = Instant::now();
     assert_eq!(tailnet.env.which("a")["url"], url, "the last answer is behind it");
