@@ -56,7 +56,7 @@ impl Tailnet<'_> {
     /// What stands in the way. Nothing is left of a service that was not published before.
     pub(crate) fn expose(&self, reservation: &Reservation, wish: &Wish, notice: &mut dyn FnMut(String)) -> Result<()> {
         let _lock = self.registry.acquire_tailnet(notice)?;
-        let mut now = self.current(reservation)?;
+        let now = self.current(reservation)?;
         let local_port = now.service_port().ok_or_else(|| TailnetError::NoPort { service: now.name().to_owned() })?;
         let name = wish.name.clone().or_else(|| now.tailnet_name.clone());
         let protocol = wish.protocol.unwrap_or(if now.tailnet { now.tailnet_protocol } else { Protocol::Https });
@@ -69,19 +69,32 @@ impl Tailnet<'_> {
         let node = program.node(deadline)?;
         node.check(endpoint)?;
         let api = Api::from_environment(self.environment, deadline)?;
-        let moves = now.name_on_tailnet() != wanted.name_on_tailnet() || now.tailnet_protocol != protocol;
-        if now.tailnet && moves {
-            self.take_back(&now, notice)?;
-            now = self.current(reservation)?;
-        }
+        // What is served under the name is ours to change if it was published under it.
+        let renamed = now.tailnet && now.name_on_tailnet() != wanted.name_on_tailnet();
+        let ours = now.tailnet && !renamed;
         let mut publication =
             Publication { program, api, node, reservation: wanted, endpoint, deadline, defined: false, touched: false };
-        let done =
-            publication.publish(now.tailnet, notice).and_then(|()| self.record(&publication.reservation, notice));
-        if done.is_err() && !now.tailnet {
-            publication.undo(notice);
+        let done = publication.publish(ours, notice).and_then(|()| self.record(&publication.reservation, notice));
+        match done {
+            Ok(()) if renamed => {
+                // It is reached under the new name already.
+                self.take_away_or_tell(&now, notice);
+                Ok(())
+            }
+            // It still is what it was.
+            Err(error) if ours && now.tailnet_protocol == protocol => Err(error),
+            // It is neither what it was nor what it shall be.
+            Err(error) if ours && publication.touched => {
+                self.take_away_or_tell(&now, notice);
+                self.record_off(&now, notice)?;
+                Err(error)
+            }
+            Err(error) => {
+                publication.undo(notice);
+                Err(error)
+            }
+            Ok(()) => Ok(()),
         }
-        done
     }
 
     /// Takes a service off the tailnet; one that is not on it is fine. `notice` gets notes for the user.
@@ -91,11 +104,12 @@ impl Tailnet<'_> {
     pub(crate) fn unexpose(&self, reservation: &Reservation, notice: &mut dyn FnMut(String)) -> Result<()> {
         let _lock = self.registry.acquire_tailnet(notice)?;
         let now = self.current(reservation)?;
-        self.take_back(&now, notice)
+        self.take_away(&now, notice)?;
+        if now.tailnet { self.record_off(&now, notice) } else { Ok(()) }
     }
 
-    /// Takes a service off the tailnet. The caller holds the tailnet's lock.
-    fn take_back(&self, now: &Reservation, notice: &mut dyn FnMut(String)) -> Result<()> {
+    /// Takes a service off the tailnet, and records nothing. The caller holds the tailnet's lock.
+    fn take_away(&self, now: &Reservation, notice: &mut dyn FnMut(String)) -> Result<()> {
         let deadline = Deadline::after(LIMIT);
         let name = now.name_on_tailnet();
         let program = match Tailscale::find(self.environment) {
@@ -118,12 +132,22 @@ impl Tailnet<'_> {
             )),
             None => {}
         }
-        if now.tailnet {
-            let mut off = now.clone();
-            (off.tailnet, off.tailnet_protocol) = (false, Protocol::Https);
-            self.record(&off, notice)?;
-        }
         Ok(())
+    }
+
+    /// Takes a service off the tailnet; what stands in the way is only told.
+    fn take_away_or_tell(&self, now: &Reservation, notice: &mut dyn FnMut(String)) {
+        if let Err(error) = self.take_away(now, notice) {
+            let name = now.name_on_tailnet();
+            notice(format!("svc:{name} may be left on this machine, and its definition at {SERVICES_PAGE}: {error}"));
+        }
+    }
+
+    /// Writes down that a service is not published.
+    fn record_off(&self, now: &Reservation, notice: &mut dyn FnMut(String)) -> Result<()> {
+        let mut off = now.clone();
+        (off.tailnet, off.tailnet_protocol) = (false, Protocol::Https);
+        self.record(&off, notice)
     }
 
     /// The service as it is registered now.
@@ -233,6 +257,7 @@ impl Publication {
         self.define()?;
         // One port cannot change what it speaks while it is served.
         if matches!(served, Serving::Other(_) | Serving::OtherWay) {
+            self.touched = true;
             self.program.clear(self.name(), self.deadline)?;
         }
         self.serve()?;

@@ -277,6 +277,42 @@ fn a_name_of_another_machine_is_not_taken_over() {
 }
 
 #[test]
+fn a_new_name_comes_before_the_old_one_goes() {
+    let tailnet = Tailnet::with_service();
+    let old = tailnet.service();
+    let theirs =
+        json!({ "name": "svc:shop", "addrs": ["100.1.1.1", "fd7a::1"], "ports": ["tcp:443"], "comment": "devport n2" });
+    tailnet.set("definitions", json!({ "svc:shop": theirs }));
+    tailnet.devport(&["tailup", "a"]).ok();
+    tailnet.devport(&["tailup", "--tailnet-name", "shop", "a"]).fails(1, &["taken by a service devport n2"]);
+    assert!(tailnet.is_advertised(&old), "it still is what it was");
+    assert!(tailnet.env.which("a")["url"].as_str().unwrap().starts_with(&format!("https://{}.", tailnet.id())));
+    let view = tailnet.devport(&["tailup", "--tailnet-name", "my-shop", "a"]).ok().json();
+    assert_eq!(view["url"], "https://my-shop.tail1234.ts.net");
+    assert!(!tailnet.is_advertised(&old) && tailnet.served(&old).is_null());
+    assert_eq!(tailnet.get("definitions")[&old], Value::Null);
+}
+
+#[test]
+fn a_change_of_kind_that_fails_leaves_nothing_and_says_so() {
+    let tailnet = Tailnet::with_service();
+    tailnet.devport(&["tailup", "a"]).ok();
+    tailnet.set("post_fails", json!("netMap is nil"));
+    let failed =
+        tailnet.devport(&["tailup", "--http", "a"]).fails(1, &["netMap is nil", "may be left on this machine"]);
+    assert!(failed.stdout.is_empty());
+    tailnet.set("post_fails", json!(""));
+    assert_eq!(tailnet.env.which("a")["tailnet"], false);
+    assert!(!tailnet.is_advertised(&tailnet.service()));
+    tailnet.devport(&["tailup", "--http", "a"]).ok();
+    // One that fails at the last step leaves nothing at all.
+    tailnet.set("approved", json!({}));
+    tailnet.set("faults", json!([fault("POST", "", 400, "{}")]));
+    tailnet.devport(&["tailup", "--https", "a"]).fails(1, &["could not approve"]);
+    tailnet.assert_nothing(&tailnet.service());
+}
+
+#[test]
 fn a_definition_of_an_admin_is_used_and_never_changed() {
     let tailnet = Tailnet::with_service();
     let admins =
@@ -442,6 +478,13 @@ fn an_oauth_client_gets_a_token_first() {
     tailnet.devport(&["tailup", "a"]).ok();
     assert_eq!(tailnet.requests()[0], "POST /api/v2/oauth/token");
     assert_eq!(tailnet.requests().iter().filter(|request| request.contains("oauth")).count(), 1);
+    tailnet.env.set("TAILSCALE_TAILNET", "T1234CNTRL");
+    tailnet.devport(&["taildown", "a"]).ok();
+    tailnet.devport(&["tailup", "a"]).ok();
+    assert!(tailnet.requests().last().unwrap().contains("/tailnet/T1234CNTRL/services/"));
+    tailnet.env.set("TAILSCALE_TAILNET", "nobodys");
+    tailnet.devport(&["tailup", "a"]).fails(1, &["could not define", "is TAILSCALE_TAILNET right?"]);
+    tailnet.env.set("TAILSCALE_TAILNET", "-");
     tailnet.set("clients", json!({}));
     tailnet.devport(&["tailup", "a"]).fails(1, &["could not get a token for the OAuth client", "(401)"]);
 }
