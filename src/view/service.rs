@@ -222,7 +222,9 @@ impl<'a> Overview<'a> {
                 ..just(State::Unknown)
             },
             (Liveness::Held(holder), Some(run)) if holder.as_ref().is_none_or(|holder| *holder == run.supervisor) => {
-                Situation { error: run.error.clone(), ..just(run.state) }
+                // It has written down its end, and is not quite gone.
+                let state = if run.state == State::Stopped { State::Stopping } else { run.state };
+                Situation { error: run.error.clone(), ..just(state) }
             }
             // The supervisor is there and has not recorded anything yet.
             (Liveness::Held(_), _) => just(State::Starting),
