@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A stand-in for Tailscale's HTTP API: api.py STATE-DIRECTORY. Prints its port, and serves until it is killed.
+"""A stand-in for Tailscale's HTTP API: api.py STATE-DIRECTORY. Prints its port, and serves until its standard input ends.
 
 It copies the contract in tailnet.md, section 2: paths, bodies, statuses and errors. `faults` in the state are
 answers that come instead, each for a number of times: method, path (part of it), status, headers, body, delay.
 """
 
-import json, os, re, sys, time, urllib.parse
+import json, os, re, sys, threading, time, urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -107,6 +107,13 @@ class Handler(BaseHTTPRequestHandler):
         return 405, {"message": "method not allowed"}
 
 
+def end_with_the_test():
+    sys.stdin.read()
+    os._exit(0)
+
+
+# Its end of the pipe closes however it ends.
+threading.Thread(target=end_with_the_test, daemon=True).start()
 server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 print(server.server_address[1], flush=True)
 server.serve_forever()

@@ -43,7 +43,7 @@ impl Tailnet {
             .arg("-B")
             .arg(standins.join("api.py"))
             .arg(env.path("tailnet"))
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
