@@ -43,8 +43,9 @@ fn a_directory_of_the_first_devport_just_works() {
     assert_eq!(fs::read_to_string(&path).unwrap(), first_record(env.first_port + 5, "/tmp"), "listing writes nothing");
     let started = env.devport(["start", "c1b"]).ok().json();
     assert_eq!((started["state"].as_str(), port(&started)), (Some("running"), env.first_port + 5));
-    let environment = fs::read_to_string(format!("/proc/{}/environ", started["pid"])).unwrap();
-    assert!(environment.contains("OLD=yes\0"));
+    let environment = || fs::read_to_string(format!("/proc/{}/environ", started["pid"])).unwrap();
+    // While the shell becomes `sleep`, there is nothing to be read.
+    until("it has the environment of the record", || environment().contains("OLD=yes\0"));
     env.devport(["stop", "myapp"]).ok();
     env.start("myapp", &["sleep", "1000"]);
     let record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
