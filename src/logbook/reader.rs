@@ -315,6 +315,8 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::logbook::LogWriter;
 
@@ -368,5 +370,38 @@ mod tests {
         seen += u32::try_from(follower.next().unwrap().len()).unwrap();
         assert_eq!(seen, 300_000);
         assert_eq!(Lines::open(&path).unwrap().count(), 300_000, "through every part");
+    }
+
+    proptest! {
+        #[test]
+        fn every_line_comes_back_however_it_was_cut_and_whatever_is_in_it(
+            chunks in proptest::collection::vec((proptest::collection::vec(prop_oneof![
+                Just(b'a'), Just(b'\n'), Just(MARK_BYTE), Just(b'\r'), Just(0xff), Just(b'2'), any::<u8>()
+            ], 0..12), 0_i64..40), 0..20)
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("a.log");
+            let mut log = LogWriter::new(path.clone(), &crate::spec::Policy::default());
+            let (mut now, mut written) = (1_000_000, Vec::new());
+            for (chunk, ms) in &chunks {
+                now += ms;
+                log.append(chunk, Timestamp::from_millisecond(now).unwrap());
+                written.extend_from_slice(chunk);
+            }
+            let mut expected: Vec<&[u8]> = written.split(|byte| *byte == b'\n').collect();
+            // What is behind the last line's end is a line only if there is something.
+            if expected.last().is_some_and(|last| last.is_empty()) {
+                expected.pop();
+            }
+            let expected: Vec<Content> = expected
+                .into_iter()
+                .map(|line| Content::Output(line.strip_suffix(b"\r").unwrap_or(line).to_vec()))
+                .collect();
+            let contents = |lines: Vec<Line>| lines.into_iter().map(|line| line.content).collect::<Vec<_>>();
+            prop_assert_eq!(&contents(Lines::open(&path).unwrap().collect()), &expected);
+            prop_assert_eq!(&contents(tail(&path, None, ALL).unwrap()), &expected);
+            let times: Vec<_> = Lines::open(&path).unwrap().map(|line| line.at).collect();
+            prop_assert!(times.is_sorted(), "times never go back");
+        }
     }
 }
