@@ -196,7 +196,7 @@ impl<'a> Supervisor<'a> {
             events.push_back(Event::Stop);
         }
         self.relay_input();
-        events.extend(self.relay_output());
+        self.relay_output();
         while let Some(event) = events.pop_front() {
             if let Some(outcome) = self.feed(event) {
                 return Some(outcome);
@@ -211,8 +211,7 @@ impl<'a> Supervisor<'a> {
         }
         // A child that has ended and is not reaped yet is no member any more; its end must not go unrecorded.
         if self.lifecycle.is_clearing() && self.child_since.is_none() && self.service.tree().members().is_empty() {
-            // What is there is nobody's answer.
-            let _ = self.relay_output();
+            self.relay_output();
             self.streams.clear();
             self.service.child = None;
             self.run.child = None;
@@ -322,8 +321,7 @@ impl<'a> Supervisor<'a> {
 
     /// Takes note of the child's end, behind the last of its output.
     fn child_ended(&mut self, how: ExitHow) {
-        // It does not matter any more whether it was ready.
-        let _ = self.relay_output();
+        self.relay_output();
         self.watch.end();
         let now = clock::now();
         let ran = self.child_since.take().map(|since| now.saturating_duration_since(since)).unwrap_or_default();
@@ -428,11 +426,10 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Passes output on to the log, the screen and whoever waits for a line of it.
-    fn relay_output(&mut self) -> Vec<Event> {
-        let mut events = Vec::new();
+    fn relay_output(&mut self) {
         for index in 0..self.streams.len() {
             if self.screen.holds_back() {
-                break;
+                return;
             }
             self.buffer.clear();
             let stream = &mut self.streams[index];
@@ -447,9 +444,8 @@ impl<'a> Supervisor<'a> {
             } else {
                 self.screen.show(&self.buffer, now);
             }
-            events.extend(self.watch.output(&self.buffer, now));
+            self.watch.output(&self.buffer);
         }
-        events
     }
 
     /// Passes input on to the child.

@@ -44,6 +44,8 @@ pub(super) struct Watch {
     pattern: Option<Regex>,
     /// The beginning of a line of output.
     line: Vec<u8>,
+    /// Whether a line was what is waited for; the next turn takes note.
+    matched: bool,
     /// Where it listens, as last seen.
     listens: Vec<SocketAddr>,
 }
@@ -63,6 +65,7 @@ impl Watch {
             probe: None,
             pattern,
             line: Vec::new(),
+            matched: false,
             listens: Vec::new(),
         }
     }
@@ -77,6 +80,7 @@ impl Watch {
     pub(super) fn end(&mut self) {
         self.readiness.end();
         self.line = Vec::new();
+        self.matched = false;
         self.listens = Vec::new();
         if let Some(probe) = self.probe.take() {
             probe.abandon();
@@ -99,27 +103,22 @@ impl Watch {
         &self.listens
     }
 
-    /// The child wrote something.
-    pub(super) fn output(&mut self, bytes: &[u8], now: Instant) -> Option<Event> {
+    /// The child wrote something: looks whether that is what is waited for.
+    pub(super) fn output(&mut self, bytes: &[u8]) {
         if !self.readiness.wants_output() {
-            return None;
+            return;
         }
         for byte in bytes {
             if *byte == b'\n' || self.line.len() >= LONGEST_LINE {
                 let line = std::mem::take(&mut self.line);
-                if self.matches(&line) {
-                    return self.readiness.answer(Ok(()), now);
-                }
+                self.matched |= self.matches(&line);
             }
             if *byte != b'\n' {
                 self.line.push(*byte);
             }
         }
         // A prompt has no end of line.
-        if !self.line.is_empty() && self.matches(&self.line) {
-            return self.readiness.answer(Ok(()), now);
-        }
-        None
+        self.matched |= !self.line.is_empty() && self.matches(&self.line);
     }
 
     /// Whether a line of output is what is waited for; colours and the terminal's line ends do not count.
@@ -131,6 +130,9 @@ impl Watch {
     /// Takes in which processes have ended, asks what is due, and goes on with what is under way.
     pub(super) fn turn(&mut self, watched: &dyn Watched, ended: &[(i32, ExitHow)], now: Instant) -> Vec<Event> {
         let mut events = Vec::new();
+        if std::mem::take(&mut self.matched) {
+            events.extend(self.take(Ok(()), watched, now));
+        }
         for (pid, how) in ended {
             if let Some(answer) = self.probe.as_ref().and_then(|probe| probe.reaped(*pid, *how)) {
                 self.probe = None;

@@ -100,6 +100,9 @@ fn each_kind_of_check_waits_for_its_own_sign() {
         env.write("a file", "");
         let view = env.wait_state("a", "ready");
         assert_eq!((&view["error"], &view["restarts"]), (&Value::Null, &serde_json::json!(0)), "{check}");
+        if check != "exec:test -e 'a file'" && !check.starts_with("log") {
+            assert_eq!(view["listens"][0], format!("127.0.0.1:{}", view["port"]), "{check}");
+        }
     }
     start(&env, &["--replace", "--ready", "none"], &["sleep", "1000"]);
     env.wait_state("a", "ready");
