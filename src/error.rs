@@ -129,6 +129,20 @@ pub(crate) enum Error {
         /// The name of the registered service.
         other: String,
     },
+    /// The key belongs to another checkout.
+    #[error("{key} belongs to {owner}{}; this is {here}", state.as_ref().map(|state| format!(" ({state})")).unwrap_or_default())]
+    KeyElsewhere {
+        /// The key.
+        key: String,
+        /// The root of the checkout that it belongs to.
+        owner: String,
+        /// The state and port of its service; `None` if it does not matter.
+        state: Option<String>,
+        /// The root of the checkout that the command was run in.
+        here: String,
+        /// What to do instead.
+        hint: String,
+    },
     /// The port asked for belongs to another service.
     #[error("port {port} is reserved for {owner}")]
     PortReserved {
@@ -298,6 +312,12 @@ pub(crate) enum Error {
         /// How many there were.
         total: usize,
     },
+    /// Services are missing in a list, because their records could not be read; each was reported already.
+    #[error("the list is not complete: {missing} records could not be read")]
+    SomeUnread {
+        /// How many.
+        missing: usize,
+    },
     /// A service did not come to be what it was waited for.
     #[error("{service} is not {state}: {why}")]
     NotInTime {
@@ -341,14 +361,15 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Io { source, path, .. } => return io_hint(source, path),
-            Self::Usage { hint, .. } | Self::PortTaken { hint, .. } | Self::CannotAttach { hint, .. } => hint.clone(),
+            Self::Usage { hint, .. }
+            | Self::PortTaken { hint, .. }
+            | Self::CannotAttach { hint, .. }
+            | Self::KeyElsewhere { hint, .. } => hint.clone(),
             Self::InvalidKey { .. } => "a key has 1 to 128 bytes, no control characters and no leading dash".into(),
             Self::NotUtf8 { .. } => {
                 "devport keeps commands, paths and variables as UTF-8 text; rename or unset it".into()
             }
-            Self::InvalidPortRange { .. } => {
-                "write it as FIRST-LAST, for example 19000-19999, within 1024-65535".into()
-            }
+            Self::InvalidPortRange { .. } => "write it as FIRST-LAST within 1024-65535, such as 19000-19999".into(),
             Self::InvalidSignal { .. } => "use a name such as HUP or SIGUSR1, or a number; `kill -l` lists them".into(),
             Self::NoHome => "set HOME, or DEVPORT_HOME to an absolute path".into(),
             Self::InvalidFile { hint, .. } | Self::StartFailed { hint, .. } => return hint.clone(),
@@ -372,7 +393,7 @@ impl Error {
             }
             Self::NewerRecord { .. } => "upgrade devport".into(),
             Self::ForeignDirectory { .. } => {
-                "run devport as that user, or set DEVPORT_HOME to a directory of your own".into()
+                "run devport as that user, or set DEVPORT_HOME to your own directory".into()
             }
             Self::LockBusy { .. } => "that process may hang; end it and try again".into(),
             Self::StillStopping { .. } => "try again, or look at these processes with `ps`".into(),
@@ -393,6 +414,7 @@ impl Error {
             | Self::NotAllInTime { .. }
             | Self::Tmux { .. }
             | Self::SomeFailed { .. }
+            | Self::SomeUnread { .. }
             | Self::Cancelled
             | Self::ClosedOutput => return None,
         };
@@ -409,6 +431,7 @@ impl Error {
             }
             Self::NoSuchService { .. } | Self::PrefixTooShort { .. } | Self::Ambiguous { .. } => 4,
             Self::NotInTime { .. } | Self::NotAllInTime { .. } => 5,
+            Self::KeyElsewhere { .. } => 6,
             Self::Cancelled => 130,
             Self::Tailnet(error) => error.exit_code(),
             Self::Io { .. }
@@ -433,7 +456,8 @@ impl Error {
             | Self::CannotAttach { .. }
             | Self::Tmux { .. }
             | Self::TmuxSilent { .. }
-            | Self::SomeFailed { .. } => 1,
+            | Self::SomeFailed { .. }
+            | Self::SomeUnread { .. } => 1,
         })
     }
 }

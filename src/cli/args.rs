@@ -22,7 +22,7 @@ Examples:
 
 A TARGET is a key, the beginning of a hash (3 characters or more) or a port.
 Exit codes: 0 done, 1 failed, 2 usage, 3 invalid configuration, 4 no such service or ambiguous,
-5 not ready in time, 130 cancelled.")]
+5 not ready in time, 6 the key belongs to another checkout, 130 cancelled.")]
 pub(super) struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -33,6 +33,9 @@ pub(super) struct Arguments {
     /// Short for --format json.
     #[arg(long, global = true, conflicts_with = "format")]
     json: bool,
+    /// Run as if devport was started in this directory.
+    #[arg(short = 'C', value_name = "DIR")]
+    pub(super) directory: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -232,8 +235,10 @@ Examples:
   devport stop api
   devport stop api web b7d
   devport stop --all
+  devport stop --kill api
 
-The whole process tree is gone when this returns: SIGTERM first, SIGKILL after 5 s.")]
+The whole process tree is gone when this returns: SIGTERM first, SIGKILL after the grace period. A stop that is under
+way keeps its grace period, however often it is repeated; --kill ends it at once.")]
 pub(super) struct Stop {
     /// Keys, beginnings of hashes, or ports.
     #[arg(value_name = "TARGET", required_unless_present = "all", conflicts_with = "all")]
@@ -241,6 +246,9 @@ pub(super) struct Stop {
     /// Every service that runs.
     #[arg(long)]
     pub(super) all: bool,
+    /// Send SIGKILL at once, without a grace period.
+    #[arg(long)]
+    pub(super) kill: bool,
 }
 
 /// Arguments of `restart`.

@@ -8,7 +8,7 @@ use crate::cli::picker;
 use crate::error::{Error, Result};
 use crate::launch::Tmux;
 use crate::os::spawn::{find_program, replace};
-use crate::registry::{Pane, Reservation};
+use crate::registry::{Liveness, Pane, Reservation};
 
 /// Executes `devport attach`; where that works, this program becomes tmux.
 ///
@@ -53,10 +53,14 @@ pub(super) fn execute(context: &mut Context, arguments: &Attach) -> Result<()> {
 /// The window of a service that runs.
 fn window(context: &Context, reservation: &Reservation) -> Result<Pane> {
     let service = || reservation.name().to_owned();
-    if !context.registry.liveness(&reservation.hash).is_held() {
-        return Err(Error::NotRunning { service: service() });
+    match context.registry.liveness(&reservation.hash) {
+        Liveness::Held(_) => {}
+        Liveness::Free => return Err(Error::NotRunning { service: service() }),
+        Liveness::Unknown(source) => {
+            return Err(Error::System { verb: format!("check whether {} runs", service()), source });
+        }
     }
-    let run = context.registry.run_state(&reservation.hash);
+    let run = context.registry.run_state(&reservation.hash)?;
     run.and_then(|run| run.window).ok_or_else(|| Error::CannotAttach {
         service: service(),
         why: "it has no window: it runs detached, or in somebody's foreground".into(),

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::identity::Key;
 use crate::registry::Reservation;
 use crate::spec::{ConfigEntry, ServiceSpec, Span, load_config};
-use crate::view::{self, Look, ServiceView};
+use crate::view::{self, Look, Outcome, ServiceView};
 
 /// Starts the services of a file, or those with the given keys.
 ///
@@ -22,15 +22,13 @@ pub(super) fn execute(
     manner: Manner,
     wait: Option<Span>,
 ) -> Result<()> {
-    let path = context.cwd()?.join(file);
     let entries = chosen(load_config(file)?, keys, file)?;
-    let directory =
-        path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_else(|| path.clone());
-    let home = dirs::home_dir();
+    let path = context.cwd()?.join(file);
+    let path = path.canonicalize().map_err(Error::io("look at", &path))?;
     let mut started = Vec::new();
     for entry in entries {
         let name = entry.name().to_owned();
-        let request = entry.into_request(&directory, home.as_deref());
+        let request = entry.into_request(&path, context.environment().home());
         let service =
             ServiceSpec::resolve(request, context.environment()).and_then(|spec| start_spec(context, &spec, manner));
         if let Err(error) = &service {
@@ -39,14 +37,23 @@ pub(super) fn execute(
         started.push((name, service));
     }
     // All of them run before one is published: the tailnet may be slow.
-    let started: Vec<(String, Result<Reservation>)> =
-        started.into_iter().map(|(name, service)| (name, service.map(|started| started.publish(context)))).collect();
-    let running: Vec<Reservation> = started.iter().filter_map(|(_, service)| service.as_ref().ok().cloned()).collect();
+    let started: Vec<(String, Result<(Reservation, Outcome)>)> = started
+        .into_iter()
+        .map(|(name, service)| {
+            let published = service.map(|started| {
+                let outcome = started.outcome;
+                (started.publish(context), outcome)
+            });
+            (name, published)
+        })
+        .collect();
+    let running: Vec<Reservation> =
+        started.iter().filter_map(|(_, service)| service.as_ref().ok()).map(|(service, _)| service.clone()).collect();
     let waited = wait_if_asked(context, &running, wait);
     let rows: Vec<(String, std::result::Result<ServiceView, String>)> = started
         .into_iter()
         .map(|(name, service)| {
-            let view = service.and_then(|reservation| context.view(&reservation));
+            let view = service.map(|(reservation, outcome)| context.view(&reservation).with(outcome));
             (name, view.map_err(|error| error.to_string()))
         })
         .collect();

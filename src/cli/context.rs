@@ -8,6 +8,7 @@ use crate::identity::Target;
 use crate::launch::Launcher;
 use crate::os::clock;
 use crate::os::terminal::WindowSize;
+use crate::project::Place;
 use crate::registry::{Paths, PortRange, Registry, Reservation};
 use crate::spec::CallerEnvironment;
 use crate::tailnet::{Addresses, Suffix, Tailnet};
@@ -46,6 +47,15 @@ pub(crate) struct Context {
     format: Format,
     /// What host names on the tailnet end in: the daemon is asked once.
     suffix: Suffix,
+}
+
+/// The services that a command is about.
+#[derive(Debug, Default)]
+pub(super) struct Chosen {
+    /// Those whose records can be used.
+    pub(super) services: Vec<Reservation>,
+    /// How many cannot; each was reported already.
+    pub(super) unusable: usize,
 }
 
 /// Writes a line of devport's own on standard error; one that nobody can read is lost.
@@ -95,34 +105,69 @@ impl Context {
         Ok(Launcher { registry: &self.registry, program, caller: &self.surroundings.environment, detach })
     }
 
+    /// The place that commands are run at: the checkout of the current directory.
+    ///
+    /// # Errors
+    /// If the directory has been deleted.
+    pub(super) fn place(&self) -> Result<Place> {
+        Ok(Place::new(&self.cwd()?, None, self.environment().home()))
+    }
+
     /// The service that a target names.
     ///
     /// # Errors
-    /// If there is none, or several.
+    /// If there is none, or several, or only another checkout has the name.
     pub(super) fn resolve(&self, target: &str) -> Result<Reservation> {
-        self.registry.resolve(&Target::new(target))
+        self.registry.resolve(&Target::new(target), &self.place()?)
     }
 
-    /// The services that targets name, each once, all resolved before anything is done with one.
+    /// The services that targets name, each once, all resolved before anything is done with one. A record that cannot
+    /// be used does not hide the others: it is reported, and counted in [`Chosen::unusable`].
     ///
     /// # Errors
-    /// If one names none, or several.
-    pub(super) fn resolve_all(&self, targets: &[String]) -> Result<Vec<Reservation>> {
-        let mut found: Vec<Reservation> = Vec::new();
+    /// If a target names no service, or several, or if it is the only one and its record cannot be used.
+    pub(super) fn resolve_all(&self, targets: &[String]) -> Result<Chosen> {
+        let mut chosen = Chosen::default();
         for target in targets {
-            let reservation = self.resolve(target)?;
-            if !found.iter().any(|other| other.hash == reservation.hash) {
-                found.push(reservation);
+            match self.resolve(target) {
+                Ok(reservation) if chosen.services.iter().any(|other| other.hash == reservation.hash) => {}
+                Ok(reservation) => chosen.services.push(reservation),
+                Err(error @ (Error::CorruptRecord { .. } | Error::NewerRecord { .. } | Error::Io { .. }))
+                    if targets.len() > 1 =>
+                {
+                    report(target, &error);
+                    chosen.unusable += 1;
+                }
+                Err(error) => return Err(error),
             }
         }
-        Ok(found)
+        Ok(chosen)
     }
 
-    /// The view of one service, as it is now.
+    /// Every service of the state directory. Records that cannot be used are reported and counted.
     ///
     /// # Errors
-    /// If it is gone.
-    pub(super) fn view(&self, reservation: &Reservation) -> Result<ServiceView> {
+    /// If the state directory cannot be read.
+    pub(super) fn all(&self) -> Result<Chosen> {
+        let listing = self.registry.list()?;
+        for error in &listing.unusable {
+            report("a record", error);
+        }
+        Ok(Chosen { services: listing.reservations, unusable: listing.unusable.len() })
+    }
+
+    /// The view of a service that a command acted on, as it is now. If its record is gone meanwhile, or cannot be read,
+    /// the one that the command knew is shown.
+    pub(super) fn view(&self, reservation: &Reservation) -> ServiceView {
+        let now = self.registry.find(&reservation.hash).ok().flatten();
+        self.overview().view(now.unwrap_or_else(|| reservation.clone()))
+    }
+
+    /// The view of a service, as it is now.
+    ///
+    /// # Errors
+    /// If it was removed, or its record cannot be read.
+    pub(super) fn view_if_registered(&self, reservation: &Reservation) -> Result<ServiceView> {
         let gone = || Error::NoSuchService { target: reservation.name().to_owned(), nearest: Vec::new() };
         let now = self.registry.find(&reservation.hash)?.ok_or_else(gone)?;
         Ok(self.overview().view(now))

@@ -2,10 +2,11 @@
 
 use crate::cli::args::{Env, Reserve, Target};
 use crate::cli::context::{Context, note, write_output};
+use crate::cli::start::{note_reclaimed, note_taken_over};
 use crate::error::{Error, Result};
 use crate::identity::Key;
 use crate::os::{clock, spawn};
-use crate::registry::Reservation;
+use crate::registry::{Registration, Reservation};
 use crate::spec::{ChildVariables, PortRequest, ServiceSpec};
 
 /// Executes `devport port`.
@@ -95,14 +96,17 @@ pub(super) fn reserve(context: &mut Context, arguments: Reserve) -> Result<()> {
     let cwd = context.cwd()?;
     context.registry.prepare()?;
     let port = arguments.port.map_or(PortRequest::Any, PortRequest::Exactly);
-    let spec = ServiceSpec::port_alone(key, port, cwd);
-    // What is registered already keeps its command.
-    let reservation = match context.registry.find(&spec.hash)? {
-        Some(there) if arguments.port.is_none_or(|port| port == there.port) => there,
-        _ => context.registry.register(&spec, clock::wall(), &mut |text| note(text))?.reservation,
-    };
+    let spec = ServiceSpec::port_alone(key, port, cwd, context.environment());
+    let Registration { reservation, reclaimed, taken_over } =
+        context.registry.reserve(&spec, clock::wall(), &mut |text| note(text))?;
+    if let Some(directory) = taken_over {
+        note_taken_over(&spec, &directory);
+    }
+    if let Some(old) = reclaimed {
+        note_reclaimed(&old, &reservation);
+    }
     if context.wants_only_json() {
-        return context.print_views(&[context.view(&reservation)?], false);
+        return context.print_views(&[context.view(&reservation)], false);
     }
     write_output(format!("{}\n", port_of(&reservation)?).as_bytes())
 }
@@ -115,5 +119,5 @@ fn port_of(reservation: &Reservation) -> Result<u16> {
 /// Where a service is reached: on the tailnet if it is published there, else on this machine.
 fn address(context: &Context, reservation: &Reservation) -> Result<String> {
     let port = port_of(reservation)?;
-    Ok(context.view(reservation)?.url.unwrap_or_else(|| format!("http://localhost:{port}")))
+    Ok(context.view(reservation).url.unwrap_or_else(|| format!("http://localhost:{port}")))
 }

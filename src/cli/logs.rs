@@ -112,9 +112,9 @@ fn pattern(text: &str) -> Result<Regex> {
 /// The services that are asked for, with how their lines look.
 fn sources(context: &Context, arguments: &Logs) -> Result<Vec<Source>> {
     let reservations = if arguments.targets.is_empty() {
-        context.registry.list()?.reservations
+        context.all()?.services
     } else {
-        context.resolve_all(&arguments.targets)?
+        context.resolve_all(&arguments.targets)?.services
     };
     let width = reservations.iter().map(|reservation| reservation.name().chars().count()).max().unwrap_or(0);
     let (several, terminal) = (reservations.len() != 1, io::stdout().is_terminal());
@@ -126,7 +126,7 @@ fn sources(context: &Context, arguments: &Logs) -> Result<Vec<Source>> {
             (true, false) => name,
             (true, true) => format!("\u{1b}[{}m{name}\u{1b}[0m", NAME_COLORS[index % NAME_COLORS.len()]),
         };
-        let newest = || context.registry.run_state(&reservation.hash).map_or(0, |run| run.runs);
+        let newest = || context.registry.run_state(&reservation.hash).ok().flatten().map_or(0, |run| run.runs);
         let run = arguments.run.or_else(|| arguments.previous.then(|| newest().saturating_sub(1)));
         Source { look: LineLook { prefix, terminal, timestamps: arguments.timestamps }, run, reservation }
     };

@@ -22,13 +22,20 @@ pub(super) fn execute(context: &mut Context, arguments: &Ls) -> Result<()> {
         return watch(context, arguments);
     }
     let (views, unusable) = look(context, arguments)?;
-    for error in unusable {
-        report("ls", &error);
+    for error in &unusable {
+        report("ls", error);
     }
     if context.wants_table() {
-        return write_output(view::list(&views, context.look(), arguments.wide).as_bytes());
+        write_output(view::list(&views, context.look(), arguments.wide).as_bytes())?;
+    } else {
+        context.print_views(&views, true)?;
     }
-    context.print_views(&views, true)
+    // A record that has no meaning stays so, and is not listed. One that could not be read now is missing.
+    let missing = unusable.iter().filter(|error| matches!(error, Error::Io { .. })).count();
+    if missing > 0 {
+        return Err(Error::SomeUnread { missing });
+    }
+    Ok(())
 }
 
 /// The services, as they are now, and one error for each record that cannot be used.

@@ -20,12 +20,12 @@ mod wait;
 mod which;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::spec::CallerEnvironment;
 
 pub(crate) use context::{Context, Surroundings};
@@ -51,8 +51,11 @@ pub(crate) fn dispatch(arguments: &[OsString], surroundings: Surroundings) -> Re
 }
 
 /// Executes one command.
-fn execute(parsed: args::Arguments, surroundings: Surroundings) -> Result<ExitCode> {
+fn execute(parsed: args::Arguments, mut surroundings: Surroundings) -> Result<ExitCode> {
     use args::Command;
+    if let Some(directory) = &parsed.directory {
+        surroundings.enter(directory)?;
+    }
     let mut context = Context::new(surroundings, parsed.format())?;
     let done = match parsed.command {
         Command::Start(start) => start::execute(&mut context, start),
@@ -83,5 +86,12 @@ impl Surroundings {
     /// `None` if it does not know.
     pub(crate) fn new(environment: CallerEnvironment, cwd: Option<PathBuf>, program: Option<PathBuf>) -> Self {
         Self { environment, cwd, program }
+    }
+
+    /// Goes to another directory, for this whole process: relative paths are relative to it from now on.
+    fn enter(&mut self, directory: &Path) -> Result<()> {
+        std::env::set_current_dir(directory).map_err(Error::io("go to", directory))?;
+        self.cwd = Some(Path::new(".").canonicalize().map_err(Error::io("look at", directory))?);
+        Ok(())
     }
 }

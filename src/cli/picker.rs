@@ -14,7 +14,7 @@ use crate::view::escape;
 /// # Errors
 /// [`Error::Cancelled`], or if none runs, or nobody can be asked.
 pub(super) fn pick(context: &Context) -> Result<Reservation> {
-    let mut running = context.registry.list()?.reservations;
+    let mut running = context.all()?.services;
     running.retain(|reservation| context.registry.liveness(&reservation.hash).is_held());
     let cannot =
         |why: &str, hint: &str| Error::CannotAttach { service: "a service".into(), why: why.into(), hint: hint.into() };

@@ -1,57 +1,57 @@
 //! `devport rm`: end services, forget them and free their ports.
 
 use crate::cli::args::Rm;
-use crate::cli::context::{Context, note, report};
+use crate::cli::context::{Chosen, Context, note, report};
 use crate::cli::tailnet;
 use crate::error::{Error, Result};
 use crate::launch;
-use crate::os::process::ProcessIdentity;
-use crate::registry::{Acquired, Reservation};
+use crate::registry::Reservation;
+use crate::view::{Outcome, ServiceView};
 
-/// Executes `devport rm`.
+/// Executes `devport rm`. Programs get the services as they were last.
 ///
 /// # Errors
 /// If a target names no service, or one could not be removed.
 pub(super) fn execute(context: &mut Context, arguments: &Rm) -> Result<()> {
-    let reservations = context.resolve_all(&arguments.targets)?;
-    let mut failed = 0;
-    for reservation in &reservations {
-        if let Err(error) = remove(context, reservation) {
-            if reservations.len() == 1 {
-                return Err(error);
+    let Chosen { services, unusable } = context.resolve_all(&arguments.targets)?;
+    let several = arguments.targets.len() > 1;
+    let (mut removed, mut failed) = (Vec::new(), unusable);
+    for reservation in &services {
+        match remove(context, reservation) {
+            Ok(view) => removed.push(view),
+            Err(error) if !several => return Err(error),
+            Err(error) => {
+                failed += 1;
+                report(reservation.name(), &error);
             }
-            failed += 1;
-            report(reservation.name(), &error);
         }
     }
+    if !context.wants_table() {
+        context.print_views(&removed, several)?;
+    }
     if failed > 0 {
-        return Err(Error::SomeFailed { failed, total: reservations.len() });
+        return Err(Error::SomeFailed { failed, total: services.len() + unusable });
     }
     Ok(())
 }
 
 /// Removes one service. Both its locks are held, so that nobody starts it meanwhile.
-fn remove(context: &mut Context, reservation: &Reservation) -> Result<()> {
+fn remove(context: &mut Context, reservation: &Reservation) -> Result<ServiceView> {
     context.registry.prepare()?;
     let registry = &context.registry;
     let launch = registry.acquire_launch(&reservation.hash, reservation.name(), &mut |text| note(text))?;
-    launch::stop(registry, reservation)?;
-    let me = ProcessIdentity::current().map_err(Error::system("identify this process"))?;
-    let identity = match registry.acquire_identity(&reservation.hash, &me)? {
-        Acquired::Lock(identity) => identity,
-        Acquired::Held(holder) => {
-            let why = holder.map_or_else(
-                || "its lock was taken meanwhile".into(),
-                |holder| format!("{holder} took its lock meanwhile"),
-            );
-            return Err(Error::UnknownSupervisor { service: reservation.name().to_owned(), why });
-        }
+    // It may have been changed or removed while the lock was waited for.
+    let Some(reservation) = registry.find(&reservation.hash)? else {
+        launch.delete()?;
+        return Err(Error::NoSuchService { target: reservation.name().to_owned(), nearest: Vec::new() });
     };
-    tailnet::unexpose_removed(context, reservation);
-    registry.remove(&reservation.hash, launch, identity, &mut |text| note(text))?;
+    let cleared = launch::stop_and_hold(registry, &reservation)?;
+    let view = context.view(&reservation).with(Outcome::Removed);
+    tailnet::unexpose_removed(context, &reservation);
+    context.registry.remove(launch, cleared.identity, &cleared.ended, &mut |text| note(text))?;
     match reservation.port {
         0 => note(format!("removed {}", reservation.name())),
         port => note(format!("removed {}; port {port} is free", reservation.name())),
     }
-    Ok(())
+    Ok(view)
 }

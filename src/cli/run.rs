@@ -11,7 +11,7 @@ use crate::cli::tailnet;
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
 use crate::launch::own_window;
-use crate::registry::{Paths, PortRange, Registry, Reservation};
+use crate::registry::{Paths, PortRange, Registry, Reservation, RunState};
 use crate::supervisor::{Outcome, Supervised, Terms, supervise};
 use crate::tailnet::Wish;
 
@@ -45,7 +45,13 @@ pub(super) fn launched(launched: &Launched, surroundings: Surroundings) -> Resul
     let window = if watched { own_window(environment.get("TMUX"), environment.get("TMUX_PANE")) } else { None };
     let term = environment.get("TERM").filter(|_| watched).and_then(|term| term.to_str()).map(str::to_owned);
     drop(environment);
-    let supervised = supervise(&registry, &launched.hash, Terms { watched, window, term })?;
+    let supervised = supervise(&registry, &launched.hash, Terms { watched, window, term }).inspect_err(|error| {
+        let me = i32::try_from(std::process::id()).unwrap_or_default();
+        let is_recorded = |run: Option<RunState>| run.is_some_and(|run| run.supervisor.pid == me);
+        if !registry.run_state(&launched.hash).is_ok_and(is_recorded) {
+            registry.leave_launch_failure(&launched.hash, error);
+        }
+    })?;
     Ok(if matches!(supervised, Supervised::Ended(Outcome::Failed(_))) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -91,5 +97,5 @@ pub(super) fn execute(context: &mut Context, arguments: Run) -> Result<()> {
 /// Prints a service that somebody else supervises.
 fn print_running(context: &Context, reservation: &Reservation) -> Result<()> {
     note(format!("{} already runs", reservation.name()));
-    context.print_views(&[context.view(reservation)?], false)
+    context.print_views(&[context.view(reservation).with(crate::view::Outcome::AlreadyRunning)], false)
 }

@@ -6,7 +6,6 @@ use crate::error::{Error, Result};
 use crate::launch;
 use crate::os::process::Delivery;
 use crate::os::signal;
-use crate::registry::Liveness;
 
 /// Signals that a supervisor cannot catch and pass on: they go to the child's process group directly.
 const DIRECT: [i32; 8] = [
@@ -28,15 +27,14 @@ pub(super) fn execute(context: &mut Context, arguments: &Signal) -> Result<()> {
     let signal =
         signal::parse(&arguments.signal).ok_or_else(|| Error::InvalidSignal { name: arguments.signal.clone() })?;
     let reservation = context.resolve(&arguments.target)?;
+    context.registry.check_owner()?;
     let not_running = || Error::NotRunning { service: reservation.name().to_owned() };
-    let Liveness::Held(Some(supervisor)) = context.registry.liveness(&reservation.hash) else {
-        return Err(not_running());
-    };
+    let supervisor = launch::supervisor(&context.registry, &reservation)?.ok_or_else(not_running)?;
     if DIRECT.contains(&signal) || signal == libc::SIGTTIN || signal == libc::SIGTTOU {
-        launch::kill_group(&reservation, context.registry.run_state(&reservation.hash).as_ref(), signal)?;
+        launch::kill_group(&reservation, context.registry.run_state(&reservation.hash)?.as_ref(), signal)?;
     } else if supervisor.signal(signal).map_err(Error::system(format!("signal {supervisor}")))? == Delivery::Gone {
         return Err(not_running());
     }
     note(format!("sent {} to {}", signal::name(signal), reservation.name()));
-    context.print_views(&[context.view(&reservation)?], false)
+    context.print_views(&[context.view(&reservation)], false)
 }

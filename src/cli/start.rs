@@ -11,14 +11,13 @@ use crate::cli::tailnet;
 use crate::cli::wait;
 use crate::error::{Error, Result};
 use crate::identity::{Key, TailnetName};
-use crate::launch;
+use crate::launch::{self, Urgency};
 use crate::os::clock;
+use crate::project::Ownership;
 use crate::registry::{FileLock, Liveness, Registration, Reservation, State};
 use crate::spec::{PortRequest, Request, ServiceSpec, Span};
 use crate::tailnet::Wish;
-
-/// How long a service that is ending may take until a start of it fails.
-const ENDING: Duration = Duration::from_secs(15);
+use crate::view::Outcome;
 
 /// How a start goes about it.
 #[derive(Debug, Clone, Copy)]
@@ -38,20 +37,21 @@ pub(super) fn execute(context: &mut Context, arguments: Start) -> Result<()> {
     if let Some(file) = arguments.file {
         return batch::execute(context, &file, &arguments.targets, manner, arguments.wait);
     }
-    let reservation = match (arguments.targets.as_slice(), arguments.service.command.is_empty()) {
+    let (reservation, outcome) = match (arguments.targets.as_slice(), arguments.service.command.is_empty()) {
         ([], _) => {
             let spec = spec(context, arguments.service)?;
-            start_spec(context, &spec, manner)?.publish(context)
+            let started = start_spec(context, &spec, manner)?;
+            let outcome = started.outcome;
+            (started.publish(context), outcome)
         }
         ([target], true) if is_bare(&arguments.service) => {
             let reservation = context.resolve(target)?;
-            start_registered(context, &reservation, manner)?;
-            reservation
+            start_registered(context, &reservation, manner)?
         }
         (words, _) => return Err(misplaced_words(words)),
     };
     let waited = wait_if_asked(context, std::slice::from_ref(&reservation), arguments.wait);
-    context.print_views(&[context.view(&reservation)?], false)?;
+    context.print_views(&[context.view(&reservation).with(outcome)], false)?;
     waited
 }
 
@@ -104,6 +104,7 @@ pub(super) fn spec(context: &Context, service: NewService) -> Result<ServiceSpec
         tailnet_name: service.tailnet_name.map(TailnetName::new).transpose()?,
         policy: service.policy.into_policy(),
         env_files: service.env_file.into_iter().map(|file| cwd.join(file)).collect(),
+        file: None,
         cwd,
     };
     ServiceSpec::resolve(request, context.environment())
@@ -123,6 +124,8 @@ pub(super) struct Started {
     reservation: Reservation,
     /// How it shall be published; `None` if it shall not be, or is already.
     wish: Option<Wish>,
+    /// Whether it was started, or ran already.
+    pub(super) outcome: Outcome,
 }
 
 impl Started {
@@ -140,41 +143,83 @@ impl Started {
 /// # Errors
 /// What kept it from running.
 pub(super) fn start_spec(context: &mut Context, spec: &ServiceSpec, manner: Manner) -> Result<Started> {
-    let (reservation, launched) = ensure_running(context, spec, manner)?;
+    let (reservation, outcome) = ensure_running(context, spec, manner)?;
+    let launched = outcome != Outcome::AlreadyRunning;
     let is_as_wished = reservation.tailnet
         && spec.tailnet_name.as_ref().is_none_or(|name| name.as_str() == reservation.name_on_tailnet());
     let wish = (spec.tailnet && (launched || !is_as_wished)).then(|| Wish::of(spec));
-    Ok(Started { reservation, wish })
+    Ok(Started { reservation, wish, outcome })
 }
 
-/// Starts what a spec asks for, unless it runs; whether it was started comes second.
-fn ensure_running(context: &mut Context, spec: &ServiceSpec, manner: Manner) -> Result<(Reservation, bool)> {
+/// Starts what a spec asks for, unless it runs.
+fn ensure_running(context: &mut Context, spec: &ServiceSpec, manner: Manner) -> Result<(Reservation, Outcome)> {
     context.registry.prepare()?;
     let launch = context.registry.acquire_launch(&spec.hash, spec.name(), &mut |text| note(text))?;
-    if let Some(reservation) = running(context, &spec.hash, spec.name())? {
-        if !manner.replace {
-            note_differences(&reservation, spec);
-            return Ok((reservation, false));
-        }
-        launch::stop(&context.registry, &reservation)?;
-    }
+    let ran = match make_way(context, spec, manner.replace)? {
+        Way::Blocked(reservation) => return Ok((*reservation, Outcome::AlreadyRunning)),
+        Way::Free { ran } => ran,
+    };
     let (reservation, _launch) = register(context, spec, launch)?;
     context.launcher(manner.detach)?.launch(&reservation, &mut |text| note(text))?;
-    Ok((reservation, true))
+    Ok((reservation, if ran { Outcome::Replaced } else { Outcome::Started }))
+}
+
+/// Whether a service can be registered and started.
+enum Way {
+    /// It runs, and goes on running.
+    Blocked(Box<Reservation>),
+    /// It does not run.
+    Free {
+        /// Whether it did, and was stopped.
+        ran: bool,
+    },
+}
+
+/// Ends a service that runs if it is to be replaced, or if its directory is gone. The caller holds the launch lock.
+///
+/// # Errors
+/// [`Error::KeyElsewhere`] if it belongs to another checkout: nothing was changed then.
+fn make_way(context: &Context, spec: &ServiceSpec, replace: bool) -> Result<Way> {
+    let registry = &context.registry;
+    let Some(reservation) = registry.find(&spec.hash)? else { return Ok(Way::Free { ran: false }) };
+    let failed = || Error::io("look at", &reservation.cwd);
+    let is_gone = match spec.place.ownership(reservation.site()).map_err(failed())? {
+        Ownership::Ours => false,
+        Ownership::Gone(_) => true,
+        Ownership::Other(root) => return Err(elsewhere(context, spec, &reservation, &root)),
+    };
+    let Some(reservation) = running(context, &reservation)? else { return Ok(Way::Free { ran: false }) };
+    if !replace && !is_gone {
+        note_differences(&reservation, spec);
+        return Ok(Way::Blocked(Box::new(reservation)));
+    }
+    launch::stop(registry, &reservation, Urgency::Graceful)?;
+    Ok(Way::Free { ran: true })
+}
+
+/// The error for a key of another checkout, with the state of its service.
+fn elsewhere(context: &Context, spec: &ServiceSpec, reservation: &Reservation, root: &Path) -> Error {
+    let view = context.view(reservation);
+    let state = view.state.as_str();
+    let directory = spec.place.root().file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    Error::KeyElsewhere {
+        key: reservation.name().to_owned(),
+        owner: spec.place.abbreviate(root),
+        state: Some(view.port.map_or_else(|| state.to_owned(), |port| format!("{state}, port {port}"))),
+        here: spec.place.abbreviate(spec.place.root()),
+        hint: format!("choose another key for this checkout, such as {}-{directory}", reservation.name()),
+    }
 }
 
 /// Registers a service under its launch lock. A lock that was made for nothing is deleted again.
 fn register(context: &Context, spec: &ServiceSpec, launch: FileLock) -> Result<(Reservation, FileLock)> {
     match context.registry.register(spec, clock::wall(), &mut |text| note(text)) {
-        Ok(Registration { reservation, reclaimed }) => {
+        Ok(Registration { reservation, reclaimed, taken_over }) => {
+            if let Some(directory) = taken_over {
+                note_taken_over(spec, &directory);
+            }
             if let Some(old) = reclaimed {
-                note(format!(
-                    "no port was free: removed {} (last up {:.0}), whose port {} {} gets",
-                    old.name(),
-                    old.last_up,
-                    old.port,
-                    spec.name()
-                ));
+                note_reclaimed(&old, &reservation);
             }
             Ok((reservation, launch))
         }
@@ -185,6 +230,27 @@ fn register(context: &Context, spec: &ServiceSpec, launch: FileLock) -> Result<(
             Err(error)
         }
     }
+}
+
+/// Says that a service lost its port for another.
+pub(super) fn note_reclaimed(old: &Reservation, new: &Reservation) {
+    note(format!(
+        "no port was free: removed {} (last up {:.0}), whose port {} {} gets",
+        old.name(),
+        old.last_up,
+        old.port,
+        new.name()
+    ));
+}
+
+/// Says that a service has another checkout from now on.
+pub(super) fn note_taken_over(spec: &ServiceSpec, directory: &Path) {
+    note(format!(
+        "{} belonged to {}, which no longer exists; it belongs to {} now",
+        spec.name(),
+        spec.place.abbreviate(directory),
+        spec.place.abbreviate(spec.place.root())
+    ));
 }
 
 /// What came of registering a service for a supervisor in the foreground.
@@ -202,55 +268,71 @@ pub(super) enum Registered {
 pub(super) fn register_for_run(context: &mut Context, spec: &ServiceSpec, replace: bool) -> Result<Registered> {
     context.registry.prepare()?;
     let launch = context.registry.acquire_launch(&spec.hash, spec.name(), &mut |text| note(text))?;
-    if let Some(reservation) = running(context, &spec.hash, spec.name())? {
-        if !replace {
-            note_differences(&reservation, spec);
-            return Ok(Registered::Running(reservation));
-        }
-        launch::stop(&context.registry, &reservation)?;
+    if let Way::Blocked(reservation) = make_way(context, spec, replace)? {
+        return Ok(Registered::Running(*reservation));
     }
     Ok(Registered::Ready(register(context, spec, launch)?.0))
 }
 
-/// Starts a registered service as it is, unless it runs.
+/// Starts a registered service as it is, unless it runs. Returns its record as it is now.
 ///
 /// # Errors
-/// What kept it from running.
-pub(super) fn start_registered(context: &mut Context, reservation: &Reservation, manner: Manner) -> Result<()> {
+/// What kept it from running; [`Error::NoSuchService`] if it was removed meanwhile.
+pub(super) fn start_registered(
+    context: &mut Context,
+    reservation: &Reservation,
+    manner: Manner,
+) -> Result<(Reservation, Outcome)> {
+    context.registry.prepare()?;
+    let launch = context.registry.acquire_launch(&reservation.hash, reservation.name(), &mut |text| note(text))?;
+    // It may have been changed or removed while the lock was waited for.
+    let Some(reservation) = context.registry.find(&reservation.hash)? else {
+        launch.delete()?;
+        return Err(Error::NoSuchService { target: reservation.name().to_owned(), nearest: Vec::new() });
+    };
     if reservation.cmd.is_empty() {
         return Err(Error::NoCommand { service: reservation.name().to_owned() });
     }
-    context.registry.prepare()?;
-    let _launch = context.registry.acquire_launch(&reservation.hash, reservation.name(), &mut |text| note(text))?;
-    match running(context, &reservation.hash, reservation.name())? {
-        Some(_) if !manner.replace => return Ok(()),
-        Some(running) => drop(launch::stop(&context.registry, &running)?),
-        None => {}
-    }
-    context.launcher(manner.detach)?.launch(reservation, &mut |text| note(text))
+    let outcome = match running(context, &reservation)? {
+        Some(running) if !manner.replace => return Ok((running, Outcome::AlreadyRunning)),
+        Some(running) => {
+            launch::stop(&context.registry, &running, Urgency::Graceful)?;
+            Outcome::Replaced
+        }
+        None => Outcome::Started,
+    };
+    context.launcher(manner.detach)?.launch(&reservation, &mut |text| note(text))?;
+    Ok((reservation, outcome))
 }
 
 /// The record of a service that runs; `None` if it does not. One that is ending is waited for.
-fn running(context: &Context, hash: &crate::identity::ServiceHash, name: &str) -> Result<Option<Reservation>> {
-    let is_ending = || {
-        context
-            .registry
-            .run_state(hash)
-            .is_some_and(|run| matches!(run.state, State::Stopping | State::Stopped | State::Failed))
-    };
-    let liveness = clock::poll(Duration::from_millis(2), ENDING, || match context.registry.liveness(hash) {
-        Liveness::Held(_) if is_ending() => None,
-        decided => Some(decided),
-    });
-    match liveness {
-        Some(Liveness::Free) => Ok(None),
-        Some(Liveness::Held(_)) => context.registry.find(hash),
-        Some(Liveness::Unknown(error)) => {
-            Err(Error::System { verb: format!("ask whether {name} runs"), source: error })
+fn running(context: &Context, reservation: &Reservation) -> Result<Option<Reservation>> {
+    let (registry, hash) = (&context.registry, &reservation.hash);
+    let limit = launch::stop_limit(reservation);
+    let look = || -> Result<Option<bool>> {
+        let liveness = match registry.liveness(hash) {
+            Liveness::Free => registry.unannounced_liveness(hash),
+            known => known,
+        };
+        match liveness {
+            Liveness::Free => Ok(Some(false)),
+            Liveness::Held(_) => {
+                let run = registry.run_state(hash)?;
+                let is_ending = run.is_some_and(|run| run.says_ended() || run.state == State::Stopping);
+                Ok((!is_ending).then_some(true))
+            }
+            Liveness::Unknown(source) => {
+                Err(Error::System { verb: format!("check whether {} runs", reservation.name()), source })
+            }
         }
+    };
+    match clock::poll(Duration::from_millis(2), limit, || look().transpose()) {
+        Some(Ok(true)) => registry.find(hash),
+        Some(Ok(false)) => Ok(None),
+        Some(Err(error)) => Err(error),
         None => Err(Error::StillStopping {
-            service: name.to_owned(),
-            waited_s: ENDING.as_secs(),
+            service: reservation.name().to_owned(),
+            waited_s: limit.as_secs(),
             left: "its supervisor".into(),
         }),
     }

@@ -22,7 +22,7 @@ pub(super) fn up(context: &mut Context, arguments: Tailup) -> Result<()> {
     let wish = Wish { name: arguments.tailnet_name.map(TailnetName::new).transpose()?, protocol };
     context.registry.prepare()?;
     context.tailnet().expose(&reservation, &wish, &mut |text| note(text))?;
-    context.print_views(&[context.view(&reservation)?], false)
+    context.print_views(&[context.view(&reservation)], false)
 }
 
 /// Executes `devport taildown`.
@@ -33,7 +33,7 @@ pub(super) fn down(context: &mut Context, arguments: &Target) -> Result<()> {
     let reservation = context.resolve(&arguments.target)?;
     context.registry.prepare()?;
     context.tailnet().unexpose(&reservation, &mut |text| note(text))?;
-    context.print_views(&[context.view(&reservation)?], false)
+    context.print_views(&[context.view(&reservation)], false)
 }
 
 /// Publishes a service that runs and shall be on the tailnet. What stands in the way is told, and is no failure.

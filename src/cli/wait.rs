@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use crate::cli::args::{Goal, Wait};
-use crate::cli::context::{Context, note};
+use crate::cli::context::{Chosen, Context, note};
 use crate::error::{Error, Result};
 use crate::logbook::{self, Content, Line};
 use crate::os::clock;
@@ -21,12 +21,15 @@ const LINES: usize = 20;
 /// # Errors
 /// [`Error::NotInTime`] if it does not come to be.
 pub(super) fn execute(context: &mut Context, arguments: &Wait) -> Result<()> {
-    let reservations = context.resolve_all(&arguments.targets)?;
-    let waited = wait(context, &reservations, arguments.goal, arguments.timeout.0);
-    let views: Vec<ServiceView> =
-        reservations.iter().map(|reservation| context.view(reservation)).collect::<Result<_>>()?;
+    let Chosen { services, unusable } = context.resolve_all(&arguments.targets)?;
+    let waited = wait(context, &services, arguments.goal, arguments.timeout.0);
+    let views: Vec<ServiceView> = services.iter().map(|reservation| context.view(reservation)).collect();
     context.print_views(&views, arguments.targets.len() > 1)?;
-    waited
+    waited?;
+    if unusable > 0 {
+        return Err(Error::SomeFailed { failed: unusable, total: services.len() + unusable });
+    }
+    Ok(())
 }
 
 /// Waits until all of some services are ready, or have ended. Why one is not is told on standard error, with the end
@@ -41,14 +44,14 @@ pub(super) fn wait(context: &Context, reservations: &[Reservation], goal: Goal, 
     for reservation in reservations {
         let verdict = clock::poll(INTERVAL, deadline.remaining(), || {
             progress.show(reservation.name(), limit.saturating_sub(deadline.remaining()));
-            match context.view(reservation) {
+            match context.view_if_registered(reservation) {
                 Ok(view) => verdict(&view, goal).map(|verdict| verdict.map_err(|why| failure(reservation, goal, why))),
                 Err(error) => Some(Err(error)),
             }
         });
         progress.clear();
         let verdict = verdict.unwrap_or_else(|| {
-            let view = context.view(reservation)?;
+            let view = context.view_if_registered(reservation)?;
             let why = view.error.unwrap_or_else(|| format!("it is {}", view.state.as_str()));
             Err(failure(reservation, goal, format!("{why} (waited for {} s)", limit.as_secs_f64())))
         });
@@ -97,7 +100,7 @@ fn failure(reservation: &Reservation, goal: Goal, why: String) -> Error {
 /// Tells how a service last ended, and what it said at the end.
 fn tell_story(context: &Context, reservation: &Reservation) {
     let name = reservation.name();
-    if let Some(exit) = context.registry.run_state(&reservation.hash).and_then(|run| run.exits.last().cloned()) {
+    if let Some(exit) = context.view(reservation).last_exit {
         let ran = Duration::from_millis(exit.ran_ms).as_secs_f64();
         note(format!("{name}: last {} after {ran:.1} s, at {:.0}", exit.how, exit.at));
     }

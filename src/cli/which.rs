@@ -10,7 +10,7 @@ use crate::error::Result;
 /// If the target names no service.
 pub(super) fn execute(context: &mut Context, arguments: &Which) -> Result<()> {
     let reservation = context.resolve(&arguments.target)?;
-    let mut view = context.view(&reservation)?;
+    let mut view = context.view_if_registered(&reservation)?;
     context.overview().add_story(&mut view);
     context.print_details(&view)
 }

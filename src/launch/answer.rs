@@ -10,7 +10,7 @@ use crate::spec::RestartWhen;
 
 /// How often we look at first: most supervisors answer within milliseconds.
 const EAGER: Duration = Duration::from_millis(1);
-/// How long we look: an earlier run's leftovers may take their grace period to end.
+/// How long we look, beyond the grace period that processes of an earlier run may take to end.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Waits until the supervisor has recorded what came of the start. `before` is the last supervisor, whose
@@ -29,24 +29,39 @@ pub(super) fn wait(
         why: why.to_owned(),
         hint,
     };
-    let look = || {
-        // Asked first: what it recorded before it ended is there when we read.
-        let gone = !process::is_running(pid);
-        let run = registry.run_state(&reservation.hash).filter(|run| Some(&run.supervisor) != before);
+    let limit = reservation.policy.grace.0.saturating_add(LIMIT);
+    let mut unanswered: Option<Error> = None;
+    let look = || -> Result<Option<Result<()>>> {
+        // Checked before the state is read, so that the last write of a supervisor that ends is not missed.
+        let gone = !process::is_running(pid).map_err(Error::system(format!("look at pid {pid}")))?;
+        let run = registry.run_state(&reservation.hash)?.filter(|run| Some(&run.supervisor) != before);
         // A supervisor that failed is gone in a moment, and until then its lock says that it runs.
         let run = run.filter(|run| gone || run.state != State::Failed);
-        match run.and_then(|run| verdict(run, reservation)) {
+        Ok(match run.and_then(|run| verdict(run, reservation)) {
             Some(verdict) => Some(verdict),
-            None if gone && registry.liveness(&reservation.hash).is_held() => Some(Ok(())),
-            None if gone => {
-                let hint = format!("`devport run {}` shows what happens", reservation.name());
-                Some(Err(failed("its supervisor ended before it could say why", Some(hint))))
-            }
+            None if gone => Some(match registry.take_launch_failure(&reservation.hash, pid) {
+                Some(why) => Err(failed(&why, None)),
+                None if registry.liveness(&reservation.hash).is_held() => Ok(()),
+                None => {
+                    let hint = format!("`devport run {}` shows what happens", reservation.name());
+                    Err(failed("its supervisor ended before it could say why", Some(hint)))
+                }
+            }),
             None => None,
-        }
+        })
     };
-    clock::poll(EAGER, LIMIT, look)
-        .unwrap_or_else(|| Err(failed(&format!("its supervisor gave no answer in {} s", LIMIT.as_secs()), None)))
+    let verdict = clock::poll(EAGER, limit, || match look() {
+        Ok(verdict) => verdict,
+        Err(error) => {
+            // Not an answer; the next look may get one.
+            unanswered = Some(error);
+            None
+        }
+    });
+    verdict.unwrap_or_else(|| {
+        let cause = unanswered.map(|error| format!(": {error}")).unwrap_or_default();
+        Err(failed(&format!("its supervisor gave no answer in {} s{cause}", limit.as_secs()), None))
+    })
 }
 
 /// Whether a service has ended as its policy lets it end.

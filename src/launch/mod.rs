@@ -11,13 +11,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::os::spawn::find_program;
 use crate::os::{clock, process};
 use crate::registry::{Registry, Reservation};
 use crate::spec::CallerEnvironment;
 
-pub(crate) use stop::{Ended, kill_group, stop};
+pub(crate) use stop::{Ended, Urgency, kill_group, limit as stop_limit, stop, stop_and_hold, supervisor};
 pub(crate) use tmux::{Tmux, own_window};
 
 /// What a launch needs besides the service.
@@ -40,7 +40,7 @@ impl Launcher<'_> {
     /// # Errors
     /// The reason why the service does not run, as its supervisor told it.
     pub(crate) fn launch(&self, reservation: &Reservation, notice: &mut dyn FnMut(String)) -> Result<()> {
-        let before = self.registry.run_state(&reservation.hash).map(|run| run.supervisor);
+        let before = self.last_supervisor(reservation)?;
         let wait = |pid| answer::wait(self.registry, reservation, before.as_ref(), pid);
         let tmux = if self.detach { None } else { self.tmux() };
         if let Some(tmux) = tmux {
@@ -58,16 +58,26 @@ impl Launcher<'_> {
                 Err(error) => notice(format!("{error}; the service runs detached")),
             }
         }
-        let before = self.registry.run_state(&reservation.hash).map(|run| run.supervisor);
-        let pid = detached::spawn(&self.program, &self.arguments(reservation), self.caller)?;
+        let before = self.last_supervisor(reservation)?;
+        let arguments = self.arguments(reservation);
+        let pid = detached::spawn(&self.program, &arguments, self.caller, self.registry, &reservation.hash)?;
         answer::wait(self.registry, reservation, before.as_ref(), pid)
+    }
+
+    /// The last supervisor that recorded anything; `None` if there was none, or its record has no meaning.
+    fn last_supervisor(&self, reservation: &Reservation) -> Result<Option<process::ProcessIdentity>> {
+        match self.registry.run_state(&reservation.hash) {
+            Ok(run) => Ok(run.map(|run| run.supervisor)),
+            Err(Error::CorruptRecord { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether a supervisor other than `before` recorded that the service cannot be started.
     fn has_failed(&self, reservation: &Reservation, before: Option<&process::ProcessIdentity>) -> bool {
-        self.registry
-            .run_state(&reservation.hash)
-            .is_some_and(|run| Some(&run.supervisor) != before && run.state == crate::registry::State::Failed)
+        self.registry.run_state(&reservation.hash).is_ok_and(|run| {
+            run.is_some_and(|run| Some(&run.supervisor) != before && run.state == crate::registry::State::Failed)
+        })
     }
 
     /// tmux; `None` if it is not on this machine.
@@ -95,5 +105,6 @@ const NOTICING: Duration = Duration::from_secs(6);
 
 /// Whether a supervisor goes on although tmux does not know its window.
 fn outlives_window(pid: i32) -> bool {
-    clock::poll(Duration::from_millis(5), NOTICING, || (!process::is_running(pid)).then_some(())).is_none()
+    clock::poll(Duration::from_millis(5), NOTICING, || matches!(process::is_running(pid), Ok(false)).then_some(()))
+        .is_none()
 }

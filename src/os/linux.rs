@@ -1,10 +1,12 @@
 //! Linux: what `/proc` knows of processes and sockets.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::sched::{sched_getaffinity, sched_setaffinity};
@@ -13,9 +15,32 @@ use nix::unistd::Pid;
 use super::process::{ProcessState, ProcessStatus};
 use super::sock_diag;
 
-/// Identifies this boot of the machine. Source: `random(4)`, `/proc/sys/kernel/random/boot_id`.
-pub(super) fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+/// Identifies this boot of the machine. It cannot change while a process lives, so it is read once. Source:
+/// `random(4)`, `/proc/sys/kernel/random/boot_id`.
+pub(super) fn boot_id() -> io::Result<&'static str> {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    if let Some(id) = BOOT_ID.get() {
+        return Ok(id);
+    }
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+    Ok(BOOT_ID.get_or_init(|| id))
+}
+
+/// Turns "there is no such process" into `None`. Every other error means that the kernel did not answer.
+fn unless_gone<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// As [`unless_gone`]; what we are not allowed to see is `None` too.
+fn unless_hidden<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
+    match answer {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        answer => unless_gone(answer),
+    }
 }
 
 /// The processor that runs the calling thread; `None` if the kernel does not say.
@@ -37,16 +62,25 @@ pub(super) fn leave_cpu(cpu: Option<usize>) {
 }
 
 /// What the kernel says of a process; `None` if there is none. The start time is in clock ticks since
-/// boot. Source: `proc_pid_stat(5)`, fields 2 to 5 and 22.
-pub(super) fn process_status(pid: i32) -> Option<ProcessStatus> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let stat = String::from_utf8_lossy(&stat);
+/// boot. Source: `proc_pid_stat(5)`, fields 2 to 5, 20 and 22.
+pub(super) fn process_status(pid: i32) -> io::Result<Option<ProcessStatus>> {
+    let Some(stat) = unless_gone(fs::read(format!("/proc/{pid}/stat")))? else { return Ok(None) };
+    let unreadable = || io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has no known form"));
+    parse_status(&String::from_utf8_lossy(&stat)).ok_or_else(unreadable).map(Some)
+}
+
+/// Reads a line of `/proc/PID/stat`.
+fn parse_status(stat: &str) -> Option<ProcessStatus> {
     // The name stands in parentheses and may itself hold parentheses and spaces.
     let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let threads: u64 = fields.get(17)?.parse().ok()?;
     Some(ProcessStatus {
         name: name.to_owned(),
         state: match *fields.first()? {
+            // A zombie whose other threads run on is a process whose main thread has exited: `next-server` does
+            // that at its end, and serves meanwhile.
+            "Z" if threads > 1 => ProcessState::Alive,
             "Z" | "X" | "x" => ProcessState::Dead,
             _ => ProcessState::Alive,
         },
@@ -80,38 +114,88 @@ pub(super) fn memory(pid: i32) -> Option<u64> {
     fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok().and_then(kilobytes).or_else(pages)
 }
 
-/// The children of a process, of all its threads.
-pub(super) fn children(pid: i32) -> Vec<i32> {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+/// The children of a process, of all its threads; none if it is gone. The kernel may leave a child out while
+/// others come and go, but an empty list is really empty. Source: `proc_tid_children(5)`.
+pub(super) fn children(pid: i32) -> io::Result<Vec<i32>> {
+    let Some(threads) = unless_gone(fs::read_dir(format!("/proc/{pid}/task")))? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
-    for thread in threads.flatten() {
-        match fs::read_to_string(thread.path().join("children")) {
-            Ok(list) => found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+    for thread in threads {
+        let Some(thread) = unless_gone(thread)? else { continue };
+        match unless_gone(fs::read_to_string(thread.path().join("children")))? {
+            Some(list) => found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
             // A kernel without CONFIG_PROC_CHILDREN; a thread that has ended has no children either way.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && thread.path().exists() => {
-                return children_by_scan(pid);
-            }
-            Err(_) => {}
+            None if unless_gone(fs::metadata(thread.path()))?.is_some() => return children_by_scan(pid),
+            None => {}
         }
     }
-    found
+    Ok(found)
 }
 
 /// The children of a process on a kernel that does not list them.
-fn children_by_scan(parent: i32) -> Vec<i32> {
-    all_pids().into_iter().filter(|pid| process_status(*pid).is_some_and(|status| status.parent == parent)).collect()
+fn children_by_scan(parent: i32) -> io::Result<Vec<i32>> {
+    let mut children = Vec::new();
+    for pid in all_pids()? {
+        if process_status(pid)?.is_some_and(|status| status.parent == parent) {
+            children.push(pid);
+        }
+    }
+    Ok(children)
 }
 
 /// Every pid on the machine.
-pub(super) fn all_pids() -> Vec<i32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+pub(super) fn all_pids() -> io::Result<Vec<i32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    Ok(pids)
 }
 
-/// The environment that the process was started with, NUL between variables; `None` if it may not be
-/// read.
-pub(super) fn environment(pid: i32) -> Option<Vec<u8>> {
-    fs::read(format!("/proc/{pid}/environ")).ok()
+/// The directories of `/proc` that say what a process has: its own, and those of its threads if its main thread
+/// has exited, which took the process's memory and files with it.
+fn views_of(pid: i32) -> io::Result<Vec<PathBuf>> {
+    let own = PathBuf::from(format!("/proc/{pid}"));
+    let leader = unless_gone(fs::read(own.join("stat")))?.unwrap_or_default();
+    let is_zombie = String::from_utf8_lossy(&leader).rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" Z"));
+    if !is_zombie {
+        return Ok(vec![own]);
+    }
+    let Some(threads) = unless_gone(fs::read_dir(own.join("task")))? else { return Ok(Vec::new()) };
+    let mut views = Vec::new();
+    for thread in threads {
+        views.extend(unless_gone(thread)?.map(|thread| thread.path()));
+    }
+    Ok(views)
+}
+
+/// The environment that the process was started with, NUL between variables; `None` if the process is gone or
+/// its environment may not be read.
+pub(super) fn environment(pid: i32) -> io::Result<Option<Vec<u8>>> {
+    let own = unless_hidden(fs::read(format!("/proc/{pid}/environ")))?;
+    if own.as_ref().is_none_or(|environment| !environment.is_empty()) {
+        return Ok(own);
+    }
+    for view in views_of(pid)? {
+        let environment = unless_hidden(fs::read(view.join("environ")))?;
+        if environment.as_ref().is_some_and(|environment| !environment.is_empty()) {
+            return Ok(environment);
+        }
+    }
+    Ok(own)
+}
+
+/// Whether a process has a file open; `None` if we may not see that.
+pub(super) fn has_open(pid: i32, file: &Metadata) -> io::Result<Option<bool>> {
+    let Some(descriptors) = unless_hidden(fs::read_dir(format!("/proc/{pid}/fd")))? else { return Ok(None) };
+    for descriptor in descriptors {
+        let Some(descriptor) = unless_gone(descriptor)? else { continue };
+        // Follows the link to the open file itself, whatever its name has become.
+        let open = unless_hidden(fs::metadata(descriptor.path()))?;
+        if open.is_some_and(|open| (open.dev(), open.ino()) == (file.dev(), file.ino())) {
+            return Ok(Some(true));
+        }
+    }
+    Ok(Some(false))
 }
 
 /// The command line, words joined by blanks; `None` if there is none.
@@ -123,45 +207,63 @@ pub(super) fn command_line(pid: i32) -> Option<String> {
 }
 
 /// The processes that listen on a TCP port, as far as we may see them, lowest pid first.
-pub(super) fn listeners(port: u16) -> Vec<i32> {
-    let sockets: HashSet<u64> =
-        listening_sockets().into_iter().filter(|(address, _)| address.port() == port).map(|(_, inode)| inode).collect();
+pub(super) fn listeners(port: u16) -> io::Result<Vec<i32>> {
+    let sockets: HashSet<u64> = listening_sockets()?
+        .into_iter()
+        .filter(|(address, _)| address.port() == port)
+        .map(|(_, inode)| inode)
+        .collect();
     if sockets.is_empty() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let mut pids = all_pids();
-    pids.sort_unstable();
-    pids.retain(|pid| socket_inodes(*pid).iter().any(|inode| sockets.contains(inode)));
-    pids
+    let mut listeners = Vec::new();
+    for pid in all_pids()? {
+        if socket_inodes(pid)?.iter().any(|inode| sockets.contains(inode)) {
+            listeners.push(pid);
+        }
+    }
+    listeners.sort_unstable();
+    Ok(listeners)
 }
 
 /// The addresses on which some processes listen by TCP, as far as we may see them.
-pub(super) fn listens(pids: &[i32]) -> Vec<SocketAddr> {
-    let sockets = listening_sockets();
+pub(super) fn listens(pids: &[i32]) -> io::Result<Vec<SocketAddr>> {
+    let sockets = listening_sockets()?;
     if sockets.is_empty() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let open: HashSet<u64> = pids.iter().flat_map(|pid| socket_inodes(*pid)).collect();
-    sockets.into_iter().filter(|(_, inode)| open.contains(inode)).map(|(address, _)| address).collect()
+    let mut open = HashSet::new();
+    for pid in pids {
+        open.extend(socket_inodes(*pid)?);
+    }
+    Ok(sockets.into_iter().filter(|(_, inode)| open.contains(inode)).map(|(address, _)| address).collect())
 }
 
-/// The inodes of the sockets that a process has open.
-fn socket_inodes(pid: i32) -> Vec<u64> {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
-    let inode = |link: &Path| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
-    descriptors.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).filter_map(|link| inode(&link)).collect()
+/// The inodes of the sockets that a process has open; none if it is gone or hidden from us.
+fn socket_inodes(pid: i32) -> io::Result<Vec<u64>> {
+    let inode = |link: &Path| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok();
+    let mut inodes = Vec::new();
+    for view in views_of(pid)? {
+        let Some(descriptors) = unless_hidden(fs::read_dir(view.join("fd")))? else { continue };
+        for descriptor in descriptors {
+            let Some(descriptor) = unless_hidden(descriptor)? else { continue };
+            inodes.extend(unless_hidden(fs::read_link(descriptor.path()))?.and_then(|link| inode(&link)));
+        }
+    }
+    Ok(inodes)
 }
 
 /// Every socket that listens by TCP: its address and its inode.
-fn listening_sockets() -> Vec<(SocketAddr, u64)> {
-    sock_diag::listening_sockets().unwrap_or_else(|_| listening_sockets_of_proc())
+fn listening_sockets() -> io::Result<Vec<(SocketAddr, u64)>> {
+    sock_diag::listening_sockets().or_else(|_| listening_sockets_of_proc())
 }
 
 /// The same where there is no netlink. Source: `proc_pid_net(5)`; state 0A is LISTEN.
-fn listening_sockets_of_proc() -> Vec<(SocketAddr, u64)> {
+fn listening_sockets_of_proc() -> io::Result<Vec<(SocketAddr, u64)>> {
     let mut sockets = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        let Ok(table) = fs::read_to_string(table) else { continue };
+        // There is no second table where there is no IPv6.
+        let Some(table) = unless_gone(fs::read_to_string(table))? else { continue };
         for line in table.lines().skip(1) {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
             let (Some(local), Some(&"0A"), Some(inode)) = (fields.get(1), fields.get(3), fields.get(9)) else {
@@ -172,7 +274,7 @@ fn listening_sockets_of_proc() -> Vec<(SocketAddr, u64)> {
             }
         }
     }
-    sockets
+    Ok(sockets)
 }
 
 /// An address as the kernel writes it: words of 32 bits in the machine's byte order, then the port.
@@ -197,6 +299,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_process_is_dead_only_when_its_last_thread_is() {
+        let state = |letter: &str, threads: u32| {
+            let stat = format!("7 (a) b) {letter} 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 4711 0 0");
+            let status = parse_status(&stat).unwrap();
+            assert_eq!((status.name.as_str(), status.parent, status.group, status.start_time), ("a) b", 1, 7, 4711));
+            status.state
+        };
+        assert_eq!(state("Z", 1), ProcessState::Dead);
+        assert_eq!(state("X", 1), ProcessState::Dead);
+        assert_eq!(state("Z", 2), ProcessState::Alive);
+        assert_eq!(state("T", 1), ProcessState::Alive);
+        assert!(parse_status("7 (a").is_none());
+    }
+
+    #[test]
+    fn only_a_missing_process_is_gone() {
+        let from = |code: i32| unless_gone::<()>(Err(io::Error::from_raw_os_error(code)));
+        assert!(matches!((from(libc::ENOENT), from(libc::ESRCH)), (Ok(None), Ok(None))));
+        for code in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EIO, libc::EACCES] {
+            assert!(from(code).is_err(), "{code}");
+        }
+    }
+
+    #[test]
     fn netlink_and_proc_see_the_same_sockets() {
         let listeners =
             ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0"].map(|address| std::net::TcpListener::bind(address).unwrap());
@@ -204,7 +330,7 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let find =
                 |sockets: Vec<(SocketAddr, u64)>| sockets.into_iter().find(|(there, _)| *there == address).unwrap();
-            assert_eq!(find(sock_diag::listening_sockets().unwrap()), find(listening_sockets_of_proc()));
+            assert_eq!(find(sock_diag::listening_sockets().unwrap()), find(listening_sockets_of_proc().unwrap()));
         }
     }
 }

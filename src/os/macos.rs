@@ -1,15 +1,32 @@
 //! macOS: what libproc and sysctl know of processes, and lsof of sockets.
 
+use std::fs::Metadata;
 use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use super::process::{ProcessState, ProcessStatus};
-use super::{spawn, sys};
+use super::{spawn, sys, tool};
 
-/// Identifies this boot of the machine by the time at which it began. Source: `sysctl(3)`,
-/// `KERN_BOOTTIME`.
-pub(super) fn boot_id() -> io::Result<String> {
-    let time = sys::sysctl(&mut [libc::CTL_KERN, libc::KERN_BOOTTIME])?;
-    Ok(time.iter().map(|byte| format!("{byte:02x}")).collect())
+/// The most that a program's words and environment may take, in bytes. Source: `<sys/syslimits.h>`, `ARG_MAX`.
+const ARG_MAX: usize = 1024 * 1024;
+/// How long lsof may take: it can hang on a network mount that does not answer.
+const LSOF_LIMIT: Duration = Duration::from_secs(2);
+
+/// Identifies this boot of the machine. `kern.boottime` would not do: it moves whenever the clock is set. Source:
+/// XNU `kern_sysctl.c`, `kern.bootsessionuuid`.
+pub(super) fn boot_id() -> io::Result<&'static str> {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    if let Some(id) = BOOT_ID.get() {
+        return Ok(id);
+    }
+    let id = sys::sysctl_by_name(c"kern.bootsessionuuid", 64)?;
+    let id = id.split(|byte| *byte == 0).next().unwrap_or_default();
+    let id = String::from_utf8_lossy(id).into_owned();
+    Ok(BOOT_ID.get_or_init(|| id))
 }
 
 /// The processor that runs the calling thread: the system does not say.
@@ -20,50 +37,66 @@ pub(super) fn current_cpu() -> Option<usize> {
 /// Moving a thread to another processor: the system leaves no choice, and spreads threads well itself.
 pub(super) fn leave_cpu(_cpu: Option<usize>) {}
 
-/// What the kernel says of a process; `None` if there is none. The start time is in microseconds
-/// since 1970.
-pub(super) fn process_status(pid: i32) -> Option<ProcessStatus> {
-    let info = sys::bsd_info(pid)?;
-    let name =
-        info.pbi_comm.iter().take_while(|byte| **byte != 0).map(|byte| byte.cast_unsigned()).collect::<Vec<u8>>();
-    Some(ProcessStatus {
+/// What the kernel says of a process, zombies included; `None` if there is none. The start time is in
+/// microseconds since 1970.
+pub(super) fn process_status(pid: i32) -> io::Result<Option<ProcessStatus>> {
+    let Some(info) = sys::pid_info::<libc::proc_bsdinfo>(pid, 1)? else { return Ok(None) };
+    let name: Vec<u8> = info.pbi_comm.iter().take_while(|byte| **byte != 0).map(|byte| byte.cast_unsigned()).collect();
+    let id = |id: u32| i32::try_from(id).map_err(io::Error::other);
+    Ok(Some(ProcessStatus {
         name: String::from_utf8_lossy(&name).into_owned(),
         state: if info.pbi_status == libc::SZOMB { ProcessState::Dead } else { ProcessState::Alive },
-        parent: i32::try_from(info.pbi_ppid).ok()?,
-        group: i32::try_from(info.pbi_pgid).ok()?,
+        parent: id(info.pbi_ppid)?,
+        group: id(info.pbi_pgid)?,
+        // A zombie has none.
+        session: nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid))).map_or(0, nix::unistd::Pid::as_raw),
         start_time: info.pbi_start_tvsec * 1_000_000 + info.pbi_start_tvusec,
-    })
+    }))
 }
 
-/// How much of processors' time a process has used: `ps` knows.
-pub(super) fn cpu_time(pid: i32) -> Option<std::time::Duration> {
-    let output = spawn::tool("ps").args(["-o", "time=", "-p", &pid.to_string()]).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let (minutes, seconds) = text.trim().rsplit_once(':')?;
-    let minutes: f64 = minutes.rsplit(':').next()?.parse().ok()?;
-    Some(std::time::Duration::from_secs_f64(minutes * 60.0 + seconds.parse::<f64>().ok()?))
+/// How much of processors' time a process has used; `None` if the kernel does not say.
+pub(super) fn cpu_time(pid: i32) -> Option<Duration> {
+    let info = sys::pid_info::<libc::proc_taskinfo>(pid, 0).ok()??;
+    let (numerator, denominator) = sys::mach_timebase();
+    let units = u128::from(info.pti_total_user) + u128::from(info.pti_total_system);
+    let nanoseconds = units * u128::from(numerator) / u128::from(denominator);
+    Some(Duration::from_nanos(u64::try_from(nanoseconds).ok()?))
 }
 
-/// How much memory a process uses, in bytes: `ps` knows.
+/// How much memory a process uses, in bytes; `None` if the kernel does not say.
 pub(super) fn memory(pid: i32) -> Option<u64> {
-    let output = spawn::tool("ps").args(["-o", "rss=", "-p", &pid.to_string()]).output().ok()?;
-    Some(String::from_utf8_lossy(&output.stdout).trim().parse::<u64>().ok()? * 1024)
+    Some(sys::pid_info::<libc::proc_taskinfo>(pid, 0).ok()??.pti_resident_size)
 }
 
 /// The children of a process.
-pub(super) fn children(parent: i32) -> Vec<i32> {
-    all_pids().into_iter().filter(|pid| process_status(*pid).is_some_and(|status| status.parent == parent)).collect()
+pub(super) fn children(parent: i32) -> io::Result<Vec<i32>> {
+    let mut children = Vec::new();
+    for pid in all_pids()? {
+        if status_if_visible(pid)?.is_some_and(|status| status.parent == parent) {
+            children.push(pid);
+        }
+    }
+    Ok(children)
+}
+
+/// As [`process_status`]; `None` also for another user's process, which the kernel does not describe to us.
+pub(super) fn status_if_visible(pid: i32) -> io::Result<Option<ProcessStatus>> {
+    match process_status(pid) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(None),
+        status => status,
+    }
 }
 
 /// Every pid on the machine.
-pub(super) fn all_pids() -> Vec<i32> {
+pub(super) fn all_pids() -> io::Result<Vec<i32>> {
     sys::all_pids()
 }
 
-/// The argument count, path, words and environment of a process, as the kernel stores them; `None` if
-/// they may not be read. Source: `sysctl(3)`, `KERN_PROCARGS2`.
+/// The argument count, words and environment of a process, as the kernel stores them; `None` if they may not be
+/// read. Read in one call: between two of them the process could execute something longer. Source: `sysctl(3)`,
+/// `KERN_PROCARGS2`.
 fn arguments(pid: i32) -> Option<(usize, Vec<Vec<u8>>)> {
-    let raw = sys::sysctl(&mut [libc::CTL_KERN, libc::KERN_PROCARGS2, pid]).ok()?;
+    let raw = sys::sysctl(&mut [libc::CTL_KERN, libc::KERN_PROCARGS2, pid], ARG_MAX).ok()?;
     let (count, rest) = raw.split_first_chunk::<4>()?;
     let count = usize::try_from(i32::from_ne_bytes(*count)).ok()?;
     // The path of the program, then padding, then the words and the variables.
@@ -72,11 +105,17 @@ fn arguments(pid: i32) -> Option<(usize, Vec<Vec<u8>>)> {
     Some((count, rest[words_start..].split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()))
 }
 
-/// The environment that the process was started with, NUL between variables; `None` if it may not be
-/// read.
-pub(super) fn environment(pid: i32) -> Option<Vec<u8>> {
-    let (count, strings) = arguments(pid)?;
-    Some(strings.get(count..)?.join(&0))
+/// The environment that the process was started with, NUL between variables; `None` if it may not be read, as for
+/// Apple's own programs. Source: XNU `kern_sysctl.c`, `sysctl_procargsx`.
+#[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
+pub(super) fn environment(pid: i32) -> io::Result<Option<Vec<u8>>> {
+    Ok(arguments(pid).and_then(|(count, strings)| Some(strings.get(count..)?.join(&0))))
+}
+
+/// Whether a process has a file open: the system cannot tell cheaply.
+#[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
+pub(super) fn has_open(_pid: i32, _file: &Metadata) -> io::Result<Option<bool>> {
+    Ok(None)
 }
 
 /// The command line, words joined by blanks; `None` if there is none.
@@ -85,28 +124,63 @@ pub(super) fn command_line(pid: i32) -> Option<String> {
     Some(String::from_utf8_lossy(&strings.get(..count)?.join(&b' ')).into_owned())
 }
 
-/// The processes that listen on a TCP port, as far as we may see them. Without `-sTCP:LISTEN`, lsof
-/// would return clients too.
-pub(super) fn listeners(port: u16) -> Vec<i32> {
-    let arguments = ["-nP", &format!("-iTCP:{port}"), "-sTCP:LISTEN", "-Fp"].map(std::ffi::OsString::from);
-    let Ok(output) = spawn::tool("lsof").args(arguments).output() else { return Vec::new() };
-    String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| line.strip_prefix('p')?.parse().ok()).collect()
+/// What lsof prints. It lies in `/usr/sbin`, which a short `PATH` lacks. It exits with 1 if it finds nothing.
+fn lsof(arguments: &[&str]) -> io::Result<String> {
+    let standard = Path::new("/usr/sbin/lsof");
+    let program = if standard.exists() { standard } else { Path::new("lsof") };
+    let child = spawn::tool(program).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let finished = tool::finish(child, LSOF_LIMIT)?;
+    if finished.status.is_none() {
+        return Err(io::Error::new(io::ErrorKind::TimedOut, "lsof gave no answer"));
+    }
+    Ok(String::from_utf8_lossy(&finished.output).into_owned())
+}
+
+/// The processes that listen on a TCP port, as far as we may see them. Without `-sTCP:LISTEN`, lsof would return
+/// clients too.
+pub(super) fn listeners(port: u16) -> io::Result<Vec<i32>> {
+    let output = lsof(&["-nP", &format!("-iTCP:{port}"), "-sTCP:LISTEN", "-Fp"])?;
+    Ok(output.lines().filter_map(|line| line.strip_prefix('p')?.parse().ok()).collect())
 }
 
 /// The addresses on which some processes listen by TCP, as far as we may see them.
-pub(super) fn listens(pids: &[i32]) -> Vec<std::net::SocketAddr> {
+pub(super) fn listens(pids: &[i32]) -> io::Result<Vec<SocketAddr>> {
+    if pids.is_empty() {
+        return Ok(Vec::new());
+    }
     let list = pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let arguments = ["-nP", "-a", "-p", &list, "-iTCP", "-sTCP:LISTEN", "-Fn"].map(std::ffi::OsString::from);
-    let Ok(output) = spawn::tool("lsof").args(arguments).output() else { return Vec::new() };
-    let address = |line: &str| match line.strip_prefix('n')?.split_once("*:") {
-        Some((_, port)) => Some(std::net::SocketAddr::from(([0, 0, 0, 0], port.parse().ok()?))),
-        None => line.strip_prefix('n')?.parse().ok(),
-    };
-    String::from_utf8_lossy(&output.stdout).lines().filter_map(address).collect()
+    Ok(listening_addresses(&lsof(&["-nP", "-a", "-p", &list, "-iTCP", "-sTCP:LISTEN", "-Ftn"])?))
 }
 
-/// macOS has no subreapers: a descendant that leaves the session is found by its parents or not at all.
+/// Reads the output of `lsof -Ftn`: a line `tIPv4` or `tIPv6`, then a line `n` with the address, where `*` is any.
+fn listening_addresses(output: &str) -> Vec<SocketAddr> {
+    let mut is_v6 = false;
+    let mut addresses = Vec::new();
+    for line in output.lines() {
+        if let Some(kind) = line.strip_prefix('t') {
+            is_v6 = kind == "IPv6";
+        } else if let Some(name) = line.strip_prefix('n') {
+            let any = if is_v6 { "[::]" } else { "0.0.0.0" };
+            addresses.extend(name.replacen('*', any, 1).parse::<SocketAddr>().ok());
+        }
+    }
+    addresses
+}
+
+/// macOS has no subreapers: a descendant that leaves the session is found by its environment or not at all.
 #[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
 pub(super) fn become_subreaper() -> io::Result<()> {
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_address_is_read_by_its_family() {
+        let read = listening_addresses("p7\nf3\ntIPv4\nn*:3000\nf4\ntIPv6\nn*:3000\nn[::1]:8080\n");
+        let expected = ["0.0.0.0:3000", "[::]:3000", "[::1]:8080"].map(|address| address.parse().unwrap());
+        assert_eq!(read, expected);
+    }
 }

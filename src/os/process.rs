@@ -1,14 +1,17 @@
 //! Who a process is: identity that survives the reuse of pids, and signals that reach nobody else.
 
 use std::fmt;
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::clock;
+use super::clock::{self, Deadline};
 use super::platform;
 use super::sys;
 
@@ -63,21 +66,33 @@ pub(crate) enum Delivery {
 }
 
 impl ProcessIdentity {
-    /// The identity of a process that exists now; `None` if there is none (zombies included).
-    pub(crate) fn of(pid: i32) -> Option<Self> {
-        let status = platform::process_status(pid).filter(|status| status.state == ProcessState::Alive)?;
-        Some(Self { pid, start_time: Some(status.start_time), boot_id: platform::boot_id().ok() })
+    /// The identity of the process that has this pid now; `None` if there is none (zombies do not count).
+    ///
+    /// # Errors
+    /// If the system does not answer: then the process may well exist.
+    pub(crate) fn of(pid: i32) -> io::Result<Option<Self>> {
+        // First, so that a system without `/proc` is an error and not an empty machine.
+        let boot_id = platform::boot_id()?;
+        let status = platform::process_status(pid)?.filter(|status| status.state == ProcessState::Alive);
+        Ok(status.map(|status| Self { pid, start_time: Some(status.start_time), boot_id: Some(boot_id.to_owned()) }))
     }
 
-    /// The identity of our own child, which stays its own until it is reaped, ended or not.
-    pub(crate) fn of_child(pid: i32) -> Self {
-        let start_time = platform::process_status(pid).map(|status| status.start_time);
-        Self { pid, start_time, boot_id: platform::boot_id().ok() }
+    /// The identity of a child of this process that has not been reaped: its pid is its own, alive or not.
+    ///
+    /// # Errors
+    /// If the system does not answer.
+    pub(crate) fn of_child(pid: i32) -> io::Result<Self> {
+        let boot_id = platform::boot_id()?.to_owned();
+        let status = platform::process_status(pid)?;
+        Ok(Self { pid, start_time: status.map(|status| status.start_time), boot_id: Some(boot_id) })
     }
 
     /// The id of its process group; `None` if it has ended.
-    pub(crate) fn group(&self) -> Option<i32> {
-        platform::process_status(self.pid).map(|status| status.group)
+    ///
+    /// # Errors
+    /// If the system does not answer.
+    pub(crate) fn group(&self) -> io::Result<Option<i32>> {
+        Ok(platform::process_status(self.pid)?.map(|status| status.group))
     }
 
     /// This process.
@@ -85,61 +100,126 @@ impl ProcessIdentity {
     /// # Errors
     /// If the system does not say who we are, as without `/proc`.
     pub(crate) fn current() -> io::Result<Self> {
-        Self::of(nix::unistd::getpid().as_raw())
+        Self::of(nix::unistd::getpid().as_raw())?
             .ok_or_else(|| io::Error::other("the system does not list this process"))
     }
 
-    /// Whether this very process still runs. One that cannot be proved to be it does not count.
-    pub(crate) fn is_alive(&self) -> bool {
-        self.start_time.is_some() && self.boot_id.is_some() && Self::of(self.pid).as_ref() == Some(self)
+    /// Whether this very process is alive. An identity without start time or boot proves nothing: `false`.
+    ///
+    /// # Errors
+    /// If the system does not answer: then it may be alive.
+    pub(crate) fn is_alive(&self) -> io::Result<bool> {
+        if self.start_time.is_none() || self.boot_id.is_none() {
+            return Ok(false);
+        }
+        Ok(Self::of(self.pid)?.as_ref() == Some(self))
+    }
+
+    /// Whether this process has a file open; `None` where the system cannot tell (macOS).
+    ///
+    /// # Errors
+    /// If the system does not answer.
+    pub(crate) fn has_open(&self, file: &Metadata) -> io::Result<Option<bool>> {
+        platform::has_open(self.pid, file)
     }
 
     /// Sends a signal to this very process and to no other.
     ///
     /// # Errors
-    /// If the system refuses, as for a process of another user.
+    /// If the system refuses, as for a process of another user, or does not answer.
     pub(crate) fn signal(&self, signal: i32) -> io::Result<Delivery> {
+        self.deliver(signal, How::Kill)
+    }
+
+    /// Asks a supervisor to stop its service: SIGTERM, marked on Linux as sent by devport (`sigqueue(3)`), so that
+    /// it does not count as a second Ctrl-C.
+    ///
+    /// # Errors
+    /// As [`Self::signal`].
+    pub(crate) fn request_stop(&self) -> io::Result<Delivery> {
+        self.deliver(libc::SIGTERM, How::Queue)
+    }
+
+    /// Sends a signal after proving that the pid is still this process's.
+    #[cfg(target_os = "linux")]
+    fn deliver(&self, signal: i32, how: How) -> io::Result<Delivery> {
         // The descriptor is opened before the identity is checked: then it cannot be a later process.
-        #[cfg(target_os = "linux")]
         let pidfd = match sys::pidfd_open(self.pid) {
             Ok(pidfd) => pidfd,
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(Delivery::Gone),
             Err(error) => return Err(error),
         };
-        if !self.is_alive() {
+        if !self.is_alive()? {
             return Ok(Delivery::Gone);
         }
-        #[cfg(target_os = "linux")]
-        let sent = sys::pidfd_send_signal(&pidfd, signal);
-        #[cfg(not(target_os = "linux"))]
-        let sent = sys::kill(self.pid, signal);
-        delivery(sent)
+        delivery(sys::pidfd_send_signal(&pidfd, signal, how))
     }
 
-    /// Sends a signal to the process group that this process leads. The caller must own the process
-    /// (be its parent): a group is not proof against reuse of pids.
+    /// Sends a signal after proving that the pid is still this process's. Without pidfds the pid could be reused
+    /// between the two calls, within microseconds.
+    #[cfg(not(target_os = "linux"))]
+    fn deliver(&self, signal: i32, _how: How) -> io::Result<Delivery> {
+        if !self.is_alive()? {
+            return Ok(Delivery::Gone);
+        }
+        delivery(sys::kill(self.pid, signal))
+    }
+
+    /// Sends a signal to the process group that this process leads. A group's number is proof against reuse only
+    /// while a process of it is known to exist: the caller must know one, or be the parent of an unreaped leader.
     ///
     /// # Errors
-    /// If the system refuses.
+    /// If the system refuses; for pids 0 and 1, whose groups are our own and everybody's.
     pub(crate) fn signal_group(&self, signal: i32) -> io::Result<Delivery> {
+        if self.pid <= 1 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("pid {} leads no service", self.pid)));
+        }
         delivery(sys::kill(-self.pid, signal))
     }
 
     /// Waits until this process has ended; `false` if it has not within `limit`.
-    pub(crate) fn wait_for_end(&self, limit: Duration) -> bool {
+    ///
+    /// # Errors
+    /// If the system gave no answer to the end of the limit.
+    pub(crate) fn wait_for_end(&self, limit: Duration) -> io::Result<bool> {
+        let deadline = Deadline::after(limit);
         #[cfg(target_os = "linux")]
         if let Ok(pidfd) = sys::pidfd_open(self.pid) {
             use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
             use std::os::fd::AsFd;
-            if self.is_alive() {
+            if !matches!(self.is_alive(), Ok(false)) {
                 let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-                // An interruption is as good as an end that is not: the question below is asked either way.
+                // Interrupted or not: whether it has ended is checked below.
                 let _ = poll(&mut fds, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX));
             }
-            return !self.is_alive();
         }
-        clock::poll(Duration::from_millis(2), limit, || (!self.is_alive()).then_some(())).is_some()
+        let mut failure = None;
+        let ended = clock::poll(Duration::from_millis(2), deadline.remaining(), || match self.is_alive() {
+            Ok(true) => {
+                failure = None;
+                None
+            }
+            Ok(false) => Some(()),
+            Err(error) => {
+                failure = Some(error);
+                None
+            }
+        });
+        match (ended, failure) {
+            (Some(()), _) => Ok(true),
+            (None, None) => Ok(false),
+            (None, Some(error)) => Err(error),
+        }
     }
+}
+
+/// How a signal is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// As `kill(2)` does: `si_code` is `SI_USER`.
+    Kill,
+    /// As `sigqueue(3)` does: `si_code` is `SI_QUEUE`.
+    Queue,
 }
 
 /// "No such process" is an answer and not a failure; so is macOS's EPERM for a group of zombies.
@@ -174,7 +254,8 @@ pub(crate) fn memory(pid: i32) -> u64 {
 /// A process's command for messages: at most 80 characters, control characters escaped; `None` if there
 /// is no such process.
 pub(crate) fn command_of(pid: i32) -> Option<String> {
-    let line = platform::command_line(pid).or_else(|| platform::process_status(pid).map(|status| status.name))?;
+    let name = || platform::process_status(pid).ok().flatten().map(|status| status.name);
+    let line = platform::command_line(pid).or_else(name)?;
     let escaped: String = line
         .chars()
         .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
@@ -186,16 +267,40 @@ pub(crate) fn command_of(pid: i32) -> Option<String> {
 }
 
 /// Whether some process has this pid now, and has not ended.
-pub(crate) fn is_running(pid: i32) -> bool {
-    platform::process_status(pid).is_some_and(|status| status.state == ProcessState::Alive)
+///
+/// # Errors
+/// If the system does not answer.
+pub(crate) fn is_running(pid: i32) -> io::Result<bool> {
+    Ok(platform::process_status(pid)?.is_some_and(|status| status.state == ProcessState::Alive))
+}
+
+/// Whether a pid is in use, zombies included. One system call, so `ls` can afford it for every service; the pid
+/// may be another process's by now.
+pub(crate) fn exists(pid: i32) -> bool {
+    pid > 0 && !matches!(sys::kill(pid, 0), Err(error) if error.raw_os_error() == Some(libc::ESRCH))
 }
 
 /// The value of a variable in the environment that a process was started with; `None` if it is unset or
 /// may not be read.
-pub(crate) fn environment_value(pid: i32, name: &str) -> Option<Vec<u8>> {
-    let environment = platform::environment(pid)?;
+///
+/// # Errors
+/// If the system does not answer.
+pub(crate) fn environment_value(pid: i32, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let Some(environment) = platform::environment(pid)? else { return Ok(None) };
     let prefix = format!("{name}=");
-    environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(prefix.as_bytes())).map(<[u8]>::to_vec)
+    let value = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(prefix.as_bytes()));
+    Ok(value.map(<[u8]>::to_vec))
+}
+
+/// Kills our own child, which has not been reaped.
+///
+/// # Errors
+/// If it is gone.
+pub(crate) fn kill_child(pid: i32) -> io::Result<()> {
+    if pid <= 1 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    sys::kill(pid, libc::SIGKILL)
 }
 
 /// Reaps one child that has ended, whichever: its pid and how it ended; `None` if there is none now.
@@ -209,6 +314,30 @@ pub(crate) fn reap() -> Option<(i32, ExitStatus)> {
 /// If the kernel refuses.
 pub(crate) fn become_subreaper() -> io::Result<()> {
     platform::become_subreaper()
+}
+
+/// Counts stop signals that were sent as `kill(2)` does, and not by [`ProcessIdentity::request_stop`]. Where there is
+/// no `sigqueue(3)` (macOS), those of devport count too.
+#[derive(Debug)]
+pub(crate) struct SentStops(Arc<AtomicUsize>);
+
+impl SentStops {
+    /// Begins to count signals; they are caught from now on.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn count(signals: impl IntoIterator<Item = i32>) -> io::Result<Self> {
+        let counter = Arc::new(AtomicUsize::new(0));
+        for signal in signals {
+            sys::count_sent(signal, Arc::clone(&counter))?;
+        }
+        Ok(Self(counter))
+    }
+
+    /// How many came since the last call.
+    pub(crate) fn take(&self) -> usize {
+        self.0.swap(0, Ordering::Relaxed)
+    }
 }
 
 /// Ignores the signals that would stop a background process which touches its terminal.
@@ -227,7 +356,7 @@ mod tests {
     #[test]
     fn this_process_is_itself() {
         let me = ProcessIdentity::current().unwrap();
-        assert!(me.is_alive());
+        assert!(me.is_alive().unwrap());
         assert_eq!(me.signal(0).unwrap(), Delivery::Sent);
     }
 
@@ -241,7 +370,7 @@ mod tests {
             ProcessIdentity { boot_id: None, ..me.clone() },
         ];
         for stranger in strangers {
-            assert!(!stranger.is_alive());
+            assert!(!stranger.is_alive().unwrap());
             // SIGKILL to ourselves would end the test run.
             assert_eq!(stranger.signal(libc::SIGKILL).unwrap(), Delivery::Gone);
         }
@@ -251,16 +380,24 @@ mod tests {
     fn t04_t10_a_zombie_and_a_process_that_is_gone_are_nobody() {
         let mut child = super::super::spawn::tool("true").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        let identity = ProcessIdentity::of_child(pid);
+        let identity = ProcessIdentity::of_child(pid).unwrap();
         // Waits without reaping: now it is a zombie, which `kill(pid, 0)` takes for alive.
-        let flags = nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT;
-        nix::sys::wait::waitid(nix::sys::wait::Id::Pid(nix::unistd::Pid::from_raw(pid)), flags).unwrap();
+        sys::wait_without_reaping(pid).unwrap();
         assert!(sys::kill(pid, 0).is_ok());
-        assert!(!identity.is_alive() && !is_running(pid));
+        assert!(!identity.is_alive().unwrap() && !is_running(pid).unwrap() && exists(pid));
         assert_eq!(identity.signal(libc::SIGTERM).unwrap(), Delivery::Gone);
         child.wait().unwrap();
         assert_eq!(identity.signal(libc::SIGTERM).unwrap(), Delivery::Gone);
         assert_eq!(identity.signal_group(libc::SIGTERM).unwrap(), Delivery::Gone);
+    }
+
+    #[test]
+    fn the_groups_of_pids_0_and_1_are_never_signalled() {
+        for pid in [-1, 0, 1] {
+            let planted = ProcessIdentity { pid, start_time: Some(1), boot_id: Some("x".into()) };
+            // Signal 0 would only check: a mistake here must not end the machine.
+            assert!(planted.signal_group(0).is_err(), "{pid}");
+        }
     }
 
     #[test]

@@ -39,16 +39,22 @@ pub(crate) fn is_free(port: u16) -> io::Result<bool> {
 }
 
 /// The processes that listen on a TCP port, as far as we may see them.
-pub(crate) fn listeners(port: u16) -> Vec<i32> {
+///
+/// # Errors
+/// If the system does not answer.
+pub(crate) fn listeners(port: u16) -> io::Result<Vec<i32>> {
     platform::listeners(port)
 }
 
 /// The addresses on which any of some processes listens, sorted, each once.
-pub(crate) fn listens(pids: &[i32]) -> Vec<SocketAddr> {
-    let mut addresses = platform::listens(pids);
+///
+/// # Errors
+/// If the system does not answer.
+pub(crate) fn listens(pids: &[i32]) -> io::Result<Vec<SocketAddr>> {
+    let mut addresses = platform::listens(pids)?;
     addresses.sort_unstable_by_key(|address| (address.port(), *address));
     addresses.dedup();
-    addresses
+    Ok(addresses)
 }
 
 /// Begins to connect to a port of this machine, without waiting: it is writable when it is connected.
@@ -131,9 +137,9 @@ mod tests {
             let port = listener.local_addr().unwrap().port();
             assert!(!is_free(port).unwrap(), "{address}");
             let me = nix::unistd::getpid().as_raw();
-            assert_eq!(listeners(port), vec![me], "{address}");
-            assert!(listens(&[me]).contains(&listener.local_addr().unwrap()), "{address}");
-            assert!(!listens(&[1]).contains(&listener.local_addr().unwrap()), "{address}");
+            assert_eq!(listeners(port).unwrap(), vec![me], "{address}");
+            assert!(listens(&[me]).unwrap().contains(&listener.local_addr().unwrap()), "{address}");
+            assert!(!listens(&[1]).unwrap().contains(&listener.local_addr().unwrap()), "{address}");
             drop(listener);
             assert!(is_free(port).unwrap(), "{address}");
         }

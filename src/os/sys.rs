@@ -6,8 +6,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::sys::signal::{SigHandler, Signal};
+
+#[cfg(target_os = "linux")]
+use super::process::How;
 
 /// Whether a file descriptor of the terminal becomes the child's controlling terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,10 +23,17 @@ pub(super) enum ControllingTerminal {
     None,
 }
 
+#[cfg_attr(
+    target_os = "macos",
+    expect(clippy::cast_lossless, reason = "TIOCSCTTY is a u32 there and a u64 here; `into` would be useless here")
+)]
 /// Makes the child leader of a session of its own, with default signal dispositions, and (Linux)
 /// dead as soon as its parent is.
 pub(super) fn lead_own_session(command: &mut Command, terminal: ControllingTerminal) {
     let parent = nix::unistd::getpid();
+    // The kernel kills the child when the *thread* that forked it ends.
+    #[cfg(target_os = "linux")]
+    debug_assert!(cfg!(test) || nix::unistd::gettid() == parent, "children are forked by the main thread");
     let prepare = move || {
         nix::unistd::setsid()?;
         if terminal == ControllingTerminal::StandardInput {
@@ -32,8 +44,8 @@ pub(super) fn lead_own_session(command: &mut Command, terminal: ControllingTermi
         die_with_parent(parent)?;
         Ok(())
     };
-    // SAFETY: between fork and exec only async-signal-safe calls are made (setsid, ioctl, sigaction,
-    // prctl, getppid), nothing is allocated, and no lock is taken.
+    // SAFETY: between fork and exec only async-signal-safe calls are made (setsid, ioctl, rt_sigaction or signal,
+    // sigemptyset, sigprocmask, prctl, getppid), nothing is allocated, and no lock is taken.
     unsafe { command.pre_exec(prepare) };
 }
 
@@ -105,6 +117,18 @@ fn die_with_parent(_parent: nix::unistd::Pid) -> io::Result<()> {
     Ok(())
 }
 
+/// Counts a signal each time that it comes, unless `sigqueue(3)` sent it. Source: `sigaction(2)`, `SI_QUEUE`.
+pub(super) fn count_sent(signal: i32, counter: Arc<AtomicUsize>) -> io::Result<()> {
+    let count = move |info: &libc::siginfo_t| {
+        if info.si_code != libc::SI_QUEUE {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    // SAFETY: the handler only changes an atomic number, which is async-signal-safe.
+    unsafe { signal_hook_registry::register_sigaction(signal, count) }?;
+    Ok(())
+}
+
 /// Ignores a signal in this process. Children get the default back.
 pub(super) fn ignore_signal(signal: Signal) -> io::Result<()> {
     // SAFETY: SIG_IGN runs no code of ours.
@@ -141,10 +165,14 @@ pub(super) fn pidfd_open(pid: i32) -> io::Result<std::os::fd::OwnedFd> {
 
 /// Sends a signal to the process behind a pidfd. Source: `pidfd_send_signal(2)`.
 #[cfg(target_os = "linux")]
-pub(super) fn pidfd_send_signal(pidfd: &std::os::fd::OwnedFd, signal: i32) -> io::Result<()> {
-    // SAFETY: a null siginfo is allowed and means the same as kill(2).
+pub(super) fn pidfd_send_signal(pidfd: &std::os::fd::OwnedFd, signal: i32, how: How) -> io::Result<()> {
+    // SAFETY: a siginfo of zeroes is valid; it is filled as `sigqueue(3)` does before it is used.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    (info.si_signo, info.si_code) = (signal, libc::SI_QUEUE);
+    let info = if how == How::Queue { &raw const info } else { std::ptr::null() };
+    // SAFETY: `info` is null, which means the same as kill(2), or points to a whole siginfo that outlives the call.
     nix::errno::Errno::result(unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0)
     })?;
     Ok(())
 }
@@ -181,42 +209,96 @@ pub(crate) fn trim_heap() {
     }
 }
 
-/// What the kernel knows of a process, in one call. Source: `<sys/proc_info.h>`, `PROC_PIDTBSDINFO`.
+/// One structure that the kernel keeps of a process; `None` if there is no such process. Source:
+/// `<sys/proc_info.h>`, `proc_pidinfo`.
+///
+/// `argument` 1 with `PROC_PIDTBSDINFO` finds zombies too (XNU `proc_info.c`, `findzomb`).
 #[cfg(target_os = "macos")]
-pub(super) fn bsd_info(pid: i32) -> Option<libc::proc_bsdinfo> {
-    let mut info = std::mem::MaybeUninit::<libc::proc_bsdinfo>::zeroed();
-    let size = i32::try_from(size_of::<libc::proc_bsdinfo>()).ok()?;
+pub(super) fn pid_info<T: PidInfo>(pid: i32, argument: u64) -> io::Result<Option<T>> {
+    let mut info = std::mem::MaybeUninit::<T>::zeroed();
+    let size = i32::try_from(size_of::<T>()).map_err(io::Error::other)?;
     // SAFETY: the buffer has the size that is passed, and is valid for writes.
-    let written = unsafe { libc::proc_pidinfo(pid, libc::PROC_PIDTBSDINFO, 0, info.as_mut_ptr().cast(), size) };
-    // SAFETY: every bit pattern is a valid proc_bsdinfo, and the kernel has filled all of it.
-    (written == size).then(|| unsafe { info.assume_init() })
+    let written = unsafe { libc::proc_pidinfo(pid, T::FLAVOR, argument, info.as_mut_ptr().cast(), size) };
+    if written == size {
+        // SAFETY: every bit pattern is a valid value of these plain structures, and the kernel has filled all of it.
+        return Ok(Some(unsafe { info.assume_init() }));
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::ESRCH) { Ok(None) } else { Err(error) }
+}
+
+/// A plain structure of `<sys/proc_info.h>` that `proc_pidinfo` fills.
+#[cfg(target_os = "macos")]
+pub(super) trait PidInfo {
+    /// The number by which `proc_pidinfo` knows it.
+    const FLAVOR: i32;
+}
+
+#[cfg(target_os = "macos")]
+impl PidInfo for libc::proc_bsdinfo {
+    const FLAVOR: i32 = libc::PROC_PIDTBSDINFO;
+}
+
+#[cfg(target_os = "macos")]
+impl PidInfo for libc::proc_taskinfo {
+    const FLAVOR: i32 = libc::PROC_PIDTASKINFO;
+}
+
+/// How many nanoseconds a unit of Mach time has, as a fraction.
+#[cfg(target_os = "macos")]
+pub(super) fn mach_timebase() -> (u32, u32) {
+    let mut base = libc::mach_timebase_info { numer: 0, denom: 0 };
+    // SAFETY: mach_timebase_info writes one structure, which `base` is.
+    unsafe { libc::mach_timebase_info(&raw mut base) };
+    (base.numer, base.denom.max(1))
 }
 
 /// Every pid on the machine. Source: `<libproc.h>`, `proc_listallpids`.
 #[cfg(target_os = "macos")]
-pub(super) fn all_pids() -> Vec<i32> {
+pub(super) fn all_pids() -> io::Result<Vec<i32>> {
     let mut pids = vec![0_i32; 65_536];
-    let bytes = i32::try_from(pids.len() * size_of::<i32>()).unwrap_or(i32::MAX);
+    let bytes = i32::try_from(pids.len() * size_of::<i32>()).map_err(io::Error::other)?;
     // SAFETY: the buffer has the size that is passed, and is valid for writes.
     let count = unsafe { libc::proc_listallpids(pids.as_mut_ptr().cast(), bytes) };
-    pids.truncate(usize::try_from(count).unwrap_or(0));
-    pids
+    // 0 is an error too: this process alone makes one.
+    pids.truncate(usize::try_from(count).ok().filter(|count| *count > 0).ok_or_else(io::Error::last_os_error)?);
+    Ok(pids)
 }
 
-/// Reads a sysctl by its numbers. Source: `sysctl(3)`.
+/// Reads a sysctl by its numbers into a buffer of at most `limit` bytes. Source: `sysctl(3)`.
 #[cfg(target_os = "macos")]
-pub(super) fn sysctl(name: &mut [i32]) -> io::Result<Vec<u8>> {
-    let mut size = 0_usize;
+pub(super) fn sysctl(name: &mut [i32], limit: usize) -> io::Result<Vec<u8>> {
+    let mut size = limit;
+    let mut value = vec![0_u8; limit];
     let count = u32::try_from(name.len()).map_err(io::Error::other)?;
-    // SAFETY: a null buffer asks for the size only.
-    nix::errno::Errno::result(unsafe {
-        libc::sysctl(name.as_mut_ptr(), count, std::ptr::null_mut(), &raw mut size, std::ptr::null_mut(), 0)
-    })?;
-    let mut value = vec![0_u8; size];
     // SAFETY: the buffer has the size that is passed, and is valid for writes.
     nix::errno::Errno::result(unsafe {
         libc::sysctl(name.as_mut_ptr(), count, value.as_mut_ptr().cast(), &raw mut size, std::ptr::null_mut(), 0)
     })?;
     value.truncate(size);
     Ok(value)
+}
+
+/// Reads a sysctl by its name into a buffer of at most `limit` bytes. Source: `sysctlbyname(3)`.
+#[cfg(target_os = "macos")]
+pub(super) fn sysctl_by_name(name: &std::ffi::CStr, limit: usize) -> io::Result<Vec<u8>> {
+    let mut size = limit;
+    let mut value = vec![0_u8; limit];
+    // SAFETY: the name ends with NUL; the buffer has the size that is passed, and is valid for writes.
+    nix::errno::Errno::result(unsafe {
+        libc::sysctlbyname(name.as_ptr(), value.as_mut_ptr().cast(), &raw mut size, std::ptr::null_mut(), 0)
+    })?;
+    value.truncate(size);
+    Ok(value)
+}
+
+/// Waits until a child has ended, without reaping it. For tests: nix has no `waitid` on macOS.
+#[cfg(test)]
+pub(super) fn wait_without_reaping(pid: i32) -> io::Result<()> {
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: waitid writes one siginfo, for which there is room.
+    nix::errno::Errno::result(unsafe {
+        libc::waitid(libc::P_PID, pid.unsigned_abs(), info.as_mut_ptr(), libc::WEXITED | libc::WNOWAIT)
+    })?;
+    Ok(())
 }

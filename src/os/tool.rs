@@ -31,7 +31,7 @@ pub(crate) struct Finished {
 /// If its output cannot be read.
 pub(crate) fn finish(mut child: Child, limit: Duration) -> io::Result<Finished> {
     let deadline = Deadline::after(limit);
-    let process = ProcessIdentity::of_child(i32::try_from(child.id()).map_err(io::Error::other)?);
+    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
     let mut pipes = [
         Drain { pipe: child.stdout.take().map(OwnedFd::from), read: Vec::new() },
         Drain { pipe: child.stderr.take().map(OwnedFd::from), read: Vec::new() },
@@ -42,12 +42,14 @@ pub(crate) fn finish(mut child: Child, limit: Duration) -> io::Result<Finished> 
             drain.take_what_is_there()?;
         }
     }
-    let ended = process.wait_for_end(deadline.remaining());
-    if !ended {
+    let process = ProcessIdentity::of_child(pid);
+    let ended = process.and_then(|process| process.wait_for_end(deadline.remaining()));
+    if !matches!(ended, Ok(true)) {
         // There is no such group if it leads none.
-        let _ = killpg(Pid::from_raw(process.pid), Signal::SIGKILL);
+        let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
         child.kill()?;
     }
+    let ended = ended?;
     let status = child.wait()?;
     let [output, errors] = pipes.map(|drain| drain.read);
     Ok(Finished { status: ended.then_some(status), output, errors })

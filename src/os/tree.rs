@@ -1,15 +1,16 @@
 //! The process tree of a service: everything that its command has spawned, and nothing else.
 
 use std::collections::HashSet;
+use std::io;
 use std::path::Path;
 
 use super::platform;
 use super::process::{ProcessIdentity, ProcessState, environment_value};
 
-/// The variable that names the service a process belongs to.
+/// The variable that names the service that a process belongs to, by its hash.
 pub(crate) const HASH_VARIABLE: &str = "DEVPORT_HASH";
-/// The variable that names the state directory which the service is registered in: two directories may
-/// hold services with the same hash.
+/// The variable that names the state directory which the service is registered in: two directories may hold
+/// services with the same hash.
 pub(crate) const HOME_VARIABLE: &str = "DEVPORT_HOME";
 
 /// What marks the processes of one service: two variables of their environment.
@@ -21,92 +22,129 @@ pub(crate) struct Marker<'a> {
     pub(crate) home: &'a Path,
 }
 
-/// What the environment of a process says about where it belongs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Membership {
-    /// To the service that was asked for.
-    Ours,
-    /// To another service, or to a supervisor.
-    Another,
-    /// It does not say.
-    Unmarked,
+/// What the environment of a process says about the service that it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Claim {
+    /// The process.
+    pub(crate) pid: i32,
+    /// The value of `DEVPORT_HASH`.
+    pub(crate) hash: String,
+    /// The value of `DEVPORT_HOME`; empty if it is unset.
+    pub(crate) home: String,
 }
 
-impl Marker<'_> {
-    /// Where a process belongs by its environment.
-    fn membership(&self, pid: i32) -> Membership {
-        use std::os::unix::ffi::OsStrExt;
-        match environment_value(pid, HASH_VARIABLE) {
-            None => Membership::Unmarked,
-            Some(hash) if hash != self.hash.as_bytes() => Membership::Another,
-            Some(_) => match environment_value(pid, HOME_VARIABLE) {
-                Some(home) if home == self.home.as_os_str().as_bytes() => Membership::Ours,
-                _ => Membership::Another,
-            },
-        }
+impl Claim {
+    /// Reads the claim of a process; `None` if its environment makes none or may not be read.
+    ///
+    /// # Errors
+    /// If the system does not answer.
+    fn of(pid: i32) -> io::Result<Option<Self>> {
+        let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
+        let Some(hash) = environment_value(pid, HASH_VARIABLE)? else { return Ok(None) };
+        let home = environment_value(pid, HOME_VARIABLE)?.unwrap_or_default();
+        Ok(Some(Self { pid, hash: text(hash), home: text(home) }))
+    }
+
+    /// Whether the claim names this service.
+    fn is_for(&self, marker: Marker<'_>) -> bool {
+        self.hash == marker.hash && Path::new(&self.home) == marker.home
     }
 }
 
-/// The living processes below `root`, itself not included, that belong to the service.
+/// What a walk through a tree found.
+#[derive(Debug, Default)]
+pub(crate) struct Descendants {
+    /// The living processes.
+    pub(crate) living: Vec<ProcessIdentity>,
+    /// Whether the walk met processes that were ending: what they leave behind may not have been seen.
+    pub(crate) is_unsettled: bool,
+}
+
+/// The processes below `root`, itself not included, that belong to the service.
 ///
-/// A service may itself start other services (`devport start` in a script). Those, and the tmux server
-/// that devport made for them, end up below our supervisor, but are not part of the service: a process
-/// that is marked as another's, and an unmarked tmux server, are left out with all that they started.
-pub(crate) fn descendants(root: i32, marker: Marker<'_>) -> Vec<ProcessIdentity> {
-    let mut found = Vec::new();
+/// A service may itself start other services (`devport start` in a script). Those, and the tmux server that devport
+/// made for them, end up below our supervisor, but are not part of the service. A process that names another service
+/// is left out with everything below it only if `is_supervised` confirms the claim: anybody can set a variable.
+///
+/// # Errors
+/// If the system does not answer: then the tree is not known.
+pub(crate) fn descendants(
+    root: i32,
+    marker: Marker<'_>,
+    is_supervised: &dyn Fn(&Claim) -> io::Result<bool>,
+) -> io::Result<Descendants> {
+    let mut found = Descendants::default();
     let mut seen = HashSet::from([root]);
-    let mut pending = platform::children(root);
+    let mut pending = platform::children(root)?;
     while let Some(pid) = pending.pop() {
         if !seen.insert(pid) {
             continue;
         }
-        let Some(status) = platform::process_status(pid) else { continue };
-        let ours = match marker.membership(pid) {
-            Membership::Ours => true,
-            Membership::Another => false,
-            Membership::Unmarked => !status.name.starts_with("tmux: server"),
+        let Some(status) = platform::process_status(pid)? else {
+            found.is_unsettled = true;
+            continue;
         };
-        if !ours {
+        let is_elsewhere = match Claim::of(pid)? {
+            Some(claim) => !claim.is_for(marker) && is_supervised(&claim)?,
+            // The server's title on Linux; a server on macOS is not below us.
+            None => status.name.starts_with("tmux: server"),
+        };
+        if is_elsewhere {
             continue;
         }
-        pending.extend(platform::children(pid));
-        if status.state == ProcessState::Alive {
-            found.extend(ProcessIdentity::of(pid));
+        if status.state == ProcessState::Dead {
+            found.is_unsettled = true;
+            continue;
+        }
+        pending.extend(platform::children(pid)?);
+        match ProcessIdentity::of(pid)? {
+            Some(process) => found.living.push(process),
+            None => found.is_unsettled = true,
         }
     }
-    found
+    Ok(found)
 }
 
-/// Every living process that carries a service's marker, wherever it is: what survived a supervisor that was
-/// killed. Processes whose environment may not be read are not found.
-pub(crate) fn marked(marker: Marker<'_>) -> Vec<ProcessIdentity> {
-    all_marked(marker.home).into_iter().filter(|(hash, _)| hash == marker.hash).map(|(_, process)| process).collect()
+/// Every living process that carries a service's marker, wherever it is, but for this process itself: what survived
+/// a supervisor that was killed. Processes whose environment may not be read are not found.
+///
+/// # Errors
+/// If the system does not answer: then some may not have been seen.
+pub(crate) fn marked(marker: Marker<'_>) -> io::Result<Vec<ProcessIdentity>> {
+    let found = all_marked(marker.home)?;
+    Ok(found.into_iter().filter(|(hash, _)| hash == marker.hash).map(|(_, process)| process).collect())
 }
 
-/// The living processes of every service of a state directory, each with the service's hash, but for this
-/// process itself.
-pub(crate) fn all_marked(home: &Path) -> Vec<(String, ProcessIdentity)> {
-    use std::os::unix::ffi::OsStrExt;
+/// The living processes of every service of a state directory, each with the service's hash, but for this process
+/// itself.
+///
+/// # Errors
+/// If the system does not answer: then some may not have been seen.
+pub(crate) fn all_marked(home: &Path) -> io::Result<Vec<(String, ProcessIdentity)>> {
     let me = nix::unistd::getpid().as_raw();
     let mut found = Vec::new();
-    for pid in platform::all_pids() {
-        if pid == me || environment_value(pid, HOME_VARIABLE).as_deref() != Some(home.as_os_str().as_bytes()) {
+    for pid in platform::all_pids()? {
+        if pid == me {
             continue;
         }
-        let Some(hash) = environment_value(pid, HASH_VARIABLE) else { continue };
-        let hash = String::from_utf8_lossy(&hash).into_owned();
-        found.extend(ProcessIdentity::of(pid).map(|process| (hash, process)));
+        let Some(claim) = Claim::of(pid)?.filter(|claim| Path::new(&claim.home) == home) else { continue };
+        found.extend(ProcessIdentity::of(pid)?.map(|process| (claim.hash, process)));
     }
-    found
+    Ok(found)
 }
 
-/// Every living process of a session: what is left of a child that has ended. Only its own parent may
-/// rely on the number, because it comes back once the session is empty.
+/// Every living process of a session: what is left of a child that has ended. XNU gives no new process the number
+/// of a session that is not empty (`kern_fork.c`), so the number means this session while a process of it lives.
+///
+/// # Errors
+/// If the system does not answer.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn session(id: i32) -> Vec<ProcessIdentity> {
-    platform::all_pids()
-        .into_iter()
-        .filter(|pid| platform::process_status(*pid).is_some_and(|status| status.session == id))
-        .filter_map(ProcessIdentity::of)
-        .collect()
+pub(crate) fn session(id: i32) -> io::Result<Vec<ProcessIdentity>> {
+    let mut found = Vec::new();
+    for pid in platform::all_pids()? {
+        if platform::status_if_visible(pid)?.is_some_and(|status| status.session == id) {
+            found.extend(ProcessIdentity::of(pid)?);
+        }
+    }
+    Ok(found)
 }

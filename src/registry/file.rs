@@ -130,13 +130,27 @@ pub(super) fn create_private_directory(path: &Path) -> Result<()> {
             _ => return Err(Error::io("create", path)(error)),
         }
     }
+    check_owner(path)?;
     let metadata = fs::metadata(path).map_err(Error::io("look at", path))?;
+    if metadata.mode() & 0o777 != 0o700 {
+        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(Error::io("make private", path))?;
+    }
+    Ok(())
+}
+
+/// Refuses a directory of another user; one that does not exist is fine.
+///
+/// # Errors
+/// [`Error::ForeignDirectory`], or [`Error::Io`] if it cannot be looked at.
+pub(super) fn check_owner(path: &Path) -> Result<()> {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("look at", path)(error)),
+    };
     let me = nix::unistd::geteuid().as_raw();
     if metadata.uid() != me {
         return Err(Error::ForeignDirectory { path: path.to_owned(), owner: metadata.uid(), me });
-    }
-    if metadata.mode() & 0o777 != 0o700 {
-        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(Error::io("make private", path))?;
     }
     Ok(())
 }

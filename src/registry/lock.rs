@@ -10,43 +10,134 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
-use crate::os::clock;
+use crate::identity::ServiceHash;
 use crate::os::process::ProcessIdentity;
+use crate::os::{clock, file_lock};
 use crate::registry::file::no_link;
 
-/// How long somebody who wants the identity lock disbelieves that it is held: a probe holds it, shared, for
-/// microseconds. Source: trust.md, point 2.
-const DISBELIEF: Duration = Duration::from_millis(200);
+/// How long a holder may take to write its name into the lock file: it does so right after it took the lock.
+const SIGNING: Duration = Duration::from_millis(200);
 /// When waiting for a lock becomes worth a word.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// When waiting for a lock fails.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Whether a service runs, as the kernel says.
+/// What the holder of a lock is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    /// The supervisor of a running service. Only supervisors are ever signalled.
+    Supervisor,
+    /// A devport command that must be alone with the service for a moment, such as `rm`.
+    Command,
+}
+
+/// What a lock file says about its holder: written by the holder, advisory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Holder {
+    /// What it is. Files of earlier versions do not say; supervisors wrote them for their whole lives.
+    #[serde(default = "supervisor")]
+    pub(crate) role: Role,
+    /// Its process id.
+    pid: i32,
+    /// When it started, as in [`ProcessIdentity`].
+    #[serde(default)]
+    start_time: Option<u64>,
+    /// The boot that it started in, as in [`ProcessIdentity`].
+    #[serde(default)]
+    boot_id: Option<String>,
+}
+
+/// The role in files that name none.
+fn supervisor() -> Role {
+    Role::Supervisor
+}
+
+impl Holder {
+    /// What a process writes about itself.
+    fn new(role: Role, process: &ProcessIdentity) -> Self {
+        let ProcessIdentity { pid, start_time, boot_id } = process.clone();
+        Self { role, pid, start_time, boot_id }
+    }
+
+    /// Reads what a lock file says; `None` if it is empty or says nothing that can be read.
+    fn read(file: &mut File) -> Option<Self> {
+        let mut text = String::new();
+        file.rewind().ok()?;
+        file.take(4096).read_to_string(&mut text).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// The holder that a lock file names; `None` unless that is a living process that has the file open.
+    pub(super) fn believed(path: &Path) -> io::Result<Option<Self>> {
+        let Some(mut file) = open_for_reading(path)? else { return Ok(None) };
+        match Self::read(&mut file) {
+            Some(holder) if holder.is_believed(&file)? => Ok(Some(holder)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The process.
+    pub(crate) fn process(&self) -> ProcessIdentity {
+        ProcessIdentity { pid: self.pid, start_time: self.start_time, boot_id: self.boot_id.clone() }
+    }
+
+    /// Whether the named process is alive and has the lock file open: a file alone could name any process.
+    fn is_believed(&self, file: &File) -> io::Result<bool> {
+        let process = self.process();
+        Ok(process.is_alive()? && process.has_open(&file.metadata()?)? != Some(false))
+    }
+}
+
+/// Whether a supervisor runs a service, as the kernel says.
 #[derive(Debug)]
 pub(crate) enum Liveness {
-    /// Nobody holds the lock.
+    /// No supervisor holds the lock.
     Free,
     /// A supervisor holds it; `None` if the file does not say which.
     Held(Option<ProcessIdentity>),
-    /// The lock cannot be opened.
+    /// The kernel could not be asked.
     Unknown(io::Error),
 }
 
 impl Liveness {
-    /// Asks the kernel, with a shared lock that is held for microseconds.
+    /// Looks at the lock without taking it, so that a probe never keeps anybody from it.
     pub(super) fn probe(path: &Path) -> Self {
-        let mut file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::Free,
-            Err(error) => return Self::Unknown(no_link(error)),
+        let look = || -> io::Result<Self> {
+            let Some(mut file) = open_for_reading(path)? else { return Ok(Self::Free) };
+            if !file_lock::is_announced(&file)? {
+                return Ok(Self::Free);
+            }
+            Ok(match Holder::read(&mut file) {
+                Some(Holder { role: Role::Command, .. }) => Self::Free,
+                holder => Self::Held(holder.map(|holder| holder.process())),
+            })
         };
-        match file.try_lock_shared() {
-            Ok(()) => Self::Free,
-            Err(TryLockError::WouldBlock) => Self::Held(recorded_holder(&mut file)),
-            Err(TryLockError::Error(error)) => Self::Unknown(error),
-        }
+        look().unwrap_or_else(Self::Unknown)
+    }
+
+    /// As [`Self::probe`], for a lock that seems to be free although its service has not recorded its end. Finds
+    /// supervisors of earlier versions too, whose locks are not announced: this version's by the name in the file,
+    /// the first devport's, which leaves the file empty, by trying the lock.
+    pub(super) fn probe_unannounced(path: &Path) -> Self {
+        let look = || -> io::Result<Self> {
+            let Some(mut file) = open_for_reading(path)? else { return Ok(Self::Free) };
+            match Holder::read(&mut file) {
+                Some(holder) if holder.role == Role::Supervisor && holder.is_believed(&file)? => {
+                    Ok(Self::Held(Some(holder.process())))
+                }
+                None if file.metadata()?.len() == 0 => match file.try_lock_shared() {
+                    Ok(()) => Ok(Self::Free),
+                    Err(TryLockError::WouldBlock) => Ok(Self::Held(None)),
+                    Err(TryLockError::Error(error)) => Err(error),
+                },
+                _ => Ok(Self::Free),
+            }
+        };
+        look().unwrap_or_else(Self::Unknown)
     }
 
     /// Whether a supervisor is known to hold the lock.
@@ -55,12 +146,13 @@ impl Liveness {
     }
 }
 
-/// Who the file says holds the lock; `None` if it does not say.
-fn recorded_holder(file: &mut File) -> Option<ProcessIdentity> {
-    let mut text = String::new();
-    file.rewind().ok()?;
-    file.take(4096).read_to_string(&mut text).ok()?;
-    serde_json::from_str(&text).ok()
+/// Opens a lock file that nobody is going to lock; `None` if there is none.
+fn open_for_reading(path: &Path) -> io::Result<Option<File>> {
+    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(no_link(error)),
+    }
 }
 
 /// A lock that is held until this is dropped, or the process dies.
@@ -77,37 +169,55 @@ pub(crate) struct FileLock {
 pub(crate) enum Acquired {
     /// It is ours.
     Lock(IdentityLock),
-    /// Another supervisor has it; `None` if the file does not say which.
-    Held(Option<ProcessIdentity>),
+    /// Another process has it; `None` if the file does not name a living process that has it open.
+    Held(Option<Holder>),
 }
 
-/// The lock that makes its holder the one supervisor of a service.
+/// The lock that makes its holder the only one who may start, end or remove a service.
 #[derive(Debug)]
-pub(crate) struct IdentityLock(FileLock);
+pub(crate) struct IdentityLock {
+    /// The lock.
+    lock: FileLock,
+    /// The service.
+    hash: ServiceHash,
+}
 
 impl IdentityLock {
-    /// Tries to become the service's supervisor, and writes down who we are.
+    /// Tries to take a service's lock, and writes down who we are.
     ///
     /// # Errors
     /// [`Error::Io`] if the lock file cannot be made or locked.
-    pub(super) fn acquire(path: &Path, me: &ProcessIdentity) -> Result<Acquired> {
+    pub(super) fn acquire(path: &Path, hash: &ServiceHash, me: &ProcessIdentity, role: Role) -> Result<Acquired> {
         let mut holder = None;
-        let lock = clock::poll(Duration::from_millis(5), DISBELIEF, || match FileLock::try_acquire(path) {
+        let lock = clock::poll(Duration::from_millis(5), SIGNING, || match FileLock::try_acquire(path) {
             Ok(Some(lock)) => Some(Ok(Some(lock))),
-            Ok(None) => {
-                holder = File::open(path).ok().as_mut().and_then(recorded_holder);
-                // A living holder is believed at once; anything else may be a probe.
-                holder.as_ref().is_some_and(ProcessIdentity::is_alive).then_some(Ok(None))
-            }
+            Ok(None) => match Holder::believed(path) {
+                // The name that the last holder left is no reason to give up: the new one is about to sign.
+                Ok(None) => None,
+                Ok(believed) => {
+                    holder = believed;
+                    Some(Ok(None))
+                }
+                Err(error) => Some(Err(Error::io("read", path)(error))),
+            },
             Err(error) => Some(Err(error)),
         });
         match lock.transpose()?.flatten() {
             Some(mut lock) => {
-                lock.sign(me);
-                Ok(Acquired::Lock(Self(lock)))
+                lock.sign(role, me);
+                // Signed first: who sees the lock announced reads this holder's name and not the last one's.
+                if lock.is_writable()? {
+                    file_lock::announce(&lock.file).map_err(Error::io("lock", path))?;
+                }
+                Ok(Acquired::Lock(Self { lock, hash: hash.clone() }))
             }
             None => Ok(Acquired::Held(holder)),
         }
+    }
+
+    /// The service whose lock it is.
+    pub(crate) fn hash(&self) -> &ServiceHash {
+        &self.hash
     }
 
     /// Deletes the lock file and gives the lock up. Whoever waits for it notices.
@@ -115,7 +225,7 @@ impl IdentityLock {
     /// # Errors
     /// [`Error::Io`] if it cannot be deleted.
     pub(crate) fn delete(self) -> Result<()> {
-        self.0.delete()
+        self.lock.delete()
     }
 }
 
@@ -123,15 +233,7 @@ impl FileLock {
     /// Takes a lock if nobody has it.
     fn try_acquire(path: &Path) -> Result<Option<Self>> {
         loop {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .custom_flags(libc::O_NOFOLLOW)
-                .open(path)
-                .map_err(|error| Error::io("open the lock", path)(no_link(error)))?;
+            let file = open_for_locking(path).map_err(|error| Error::io("open the lock", path)(no_link(error)))?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
@@ -159,9 +261,8 @@ impl FileLock {
     pub(super) fn wait(path: &Path, what: &str, notice: &mut dyn FnMut(String)) -> Result<Self> {
         let began = clock::now();
         let mut noticed = false;
-        let holder = || match Liveness::probe(path) {
-            // What the file says of a holder that has ended is an old story.
-            Liveness::Held(Some(holder)) if holder.is_alive() => holder.to_string(),
+        let holder = || match Holder::believed(path) {
+            Ok(Some(holder)) => holder.process().to_string(),
             _ => "another process".to_owned(),
         };
         let lock = clock::poll(Duration::from_millis(1), LIMIT, || {
@@ -178,7 +279,7 @@ impl FileLock {
             waited_s: LIMIT.as_secs(),
         })?;
         if let Ok(me) = ProcessIdentity::current() {
-            lock.sign(&me);
+            lock.sign(Role::Command, &me);
         }
         Ok(lock)
     }
@@ -190,21 +291,32 @@ impl FileLock {
     pub(super) fn try_take(path: &Path) -> Result<Option<Self>> {
         let mut lock = Self::try_acquire(path)?;
         if let (Some(lock), Ok(me)) = (&mut lock, ProcessIdentity::current()) {
-            lock.sign(&me);
+            lock.sign(Role::Command, &me);
         }
         Ok(lock)
     }
 
-    /// Writes down who holds the lock. It is advice only, so a full disk does not matter.
-    fn sign(&mut self, me: &ProcessIdentity) {
-        let Ok(text) = serde_json::to_vec(me) else { return };
+    /// Writes down who holds the lock. It is advice only: where it cannot be written, as on a full disk, it is
+    /// emptied, so that it names nobody else.
+    fn sign(&mut self, role: Role, me: &ProcessIdentity) {
+        let Ok(text) = serde_json::to_vec(&Holder::new(role, me)) else { return };
         // Shorter content is padded by the rest of the old one unless it is cut: cut last, so that a reader
         // rarely sees nothing.
-        let _ = self
+        let signed = self
             .file
             .rewind()
             .and_then(|()| self.file.write_all(&text))
             .and_then(|()| self.file.set_len(text.len() as u64));
+        if signed.is_err() {
+            let _ = self.file.set_len(0);
+        }
+    }
+
+    /// Whether the file was opened for writing, as all are but those on a read-only file system.
+    fn is_writable(&self) -> Result<bool> {
+        let flags = nix::fcntl::fcntl(&self.file, nix::fcntl::FcntlArg::F_GETFL)
+            .map_err(|errno| Error::io("look at", &self.path)(errno.into()))?;
+        Ok(flags & libc::O_ACCMODE == libc::O_RDWR)
     }
 
     /// Deletes the lock file and gives the lock up.
@@ -216,23 +328,39 @@ impl FileLock {
     }
 }
 
+/// Opens a lock file, and makes it if need be. On a read-only file system one that is there can still be locked,
+/// so that `stop` works.
+fn open_for_locking(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)
+        }
+        opened => opened,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Key;
 
     fn me() -> ProcessIdentity {
         ProcessIdentity::current().unwrap()
     }
 
-    fn try_take(path: &Path, who: &ProcessIdentity) -> Option<IdentityLock> {
-        match IdentityLock::acquire(path, who).unwrap() {
-            Acquired::Lock(lock) => Some(lock),
-            Acquired::Held(_) => None,
-        }
+    fn acquire(path: &Path, role: Role) -> Acquired {
+        let hash = ServiceHash::of_key(&Key::new("a").unwrap());
+        IdentityLock::acquire(path, &hash, &me(), role).unwrap()
     }
 
-    fn take(path: &Path) -> IdentityLock {
-        try_take(path, &me()).expect("the lock is free")
+    #[track_caller]
+    fn take(path: &Path, role: Role) -> IdentityLock {
+        match acquire(path, role) {
+            Acquired::Lock(lock) => lock,
+            Acquired::Held(holder) => panic!("held by {holder:?}"),
+        }
     }
 
     #[test]
@@ -240,33 +368,64 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.lock");
         assert!(matches!(Liveness::probe(&path), Liveness::Free));
-        let lock = take(&path);
+        let lock = take(&path, Role::Supervisor);
         assert!(matches!(Liveness::probe(&path), Liveness::Held(Some(holder)) if holder == me()));
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert!(matches!(IdentityLock::acquire(&path, &me()).unwrap(), Acquired::Held(Some(holder)) if holder == me()));
+        let Acquired::Held(Some(holder)) = acquire(&path, Role::Command) else { panic!("two holders") };
+        assert_eq!((holder.role, holder.process()), (Role::Supervisor, me()));
         drop(lock);
         assert!(matches!(Liveness::probe(&path), Liveness::Free));
     }
 
     #[test]
-    fn t02_a_probe_does_not_pass_for_a_supervisor() {
+    fn a_command_that_holds_the_lock_is_no_supervisor() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.lock");
-        let stop = std::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                        Liveness::probe(&path);
-                    }
-                });
-            }
-            // The recorded holder must not be alive, as that of a lock that is free never is.
-            let gone = ProcessIdentity { start_time: Some(1), ..me() };
-            let failed = (0..2_000).filter(|_| try_take(&path, &gone).is_none()).count();
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
-            assert_eq!(failed, 0);
-        });
+        let _lock = take(&path, Role::Command);
+        assert!(matches!(Liveness::probe(&path), Liveness::Free));
+        assert!(matches!(acquire(&path, Role::Supervisor), Acquired::Held(Some(Holder { role: Role::Command, .. }))));
+    }
+
+    #[test]
+    fn t02_a_probe_takes_no_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.lock");
+        drop(take(&path, Role::Supervisor));
+        // What a suspended prober has open when it is stopped at the worst moment.
+        let file = open_for_reading(&path).unwrap().unwrap();
+        assert!(!file_lock::is_announced(&file).unwrap());
+        drop(take(&path, Role::Supervisor));
+    }
+
+    #[test]
+    fn a_holder_that_does_not_have_the_file_open_is_not_believed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.lock");
+        // Another user's lock, in whose file a process of ours is named.
+        let planted = FileLock::try_acquire(&path).unwrap().unwrap();
+        let init = ProcessIdentity::of(1).unwrap().unwrap();
+        std::fs::write(&path, serde_json::to_vec(&Holder::new(Role::Supervisor, &init)).unwrap()).unwrap();
+        if cfg!(target_os = "linux") {
+            assert!(matches!(acquire(&path, Role::Command), Acquired::Held(None)));
+        }
+        drop(planted);
+    }
+
+    #[test]
+    fn locks_of_earlier_versions_are_found_where_an_end_is_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.lock");
+        let lock = FileLock::try_acquire(&path).unwrap().unwrap();
+        assert!(
+            matches!(Liveness::probe_unannounced(&path), Liveness::Held(None)),
+            "the first devport's file is empty"
+        );
+        std::fs::write(&path, serde_json::to_vec(&me()).unwrap()).unwrap();
+        assert!(matches!(Liveness::probe_unannounced(&path), Liveness::Held(Some(holder)) if holder == me()));
+        let gone = ProcessIdentity { start_time: Some(1), ..me() };
+        std::fs::write(&path, serde_json::to_vec(&gone).unwrap()).unwrap();
+        assert!(matches!(Liveness::probe_unannounced(&path), Liveness::Free));
+        drop(lock);
     }
 
     #[test]
@@ -295,7 +454,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.lock");
         std::os::unix::fs::symlink(directory.path().join("target"), &path).unwrap();
-        assert!(IdentityLock::acquire(&path, &me()).unwrap_err().to_string().contains("symbolic link"));
+        assert!(FileLock::try_acquire(&path).unwrap_err().to_string().contains("symbolic link"));
         assert!(matches!(Liveness::probe(&path), Liveness::Unknown(_)));
         assert!(!directory.path().join("target").exists());
     }

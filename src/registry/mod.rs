@@ -3,6 +3,7 @@
 //! The file system is the database: one JSON file a service, every change under one lock and by rename,
 //! and a kernel lock that says which services run.
 
+mod ended;
 mod file;
 mod lock;
 mod paths;
@@ -13,10 +14,11 @@ mod resolve;
 mod run_state;
 mod store;
 
-pub(crate) use lock::{Acquired, FileLock, IdentityLock, Liveness};
+pub(crate) use ended::{Scan, TreeEnded, supervisor_mark};
+pub(crate) use lock::{Acquired, FileLock, Holder, IdentityLock, Liveness, Role};
 pub(crate) use paths::Paths;
 pub(crate) use port::PortRange;
 pub(crate) use register::Registration;
 pub(crate) use reservation::{Protocol, Reservation};
 pub(crate) use run_state::{Exit, ExitHow, Pane, RunState, State};
-pub(crate) use store::Registry;
+pub(crate) use store::{Registry, Supervision};

@@ -41,6 +41,11 @@ impl Paths {
         Ok(Self { base: base.canonicalize().unwrap_or(base) })
     }
 
+    /// The state directory at a path, which is taken as it is.
+    pub(super) fn at(base: &Path) -> Self {
+        Self { base: base.to_owned() }
+    }
+
     /// The base directory.
     pub(crate) fn base(&self) -> &Path {
         &self.base
@@ -94,6 +99,12 @@ impl Paths {
     /// The tailnet's suffix, as it was last heard.
     pub(super) fn tailnet_suffix(&self) -> PathBuf {
         self.base.join("tailnet-suffix")
+    }
+
+    /// What a supervisor that ended before it could record anything leaves for its launcher. The name begins like a
+    /// temporary file's, so that it is swept like one.
+    pub(super) fn launch_failure(&self, hash: &ServiceHash, pid: i32) -> PathBuf {
+        self.base.join(format!("run/{}{hash}-launch-{pid}", super::file::TEMPORARY_PREFIX))
     }
 
     /// A service's captured output; older parts have `.1`, `.2`, … behind the name.

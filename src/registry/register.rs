@@ -1,6 +1,7 @@
 //! Registering a service: its record, its hashid and its port.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
 use crate::os::process::ProcessIdentity;
 use crate::os::socket;
+use crate::project::{DirectoryId, Ownership};
 use crate::registry::file::{self, Durability};
 use crate::registry::lock::{FileLock, Liveness};
 use crate::registry::reservation::{Reservation, salvage_port};
@@ -25,6 +27,8 @@ pub(crate) struct Registration {
     pub(crate) reservation: Reservation,
     /// A stale service that had to give up its port for this one.
     pub(crate) reclaimed: Option<Reservation>,
+    /// The directory that the service belonged to before, and that is gone.
+    pub(crate) taken_over: Option<PathBuf>,
 }
 
 impl Registry {
@@ -42,10 +46,12 @@ impl Registry {
         let _lock = self.lock(notice)?;
         file::sweep(&self.paths.services(), "");
         let before = self.find_with_bytes(&spec.hash)?;
+        let mut taken_over = None;
         let mut reservation = match &before {
             Some((reservation, _)) => {
                 reservation.check_writable(&self.paths.record(&spec.hash))?;
                 check_same_name(reservation, spec)?;
+                taken_over = check_place(reservation, spec)?;
                 reservation.clone()
             }
             None => {
@@ -60,10 +66,53 @@ impl Registry {
         reservation.policy.clone_from(&spec.policy);
         reservation.cwd.clone_from(&spec.cwd);
         reservation.cmd.clone_from(&spec.words);
+        Self::settle(&mut reservation, spec)?;
         reservation.last_up = now;
         let before = before.as_ref().map(|(_, bytes)| bytes.as_slice());
         self.write(&reservation, before, Some(&spec.environment), Durability::Synced)?;
-        Ok(Registration { reservation, reclaimed })
+        Ok(Registration { reservation, reclaimed, taken_over })
+    }
+
+    /// Reserves a port for something that devport does not run. A service that is registered keeps everything else: its
+    /// command, its environment and its rules. `now` is when that is.
+    ///
+    /// # Errors
+    /// As [`Self::register`].
+    pub(crate) fn reserve(
+        &self,
+        spec: &ServiceSpec,
+        now: Timestamp,
+        notice: &mut dyn FnMut(String),
+    ) -> Result<Registration> {
+        let lock = self.lock(notice)?;
+        let Some((mut reservation, bytes)) = self.find_with_bytes(&spec.hash)? else {
+            drop(lock);
+            return self.register(spec, now, notice);
+        };
+        check_same_name(&reservation, spec)?;
+        let taken_over = check_place(&reservation, spec)?;
+        let has_port = reservation.service_port().is_some();
+        if taken_over.is_none() && has_port && matches!(spec.port, PortRequest::Any) {
+            return Ok(Registration { reservation, reclaimed: None, taken_over });
+        }
+        reservation.check_writable(&self.paths.record(&spec.hash))?;
+        let reclaimed = self.give_port(&mut reservation, spec, now)?;
+        if taken_over.is_some() {
+            reservation.cwd.clone_from(&spec.cwd);
+            Self::settle(&mut reservation, spec)?;
+        }
+        reservation.adopt();
+        self.write(&reservation, Some(&bytes), None, Durability::Synced)?;
+        Ok(Registration { reservation, reclaimed, taken_over })
+    }
+
+    /// Writes down where a service belongs.
+    fn settle(reservation: &mut Reservation, spec: &ServiceSpec) -> Result<()> {
+        let root = spec.place.root();
+        reservation.file.clone_from(&spec.file);
+        reservation.root = Some(root.to_owned());
+        reservation.root_id = DirectoryId::of(root).map_err(Error::io("look at", root))?;
+        Ok(())
     }
 
     /// Sets the port of a service that is being registered. Returns the service that lost its own for it.
@@ -162,6 +211,23 @@ impl Registry {
     }
 }
 
+/// Refuses a service of another checkout. Returns the directory that the service belonged to if that is gone: then
+/// the service may be taken over.
+fn check_place(reservation: &Reservation, spec: &ServiceSpec) -> Result<Option<PathBuf>> {
+    let failed = || Error::io("look at", &reservation.cwd);
+    match spec.place.ownership(reservation.site()).map_err(failed())? {
+        Ownership::Ours => Ok(None),
+        Ownership::Gone(directory) => Ok(Some(directory)),
+        Ownership::Other(root) => Err(Error::KeyElsewhere {
+            key: reservation.name().to_owned(),
+            owner: spec.place.abbreviate(&root),
+            state: None,
+            here: spec.place.abbreviate(spec.place.root()),
+            hint: "choose another key for this checkout".into(),
+        }),
+    }
+}
+
 /// Two keys with one hash must not share a service.
 fn check_same_name(reservation: &Reservation, spec: &ServiceSpec) -> Result<()> {
     if reservation.key == spec.key {
@@ -181,9 +247,11 @@ fn is_free(port: u16) -> Result<bool> {
 
 /// Who listens on a port, for a message.
 fn listener_text(port: u16) -> String {
+    // Only a message: who cannot be seen is not named.
     let owners: Vec<String> = socket::listeners(port)
+        .unwrap_or_default()
         .into_iter()
-        .filter_map(ProcessIdentity::of)
+        .filter_map(|pid| ProcessIdentity::of(pid).ok().flatten())
         .map(|process| process.to_string())
         .collect();
     if owners.is_empty() { "a process that cannot be seen (of another user?)".into() } else { owners.join(", ") }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::identity::{HashId, Key, SHORTEST_PREFIX, ServiceHash, TailnetName};
+use crate::project::{DirectoryId, Site};
 use crate::spec::{Policy, Variables};
 
 /// The version of the record's form that this devport writes; the first devport's has no number.
@@ -55,6 +56,15 @@ pub(crate) struct Reservation {
     pub(crate) cwd: PathBuf,
     /// The command and its arguments, unexpanded; none: the port alone is reserved.
     pub(crate) cmd: Vec<String>,
+    /// The `devport.yaml` that registered it, canonical; `None` if none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<PathBuf>,
+    /// The root of the checkout of `cwd` when it was registered; `None` in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) root: Option<PathBuf>,
+    /// Which directory `root` was, to tell it from a later one at the same path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) root_id: Option<DirectoryId>,
     /// When the service was last known to run.
     #[serde(default)]
     pub(crate) last_up: Timestamp,
@@ -85,7 +95,7 @@ impl Protocol {
 /// what does not have it cannot print it: [`parse_environment`] reads it alone.
 const ENVIRONMENT: &str = "env";
 /// Every field that is written, in the order of new records, and the two of the first devport that ours replaces.
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 20] = [
     "schema",
     "hash",
     "hashid",
@@ -99,6 +109,9 @@ const FIELDS: [&str; 17] = [
     "policy",
     "cwd",
     "cmd",
+    "file",
+    "root",
+    "root_id",
     ENVIRONMENT,
     "last_up",
     "state",
@@ -128,6 +141,9 @@ impl Reservation {
             policy: Policy::default(),
             cwd: PathBuf::new(),
             cmd: Vec::new(),
+            file: None,
+            root: None,
+            root_id: None,
             last_up: Timestamp::UNIX_EPOCH,
         }
     }
@@ -177,6 +193,8 @@ impl Reservation {
                 }
             }
         }
+        // A field that the list above forgot is written all the same, at the end.
+        fields.extend(known);
         let mut bytes = serde_json::to_vec_pretty(&fields).unwrap_or_default();
         bytes.push(b'\n');
         bytes
@@ -191,6 +209,16 @@ impl Reservation {
             return Err(Error::NewerRecord { path: path.to_owned(), schema: self.schema });
         }
         Ok(())
+    }
+
+    /// Where the service belongs.
+    pub(crate) fn site(&self) -> Site<'_> {
+        Site {
+            directory: &self.cwd,
+            file: self.file.as_deref(),
+            root: self.root.as_deref(),
+            root_id: self.root_id.as_ref(),
+        }
     }
 
     /// What messages call the service: its key, or else its hashid.

@@ -1,26 +1,48 @@
 //! From what a user types to the service that it names.
 
+use std::path::Path;
+
 use crate::error::{Error, Result};
 use crate::identity::{SHORTEST_PREFIX, ServiceHash, Target};
+use crate::project::{Ownership, Place};
 use crate::registry::reservation::Reservation;
 use crate::registry::store::Registry;
 
 /// How many near keys an error suggests.
 const SUGGESTIONS: usize = 3;
 
+/// The error for a key that only another checkout has.
+fn is_elsewhere(reservation: &Reservation, place: &Place, root: &Path, addition: &str) -> Error {
+    Error::KeyElsewhere {
+        key: reservation.name().to_owned(),
+        owner: format!("{}{addition}", place.abbreviate(root)),
+        state: None,
+        here: place.abbreviate(place.root()),
+        hint: format!("its id works from everywhere: `devport logs {}` shows its output", reservation.hashid),
+    }
+}
+
 impl Registry {
-    /// Finds the service that a target names: by key, then by frozen hashid (exactly), then by a prefix of
-    /// the hash, then by port. Source: design.md, section 4.
+    /// Finds the service that a target names at some place: by key, if the key's service may be named there; then by
+    /// frozen hashid (exactly), by a prefix of the hash, and by port, from everywhere.
     ///
     /// # Errors
-    /// [`Error::NoSuchService`], [`Error::PrefixTooShort`], [`Error::Ambiguous`], or that of a record that
-    /// cannot be used.
-    pub(crate) fn resolve(&self, target: &Target) -> Result<Reservation> {
+    /// [`Error::KeyElsewhere`] if only another checkout has the key, [`Error::NoSuchService`],
+    /// [`Error::PrefixTooShort`], [`Error::Ambiguous`], or that of a record that cannot be used.
+    pub(crate) fn resolve(&self, target: &Target, place: &Place) -> Result<Reservation> {
+        let mut elsewhere = None;
         if let Some(key) = target.as_key()
             && let Some(reservation) = self.find(&ServiceHash::of_key(&key))?
             && reservation.key.as_ref() == Some(&key)
         {
-            return Ok(reservation);
+            let failed = || Error::io("look at", &reservation.cwd);
+            match place.can_name(reservation.site()).map_err(failed())? {
+                Ownership::Ours => return Ok(reservation),
+                Ownership::Other(root) => elsewhere = Some(is_elsewhere(&reservation, place, &root, "")),
+                Ownership::Gone(root) => {
+                    elsewhere = Some(is_elsewhere(&reservation, place, &root, ", which no longer exists"));
+                }
+            }
         }
         let text = target.as_str();
         if text.len() >= SHORTEST_PREFIX {
@@ -32,6 +54,9 @@ impl Registry {
                     }
                 }
             }
+        }
+        if let Some(error) = elsewhere {
+            return Err(error);
         }
         let nearest = self.nearest_keys(text)?;
         let target = text.to_owned();

@@ -105,7 +105,7 @@ pub(crate) struct Pane {
 }
 
 /// What a supervisor last recorded.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunState {
     /// The finer state.
     pub(crate) state: State,
@@ -138,6 +138,10 @@ pub(crate) struct RunState {
     /// The service's window; `None` if it runs detached or in the foreground of somebody's terminal.
     #[serde(default)]
     pub(crate) window: Option<Pane>,
+    /// Whether a scan proved that no process of the service was left when this was recorded. Only
+    /// [`super::Registry::record_end`] sets it.
+    #[serde(default)]
+    pub(super) ended: bool,
 }
 
 impl RunState {
@@ -158,12 +162,18 @@ impl RunState {
             error: None,
             listens: Vec::new(),
             window,
+            ended: false,
         }
     }
 
-    /// Whether a supervisor recorded that nothing is left.
+    /// Whether it was recorded, with proof, that no process is left.
     pub(crate) fn is_final(&self) -> bool {
-        matches!(self.state, State::Stopped | State::Failed) && self.child.is_none()
+        self.ended
+    }
+
+    /// Whether the recorded state says that nothing runs, with or without proof.
+    pub(crate) fn says_ended(&self) -> bool {
+        matches!(self.state, State::Stopped | State::Failed)
     }
 
     /// Adds an end of the child, and forgets the oldest if there are too many.

@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
 use crate::os::process::ProcessIdentity;
+use crate::registry::ended::TreeEnded;
 use crate::registry::file::{self, Durability};
-use crate::registry::lock::{Acquired, FileLock, IdentityLock, Liveness};
+use crate::registry::lock::{Acquired, FileLock, Holder, IdentityLock, Liveness, Role};
 use crate::registry::paths::Paths;
 use crate::registry::port::PortRange;
 use crate::registry::reservation::{Reservation, parse_environment};
@@ -23,6 +24,17 @@ pub(crate) struct Registry {
     pub(super) paths: Paths,
     /// The ports that new services get.
     pub(super) range: PortRange,
+}
+
+/// Who supervises a service.
+#[derive(Debug)]
+pub(crate) enum Supervision {
+    /// Nobody.
+    Free,
+    /// This process, which is alive and has the lock file open.
+    By(ProcessIdentity),
+    /// Some process that the lock file does not name (yet).
+    Unproven,
 }
 
 /// Every record that there is.
@@ -45,6 +57,18 @@ impl Registry {
         &self.paths
     }
 
+    /// Refuses a state directory of another user: its files may name any process, and lead anywhere. One that does
+    /// not exist is fine.
+    ///
+    /// # Errors
+    /// [`Error::ForeignDirectory`], or if it cannot be looked at.
+    pub(crate) fn check_owner(&self) -> Result<()> {
+        for directory in self.paths.directories() {
+            file::check_owner(&directory)?;
+        }
+        Ok(())
+    }
+
     /// Makes the directories, private; the base is canonical from then on.
     ///
     /// # Errors
@@ -53,7 +77,8 @@ impl Registry {
         for directory in self.paths.directories() {
             file::create_private_directory(&directory)?;
         }
-        self.paths = Paths::choose(Some(self.paths.base().as_os_str()), None, None, self.paths.base())?;
+        let base = self.paths.base();
+        self.paths = Paths::at(&base.canonicalize().map_err(Error::io("look at", base))?);
         Ok(())
     }
 
@@ -136,7 +161,11 @@ impl Registry {
         match file::read_with(&path, |bytes| Ok(make(Reservation::parse(&path, hash, bytes)?, bytes))) {
             Ok(result) => result.map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::CorruptRecord { why: crate::error::reason(&error), path }),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(Error::CorruptRecord { why: crate::error::reason(&error), path })
+            }
+            // The record may be fine: the system did not let us see it.
+            Err(error) => Err(Error::io("read", path)(error)),
         }
     }
 
@@ -216,18 +245,18 @@ impl Registry {
         file::write(&path, reservation.hash.as_str(), &reservation.to_bytes(before, environment), durability)
     }
 
-    /// Removes a service that does not run: every file of it. The caller holds both locks of the service;
-    /// they are deleted last.
+    /// Removes a service: every file of it. The caller holds both locks of the service; they are deleted last.
     ///
     /// # Errors
     /// If the record is newer than we are, or a file cannot be deleted.
     pub(crate) fn remove(
         &self,
-        hash: &ServiceHash,
         launch: FileLock,
         identity: IdentityLock,
+        ended: &TreeEnded,
         notice: &mut dyn FnMut(String),
     ) -> Result<()> {
+        let hash = ended.hash();
         let _lock = self.lock(notice)?;
         if let Some(reservation) = self.find(hash)? {
             reservation.check_writable(&self.paths.record(hash))?;
@@ -237,32 +266,74 @@ impl Registry {
         launch.delete()
     }
 
-    /// Deletes record, run state and logs. The record goes first: from then on the port is free.
+    /// Deletes logs, run state and record. The record goes last: if this is interrupted, the service is still there
+    /// to be removed.
     pub(super) fn delete_files(&self, hash: &ServiceHash) -> Result<()> {
-        file::remove(&self.paths.record(hash))?;
-        file::remove(&self.paths.run_state(hash))?;
         let log = self.paths.log(hash);
         let directory = log.parent().unwrap_or(self.paths.base());
-        let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
-        for entry in entries.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&format!("{hash}.log")) {
-                file::remove(&entry.path())?;
+        match fs::read_dir(directory) {
+            Ok(entries) => {
+                for entry in entries {
+                    let entry = entry.map_err(Error::io("read", directory))?;
+                    if entry.file_name().to_string_lossy().starts_with(&format!("{hash}.log")) {
+                        file::remove(&entry.path())?;
+                    }
+                }
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("read", directory)(error)),
         }
-        Ok(())
+        self.sweep_run_states(hash);
+        file::remove(&self.paths.run_state(hash))?;
+        file::remove(&self.paths.record(hash))
     }
 
-    /// Whether a service runs, as the kernel says.
+    /// Whether a supervisor runs a service, as the kernel says.
     pub(crate) fn liveness(&self, hash: &ServiceHash) -> Liveness {
         Liveness::probe(&self.paths.identity_lock(hash))
     }
 
-    /// Tries to become a service's supervisor.
+    /// Whether a supervisor of an earlier version runs a service whose lock seems to be free.
+    pub(crate) fn unannounced_liveness(&self, hash: &ServiceHash) -> Liveness {
+        Liveness::probe_unannounced(&self.paths.identity_lock(hash))
+    }
+
+    /// Who supervises a service.
+    ///
+    /// # Errors
+    /// If the system does not answer.
+    pub(crate) fn supervision(&self, hash: &ServiceHash) -> Result<Supervision> {
+        let liveness = match self.liveness(hash) {
+            Liveness::Free => self.unannounced_liveness(hash),
+            known => known,
+        };
+        match liveness {
+            Liveness::Free => return Ok(Supervision::Free),
+            Liveness::Held(_) => {}
+            Liveness::Unknown(error) => {
+                return Err(Error::io("look at the lock", self.paths.identity_lock(hash))(error));
+            }
+        }
+        let holder = self.lock_holder(hash)?.filter(|holder| holder.role == Role::Supervisor);
+        Ok(holder.map_or(Supervision::Unproven, |holder| Supervision::By(holder.process())))
+    }
+
+    /// The living process that a service's lock file names and that has it open; `None` if there is none.
+    ///
+    /// # Errors
+    /// If the system does not answer.
+    pub(crate) fn lock_holder(&self, hash: &ServiceHash) -> Result<Option<Holder>> {
+        let path = self.paths.identity_lock(hash);
+        Holder::believed(&path).map_err(Error::io("read", path))
+    }
+
+    /// Tries to become the only process that may start, end or remove a service.
     ///
     /// # Errors
     /// If the lock file cannot be made or locked.
-    pub(crate) fn acquire_identity(&self, hash: &ServiceHash, me: &ProcessIdentity) -> Result<Acquired> {
-        IdentityLock::acquire(&self.paths.identity_lock(hash), me)
+    pub(crate) fn acquire_identity(&self, hash: &ServiceHash, role: Role) -> Result<Acquired> {
+        let me = ProcessIdentity::current().map_err(Error::system("identify this process"))?;
+        IdentityLock::acquire(&self.paths.identity_lock(hash), hash, &me, role)
     }
 
     /// Waits until nobody else launches or removes the service.
@@ -278,20 +349,56 @@ impl Registry {
         FileLock::wait(&self.paths.launch_lock(hash), &format!("the launch lock of {name}"), notice)
     }
 
-    /// What the service's supervisor last recorded; `None` if it recorded nothing that can be read, which
-    /// is never a reason to fail.
-    pub(crate) fn run_state(&self, hash: &ServiceHash) -> Option<RunState> {
-        file::read_with(&self.paths.run_state(hash), |bytes| serde_json::from_slice(bytes).ok()).ok()?
+    /// What the service's supervisor last recorded; `None` if it recorded nothing.
+    ///
+    /// # Errors
+    /// [`Error::CorruptRecord`] if the file has no meaning, [`Error::Io`] if it cannot be read now.
+    pub(crate) fn run_state(&self, hash: &ServiceHash) -> Result<Option<RunState>> {
+        let path = self.paths.run_state(hash);
+        match file::read_with(&path, |bytes| serde_json::from_slice(bytes)) {
+            Ok(Ok(run)) => Ok(Some(run)),
+            Ok(Err(error)) => Err(Error::CorruptRecord { why: error.to_string(), path }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", path)(error)),
+        }
     }
 
-    /// Records a run state. The caller holds the identity lock.
+    /// Records a run state that is not the end.
     ///
     /// # Errors
     /// If it cannot be written; the old one is intact.
-    pub(crate) fn write_run_state(&self, hash: &ServiceHash, run: &RunState) -> Result<()> {
-        let path = self.paths.run_state(hash);
+    pub(crate) fn record_run(&self, lock: &IdentityLock, run: &RunState) -> Result<()> {
+        self.write_run_state(lock, &RunState { ended: false, ..run.clone() })
+    }
+
+    /// Records the end of a service, of which no process is left.
+    ///
+    /// # Errors
+    /// If it cannot be written; the old state is intact.
+    pub(crate) fn record_end(&self, lock: &IdentityLock, run: &RunState, _ended: &TreeEnded) -> Result<()> {
+        self.write_run_state(lock, &RunState { child: None, ended: true, ..run.clone() })
+    }
+
+    /// Writes a run state.
+    fn write_run_state(&self, lock: &IdentityLock, run: &RunState) -> Result<()> {
+        let path = self.paths.run_state(lock.hash());
         let bytes = serde_json::to_vec(run).map_err(io::Error::from).map_err(Error::io("write", &path))?;
-        file::write(&path, hash.as_str(), &bytes, Durability::Renamed)
+        file::write(&path, lock.hash().as_str(), &bytes, Durability::Renamed)
+    }
+
+    /// Leaves word for whoever launched this supervisor, which ends before it could record a state.
+    pub(crate) fn leave_launch_failure(&self, hash: &ServiceHash, failure: &Error) {
+        let path = self.paths.launch_failure(hash, std::process::id().cast_signed());
+        // Without it the launcher only sees that we are gone.
+        let _ = file::write(&path, hash.as_str(), failure.to_string().as_bytes(), Durability::Renamed);
+    }
+
+    /// Takes what a supervisor that could record nothing left; `None` if it left nothing.
+    pub(crate) fn take_launch_failure(&self, hash: &ServiceHash, pid: i32) -> Option<String> {
+        let path = self.paths.launch_failure(hash, pid);
+        let text = file::read(&path).ok()?;
+        let _ = fs::remove_file(&path);
+        String::from_utf8(text).ok()
     }
 
     /// Deletes temporary files of earlier supervisors of a service. The caller holds its identity lock.
@@ -320,6 +427,7 @@ pub(super) mod tests {
             key: Some(Key::new(key).unwrap()),
             words: vec!["true".into()],
             cwd: "/".into(),
+            file: None,
             port,
             port_variable: None,
             tailnet: false,

@@ -55,14 +55,16 @@ impl ConfigEntry {
         self.key.as_ref()
     }
 
-    /// The request that this entry stands for. Relative paths are relative to `directory`, the file's own;
-    /// `~` is `home`.
-    pub(crate) fn into_request(self, directory: &Path, home: Option<&Path>) -> Request {
+    /// The request that this entry stands for. Relative paths are relative to the directory of `file`, whose path is
+    /// canonical; `~` is `home`.
+    pub(crate) fn into_request(self, file: &Path, home: Option<&Path>) -> Request {
+        let directory = file.parent().unwrap_or(Path::new("/"));
         let absolute = |path: String| directory.join(expand_home(&path, home));
         Request {
             key: self.key,
             words: self.words,
             cwd: self.cwd.map_or_else(|| directory.to_owned(), absolute),
+            file: Some(file.to_owned()),
             port: match (self.no_port, self.port) {
                 (true, _) => PortRequest::NoPort,
                 (false, Some(port)) => PortRequest::Exactly(port),
@@ -297,8 +299,10 @@ mod tests {
         let entries = parsed(text).unwrap();
         assert_eq!(entries[0].words, ["sleep", "1 2"]);
         assert_eq!(entries[0].name(), "sleep '1 2'");
-        let requests: Vec<_> =
-            entries.into_iter().map(|entry| entry.into_request(Path::new("/p"), Some(Path::new("/h")))).collect();
+        let requests: Vec<_> = entries
+            .into_iter()
+            .map(|entry| entry.into_request(Path::new("/p/devport.yaml"), Some(Path::new("/h"))))
+            .collect();
         assert_eq!(requests[0].cwd, Path::new("/p"));
         assert_eq!(requests[1].words, ["npm", "run", "a b"]);
         assert_eq!(requests[1].cwd, Path::new("/h/x"));

@@ -39,6 +39,11 @@ impl CallerEnvironment {
         self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_os_str()).filter(|value| !value.is_empty())
     }
 
+    /// The home directory; `None` if it is not set, or not absolute.
+    pub(crate) fn home(&self) -> Option<&Path> {
+        self.get("HOME").map(Path::new).filter(|home| home.is_absolute())
+    }
+
     /// What a service keeps: everything but what belongs to the caller's shell or terminal.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::identity::{Key, ServiceHash, TailnetName};
+use crate::project::Place;
 use crate::spec::dotenv;
 use crate::spec::environment::{CallerEnvironment, Variables};
 use crate::spec::policy::Policy;
@@ -17,6 +18,8 @@ pub(crate) struct Request {
     pub(crate) words: Vec<String>,
     /// Where to run it, absolute.
     pub(crate) cwd: PathBuf,
+    /// The `devport.yaml` that asks for it, canonical; `None` if it was typed.
+    pub(crate) file: Option<PathBuf>,
     /// Which port it wants.
     pub(crate) port: PortRequest,
     /// The variable that tells it its port; `None`: `PORT`.
@@ -53,6 +56,10 @@ pub(crate) struct ServiceSpec {
     pub(crate) words: Vec<String>,
     /// Where to run it: an existing directory, canonical.
     pub(crate) cwd: PathBuf,
+    /// The `devport.yaml` that asks for it, canonical; `None` if it was typed.
+    pub(crate) file: Option<PathBuf>,
+    /// The checkouts that it belongs to.
+    pub(crate) place: Place,
     /// Which port it wants.
     pub(crate) port: PortRequest,
     /// The variable that tells it its port; `None`: `PORT`.
@@ -101,8 +108,11 @@ impl ServiceSpec {
             Some(key) => ServiceHash::of_key(key),
             None => ServiceHash::of_command(&cwd, &request.words),
         };
+        let place = Place::new(&cwd, request.file.as_deref(), caller.home());
         Ok(Self {
             hash,
+            place,
+            file: request.file,
             key: request.key,
             words: request.words,
             cwd,
@@ -116,8 +126,10 @@ impl ServiceSpec {
     }
 
     /// A port for something that devport does not run: without command and environment.
-    pub(crate) fn port_alone(key: Key, port: PortRequest, cwd: PathBuf) -> Self {
+    pub(crate) fn port_alone(key: Key, port: PortRequest, cwd: PathBuf, caller: &CallerEnvironment) -> Self {
         Self {
+            place: Place::new(&cwd, None, caller.home()),
+            file: None,
             hash: ServiceHash::of_key(&key),
             key: Some(key),
             words: Vec::new(),
@@ -145,9 +157,18 @@ fn empty_command(message: &str) -> Error {
     }
 }
 
+/// How the names of devport's own variables begin: the port in one of them would hide whose a process is.
+const RESERVED_PREFIX: &str = "DEVPORT_";
+
 /// A variable's name must survive in an environment.
 fn check_variable_name(name: &str) -> Result<()> {
     let good = |(index, c): (usize, char)| c == '_' || c.is_ascii_alphabetic() || (index > 0 && c.is_ascii_digit());
+    if name.starts_with(RESERVED_PREFIX) {
+        return Err(Error::Usage {
+            message: format!("{name:?} is a variable that devport sets itself"),
+            hint: "choose a name that does not begin with DEVPORT_".into(),
+        });
+    }
     if !name.is_empty() && name.chars().enumerate().all(good) {
         return Ok(());
     }
@@ -164,8 +185,10 @@ fn existing_directory(path: &Path) -> Result<PathBuf> {
         std::io::ErrorKind::NotFound => wrong("does not exist".into()),
         _ => wrong(format!("cannot be used: {}", crate::error::reason(&error))),
     })?;
-    if !canonical.is_dir() {
-        return Err(wrong("is not a directory".into()));
+    match canonical.metadata() {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => return Err(wrong("is not a directory".into())),
+        Err(error) => return Err(wrong(format!("cannot be used: {}", crate::error::reason(&error)))),
     }
     path_text(&canonical)?;
     Ok(canonical)

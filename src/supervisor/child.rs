@@ -1,9 +1,9 @@
-//! The child: starting it, and signalling the tree below it.
+//! The child: starting it, and finding out who else has its port.
 
 use std::io;
 use std::path::Path;
 
-use crate::os::process::{ProcessIdentity, command_of, environment_value};
+use crate::os::process::{self, ProcessIdentity, command_of, environment_value};
 use crate::os::spawn::{self, ChildStreams};
 use crate::os::{socket, tree};
 use crate::registry::{Registry, Reservation};
@@ -80,21 +80,40 @@ fn execute(
         why: spawn_failure(&expanded[0], &reservation.cwd, &error),
         lasting: is_lasting(&error),
     })?;
-    Ok(ProcessIdentity::of_child(pid))
+    ProcessIdentity::of_child(pid).map_err(|error| {
+        // A child that cannot be told from later processes could never be stopped safely. It is not reaped yet, so
+        // its number is its own.
+        let _ = process::kill_child(pid);
+        SpawnError { why: format!("could not identify pid {pid}: {}", crate::error::reason(&error)), lasting: false }
+    })
 }
 
 /// Whether a failure to execute a program is about the program or its directory, and not about the moment.
 fn is_lasting(error: &io::Error) -> bool {
     use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
     matches!(error.kind(), NotFound | PermissionDenied | NotADirectory | IsADirectory)
-        || error.raw_os_error() == Some(libc::ENOEXEC)
+        || error.raw_os_error().is_some_and(|code| UNUSABLE_PROGRAM.contains(&code))
 }
+
+/// What the system says of a file that is no program for it.
+#[cfg(target_os = "linux")]
+const UNUSABLE_PROGRAM: [i32; 1] = [libc::ENOEXEC];
+/// What the system says of a file that is no program for it; for another processor it has a code of its own.
+#[cfg(target_os = "macos")]
+const UNUSABLE_PROGRAM: [i32; 4] = [libc::ENOEXEC, libc::EBADARCH, libc::EBADEXEC, libc::EBADMACHO];
 
 /// Says why a program could not be executed: the system has one error for a missing program, a missing
 /// interpreter and a missing directory.
 fn spawn_failure(program: &str, cwd: &Path, error: &io::Error) -> String {
-    if !cwd.is_dir() {
-        return format!("its working directory {} does not exist", cwd.display());
+    match std::fs::metadata(cwd) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => return format!("its working directory {} is not a directory", cwd.display()),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+            return format!("its working directory {} does not exist", cwd.display());
+        }
+        Err(cause) => {
+            return format!("its working directory {} cannot be used: {}", cwd.display(), crate::error::reason(&cause));
+        }
     }
     match error.kind() {
         io::ErrorKind::NotFound if program.contains('/') => {
@@ -102,55 +121,6 @@ fn spawn_failure(program: &str, cwd: &Path, error: &io::Error) -> String {
         }
         io::ErrorKind::NotFound => format!("{program}: command not found in its PATH"),
         _ => format!("{program}: {}", crate::error::reason(error)),
-    }
-}
-
-/// The processes that a supervisor is responsible for.
-#[derive(Debug)]
-pub(super) struct Tree<'a> {
-    /// The supervisor's pid: everything below it.
-    pub(super) supervisor: i32,
-    /// The last child; it leads the process group that is signalled as a whole.
-    pub(super) child: Option<&'a ProcessIdentity>,
-    /// What an earlier supervisor has left.
-    pub(super) leftovers: &'a [ProcessIdentity],
-    /// What marks the service's processes.
-    pub(super) marker: tree::Marker<'a>,
-}
-
-impl Tree<'_> {
-    /// Every living process of it.
-    pub(super) fn members(&self) -> Vec<ProcessIdentity> {
-        let mut members = tree::descendants(self.supervisor, self.marker);
-        members.extend(self.leftovers.iter().filter(|process| process.is_alive()).cloned());
-        #[cfg(not(target_os = "linux"))]
-        members.extend(self.child.iter().flat_map(|child| tree::session(child.pid)));
-        members
-    }
-
-    /// Asks everybody to end, with this signal: the child's process group as a whole, and one by one whoever has left it.
-    pub(super) fn terminate(&self, signal: i32) {
-        let members = self.members();
-        let group = self.child.map(|child| child.pid);
-        let (in_group, others): (Vec<_>, Vec<_>) =
-            members.iter().partition(|member| member.group() == group && group.is_some());
-        // SIGCONT behind it: a stopped process would not notice the one without the other.
-        for signal in [signal, libc::SIGCONT] {
-            // With a member alive, the group's number cannot belong to anybody else.
-            if let (Some(child), false) = (self.child, in_group.is_empty()) {
-                let _ = child.signal_group(signal);
-            }
-            for other in &others {
-                let _ = other.signal(signal);
-            }
-        }
-    }
-
-    /// Kills everybody who is left.
-    pub(super) fn kill(&self) {
-        for member in self.members() {
-            let _ = member.signal(libc::SIGKILL);
-        }
     }
 }
 
@@ -162,7 +132,7 @@ pub(super) fn port_owner(port: u16, registry: &Registry, own: &Reservation) -> i
     if socket::is_free(port)? {
         return Ok(None);
     }
-    let owners: Vec<String> = socket::listeners(port)
+    let owners: Vec<String> = socket::listeners(port)?
         .into_iter()
         .map(|pid| {
             let command = command_of(pid).unwrap_or_default();
@@ -179,8 +149,9 @@ pub(super) fn port_owner(port: u16, registry: &Registry, own: &Reservation) -> i
 /// Where the owner of a port belongs.
 fn belonging(pid: i32, registry: &Registry, own: &Reservation) -> String {
     use std::os::unix::ffi::OsStrExt;
-    let hash = environment_value(pid, tree::HASH_VARIABLE);
-    let home = environment_value(pid, tree::HOME_VARIABLE);
+    // Only a message: what cannot be read is not known.
+    let value = |name| environment_value(pid, name).ok().flatten();
+    let (hash, home) = (value(tree::HASH_VARIABLE), value(tree::HOME_VARIABLE));
     let (Some(hash), Some(home)) = (hash, home) else { return "not a devport service".into() };
     if home != registry.paths().base().as_os_str().as_bytes() {
         return "a service of another devport directory".into();

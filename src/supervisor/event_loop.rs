@@ -10,15 +10,18 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{Error, Result, reason};
+use crate::identity::ServiceHash;
 use crate::logbook::{LogWriter, Mark};
 use crate::os::process::{self, ProcessIdentity};
 use crate::os::{clock, terminal, trim_heap};
-use crate::registry::{Acquired, Exit, ExitHow, IdentityLock, Pane, Registry, RunState, State};
+use crate::registry::{
+    Acquired, Exit, ExitHow, IdentityLock, Pane, Registry, Reservation, Role, RunState, Scan, State, TreeEnded,
+};
+use crate::spec::Variables;
 use crate::supervisor::child::{self, SpawnError};
-use crate::supervisor::leftovers;
-use crate::supervisor::lifecycle::{Action, Event, Lifecycle, Outcome};
+use crate::supervisor::lifecycle::{Action, Event, Lifecycle, Outcome, StopCause};
 use crate::supervisor::relay::{self, Input, Screen};
-use crate::supervisor::service::Service;
+use crate::supervisor::service::{Orphans, Service};
 use crate::supervisor::signals::{Request, Signals};
 use crate::supervisor::stream::{Stream, StreamKind};
 use crate::supervisor::watch::Watch;
@@ -27,6 +30,9 @@ use crate::supervisor::watch::Watch;
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// How often a tree that is being ended is looked at, in case no signal tells of its end.
 const TREE_CHECK: Duration = Duration::from_millis(50);
+
+/// How often a state that could not be recorded, as on a full disk, is tried again.
+const RECORD_RETRY: Duration = Duration::from_secs(1);
 
 /// A wait that is long enough for a timer to be late by more than a millisecond.
 const LONG_WAIT: Duration = Duration::from_millis(500);
@@ -54,36 +60,121 @@ pub(crate) enum Supervised {
 /// Becomes the supervisor of a service, until the service ends.
 ///
 /// # Errors
-/// If the service's files cannot be used, or a leftover of an earlier run cannot be told from a stranger.
-pub(crate) fn supervise(registry: &Registry, hash: &crate::identity::ServiceHash, terms: Terms) -> Result<Supervised> {
+/// If the service's files cannot be used, or a process of an earlier run cannot be told from a stranger.
+pub(crate) fn supervise(registry: &Registry, hash: &ServiceHash, terms: Terms) -> Result<Supervised> {
     let signals = Signals::install()?;
     let me = ProcessIdentity::current().map_err(Error::system("identify this process"))?;
-    let identity = match registry.acquire_identity(hash, &me)? {
-        Acquired::Lock(identity) => identity,
-        Acquired::Held(_) => return Ok(Supervised::AlreadyRunning),
+    let Some(identity) = acquire(registry, hash)? else { return Ok(Supervised::AlreadyRunning) };
+    let Some(reservation) = registry.find(hash)? else {
+        // It was removed meanwhile; nothing of it may come back.
+        identity.delete()?;
+        return Err(Error::NoSuchService { target: hash.to_string(), nearest: Vec::new() });
     };
     registry.sweep_run_states(hash);
-    let before = registry.run_state(hash);
+    let (before, is_readable) = match registry.run_state(hash) {
+        Ok(before) => (before, true),
+        Err(Error::CorruptRecord { .. }) => (None, false),
+        Err(error) => return Err(error),
+    };
     let run = RunState::begin(me, terms.window.clone(), before.clone());
     // A supervisor that cannot record anything must not start anything: nobody would learn of it.
-    registry.write_run_state(hash, &run)?;
-    match Supervisor::set_up(registry, hash, identity, signals, terms, run.clone(), before.as_ref()) {
-        Ok(supervisor) => Ok(Supervised::Ended(supervisor.run())),
+    registry.record_run(&identity, &run)?;
+    // Looking at every process of the machine is for those who have a reason to.
+    let recorded = if is_readable { TreeEnded::recorded(&identity, before.as_ref()) } else { None };
+    match Prepared::read(registry, &reservation, &identity, terms.watched, recorded, before) {
+        Ok(prepared) => {
+            let supervisor = Supervisor::new(registry, reservation, identity, signals, terms, run, prepared);
+            Ok(Supervised::Ended(supervisor.run()))
+        }
         Err(error) => {
             // Whoever launched us reads this; the error itself is printed where nobody may look.
-            let failed = RunState { state: State::Failed, error: Some(error.to_string()), ..run };
-            let _ = registry.write_run_state(hash, &failed);
+            let mut failed = run;
+            (failed.state, failed.error) = (State::Failed, Some(error.to_string()));
+            let _ = registry.record_run(&identity, &failed);
             Err(error)
         }
     }
+}
+
+/// What a supervisor reads before it begins.
+struct Prepared {
+    /// What the child's environment is made of.
+    environment: Variables,
+    /// Who watches.
+    screen: Screen,
+    /// The proof that nothing of the service runs; `None` if something may.
+    ended: Option<TreeEnded>,
+    /// What an earlier supervisor left; `None` if it left nothing.
+    orphans: Option<Orphans>,
+}
+
+impl Prepared {
+    /// Reads what is needed. Nothing is started yet. `recorded`: the proof that the last supervisor recorded.
+    fn read(
+        registry: &Registry,
+        reservation: &Reservation,
+        identity: &IdentityLock,
+        is_watched: bool,
+        recorded: Option<TreeEnded>,
+        before: Option<RunState>,
+    ) -> Result<Self> {
+        let environment = registry.environment(&reservation.hash)?;
+        process::become_subreaper().map_err(Error::system("adopt orphaned descendants"))?;
+        let screen = if is_watched {
+            Screen::of_own_streams().map_err(Error::system("use the terminal"))?
+        } else {
+            Screen::none()
+        };
+        let (ended, orphans) = match recorded {
+            Some(ended) => (Some(ended), None),
+            None => match registry.scan_orphans(identity, reservation.name(), before.as_ref())? {
+                Scan::Ended(ended) => (Some(ended), None),
+                Scan::Left(_) => (None, Some(Orphans { before })),
+            },
+        };
+        Ok(Self { environment, screen, ended, orphans })
+    }
+}
+
+/// How long a command may be alone with the service, beyond a service's grace period, until a supervisor gives up.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+/// Takes the identity lock; `None` if another supervisor has it. A command that holds it, such as a `stop` that ends
+/// what a killed supervisor left, is waited for.
+fn acquire(registry: &Registry, hash: &ServiceHash) -> Result<Option<IdentityLock>> {
+    let mut last = None;
+    let acquired = clock::poll(Duration::from_millis(2), COMMAND_LIMIT, || {
+        match registry.acquire_identity(hash, Role::Supervisor) {
+            Ok(Acquired::Lock(identity)) => Some(Ok(Some(identity))),
+            Ok(Acquired::Held(Some(holder))) if holder.role == Role::Command => {
+                last = Some(holder);
+                None
+            }
+            Ok(Acquired::Held(_)) => Some(Ok(None)),
+            Err(error) => Some(Err(error)),
+        }
+    });
+    acquired.unwrap_or_else(|| {
+        Err(Error::LockBusy {
+            what: "the service's lock".into(),
+            holder: last.map_or_else(|| "a command".into(), |holder| holder.process().to_string()),
+            waited_s: COMMAND_LIMIT.as_secs(),
+        })
+    })
 }
 
 /// A supervisor at work.
 struct Supervisor<'a> {
     /// The service, and what runs of it.
     service: Service<'a>,
-    /// The lock that makes us the supervisor; held to the end.
-    _identity: IdentityLock,
+    /// The proof that nothing of the service runs; `None` while something may.
+    ended: Option<TreeEnded>,
+    /// Whether the last state could not be recorded; it is tried again.
+    is_unrecorded: bool,
+    /// Whether some processes could not be asked to end; they are asked again.
+    is_unasked: bool,
+    /// The last failure that was told while it was tried again; `None` if there was none.
+    complaint: Option<String>,
     /// In what surroundings we run.
     terms: Terms,
     /// What we get told.
@@ -93,7 +184,7 @@ struct Supervisor<'a> {
     /// What finds out whether the child is ready and well.
     watch: Watch,
     /// Processes that have ended and are not the child: somebody may have waited for one.
-    ended: Vec<(i32, ExitHow)>,
+    ended_others: Vec<(i32, ExitHow)>,
     /// What we record.
     run: RunState,
     /// When the child was started; `None` once it has ended.
@@ -113,48 +204,35 @@ struct Supervisor<'a> {
 }
 
 impl<'a> Supervisor<'a> {
-    /// Reads what is needed. Nothing is started yet.
-    fn set_up(
+    /// A supervisor of which nothing runs yet.
+    fn new(
         registry: &'a Registry,
-        hash: &crate::identity::ServiceHash,
+        reservation: Reservation,
         identity: IdentityLock,
         signals: Signals,
         terms: Terms,
         run: RunState,
-        before: Option<&RunState>,
-    ) -> Result<Self> {
-        let Some(reservation) = registry.find(hash)? else {
-            return Err(Error::NoSuchService { target: hash.to_string(), nearest: Vec::new() });
-        };
-        let environment = registry.environment(hash)?;
-        let leftovers = leftovers::find(registry, hash, reservation.name(), before)?;
-        process::become_subreaper().map_err(Error::system("adopt orphaned descendants"))?;
-        let screen = if terms.watched {
-            Screen::of_own_streams().map_err(Error::system("use the terminal"))?
-        } else {
-            Screen::none()
-        };
-        let log = LogWriter::new(registry.paths().log(hash), &reservation.policy);
+        prepared: Prepared,
+    ) -> Self {
+        let Prepared { environment, screen, ended, orphans } = prepared;
+        let log = LogWriter::new(registry.paths().log(&reservation.hash), &reservation.policy);
         let seed = run.supervisor.start_time.unwrap_or_default() ^ (u64::from(run.supervisor.pid.unsigned_abs()) << 32);
         let lifecycle = Lifecycle::new(reservation.policy.clone(), seed);
         let watch = Watch::new(&reservation);
-        // Services that were started together shall not wait for each other at every heartbeat.
+        // Spread, so that services which were started together do not contend for the lock at every heartbeat.
         let first_heartbeat = HEARTBEAT.mul_f64(1.0 - f64::from(run.supervisor.pid % 64) / 128.0);
-        Ok(Self {
-            service: Service {
-                registry,
-                supervisor: run.supervisor.pid,
-                reservation,
-                environment,
-                child: None,
-                leftovers,
-            },
-            _identity: identity,
+        let supervisor = run.supervisor.pid;
+        Self {
+            service: Service { registry, identity, supervisor, reservation, environment, child: None, orphans },
+            ended,
+            is_unrecorded: false,
+            is_unasked: false,
+            complaint: None,
             terms,
             signals,
             lifecycle,
             watch,
-            ended: Vec::new(),
+            ended_others: Vec::new(),
             run,
             child_since: None,
             streams: Vec::new(),
@@ -163,12 +241,12 @@ impl<'a> Supervisor<'a> {
             log,
             heartbeat_at: clock::now() + first_heartbeat,
             buffer: Vec::new(),
-        })
+        }
     }
 
     /// Runs the service to its end.
     fn run(mut self) -> Outcome {
-        let begin = Event::Begin { leftovers: !self.service.leftovers.is_empty() };
+        let begin = Event::Begin { orphans: self.service.orphans.is_some() };
         // Whoever registered the service a moment ago has written that down; and nothing that is printed of a service
         // shall change behind the first answer.
         if clock::wall().duration_since(self.service.reservation.last_up).as_secs() > 0 {
@@ -193,7 +271,7 @@ impl<'a> Supervisor<'a> {
         }
         if self.screen.is_gone() {
             self.screen.close();
-            events.push_back(Event::Stop);
+            events.push_back(Event::Stop(StopCause::HangUp));
         }
         self.relay_input();
         self.relay_output();
@@ -203,22 +281,17 @@ impl<'a> Supervisor<'a> {
             }
         }
         // Behind what was asked for: no check may delay a stop.
-        let ended = std::mem::take(&mut self.ended);
+        let ended = std::mem::take(&mut self.ended_others);
         for event in self.watch.turn(&self.service, &ended, clock::now()) {
             if let Some(outcome) = self.feed(event) {
                 return Some(outcome);
             }
         }
-        // A child that has ended and is not reaped yet is no member any more; its end must not go unrecorded.
-        if self.lifecycle.is_clearing() && self.child_since.is_none() && self.service.tree().members().is_empty() {
-            self.relay_output();
-            self.streams.clear();
-            self.service.child = None;
-            self.run.child = None;
-            self.service.leftovers.clear();
-            if let Some(outcome) = self.feed(Event::TreeGone) {
-                return Some(outcome);
-            }
+        if let Some(outcome) = self.clear() {
+            return Some(outcome);
+        }
+        if self.is_unrecorded {
+            self.write_run();
         }
         let now = clock::now();
         self.screen.drain(now);
@@ -226,6 +299,56 @@ impl<'a> Supervisor<'a> {
             self.heartbeat();
         }
         self.feed(Event::Tick)
+    }
+
+    /// Goes on with ending the tree, if that is under way; tells the lifecycle when no process is left.
+    fn clear(&mut self) -> Option<Outcome> {
+        if !self.lifecycle.is_clearing() {
+            return None;
+        }
+        if self.is_unasked {
+            self.terminate();
+        }
+        // A child that has ended and is not reaped yet is no member any more; its end must not go unrecorded.
+        if self.child_since.is_some() {
+            return None;
+        }
+        match self.service.scan() {
+            Ok(Scan::Ended(ended)) => {
+                self.relay_output();
+                self.streams.clear();
+                self.ended = Some(ended);
+                self.service.child = None;
+                self.service.orphans = None;
+                self.run.child = None;
+                self.feed(Event::TreeGone)
+            }
+            Ok(Scan::Left(_)) => None,
+            // Not "nothing is left": the next turn asks again.
+            Err(error) => {
+                self.complain(&error);
+                None
+            }
+        }
+    }
+
+    /// Asks every process of the tree to end.
+    fn terminate(&mut self) {
+        let signal = self.service.reservation.policy.stop_signal.0;
+        let asked = self.service.terminate(signal, self.child_since.is_some());
+        self.is_unasked = asked.is_err();
+        if let Err(error) = asked {
+            self.complain(&error);
+        }
+    }
+
+    /// Tells of a failure that is tried again, each time that it is another one.
+    fn complain(&mut self, error: &Error) {
+        let text = format!("{error}; trying again");
+        if self.complaint.as_ref() != Some(&text) {
+            self.note(&text);
+            self.complaint = Some(text);
+        }
     }
 
     /// Writes down that the service was up. A heartbeat that fails is only late.
@@ -238,12 +361,14 @@ impl<'a> Supervisor<'a> {
     fn wait(&self) {
         let now = clock::now();
         let tree_check = self.lifecycle.is_clearing().then(|| now + TREE_CHECK);
+        let record_retry = self.is_unrecorded.then(|| now + RECORD_RETRY);
         let deadlines = [
             Some(self.heartbeat_at),
             self.lifecycle.deadline(),
             self.watch.deadline(),
             self.screen.deadline(),
             tree_check,
+            record_retry,
         ];
         let next = deadlines.into_iter().flatten().min().unwrap_or(self.heartbeat_at);
         let wait = next.saturating_duration_since(now);
@@ -285,7 +410,8 @@ impl<'a> Supervisor<'a> {
     fn handle(&mut self, request: Request) -> Vec<Event> {
         match request {
             Request::Reap => self.reap(),
-            Request::Stop => vec![Event::Stop],
+            Request::Stop => vec![Event::Stop(StopCause::Signal)],
+            Request::StopCommand => vec![Event::Stop(StopCause::Request)],
             // The hang-up of a terminal that is gone is seen by looking at it.
             Request::HangUp if self.screen.is_gone() => Vec::new(),
             Request::HangUp | Request::Restart => vec![Event::Restart],
@@ -313,7 +439,7 @@ impl<'a> Supervisor<'a> {
                 self.child_ended(how);
                 events.push(Event::Exited(how));
             } else {
-                self.ended.push((pid, how));
+                self.ended_others.push((pid, how));
             }
         }
         events
@@ -344,9 +470,13 @@ impl<'a> Supervisor<'a> {
                     Action::Spawn => events.push_back(self.spawn()),
                     Action::Terminate => {
                         self.watch.end();
-                        self.service.tree().terminate(self.service.reservation.policy.stop_signal.0);
+                        self.terminate();
                     }
-                    Action::Kill => self.service.tree().kill(),
+                    Action::Kill => {
+                        if let Err(error) = self.service.kill(self.child_since.is_some()) {
+                            self.complain(&error);
+                        }
+                    }
                     Action::Record(state, error) => self.record(state, error),
                     Action::Quit(outcome) => return Some(outcome),
                 }
@@ -371,8 +501,12 @@ impl<'a> Supervisor<'a> {
                 }
             }
         }
+        let Some(ended) = self.proof() else {
+            let why = "could not prove that no process of the last run is left".into();
+            return Event::SpawnFailed { why, lasting: false };
+        };
         let kind = self.screen.child_terminal().map_or(StreamKind::Pipes, StreamKind::Terminal);
-        match self.service.spawn(self.terms.term.as_deref(), kind) {
+        match self.service.spawn(ended, self.terms.term.as_deref(), kind) {
             Ok((child, streams)) => {
                 let at = clock::wall();
                 self.run.runs += 1;
@@ -388,6 +522,18 @@ impl<'a> Supervisor<'a> {
             }
             Err(SpawnError { why, lasting }) => Event::SpawnFailed { why, lasting },
         }
+    }
+
+    /// The proof that nothing of the service runs, by a new scan if there is none; `None` if something does, or may.
+    fn proof(&mut self) -> Option<TreeEnded> {
+        self.ended.take().or_else(|| match self.service.scan() {
+            Ok(Scan::Ended(ended)) => Some(ended),
+            Ok(Scan::Left(_)) => None,
+            Err(error) => {
+                self.complain(&error);
+                None
+            }
+        })
     }
 
     /// Tells whoever watches, and the log.
@@ -419,9 +565,21 @@ impl<'a> Supervisor<'a> {
         self.run.error = error.or(last);
         self.run.restarts = self.lifecycle.restarts();
         self.run.next_start_at = wait.and_then(|wait| clock::wall().checked_add(wait).ok());
-        if let Err(error) = self.service.registry.write_run_state(&self.service.reservation.hash, &self.run) {
-            // The service goes on; only what others see of it is old.
-            self.screen.say(&error.to_string(), now);
+        self.write_run();
+    }
+
+    /// Records the state. The service goes on if that fails, and it is tried again.
+    fn write_run(&mut self) {
+        let registry = self.service.registry;
+        let proof = if self.run.says_ended() { self.proof() } else { None };
+        let written = match &proof {
+            Some(ended) => registry.record_end(&self.service.identity, &self.run, ended),
+            None => registry.record_run(&self.service.identity, &self.run),
+        };
+        self.ended = proof.or(self.ended.take());
+        self.is_unrecorded = written.is_err();
+        if let Err(error) = written {
+            self.complain(&error);
         }
     }
 

@@ -17,7 +17,7 @@ pub(super) enum Event {
     /// The supervisor is set up. Processes of an earlier run may be left.
     Begin {
         /// Whether some are.
-        leftovers: bool,
+        orphans: bool,
     },
     /// The child executes: the answer to [`Action::Spawn`].
     Spawned,
@@ -42,12 +42,24 @@ pub(super) enum Event {
     Healthy,
     /// No process of the tree is left.
     TreeGone,
-    /// The service shall end.
-    Stop,
+    /// The service must end.
+    Stop(StopCause),
     /// The child shall be replaced by a new one.
     Restart,
     /// A deadline has come.
     Tick,
+}
+
+/// Why a service must end. However many causes there are, the service keeps its grace period: only a second signal
+/// cuts it short, which is somebody who presses ctrl-c twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StopCause {
+    /// SIGINT or SIGTERM from a person or the system.
+    Signal,
+    /// A devport command.
+    Request,
+    /// The terminal is gone.
+    HangUp,
 }
 
 /// Something to be done.
@@ -129,19 +141,19 @@ pub(super) struct Lifecycle {
     policy: Policy,
     /// How long to wait after the next crash.
     backoff: Backoff,
-    /// Whether a child ever executed.
-    ever_ran: bool,
     /// How often a child was started after a crash.
     restarts: u32,
     /// Whether the next start counts as a restart.
     crashed: bool,
+    /// How many stop signals came.
+    stop_signals: u32,
 }
 
 impl Lifecycle {
     /// A service of which nothing runs yet. `seed` makes the waits of two supervisors differ.
     pub(super) fn new(policy: Policy, seed: u64) -> Self {
         let backoff = Backoff::new(&policy, seed);
-        Self { phase: Phase::New, policy, backoff, ever_ran: false, restarts: 0, crashed: false }
+        Self { phase: Phase::New, policy, backoff, restarts: 0, crashed: false, stop_signals: 0 }
     }
 
     /// When [`Event::Tick`] is due; `None` if only an event can change anything.
@@ -175,10 +187,10 @@ impl Lifecycle {
     pub(super) fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
             Event::Begin { .. } if self.phase != Phase::New => Vec::new(),
-            Event::Begin { leftovers: true } => {
+            Event::Begin { orphans: true } => {
                 self.clear(Then::StartAt(now, State::Starting), now, State::Starting, None)
             }
-            Event::Begin { leftovers: false } => self.start(),
+            Event::Begin { orphans: false } => self.start(),
             Event::Spawned => self.spawned(now),
             Event::SpawnFailed { why, lasting } => self.spawn_failed(why, lasting, now),
             Event::PortTaken(why) => {
@@ -190,7 +202,7 @@ impl Lifecycle {
             Event::NotReady(why) => self.show_as(State::Running, Some(why)),
             Event::Unhealthy(why) => self.unhealthy(why, now),
             Event::TreeGone => self.tree_gone(now),
-            Event::Stop => self.stop(now),
+            Event::Stop(cause) => self.stop(cause, now),
             Event::Restart => self.restart(now),
             Event::Tick => self.tick(now),
         }
@@ -215,7 +227,6 @@ impl Lifecycle {
     /// The child executes.
     fn spawned(&mut self, now: Instant) -> Vec<Action> {
         self.phase = Phase::Running { since: now, shown: State::Running };
-        self.ever_ran = true;
         vec![Action::Record(State::Running, None)]
     }
 
@@ -236,10 +247,10 @@ impl Lifecycle {
         }
     }
 
-    /// The child could not be executed. What is not there, or never was executed, nobody will mend while we
-    /// wait; anything else counts as a crash.
+    /// The child could not be executed. A missing program or directory will not come back while we wait; anything
+    /// else, such as too many open files, passes and counts as a crash.
     fn spawn_failed(&mut self, why: String, lasting: bool, now: Instant) -> Vec<Action> {
-        if lasting || !self.ever_ran {
+        if lasting {
             return self.end(Outcome::Failed(why));
         }
         match self.backoff.after_crash(Duration::ZERO, now) {
@@ -303,13 +314,24 @@ impl Lifecycle {
         }
     }
 
-    /// The service shall end. Asked for a second time, it ends at once.
-    fn stop(&mut self, now: Instant) -> Vec<Action> {
+    /// The service must end. A second signal ends it at once.
+    fn stop(&mut self, cause: StopCause, now: Instant) -> Vec<Action> {
+        if cause == StopCause::Signal {
+            self.stop_signals = self.stop_signals.saturating_add(1);
+        }
+        let is_second = cause == StopCause::Signal && self.stop_signals > 1;
         match &mut self.phase {
-            Phase::Clearing { then: Then::End(_), .. } => vec![Action::Kill],
-            Phase::Clearing { then, .. } => {
-                *then = Then::End(Outcome::Stopped);
-                vec![Action::Record(State::Stopping, None)]
+            Phase::Clearing { then, kill_at } => {
+                let mut actions = Vec::new();
+                if !matches!(then, Then::End(_)) {
+                    *then = Then::End(Outcome::Stopped);
+                    actions.push(Action::Record(State::Stopping, None));
+                }
+                if is_second {
+                    *kill_at = now + SWEEP;
+                    actions.push(Action::Kill);
+                }
+                actions
             }
             Phase::Running { .. } => self.clear_for_end(Outcome::Stopped, now),
             Phase::New | Phase::Starting | Phase::Backoff { .. } | Phase::PortConflict { .. } => {
@@ -375,7 +397,7 @@ mod tests {
 
     fn running_with(policy: Policy, now: Instant) -> Lifecycle {
         let mut life = Lifecycle::new(policy, 7);
-        assert_eq!(life.step(Event::Begin { leftovers: false }, now), [Action::Spawn]);
+        assert_eq!(life.step(Event::Begin { orphans: false }, now), [Action::Spawn]);
         assert_eq!(life.step(Event::Spawned, now), [Action::Record(State::Running, None)]);
         life
     }
@@ -402,14 +424,14 @@ mod tests {
         let now = clock::now();
         let mut life = running(now);
         crash(&mut life, now);
-        assert_eq!(life.step(Event::Stop, now).last(), Some(&Action::Quit(Outcome::Stopped)));
+        assert_eq!(life.step(Event::Stop(StopCause::Request), now).last(), Some(&Action::Quit(Outcome::Stopped)));
     }
 
     #[test]
     fn a_stop_asks_then_kills_then_ends() {
         let now = clock::now();
         let mut life = running(now);
-        assert_eq!(life.step(Event::Stop, now).last(), Some(&Action::Terminate));
+        assert_eq!(life.step(Event::Stop(StopCause::Request), now).last(), Some(&Action::Terminate));
         assert_eq!(life.step(Event::Exited(ExitHow::Code(0)), now), [], "members of the tree may be left");
         assert_eq!(life.step(Event::Tick, now + Duration::from_secs(5)), [Action::Kill]);
         assert_eq!(
@@ -419,11 +441,25 @@ mod tests {
     }
 
     #[test]
-    fn a_second_stop_kills_at_once() {
+    fn only_a_second_signal_cuts_the_grace_period_short() {
+        use StopCause::{HangUp, Request, Signal};
         let now = clock::now();
-        let mut life = running(now);
-        life.step(Event::Stop, now);
-        assert_eq!(life.step(Event::Stop, now), [Action::Kill]);
+        for (causes, kills) in [
+            (&[Signal, Signal][..], true),
+            (&[Request, Signal, Signal], true),
+            (&[Request, Request, HangUp, Request], false),
+            (&[Request, Signal], false),
+            (&[HangUp, Signal, HangUp], false),
+            (&[Signal, HangUp, Request], false),
+        ] {
+            let mut life = running(now);
+            let actions: Vec<Action> = causes.iter().flat_map(|cause| life.step(Event::Stop(*cause), now)).collect();
+            assert_eq!(actions.contains(&Action::Kill), kills, "{causes:?}");
+        }
+        // The first signal, too, while what a finished command left behind cleans up.
+        let mut life = running_with(Policy { restart: RestartWhen::Never, ..Policy::default() }, now);
+        life.step(Event::Exited(ExitHow::Code(0)), now);
+        assert_eq!(life.step(Event::Stop(Signal), now), []);
     }
 
     #[test]
@@ -447,15 +483,16 @@ mod tests {
     fn a_spawn_failure_is_the_end_unless_it_may_pass() {
         let now = clock::now();
         let mut first = Lifecycle::new(Policy::default(), 7);
-        first.step(Event::Begin { leftovers: false }, now);
+        first.step(Event::Begin { orphans: false }, now);
         let failed = Action::Quit(Outcome::Failed("no".into()));
-        assert_eq!(first.step(spawn_failed(false), now).last(), Some(&failed));
+        let waits = Action::Record(State::Backoff, Some("no".into()));
+        assert_eq!(first.step(spawn_failed(false), now).last(), Some(&waits), "the first time too");
         for lasting in [false, true] {
             let mut life = running(now);
             life.step(Event::Restart, now);
             life.step(Event::TreeGone, now);
             let last = life.step(spawn_failed(lasting), now).pop().unwrap();
-            assert_eq!(last, if lasting { failed.clone() } else { Action::Record(State::Backoff, Some("no".into())) });
+            assert_eq!(&last, if lasting { &failed } else { &waits });
         }
     }
 
@@ -532,10 +569,10 @@ mod tests {
     }
 
     #[test]
-    fn leftovers_go_before_the_first_start() {
+    fn orphans_end_before_the_first_start() {
         let now = clock::now();
         let mut life = Lifecycle::new(Policy::default(), 7);
-        assert_eq!(life.step(Event::Begin { leftovers: true }, now).last(), Some(&Action::Terminate));
+        assert_eq!(life.step(Event::Begin { orphans: true }, now).last(), Some(&Action::Terminate));
         assert_eq!(life.step(Event::TreeGone, now), [Action::Spawn]);
     }
 
@@ -543,7 +580,7 @@ mod tests {
     fn a_taken_port_is_looked_at_again_and_is_no_crash() {
         let now = clock::now();
         let mut life = Lifecycle::new(Policy::default(), 7);
-        life.step(Event::Begin { leftovers: false }, now);
+        life.step(Event::Begin { orphans: false }, now);
         life.step(Event::PortTaken("by x".into()), now);
         assert_eq!(life.step(Event::Tick, now + PORT_RETRY), [Action::Spawn]);
         assert_eq!(life.restarts(), 0);
@@ -553,7 +590,9 @@ mod tests {
         prop_oneof![
             Just(Event::Exited(ExitHow::Code(1))),
             Just(Event::TreeGone),
-            Just(Event::Stop),
+            Just(Event::Stop(StopCause::Signal)),
+            Just(Event::Stop(StopCause::Request)),
+            Just(Event::Stop(StopCause::HangUp)),
             Just(Event::Restart),
             Just(Event::Tick),
             Just(Event::Exited(ExitHow::Code(0))),
@@ -586,7 +625,9 @@ mod tests {
             let mut now = clock::now();
             let mut life = Lifecycle::new(policy, 7);
             let (mut child, mut stopped) = (true, false);
-            prop_assert_eq!(life.step(Event::Begin { leftovers: false }, now), vec![Action::Spawn]);
+            // What may cut the grace period short: its end, or a second signal.
+            let (mut grace_ends, mut signals) = (None, 0);
+            prop_assert_eq!(life.step(Event::Begin { orphans: false }, now), vec![Action::Spawn]);
             let mut queue = vec![Event::Spawned];
             for (event, ms, answer) in events {
                 now += Duration::from_millis(ms);
@@ -595,12 +636,22 @@ mod tests {
                     Event::Exited(_) if !child => continue,
                     Event::Exited(_) => child = false,
                     Event::TreeGone if child || !life.is_clearing() => continue,
-                    Event::Stop => stopped = true,
+                    Event::Stop(cause) => {
+                        stopped = true;
+                        signals += u32::from(cause == StopCause::Signal);
+                    }
                     _ => {}
                 }
                 queue.insert(0, event);
                 while let Some(event) = queue.pop() {
+                    let is_second_signal = event == Event::Stop(StopCause::Signal) && signals > 1;
                     for action in life.step(event, now) {
+                        if action == Action::Terminate {
+                            grace_ends = Some(now + Policy::default().grace.0);
+                        }
+                        if action == Action::Kill {
+                            prop_assert!(is_second_signal || grace_ends.is_some_and(|end| now >= end) || signals > 1);
+                        }
                         if action == Action::Spawn {
                             prop_assert!(!child && !stopped);
                             queue.push(match answer {

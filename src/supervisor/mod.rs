@@ -1,13 +1,12 @@
 //! The process that owns one running service (`devport run`).
 //!
-//! `lifecycle`, `backoff` and `readiness` decide and are pure; `child`, `leftovers`, `probe`, `relay`, `service`, `signals`, `stream`
+//! `lifecycle`, `backoff` and `readiness` decide and are pure; `child`, `probe`, `relay`, `service`, `signals`, `stream`
 //! and `watch` act; `event_loop` is the one thread between them. Nothing here prints with the standard macros: a terminal that has
 //! vanished must not kill the supervisor.
 
 mod backoff;
 mod child;
 mod event_loop;
-mod leftovers;
 mod lifecycle;
 mod probe;
 mod readiness;
@@ -18,5 +17,4 @@ mod stream;
 mod watch;
 
 pub(crate) use event_loop::{Supervised, Terms, supervise};
-pub(crate) use leftovers::{find as find_leftovers, reap as reap_leftovers};
 pub(crate) use lifecycle::Outcome;

@@ -22,7 +22,10 @@ const LONGEST_LINE: usize = 64 * 1024;
 /// What a watch asks about.
 pub(super) trait Watched {
     /// The living processes of the service.
-    fn members(&self) -> Vec<ProcessIdentity>;
+    ///
+    /// # Errors
+    /// If the system does not answer.
+    fn members(&self) -> Result<Vec<ProcessIdentity>, String>;
 
     /// Starts a command in the service's directory and environment.
     ///
@@ -189,8 +192,12 @@ impl Watch {
     /// Looks where the service listens; `Err` says why its port is not among that.
     fn look(&mut self, watched: &dyn Watched) -> Result<(), Reason> {
         let Some(port) = self.port else { return Ok(()) };
-        let pids: Vec<i32> = watched.members().iter().map(|member| member.pid).collect();
-        self.listens = socket::listens(&pids);
+        let members = watched.members().map_err(Reason::passing)?;
+        let pids: Vec<i32> = members.iter().map(|member| member.pid).collect();
+        let unknown = |error: std::io::Error| {
+            Reason::passing(format!("could not list its sockets: {}", crate::error::reason(&error)))
+        };
+        self.listens = socket::listens(&pids).map_err(unknown)?;
         if self.listens.iter().any(|address| address.port() == port) {
             return Ok(());
         }
@@ -204,6 +211,7 @@ impl Watch {
             return Err(Reason { text, is_mistake: true });
         }
         let strangers: Vec<String> = socket::listeners(port)
+            .map_err(unknown)?
             .into_iter()
             .map(|pid| {
                 process::command_of(pid)

@@ -7,5 +7,5 @@ mod table;
 
 pub(crate) use json::{array, object};
 pub(crate) use output::{LineLook, push_json, push_line};
-pub(crate) use service::{Overview, ServiceView, Status};
+pub(crate) use service::{Outcome, Overview, ServiceView, Status};
 pub(crate) use table::{Look, batch, details, escape, list};

@@ -1,7 +1,6 @@
 //! `ServiceView`: reservation, run state and liveness of a service, put together.
 
 use std::net::SocketAddr;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,9 +9,10 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::identity::{HashId, Key, ServiceHash};
 use crate::logbook;
+use crate::observe::{Observation, Observer};
 use crate::os::process::{self, ProcessIdentity};
-use crate::os::{clock, parallel, tree};
-use crate::registry::{Exit, Liveness, Registry, Reservation, RunState, State};
+use crate::os::{clock, parallel};
+use crate::registry::{Exit, Liveness, Registry, Reservation, State};
 use crate::tailnet::Addresses;
 
 /// Whether a service runs, as its lock alone says.
@@ -76,6 +76,36 @@ pub(crate) struct ServiceView {
     /// How it fared; `None` if that was not looked at.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) story: Option<Story>,
+    /// What a command did with it; `None` for commands that change nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) outcome: Option<Outcome>,
+}
+
+/// What a command did with a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Outcome {
+    /// It did not run, and was started.
+    Started,
+    /// It runs already; nothing was changed.
+    AlreadyRunning,
+    /// It ran, and was restarted with what was asked for.
+    Replaced,
+    /// It ran, and was restarted as it was.
+    Restarted,
+    /// It ran, and was stopped.
+    Stopped,
+    /// It did not run; nothing was changed.
+    NotRunning,
+    /// It was removed.
+    Removed,
+}
+
+impl ServiceView {
+    /// The same, with what a command did.
+    pub(crate) fn with(self, outcome: Outcome) -> Self {
+        Self { outcome: Some(outcome), ..self }
+    }
 }
 
 /// What the processes of a service use.
@@ -108,14 +138,14 @@ pub(crate) struct Overview<'a> {
     registry: &'a Registry,
     /// Where they are on the tailnet.
     addresses: Addresses<'a>,
-    /// The processes that carry a service's marker, found when somebody first asks.
-    marked: OnceLock<Vec<(String, ProcessIdentity)>>,
+    /// Looks at locks, run states and processes.
+    observer: Observer<'a>,
 }
 
 impl<'a> Overview<'a> {
     /// Looks at the services of a registry.
     pub(crate) fn new(registry: &'a Registry, addresses: Addresses<'a>) -> Self {
-        Self { registry, addresses, marked: OnceLock::new() }
+        Self { registry, addresses, observer: Observer::new(registry) }
     }
 
     /// Every service, and one error for each record that cannot be used.
@@ -138,11 +168,10 @@ impl<'a> Overview<'a> {
 
     /// Puts together what is known of a service.
     pub(crate) fn view(&self, reservation: Reservation) -> ServiceView {
-        let liveness = self.registry.liveness(&reservation.hash);
-        let run = self.registry.run_state(&reservation.hash);
-        let now = self.situation(&reservation, &liveness, run.as_ref());
+        let Observation { liveness, run, observed: now } = self.observer.observe(&reservation);
         let alive = matches!(now.state, State::Running | State::Ready | State::Unhealthy | State::Orphaned);
-        let run_of_now = run.as_ref().filter(|_| liveness.is_held() || now.state == State::Orphaned);
+        let is_known = liveness.is_held() && now.state != State::Unknown;
+        let run_of_now = run.as_ref().filter(|_| is_known || now.state == State::Orphaned);
         let listens = run_of_now.map(|run| run.listens.clone()).unwrap_or_default();
         ServiceView {
             status: match liveness {
@@ -156,7 +185,7 @@ impl<'a> Overview<'a> {
             tailnet: reservation.tailnet,
             url: self.addresses.of(&reservation),
             last_up: reservation.last_up,
-            pid: now.pid.or_else(|| run_of_now?.child.as_ref().map(|child| child.pid)),
+            pid: now.orphan.or_else(|| run_of_now?.child.as_ref().map(|child| child.pid)),
             started_at: run_of_now.filter(|_| alive).and_then(|run| run.started_at),
             restarts: run_of_now.map_or(0, |run| run.restarts),
             last_exit: run.as_ref().and_then(|run| run.exits.last().cloned()),
@@ -166,6 +195,7 @@ impl<'a> Overview<'a> {
             next_start_at: run_of_now.and_then(|run| run.next_start_at),
             usage: None,
             story: None,
+            outcome: None,
             hash: reservation.hash,
             hashid: reservation.hashid,
             key: reservation.key,
@@ -176,7 +206,7 @@ impl<'a> Overview<'a> {
 
     /// Adds how a service fared: its exits, and what it wrote before the last of them.
     pub(crate) fn add_story(&self, view: &mut ServiceView) {
-        let exits = self.registry.run_state(&view.hash).map(|run| run.exits).unwrap_or_default();
+        let exits = self.registry.run_state(&view.hash).ok().flatten().map(|run| run.exits).unwrap_or_default();
         let last_output = if exits.is_empty() {
             Vec::new()
         } else {
@@ -188,12 +218,11 @@ impl<'a> Overview<'a> {
 
     /// Adds what the processes of services use. It takes a moment: the use of processors shows over time.
     pub(crate) fn add_usage(&self, views: &mut [ServiceView]) {
-        let home = self.registry.paths().base();
+        // What cannot be looked at now is left out.
         let members = |view: &ServiceView| -> Vec<ProcessIdentity> {
-            let Some(run) = self.registry.run_state(&view.hash).filter(|_| view.pid.is_some()) else {
-                return Vec::new();
-            };
-            tree::descendants(run.supervisor.pid, tree::Marker { hash: view.hash.as_str(), home })
+            let run = self.registry.run_state(&view.hash).ok().flatten().filter(|_| view.pid.is_some());
+            let found = run.and_then(|run| self.registry.descendants(&view.hash, run.supervisor.pid).ok());
+            found.map(|found| found.living).unwrap_or_default()
         };
         let trees: Vec<Vec<ProcessIdentity>> = views.iter().map(members).collect();
         let began = clock::now();
@@ -212,58 +241,4 @@ impl<'a> Overview<'a> {
                 Some(Usage { memory: tree.iter().map(|process| process::memory(process.pid)).sum(), cpu_percent });
         }
     }
-
-    /// The finer state, told from what was recorded and from what is.
-    fn situation(&self, reservation: &Reservation, liveness: &Liveness, run: Option<&RunState>) -> Situation {
-        let just = |state| Situation { state, error: None, pid: None };
-        match (liveness, run) {
-            (Liveness::Unknown(error), _) => Situation {
-                error: Some(format!("its lock cannot be asked: {}", crate::error::reason(error))),
-                ..just(State::Unknown)
-            },
-            (Liveness::Held(holder), Some(run)) if holder.as_ref().is_none_or(|holder| *holder == run.supervisor) => {
-                // It has written down its end, and is not quite gone.
-                let state = if run.state == State::Stopped { State::Stopping } else { run.state };
-                Situation { error: run.error.clone(), ..just(state) }
-            }
-            // The supervisor is there and has not recorded anything yet.
-            (Liveness::Held(_), _) => just(State::Starting),
-            (Liveness::Free, Some(run)) if matches!(run.state, State::Failed | State::Stopped) => {
-                Situation { error: run.error.clone(), ..just(run.state) }
-            }
-            (Liveness::Free, Some(run)) => self.without_supervisor(reservation, run),
-            (Liveness::Free, None) => just(State::Stopped),
-        }
-    }
-
-    /// The state of a service whose supervisor was killed.
-    fn without_supervisor(&self, reservation: &Reservation, run: &RunState) -> Situation {
-        let home = self.registry.paths().base();
-        let marked = self.marked.get_or_init(|| tree::all_marked(home));
-        let child = run.child.as_ref().filter(|child| child.is_alive());
-        let survivor = child.map(|child| child.pid).or_else(|| {
-            marked.iter().find(|(hash, _)| hash == reservation.hash.as_str()).map(|(_, process)| process.pid)
-        });
-        let name = reservation.name();
-        match survivor {
-            Some(pid) => Situation {
-                state: State::Orphaned,
-                error: Some(format!(
-                    "its supervisor was killed, and pid {pid} survived; `devport stop {name}` ends it"
-                )),
-                pid: Some(pid),
-            },
-            None => Situation { state: State::Stopped, error: Some("its supervisor was killed".into()), pid: None },
-        }
-    }
-}
-
-/// What is the case with a service.
-struct Situation {
-    /// The finer state.
-    state: State,
-    /// What is wrong; `None` if nothing is.
-    error: Option<String>,
-    /// A process of it that nobody supervises; `None` if there is none.
-    pid: Option<i32>,
 }

@@ -4,12 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. Source: design.md, section 10.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["error", "os"],
     &["identity"],
+    &["project"],
     &["spec"],
     &["registry", "logbook"],
-    &["tailnet", "supervisor"],
+    &["tailnet", "supervisor", "observe"],
     &["launch"],
     &["view"],
     &["cli"],

@@ -1,0 +1,289 @@
+//! `Observer`: what is the case with services, put together from run states, locks and processes.
+//!
+//! The run state is read first, then the lock is looked at. Where the two disagree, one of them is older than the
+//! other, and both are read again: a state that a service was never in is not reported.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::error::reason;
+use crate::os::process::{self, ProcessIdentity};
+use crate::os::{clock, tree};
+use crate::registry::{Liveness, Registry, Reservation, RunState, State};
+
+/// How often run state and lock are read until they agree. Each disagreement is a start or an end in between.
+const ATTEMPTS: usize = 10;
+/// How long a supervisor may take to record that its child has ended.
+const RECORDING: Duration = Duration::from_millis(200);
+
+/// Looks at services; what is costly to find out is found out once for all of them.
+#[derive(Debug)]
+pub(crate) struct Observer<'a> {
+    /// Where they are registered.
+    registry: &'a Registry,
+    /// The processes that carry a service's marker, found when somebody first asks; or why they are not known.
+    marked: OnceLock<Result<Vec<(String, ProcessIdentity)>, String>>,
+}
+
+/// A service at one moment.
+#[derive(Debug)]
+pub(crate) struct Observation {
+    /// Whether a supervisor runs it.
+    pub(crate) liveness: Liveness,
+    /// What the last supervisor recorded; `None` if nothing, or nothing that can be read.
+    pub(crate) run: Option<RunState>,
+    /// The state that follows from the two.
+    pub(crate) observed: ObservedState,
+}
+
+/// The state of a service, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ObservedState {
+    /// The state.
+    pub(crate) state: State,
+    /// What is wrong; `None` if nothing is.
+    pub(crate) error: Option<String>,
+    /// A process of the service that has no supervisor; `None` if there is none.
+    pub(crate) orphan: Option<i32>,
+}
+
+/// What a supervisor recorded, as far as it can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Recorded {
+    /// This.
+    Run(Box<RunState>),
+    /// Nothing.
+    Nothing,
+    /// Something that cannot be read, for this reason.
+    Unreadable(String),
+}
+
+/// Whether the processes of a service are there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Survivor {
+    /// Nobody looked: it makes no difference.
+    NotLooked,
+    /// None lives.
+    None,
+    /// This one lives.
+    Process(i32),
+    /// The system did not answer.
+    Unknown(String),
+}
+
+impl<'a> Observer<'a> {
+    /// Looks at the services of a registry.
+    pub(crate) fn new(registry: &'a Registry) -> Self {
+        Self { registry, marked: OnceLock::new() }
+    }
+
+    /// Looks at a service.
+    pub(crate) fn observe(&self, reservation: &Reservation) -> Observation {
+        let mut recorded = self.recorded(reservation);
+        let mut liveness = self.registry.liveness(&reservation.hash);
+        let began = clock::now();
+        let mut survivor = Survivor::NotLooked;
+        for _ in 0..ATTEMPTS {
+            if agree(&liveness, &recorded, has_lost_child(&recorded)) {
+                break;
+            }
+            let again = self.recorded(reservation);
+            if again != recorded {
+                (recorded, liveness) = (again, self.registry.liveness(&reservation.hash));
+                continue;
+            }
+            // They stay as they are: nobody is just starting or ending it.
+            if matches!(liveness, Liveness::Free) {
+                liveness = self.registry.unannounced_liveness(&reservation.hash);
+                if !matches!(liveness, Liveness::Free) {
+                    break;
+                }
+                survivor = self.survivor(reservation, &recorded);
+                // What was found may be the work of a supervisor that has started meanwhile.
+                let now = self.registry.liveness(&reservation.hash);
+                if !now.is_held() {
+                    break;
+                }
+                (recorded, liveness, survivor) = (self.recorded(reservation), now, Survivor::NotLooked);
+            } else if has_lost_child(&recorded) && clock::now().saturating_duration_since(began) < RECORDING {
+                self.await_record(reservation, &recorded);
+                (recorded, liveness) = (self.recorded(reservation), self.registry.liveness(&reservation.hash));
+            } else {
+                break;
+            }
+        }
+        let observed = derive(reservation.name(), &liveness, &recorded, has_lost_child(&recorded), &survivor);
+        let run = if let Recorded::Run(run) = recorded { Some(*run) } else { None };
+        Observation { liveness, run, observed }
+    }
+
+    /// Reads what the last supervisor recorded.
+    fn recorded(&self, reservation: &Reservation) -> Recorded {
+        match self.registry.run_state(&reservation.hash) {
+            Ok(Some(run)) => Recorded::Run(Box::new(run)),
+            Ok(None) => Recorded::Nothing,
+            Err(error) => Recorded::Unreadable(error.to_string()),
+        }
+    }
+
+    /// Waits until a supervisor, whose child has ended, records that.
+    fn await_record(&self, reservation: &Reservation, recorded: &Recorded) {
+        clock::poll(Duration::from_millis(1), RECORDING, || (self.recorded(reservation) != *recorded).then_some(()));
+    }
+
+    /// Looks for a process of a service that has no supervisor.
+    fn survivor(&self, reservation: &Reservation, recorded: &Recorded) -> Survivor {
+        let look = || -> Result<Option<i32>, String> {
+            let text = |error: std::io::Error| reason(&error);
+            let child = if let Recorded::Run(run) = recorded { run.child.as_ref() } else { None };
+            if let Some(child) = child
+                && child.is_alive().map_err(text)?
+            {
+                return Ok(Some(child.pid));
+            }
+            let home = self.registry.paths().base();
+            let marked = self.marked.get_or_init(|| tree::all_marked(home).map_err(text));
+            for (hash, process) in marked.as_ref().map_err(Clone::clone)? {
+                // The list may be older than the end of the process.
+                if hash == reservation.hash.as_str() && process.is_alive().map_err(text)? {
+                    return Ok(Some(process.pid));
+                }
+            }
+            Ok(None)
+        };
+        match look() {
+            Ok(Some(pid)) => Survivor::Process(pid),
+            Ok(None) => Survivor::None,
+            Err(why) => Survivor::Unknown(why),
+        }
+    }
+}
+
+/// Whether the child of a run that is recorded as up has ended.
+fn has_lost_child(recorded: &Recorded) -> bool {
+    let Recorded::Run(run) = recorded else { return false };
+    let is_up = matches!(run.state, State::Running | State::Ready | State::Unhealthy);
+    is_up && run.child.as_ref().is_some_and(|child| !process::exists(child.pid))
+}
+
+/// Whether lock and run state can be of one moment. `lost_child`: the recorded child has ended.
+fn agree(liveness: &Liveness, recorded: &Recorded, lost_child: bool) -> bool {
+    match (liveness, recorded) {
+        (Liveness::Unknown(_), _) | (_, Recorded::Unreadable(_)) | (Liveness::Free, Recorded::Nothing) => true,
+        (Liveness::Free, Recorded::Run(run)) => run.says_ended(),
+        (Liveness::Held(holder), Recorded::Run(run)) => {
+            holder.as_ref().is_none_or(|holder| *holder == run.supervisor) && !lost_child
+        }
+        (Liveness::Held(_), Recorded::Nothing) => false,
+    }
+}
+
+/// The state that follows from what was seen. `lost_child`: the recorded child has ended.
+fn derive(
+    name: &str,
+    liveness: &Liveness,
+    recorded: &Recorded,
+    lost_child: bool,
+    survivor: &Survivor,
+) -> ObservedState {
+    let just = |state| ObservedState { state, error: None, orphan: None };
+    let with = |state, error: String| ObservedState { error: Some(error), ..just(state) };
+    match (liveness, recorded) {
+        (Liveness::Unknown(error), _) => with(State::Unknown, format!("could not check its lock: {}", reason(error))),
+        (_, Recorded::Unreadable(why)) => with(State::Unknown, why.clone()),
+        (Liveness::Held(holder), Recorded::Run(run))
+            if holder.as_ref().is_none_or(|holder| *holder == run.supervisor) =>
+        {
+            if lost_child {
+                return with(State::Unknown, "its supervisor could not record its state (is the disk full?)".into());
+            }
+            // It has recorded its end, and is not quite gone.
+            let state = if run.state == State::Stopped { State::Stopping } else { run.state };
+            ObservedState { error: run.error.clone(), ..just(state) }
+        }
+        // The supervisor is there and has not recorded anything yet.
+        (Liveness::Held(_), _) => just(State::Starting),
+        (Liveness::Free, Recorded::Nothing) => just(State::Stopped),
+        (Liveness::Free, Recorded::Run(run)) if run.says_ended() => {
+            ObservedState { error: run.error.clone(), ..just(run.state) }
+        }
+        (Liveness::Free, Recorded::Run(_)) => match survivor {
+            Survivor::Process(pid) => ObservedState {
+                orphan: Some(*pid),
+                ..with(
+                    State::Orphaned,
+                    format!("its supervisor was killed, and pid {pid} survived; `devport stop {name}` ends it"),
+                )
+            },
+            Survivor::Unknown(why) => {
+                with(State::Unknown, format!("its supervisor was killed; could not look for its processes: {why}"))
+            }
+            Survivor::None | Survivor::NotLooked => with(State::Stopped, "its supervisor was killed".into()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn supervisor(pid: i32) -> ProcessIdentity {
+        ProcessIdentity { pid, start_time: Some(1), boot_id: Some("b".into()) }
+    }
+
+    fn run(state: State) -> Recorded {
+        let mut run = RunState::begin(supervisor(7), None, None);
+        (run.state, run.error) = (state, Some("e".into()));
+        Recorded::Run(Box::new(run))
+    }
+
+    #[test]
+    fn the_state_follows_from_lock_run_state_and_survivors() {
+        let held = |pid| Liveness::Held(Some(supervisor(pid)));
+        let broken = || Liveness::Unknown(std::io::Error::from_raw_os_error(libc::EMFILE));
+        let unreadable = || Recorded::Unreadable("no".into());
+        let rows = [
+            (held(7), run(State::Ready), false, Survivor::NotLooked, State::Ready),
+            (held(7), run(State::Backoff), false, Survivor::NotLooked, State::Backoff),
+            (held(7), run(State::Failed), false, Survivor::NotLooked, State::Failed),
+            // It has recorded its end and still holds the lock.
+            (held(7), run(State::Stopped), false, Survivor::NotLooked, State::Stopping),
+            // What an earlier supervisor recorded says nothing of this one.
+            (held(8), run(State::Ready), false, Survivor::NotLooked, State::Starting),
+            (held(7), Recorded::Nothing, false, Survivor::NotLooked, State::Starting),
+            (Liveness::Held(None), run(State::Ready), false, Survivor::NotLooked, State::Ready),
+            (held(7), run(State::Ready), true, Survivor::NotLooked, State::Unknown),
+            (held(7), unreadable(), false, Survivor::NotLooked, State::Unknown),
+            (Liveness::Free, Recorded::Nothing, false, Survivor::NotLooked, State::Stopped),
+            (Liveness::Free, run(State::Stopped), false, Survivor::NotLooked, State::Stopped),
+            (Liveness::Free, run(State::Failed), false, Survivor::NotLooked, State::Failed),
+            (Liveness::Free, run(State::Ready), false, Survivor::None, State::Stopped),
+            (Liveness::Free, run(State::Ready), false, Survivor::Process(9), State::Orphaned),
+            (Liveness::Free, run(State::Ready), false, Survivor::Unknown("no".into()), State::Unknown),
+            (Liveness::Free, unreadable(), false, Survivor::NotLooked, State::Unknown),
+            (broken(), run(State::Ready), false, Survivor::NotLooked, State::Unknown),
+        ];
+        for (liveness, recorded, lost_child, survivor, expected) in rows {
+            let observed = derive("a", &liveness, &recorded, lost_child, &survivor);
+            assert_eq!(observed.state, expected, "{liveness:?} {recorded:?} {survivor:?}");
+            assert_eq!(observed.orphan, if survivor == Survivor::Process(9) { Some(9) } else { None });
+            assert!(expected != State::Unknown || observed.error.is_some());
+        }
+    }
+
+    #[test]
+    fn a_lock_and_a_run_state_of_two_moments_disagree() {
+        let held = |pid| Liveness::Held(Some(supervisor(pid)));
+        for (liveness, recorded, lost_child, expected) in [
+            (held(7), run(State::Ready), false, true),
+            (held(7), run(State::Ready), true, false),
+            (held(8), run(State::Ready), false, false),
+            (held(7), Recorded::Nothing, false, false),
+            (Liveness::Free, run(State::Ready), false, false),
+            (Liveness::Free, run(State::Stopped), false, true),
+            (Liveness::Free, Recorded::Nothing, false, true),
+        ] {
+            assert_eq!(agree(&liveness, &recorded, lost_child), expected, "{liveness:?} {recorded:?}");
+        }
+    }
+}

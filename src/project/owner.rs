@@ -1,0 +1,214 @@
+//! Whose a service is: a service belongs to the checkout of its directory, and to that of the `devport.yaml` that
+//! registered it. A command in one checkout must not get another one's service.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::project::{DirectoryId, Root, root_of, same_root};
+
+/// Where a command stands: the checkouts that it speaks for.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// The roots, that of the directory first.
+    roots: Vec<Root>,
+    /// The home directory, which is never a root; `None` if there is none.
+    home: Option<PathBuf>,
+}
+
+/// What a record says about where its service belongs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Site<'a> {
+    /// The directory that the command runs in.
+    pub(crate) directory: &'a Path,
+    /// The `devport.yaml` that registered it; `None` if none did.
+    pub(crate) file: Option<&'a Path>,
+    /// The root of the checkout when it was registered; `None` in records of earlier versions.
+    pub(crate) root: Option<&'a Path>,
+    /// Which directory that root was; `None` in records of earlier versions.
+    pub(crate) root_id: Option<&'a DirectoryId>,
+}
+
+/// Whose a service is, for a command at some place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    /// It belongs to the place.
+    Ours,
+    /// It belongs to a checkout with this root.
+    Other(PathBuf),
+    /// This directory of it no longer exists, or is another one by now.
+    Gone(PathBuf),
+}
+
+impl Place {
+    /// The place of a command in a directory, or with a file.
+    pub(crate) fn new(directory: &Path, file: Option<&Path>, home: Option<&Path>) -> Self {
+        Self { roots: roots(directory, file, home), home: home.map(Path::to_owned) }
+    }
+
+    /// The root of the checkout of the directory.
+    pub(crate) fn root(&self) -> &Path {
+        self.roots.first().map_or(Path::new("/"), |root| &root.path)
+    }
+
+    /// Whether the directory is under version control.
+    pub(crate) fn is_versioned(&self) -> bool {
+        self.roots.first().is_some_and(|root| root.is_versioned)
+    }
+
+    /// A path as people write it: with `~` for the home directory.
+    pub(crate) fn abbreviate(&self, path: &Path) -> String {
+        abbreviate(path, self.home.as_deref())
+    }
+
+    /// Whose a service is, for a command that would register or start it.
+    ///
+    /// # Errors
+    /// If a directory cannot be looked at: then it is not known.
+    pub(crate) fn ownership(&self, site: Site<'_>) -> io::Result<Ownership> {
+        if DirectoryId::of(site.directory)?.is_none() {
+            return Ok(Ownership::Gone(site.directory.to_owned()));
+        }
+        if let (Some(root), Some(before)) = (site.root, site.root_id)
+            && DirectoryId::of(root)?.is_none_or(|now| !now.is_same(before))
+        {
+            return Ok(Ownership::Gone(root.to_owned()));
+        }
+        self.checkout(&roots(site.directory, site.file, self.home.as_deref()))
+    }
+
+    /// Whether a name typed here may mean a service: it belongs to this checkout, or to a directory without version
+    /// control. Outside of any checkout every name may. Otherwise returns the root that it belongs to.
+    ///
+    /// # Errors
+    /// If a directory cannot be looked at: then it is not known.
+    pub(crate) fn can_name(&self, site: Site<'_>) -> io::Result<Ownership> {
+        if !self.is_versioned() {
+            return Ok(Ownership::Ours);
+        }
+        let is_gone = DirectoryId::of(site.directory)?.is_none();
+        let theirs = match site.root {
+            // The place of a directory that is gone is only known from the time when it was there: a deleted worktree
+            // inside a repository is not part of that.
+            Some(root) if is_gone => vec![Root { path: root.to_owned(), is_versioned: true }],
+            _ => roots(site.directory, site.file, self.home.as_deref()),
+        };
+        if theirs.iter().all(|root| !root.is_versioned) {
+            return Ok(Ownership::Ours);
+        }
+        match self.checkout(&theirs)? {
+            Ownership::Other(root) if is_gone => Ok(Ownership::Gone(root)),
+            ownership => Ok(ownership),
+        }
+    }
+
+    /// Whether any of some roots is one of ours.
+    fn checkout(&self, theirs: &[Root]) -> io::Result<Ownership> {
+        for root in theirs {
+            for ours in &self.roots {
+                if same_root(&ours.path, &root.path)? {
+                    return Ok(Ownership::Ours);
+                }
+            }
+        }
+        Ok(Ownership::Other(theirs.first().map(|root| root.path.clone()).unwrap_or_default()))
+    }
+}
+
+/// The checkouts of a directory and of a file, each once.
+fn roots(directory: &Path, file: Option<&Path>, home: Option<&Path>) -> Vec<Root> {
+    let mut roots = vec![root_of(directory, home)];
+    if let Some(parent) = file.and_then(Path::parent) {
+        let root = root_of(parent, home);
+        if !roots.contains(&root) {
+            roots.push(root);
+        }
+    }
+    roots
+}
+
+/// A path with `~` in place of the home directory.
+fn abbreviate(path: &Path, home: Option<&Path>) -> String {
+    match home.and_then(|home| path.strip_prefix(home).ok()) {
+        Some(rest) if rest.as_os_str().is_empty() => "~".into(),
+        Some(rest) => format!("~/{}", rest.display()),
+        None => path.display().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    struct Machine(tempfile::TempDir);
+
+    impl Machine {
+        fn new() -> Self {
+            let machine = Self(tempfile::tempdir().unwrap());
+            for directory in ["shop/.git", "shop/web", "blog/.git", "loose", "other"] {
+                fs::create_dir_all(machine.path(directory)).unwrap();
+            }
+            machine
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().canonicalize().unwrap().join(name)
+        }
+
+        fn place(&self, name: &str) -> Place {
+            Place::new(&self.path(name), None, None)
+        }
+    }
+
+    fn site(directory: &Path) -> Site<'_> {
+        Site { directory, file: None, root: None, root_id: None }
+    }
+
+    #[test]
+    fn a_service_belongs_to_the_checkout_of_its_directory_or_file() {
+        let machine = Machine::new();
+        let (web, file) = (machine.path("shop/web"), machine.path("blog/devport.yaml"));
+        let own = |place: &str, site: Site<'_>| machine.place(place).ownership(site).unwrap();
+        assert_eq!(own("shop", site(&web)), Ownership::Ours);
+        assert_eq!(own("blog", site(&web)), Ownership::Other(machine.path("shop")));
+        assert_eq!(own("blog", Site { file: Some(&file), ..site(&web) }), Ownership::Ours);
+        assert_eq!(own("loose", site(&machine.path("other"))), Ownership::Other(machine.path("other")));
+        assert_eq!(own("blog", site(&machine.path("deleted"))), Ownership::Gone(machine.path("deleted")));
+    }
+
+    #[test]
+    fn a_checkout_that_was_replaced_is_gone() {
+        let machine = Machine::new();
+        let root = machine.path("shop");
+        let before = DirectoryId::of(&root).unwrap().unwrap();
+        let web = machine.path("shop/web");
+        let recorded = Site { root: Some(&root), root_id: Some(&before), ..site(&web) };
+        assert_eq!(machine.place("shop").ownership(recorded).unwrap(), Ownership::Ours);
+        fs::rename(&root, machine.path("kept")).unwrap();
+        fs::create_dir_all(machine.path("shop/web")).unwrap();
+        assert_eq!(machine.place("shop").ownership(recorded).unwrap(), Ownership::Gone(root.clone()));
+    }
+
+    #[test]
+    fn a_name_means_a_service_of_this_checkout_or_of_no_checkout() {
+        let machine = Machine::new();
+        let web = machine.path("shop/web");
+        let names = |place: &str, site: Site<'_>| machine.place(place).can_name(site).unwrap();
+        assert_eq!(names("shop", site(&web)), Ownership::Ours);
+        assert_eq!(names("blog", site(&web)), Ownership::Other(machine.path("shop")));
+        assert_eq!(names("blog", site(&machine.path("loose"))), Ownership::Ours);
+        assert_eq!(names("loose", site(&web)), Ownership::Ours, "outside of any checkout every name does");
+        let worktree = machine.path("shop/.claude/worktrees/x");
+        let deleted = Site { root: Some(&worktree), ..site(&worktree) };
+        assert_eq!(names("shop", deleted), Ownership::Gone(worktree.clone()));
+    }
+
+    #[test]
+    fn the_home_directory_is_written_as_a_tilde() {
+        let home = Some(Path::new("/home/a"));
+        assert_eq!(abbreviate(Path::new("/home/a/shop"), home), "~/shop");
+        assert_eq!(abbreviate(Path::new("/home/a"), home), "~");
+        assert_eq!(abbreviate(Path::new("/home/ab"), home), "/home/ab");
+        assert_eq!(abbreviate(Path::new("/x"), None), "/x");
+    }
+}
