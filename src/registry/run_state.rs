@@ -168,7 +168,7 @@ impl RunState {
 
     /// Whether it was recorded, with proof, that no process is left.
     pub(crate) fn is_final(&self) -> bool {
-        self.ended
+        self.ended && self.says_ended() && self.child.is_none()
     }
 
     /// Whether the recorded state says that nothing runs, with or without proof.

@@ -161,7 +161,7 @@ impl Registry {
         match file::read_with(&path, |bytes| Ok(make(Reservation::parse(&path, hash, bytes)?, bytes))) {
             Ok(result) => result.map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::IsADirectory) => {
                 Err(Error::CorruptRecord { why: crate::error::reason(&error), path })
             }
             // The record may be fine: the system did not let us see it.

@@ -150,7 +150,13 @@ fn acquire(registry: &Registry, hash: &ServiceHash) -> Result<Option<IdentityLoc
                 last = Some(holder);
                 None
             }
-            Ok(Acquired::Held(_)) => Some(Ok(None)),
+            Ok(Acquired::Held(Some(_))) => Some(Ok(None)),
+            // A stranger's lock: the command that launched us saw no supervisor.
+            Ok(Acquired::Held(None)) => Some(Err(Error::LockBusy {
+                what: "the service's lock".into(),
+                holder: "a process that it does not name".into(),
+                waited_s: 0,
+            })),
             Err(error) => Some(Err(error)),
         }
     });

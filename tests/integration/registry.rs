@@ -47,7 +47,7 @@ fn a_directory_of_the_first_devport_just_works() {
     // While the shell becomes `sleep`, there is nothing to be read.
     until("it has the environment of the record", || environment().contains("OLD=yes\0"));
     env.devport(["stop", "myapp"]).ok();
-    env.start("myapp", &["sleep", "1000"]);
+    env.devport(["-C", "/tmp", "start", "--key", "myapp", "--", "sleep", "1000"]).ok();
     let record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert_eq!((record["extra"]["kept"].as_bool(), record["hashid"].as_str()), (Some(true), Some("c1b")));
     for field in ["hash", "hashid", "key", "port", "tailnet", "cwd", "cmd", "env", "last_up"] {
@@ -115,7 +115,7 @@ fn a_newer_record_is_read_and_never_written() {
     let text = first_record(env.first_port, "/tmp").replace("\"hash\":", "\"schema\": 99,\n  \"hash\":");
     let path = plant(&env, &text);
     assert_eq!(env.which("myapp")["port"], env.first_port);
-    env.devport(["start", "--key", "myapp", "--", "true"]).fails(1, &["newer devport", "upgrade"]);
+    env.devport(["-C", "/tmp", "start", "--key", "myapp", "--", "true"]).fails(1, &["newer devport", "upgrade"]);
     env.devport(["rm", "myapp"]).fails(1, &["newer devport"]);
     // As it is registered, it can be started and stopped.
     env.devport(["start", "myapp"]).ok();
@@ -226,14 +226,15 @@ fn a_busy_registry_is_waited_for_and_told() {
 }
 
 #[test]
-fn a_lock_that_nobody_signed_is_told_as_what_it_is() {
+fn a_lock_that_no_devport_holds_is_named_by_what_needs_it() {
     let env = TestEnv::new();
     let view = env.start("a", &["sleep", "1000"]);
     env.devport(["stop", "a"]).ok();
     let mut holder = hold(&env, &format!("locks/{}.lock", view["hash"].as_str().unwrap()));
-    assert_eq!(env.which("a")["status"], "running");
-    env.devport(["stop", "a"]).fails(1, &["cannot be identified"]);
+    assert_eq!(env.which("a")["status"], "stopped");
+    env.devport(["start", "a"]).fails(1, &["the service's lock is still held by a process that it does not name"]);
+    env.devport(["rm", "a"]).fails(1, &["its lock is held, but names no process that holds it"]);
     holder.kill().unwrap();
     holder.wait().unwrap();
-    assert_eq!(env.which("a")["status"], "stopped");
+    env.devport(["start", "a"]).ok();
 }

@@ -9,7 +9,8 @@ fn every_file_goes_and_the_port_is_free() {
     let env = TestEnv::new();
     let view = env.start("a", &["sleep", "1000"]);
     let removed = env.devport(["rm", "a"]).ok();
-    assert!(removed.stderr.contains(&format!("port {} is free", view["port"])) && removed.stdout.is_empty());
+    assert!(removed.stderr.contains(&format!("port {} is free", view["port"])), "{removed:?}");
+    assert_eq!(removed.json()["outcome"], "removed");
     assert!(!is_alive(number(&view["pid"])));
     let files: Vec<_> = ["services", "run", "locks", "logs"]
         .iter()

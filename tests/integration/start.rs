@@ -41,7 +41,7 @@ fn a_stopped_service_takes_over_what_the_new_call_says() {
     env.devport(["stop", "api"]).ok();
     let out = env.file("out");
     let mut command = env.command(crate::support::DEVPORT);
-    command.current_dir(env.path("home")).env("NEW", "yes");
+    command.env("NEW", "yes");
     let script = format!("echo $PWD $NEW $VITE_PORT > {out}; sleep 1000");
     // `$$` keeps a dollar for the shell.
     let script = script.replace('$', "$$");
@@ -49,7 +49,7 @@ fn a_stopped_service_takes_over_what_the_new_call_says() {
     let again = env.finish(&mut command).ok().json();
     assert_eq!(again["port"], first["port"]);
     until("it has written", || std::fs::read_to_string(&out).is_ok_and(|text| text.ends_with('\n')));
-    let expected = format!("{} yes {}\n", env.path("home").canonicalize().unwrap().display(), first["port"]);
+    let expected = format!("{} yes {}\n", env.path("work").canonicalize().unwrap().display(), first["port"]);
     assert_eq!(std::fs::read_to_string(&out).unwrap(), expected);
 }
 
@@ -171,8 +171,13 @@ fn without_a_key_directory_and_command_name_the_service() {
 fn t20_many_starts_of_one_key_start_one_supervisor() {
     let env = TestEnv::new();
     let starts: Vec<_> = (0..20).map(|_| env.spawn(["start", "--key", "a", "--", "sleep", "1000"])).collect();
-    let printed: Vec<_> = starts.into_iter().map(|child| crate::support::done(child).ok().stdout).collect();
-    assert!(printed.iter().all(|text| *text == printed[0]), "{printed:#?}");
+    let mut printed: Vec<_> = starts.into_iter().map(|child| crate::support::done(child).ok().json()).collect();
+    let started = printed.iter().filter(|view| view["outcome"] == "started").count();
+    assert_eq!(started, 1, "{printed:#?}");
+    for view in &mut printed {
+        view.as_object_mut().unwrap().remove("outcome");
+    }
+    assert!(printed.iter().all(|view| *view == printed[0]), "{printed:#?}");
     let supervisors = env.processes().into_iter().filter(|(_, line)| line.starts_with(crate::support::DEVPORT));
     assert_eq!(supervisors.count(), 1);
 }
