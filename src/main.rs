@@ -8,6 +8,7 @@ mod identity;
 mod launch;
 mod logbook;
 mod os;
+mod project;
 mod registry;
 mod spec;
 mod supervisor;

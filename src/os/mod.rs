@@ -5,6 +5,7 @@
 //! files beside them build what the rest of devport uses.
 
 pub(crate) mod clock;
+pub(crate) mod file;
 pub(crate) mod parallel;
 pub(crate) mod process;
 pub(crate) mod signal;

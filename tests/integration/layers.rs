@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 9] = [
     &["error", "os"],
     &["identity"],
-    &["spec"],
+    &["spec", "project"],
     &["registry", "logbook"],
     &["tailnet", "supervisor"],
     &["launch"],
