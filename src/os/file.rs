@@ -1,4 +1,4 @@
-//! Reading files that other programs write: regular files only, up to a limit.
+//! Reading files that others write, up to a limit.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -12,10 +12,23 @@ use std::path::Path;
 /// `InvalidInput` if `path` is not a regular file, `FileTooLarge` if it has more than `limit` bytes, else the
 /// error of the system.
 pub(crate) fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
+    read_to_limit(file, limit)
+}
+
+/// Reads a file whole, whatever it is: `-f <(generate)` names a pipe.
+///
+/// # Errors
+/// `FileTooLarge` if it has more than `limit` bytes, else the error of the system.
+pub(crate) fn read_any(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    read_to_limit(File::open(path)?, limit)
+}
+
+/// Reads an open file to its end; `FileTooLarge` if it has more than `limit` bytes.
+fn read_to_limit(file: File, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // The size in the metadata is no bound: the file may grow, and files in /proc have size 0.
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;

@@ -6,9 +6,9 @@ use nix::sys::signal::Signal;
 
 /// Reads a signal's name, with or without `SIG`, in any case, or its number; `None` if there is no such signal.
 pub(crate) fn parse(text: &str) -> Option<i32> {
-    if let Ok(number) = text.parse::<i32>() {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
         let last = if cfg!(target_os = "linux") { 64 } else { 31 };
-        return (1..=last).contains(&number).then_some(number);
+        return text.parse().ok().filter(|number| (1..=last).contains(number));
     }
     let name = text.to_uppercase();
     let name = if name.starts_with("SIG") { name } else { format!("SIG{name}") };
@@ -30,7 +30,7 @@ mod tests {
         for text in ["HUP", "hup", "SIGHUP", "sighup", "1"] {
             assert_eq!(parse(text), Some(1), "{text}");
         }
-        for text in ["", "0", "-1", "65", "99", "SIG", "FOO", "1.0", "+x"] {
+        for text in ["", "0", "-1", "65", "99", "SIG", "FOO", "1.0", "+x", "+18", "99999999999"] {
             assert_eq!(parse(text), None, "{text}");
         }
         assert_eq!((name(15), name(40)), ("SIGTERM".into(), "40".into()));

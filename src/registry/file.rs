@@ -1,10 +1,14 @@
 //! Reading and writing state files: whole or not at all, private, and never through a symbolic link.
 
 use std::cell::RefCell;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 use crate::error::{Error, Result};
 
@@ -12,8 +16,13 @@ use crate::error::{Error, Result};
 pub(super) const TEMPORARY_PREFIX: &str = ".tmp-";
 /// More than most state files have, in bytes.
 const USUAL: usize = 8 * 1024;
-/// The largest state file that is read, in bytes.
-const LARGEST: u64 = 8 * 1024 * 1024;
+/// The largest state file that is read or written, in bytes. A record has an environment of up to 2 MiB, and JSON makes
+/// 6 bytes of a control character.
+const LARGEST: usize = 16 * 1024 * 1024;
+/// How old a temporary file is that no write can still use.
+const STALE: Duration = Duration::from_secs(60 * 60);
+/// How many symbolic links a path may lead through. Source: Linux, `MAXSYMLINKS`.
+const MOST_LINKS: usize = 40;
 
 thread_local! {
     /// Where a file is read to first: clearing a fresh buffer for each would take longer than reading it.
@@ -42,19 +51,37 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As those of [`read`].
 pub(super) fn read_with<R>(path: &Path, consume: impl FnOnce(&[u8]) -> R) -> io::Result<R> {
-    let mut file =
+    let file =
         OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(no_link)?;
-    // Listing a thousand services is a matter of system calls: no question about the size is asked, and a
-    // plain file that fills less than the buffer has no more to give.
+    read_all(file, consume)
+}
+
+/// Reads to the end. Listing a thousand services is a matter of system calls, so the size is not queried. A read that
+/// fills less than the buffer is no sign of the end on NFS or FUSE; one more read costs less than `fstat(2)`.
+fn read_all<R>(mut source: impl Read, consume: impl FnOnce(&[u8]) -> R) -> io::Result<R> {
     SCRATCH.with_borrow_mut(|scratch| {
-        let read = file.read(scratch)?;
-        if read < USUAL {
-            return Ok(consume(&scratch[..read]));
+        let mut filled = 0;
+        while filled < USUAL {
+            match source.read(&mut scratch[filled..]) {
+                Ok(0) => return Ok(consume(&scratch[..filled])),
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
         let mut bytes = scratch.to_vec();
-        file.take(LARGEST).read_to_end(&mut bytes)?;
+        source.take((LARGEST - USUAL + 1) as u64).read_to_end(&mut bytes)?;
+        check_size(&bytes)?;
         Ok(consume(&bytes))
     })
+}
+
+/// Refuses a state file that is too large: what is written must be readable.
+fn check_size(bytes: &[u8]) -> io::Result<()> {
+    if bytes.len() > LARGEST {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 16 MiB"));
+    }
+    Ok(())
 }
 
 /// Says what `ELOOP` means here.
@@ -74,6 +101,7 @@ pub(super) fn no_link(error: io::Error) -> io::Error {
 pub(super) fn write(path: &Path, tag: &str, bytes: &[u8], durability: Durability) -> Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let replace = || -> io::Result<()> {
+        check_size(bytes)?;
         let mut temporary =
             tempfile::Builder::new().prefix(&format!("{TEMPORARY_PREFIX}{tag}-")).tempfile_in(directory)?;
         // The umask may have taken our own bits away.
@@ -103,6 +131,21 @@ pub(super) fn sweep(directory: &Path, tag: &str) {
     }
 }
 
+/// Deletes temporary files that a kill left behind over an hour before `now`. No lock is needed: a write that takes so
+/// long is dead.
+pub(super) fn sweep_stale(directory: &Path, tag: &str, now: Timestamp) {
+    let prefix = format!("{TEMPORARY_PREFIX}{tag}-");
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let is_temporary = entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix));
+        let modified = || Timestamp::try_from(entry.metadata().ok()?.modified().ok()?).ok();
+        if is_temporary && modified().is_some_and(|modified| now.duration_since(modified).unsigned_abs() > STALE) {
+            // A stray file that stays does no harm.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Deletes a file that may already be gone.
 ///
 /// # Errors
@@ -114,26 +157,22 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Makes a directory that only its owner can use, whatever the umask, or makes an existing one so.
+/// Creates a directory that only its owner can use, whatever the umask, and the directories above it likewise; makes an
+/// existing one private if it is empty or devport's.
 ///
 /// # Errors
-/// [`Error::ForeignDirectory`] if it belongs to somebody else, [`Error::Io`] if it cannot be made.
+/// [`Error::ForeignDirectory`] if it belongs to another user, [`Error::Io`] if it cannot be created, or if `path` leads
+/// through a symbolic link that another user controls.
 pub(super) fn create_private_directory(path: &Path) -> Result<()> {
-    if let Err(error) = DirBuilder::new().mode(0o700).create(path) {
-        match error.kind() {
-            io::ErrorKind::AlreadyExists => {}
-            io::ErrorKind::NotFound if path.parent().is_some_and(|parent| !parent.exists()) => {
-                let parent = path.parent().unwrap_or(path);
-                fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
-                DirBuilder::new().mode(0o700).create(path).or_else(exists_now).map_err(Error::io("create", path))?;
-            }
-            _ => return Err(Error::io("create", path)(error)),
-        }
+    check_links(path)?;
+    create_missing(path)?;
+    let metadata = fs::metadata(path).map_err(Error::io("look at", path))?;
+    if !metadata.is_dir() {
+        return Err(Error::io("create", path)(io::ErrorKind::NotADirectory.into()));
     }
     check_owner(path)?;
-    let metadata = fs::metadata(path).map_err(Error::io("look at", path))?;
     if metadata.mode() & 0o777 != 0o700 {
-        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(Error::io("make private", path))?;
+        make_private(path, &metadata).map_err(Error::io("make private", path))?;
     }
     Ok(())
 }
@@ -148,14 +187,287 @@ pub(super) fn check_owner(path: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(Error::io("look at", path)(error)),
     };
-    let me = nix::unistd::geteuid().as_raw();
+    let me = my_uid();
     if metadata.uid() != me {
         return Err(Error::ForeignDirectory { path: path.to_owned(), owner: metadata.uid(), me });
     }
     Ok(())
 }
 
-/// Somebody else may have made the directory meanwhile.
-fn exists_now(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
+/// Creates a directory, and those above it, unless they exist.
+fn create_missing(path: &Path) -> Result<()> {
+    match (create(path), path.parent()) {
+        (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
+            create_missing(parent)?;
+            create(path).map_err(Error::io("create", path))
+        }
+        (result, _) => result.map_err(Error::io("create", path)),
+    }
+}
+
+/// Creates one directory, unless it exists.
+fn create(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        // The umask may have taken our own bits away.
+        Ok(()) if fs::symlink_metadata(path)?.mode() & 0o777 != 0o700 => {
+            fs::set_permissions(path, Permissions::from_mode(0o700))
+        }
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Makes an existing directory of ours private. One with other files in it is refused: `DEVPORT_HOME=/srv` must not
+/// change who can use `/srv`. In a private directory it makes no difference to others.
+fn make_private(path: &Path, metadata: &Metadata) -> io::Result<()> {
+    let is_devports = fs::symlink_metadata(path.join("services")).is_ok_and(|services| services.is_dir());
+    let is_inside_private = || {
+        let parent = path.parent().and_then(|parent| fs::metadata(parent).ok());
+        parent.is_some_and(|parent| parent.uid() == my_uid() && parent.mode() & 0o777 == 0o700)
+    };
+    if !is_devports && !is_inside_private() && fs::read_dir(path)?.next().is_some() {
+        let why = "other files are in it; use an empty directory, or one that does not exist";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    // By descriptor: the path may name another directory by now.
+    let directory = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)?;
+    let opened = directory.metadata()?;
+    if (opened.dev(), opened.ino()) != (metadata.dev(), metadata.ino()) {
+        return Err(io::Error::other("it was replaced meanwhile"));
+    }
+    directory.set_permissions(Permissions::from_mode(0o700))
+}
+
+/// Refuses a path that leads through a symbolic link which another user made or can replace: they would choose the
+/// directory that devport uses and makes private, and the records in it, which hold commands. A link of one's own works.
+/// To be called with the path as the user gave it; a canonical one has no links.
+///
+/// # Errors
+/// [`Error::Io`] with the link, or if a part of the path cannot be looked at.
+pub(super) fn check_links(path: &Path) -> Result<()> {
+    let refused = |why: String| Error::io("use", path)(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    let parts =
+        |path: &Path| path.components().rev().map(|part| part.as_os_str().to_owned()).collect::<Vec<OsString>>();
+    let mut pending = parts(path);
+    // What is resolved so far, and the directories in which a name was looked up.
+    let (mut resolved, mut passed) = (PathBuf::new(), Vec::new());
+    let mut links = 0;
+    while let Some(part) = pending.pop() {
+        match part.to_str() {
+            Some("/") => resolved = PathBuf::from("/"),
+            Some(".") => {}
+            Some("..") => drop(resolved.pop()),
+            _ => {
+                passed.push(resolved.clone());
+                let entry = resolved.join(&part);
+                let metadata = match fs::symlink_metadata(&entry) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                    result => result.map_err(Error::io("look at", &entry))?,
+                };
+                if !metadata.is_symlink() {
+                    resolved = entry;
+                    continue;
+                }
+                links += 1;
+                if links > MOST_LINKS {
+                    return Err(refused("it leads through too many symbolic links".into()));
+                }
+                if ![0, my_uid()].contains(&metadata.uid()) {
+                    let owner = metadata.uid();
+                    return Err(refused(format!("the symbolic link {} belongs to user {owner}", entry.display())));
+                }
+                for directory in passed.drain(..) {
+                    let metadata = fs::metadata(&directory).map_err(Error::io("look at", &directory))?;
+                    if is_writable_by_others(&metadata) {
+                        let (link, directory) = (entry.display(), directory.display());
+                        return Err(refused(format!(
+                            "another user can replace the symbolic link {link} in {directory}"
+                        )));
+                    }
+                }
+                pending.extend(parts(&fs::read_link(&entry).map_err(Error::io("read", &entry))?));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether another user than root can replace what lies in a directory.
+fn is_writable_by_others(directory: &Metadata) -> bool {
+    let (me, mode) = (my_uid(), directory.mode());
+    // Where each user has a group, it has the user's number, and the umask is 002: that group is no other user.
+    let by_group = mode & 0o020 != 0 && directory.gid() != me;
+    let is_sticky = mode & 0o1000 != 0;
+    ![0, me].contains(&directory.uid()) || (!is_sticky && (by_group || mode & 0o002 != 0))
+}
+
+/// The user whose files devport uses.
+fn my_uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{chown, lchown, symlink};
+
+    /// A temporary directory, canonical, and a directory in it with these permissions.
+    fn directory(mode: u32) -> (tempfile::TempDir, PathBuf) {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().canonicalize().unwrap().join("inner");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        (temporary, path)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn m15_a_file_is_read_to_its_end() {
+        let (_temporary, path) = directory(0o700);
+        let file = path.join("file");
+        for size in [0, 1, USUAL - 1, USUAL, USUAL + 1, 3 * USUAL] {
+            fs::write(&file, vec![b'x'; size]).unwrap();
+            assert_eq!(read(&file).unwrap().len(), size);
+        }
+    }
+
+    #[test]
+    fn m15_short_and_interrupted_reads_are_continued() {
+        /// Returns one byte per read, after an interruption.
+        struct Slow(usize, bool);
+        impl Read for Slow {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.1 = !self.1;
+                if self.1 {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                let count = self.0.min(1);
+                buffer[..count].fill(b'x');
+                self.0 -= count;
+                Ok(count)
+            }
+        }
+        for size in [0, 1, 100, USUAL, USUAL + 1] {
+            assert_eq!(read_all(Slow(size, false), <[u8]>::len).unwrap(), size);
+        }
+    }
+
+    #[test]
+    fn t6a_what_cannot_be_read_is_not_written() {
+        let (_temporary, path) = directory(0o700);
+        let file = path.join("file");
+        write(&file, "x", &vec![b'x'; LARGEST], Durability::Renamed).unwrap();
+        assert_eq!(read(&file).unwrap().len(), LARGEST);
+        let error = write(&file, "x", &vec![b'y'; LARGEST + 1], Durability::Renamed).unwrap_err().to_string();
+        assert!(error.contains("more than 16 MiB"), "{error}");
+        assert_eq!(read(&file).unwrap().first(), Some(&b'x'));
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
+        fs::write(&file, vec![b'y'; LARGEST + 1]).unwrap();
+        assert_eq!(read(&file).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn m13_old_temporary_files_are_swept() {
+        let (_temporary, path) = directory(0o700);
+        for name in [".tmp-suffix-a", ".tmp-other-a", "tailnet-suffix"] {
+            fs::write(path.join(name), "").unwrap();
+        }
+        let written =
+            Timestamp::try_from(fs::metadata(path.join(".tmp-suffix-a")).unwrap().modified().unwrap()).unwrap();
+        let left = |now| {
+            sweep_stale(&path, "suffix", now);
+            fs::read_dir(&path).unwrap().count()
+        };
+        assert_eq!(left(written), 3, "a write may be under way");
+        assert_eq!(left(written + Duration::from_secs(3601)), 2);
+        assert!(!path.join(".tmp-suffix-a").exists());
+    }
+
+    #[test]
+    fn t11_a_directory_with_other_files_keeps_its_permissions() {
+        let (_temporary, outer) = directory(0o755);
+        let path = outer.join("state");
+        for (content, becomes) in [(None, Some(0o700)), (Some("services"), Some(0o700)), (Some("photos"), None)] {
+            fs::create_dir(&path).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+            if let Some(name) = content {
+                fs::create_dir(path.join(name)).unwrap();
+            }
+            let result = create_private_directory(&path);
+            assert_eq!(result.is_ok(), becomes.is_some(), "{content:?}: {result:?}");
+            assert_eq!(mode(&path), becomes.unwrap_or(0o755), "{content:?}");
+            fs::remove_dir_all(&path).unwrap();
+        }
+        fs::write(&path, "").unwrap();
+        assert!(create_private_directory(&path).unwrap_err().to_string().contains("not a directory"));
+    }
+
+    #[test]
+    fn t11_a_link_of_ones_own_works() {
+        let (_temporary, home) = directory(0o755);
+        fs::create_dir(home.join("disk")).unwrap();
+        symlink("disk", home.join("share")).unwrap();
+        let state = home.join("share/a/devport");
+        create_private_directory(&state).unwrap();
+        assert_eq!((mode(&home.join("disk/a")), mode(&home.join("disk/a/devport"))), (0o700, 0o700));
+        assert_eq!(mode(&home), 0o755);
+        symlink(home.join("share/a/devport"), home.join("link")).unwrap();
+        create_private_directory(&home.join("link")).unwrap();
+        fs::set_permissions(&home, Permissions::from_mode(0o1777)).unwrap();
+        create_private_directory(&home.join("link")).unwrap();
+    }
+
+    #[test]
+    fn t11_a_link_that_another_user_can_replace_is_refused() {
+        let (_temporary, outer) = directory(0o777);
+        let victim = outer.join("victim");
+        fs::create_dir(&victim).unwrap();
+        fs::set_permissions(&victim, Permissions::from_mode(0o755)).unwrap();
+        symlink(&victim, outer.join("link")).unwrap();
+        // The second link is fine, and leads through the first.
+        let (_other, private) = directory(0o700);
+        symlink(outer.join("link/below"), private.join("link")).unwrap();
+        for path in [outer.join("link"), outer.join("link/below"), private.join("link"), outer.join("x/../link")] {
+            let _ = fs::create_dir(outer.join("x"));
+            let error = create_private_directory(&path).unwrap_err().to_string();
+            assert!(error.contains("another user can replace the symbolic link"), "{}: {error}", path.display());
+        }
+        assert_eq!((mode(&victim), fs::read_dir(&victim).unwrap().count()), (0o755, 0));
+        // A directory that is no link works there as before.
+        create_private_directory(&outer.join("plain")).unwrap();
+    }
+
+    #[test]
+    fn t11_a_link_of_another_user_or_below_their_directory_is_refused() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let (_temporary, outer) = directory(0o1777);
+        fs::create_dir(outer.join("victim")).unwrap();
+        let link = outer.join("link");
+        symlink(outer.join("victim"), &link).unwrap();
+        create_private_directory(&link).unwrap();
+        lchown(&link, Some(12345), None).unwrap();
+        let error = create_private_directory(&link).unwrap_err().to_string();
+        assert!(error.contains("belongs to user 12345"), "{error}");
+        lchown(&link, Some(0), None).unwrap();
+        for (owner, group, bits, is_fine) in
+            [(12345, 0, 0o755, false), (0, 12345, 0o775, false), (0, 12345, 0o1775, true), (0, 0, 0o775, true)]
+        {
+            chown(&outer, Some(owner), Some(group)).unwrap();
+            fs::set_permissions(&outer, Permissions::from_mode(bits)).unwrap();
+            assert_eq!(create_private_directory(&link).is_ok(), is_fine, "{owner}:{group} {bits:o}");
+        }
+    }
+
+    #[test]
+    fn links_that_lead_in_a_circle_are_refused() {
+        let (_temporary, path) = directory(0o700);
+        symlink("b", path.join("a")).unwrap();
+        symlink("a", path.join("b")).unwrap();
+        assert!(create_private_directory(&path.join("a")).unwrap_err().to_string().contains("too many"));
+    }
 }

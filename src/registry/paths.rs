@@ -38,6 +38,8 @@ impl Paths {
                 lossy: base.to_string_lossy().into_owned(),
             });
         }
+        // Before links are resolved: who controls one of them would choose the directory.
+        super::file::check_links(&base)?;
         Ok(Self { base: base.canonicalize().unwrap_or(base) })
     }
 

@@ -45,6 +45,7 @@ impl Registry {
     ) -> Result<Registration> {
         let _lock = self.lock(notice)?;
         file::sweep(&self.paths.services(), "");
+        file::sweep_stale(self.paths.base(), "suffix", now);
         let before = self.find_with_bytes(&spec.hash)?;
         let mut taken_over = None;
         let mut reservation = match &before {

@@ -8,6 +8,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 
 use crate::error::{Error, Result};
 use crate::identity::{Key, TailnetName};
+use crate::os::file::read_any;
 use crate::spec::dotenv::text_of;
 use crate::spec::fields::{EnvFiles, FieldSeed, Port, Text};
 use crate::spec::policy::Policy;
@@ -93,7 +94,7 @@ fn expand_home(path: &str, home: Option<&Path>) -> PathBuf {
 /// # Errors
 /// [`Error::InvalidFile`], with the line, if it cannot be read or used.
 pub(crate) fn load(path: &Path) -> Result<Vec<ConfigEntry>> {
-    let text = text_of(path, "configuration")?;
+    let text = text_of(path, "configuration", read_any)?;
     parse(path, &text)
 }
 

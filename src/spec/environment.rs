@@ -1,5 +1,7 @@
 //! Environments: what the caller has, what a service keeps of it, and what its child gets.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
@@ -122,6 +124,23 @@ impl Variables {
         match self.0.iter_mut().find(|entry| entry.split_once('=').is_some_and(|(n, _)| n == name)) {
             Some(old) => *old = entry,
             None => self.0.push(entry),
+        }
+    }
+
+    /// Sets variables, later ones over earlier ones. A large dotenv file has 100,000 of them, which would take minutes
+    /// one by one.
+    pub(crate) fn set_all(&mut self, variables: Vec<(String, String)>) {
+        let place = |(place, entry): (usize, &String)| entry.split_once('=').map(|(name, _)| (name.to_owned(), place));
+        let mut places: HashMap<String, usize> = self.0.iter().enumerate().filter_map(place).collect();
+        for (name, value) in variables {
+            let entry = format!("{name}={value}");
+            match places.entry(name) {
+                Entry::Occupied(place) => self.0[*place.get()] = entry,
+                Entry::Vacant(place) => {
+                    place.insert(self.0.len());
+                    self.0.push(entry);
+                }
+            }
         }
     }
 

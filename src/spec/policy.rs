@@ -77,26 +77,33 @@ pub(crate) struct Policy {
     /// When it is started again.
     pub(crate) restart: RestartWhen,
     /// The wait after the first crash.
+    #[serde(deserialize_with = "Span::recorded")]
     pub(crate) backoff_initial: Span,
     /// The longest wait after a crash.
+    #[serde(deserialize_with = "Span::recorded")]
     pub(crate) backoff_max: Span,
     /// How many restarts there may be within `window`; `None`: any number.
     pub(crate) max_restarts: Option<u32>,
     /// What `max_restarts` is counted in.
+    #[serde(deserialize_with = "Span::recorded")]
     pub(crate) window: Span,
     /// What asks it to end.
     pub(crate) stop_signal: StopSignal,
     /// How long it may take to end until it is killed.
+    #[serde(deserialize_with = "Span::recorded")]
     pub(crate) grace: Span,
     /// What makes it ready; `None`: as usual.
     pub(crate) ready: Option<Check>,
     /// How often that is asked.
+    #[serde(deserialize_with = "Span::recorded_interval")]
     pub(crate) ready_interval: Span,
     /// After which time it is told that it is not ready.
+    #[serde(deserialize_with = "Span::recorded")]
     pub(crate) ready_timeout: Span,
     /// What tells whether it is well, once it is ready; `None`: nothing is asked.
     pub(crate) health: Option<Check>,
     /// How often that is asked.
+    #[serde(deserialize_with = "Span::recorded_interval")]
     pub(crate) health_interval: Span,
     /// After how many failures in a row it is unhealthy.
     pub(crate) health_failures: u32,
@@ -191,6 +198,17 @@ mod tests {
         assert_eq!(serde_json::from_str::<Policy>(&text).unwrap(), policy);
         assert!(serde_json::from_str::<Policy>("{}").unwrap().is_usual());
         assert!(text.contains(r#""stop-signal":"SIGINT""#) && text.contains(r#""grace":"500ms""#), "{text}");
+    }
+
+    #[test]
+    fn m6_m7_a_policy_with_durations_that_are_refused_now_stays_readable() {
+        let text =
+            r#"{"grace":"2562047788015215h","window":"1500us","ready-interval":"0ms","health-interval":"500us"}"#;
+        let policy: Policy = serde_json::from_str(text).unwrap();
+        let ms = [policy.grace, policy.window, policy.ready_interval, policy.health_interval].map(|s| s.0.as_millis());
+        assert_eq!(ms, [366 * 24 * 3_600_000, 2, 1, 1]);
+        let again = serde_json::to_string(&policy).unwrap();
+        assert_eq!(serde_json::from_str::<Policy>(&again).unwrap(), policy);
     }
 
     #[test]

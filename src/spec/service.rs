@@ -9,6 +9,12 @@ use crate::spec::dotenv;
 use crate::spec::environment::{CallerEnvironment, Variables};
 use crate::spec::policy::Policy;
 
+/// The size that one `NAME=value` must stay below, in bytes. Source: `execve(2)`, `MAX_ARG_STRLEN`.
+const LARGEST_STRING: usize = 128 * 1024;
+/// The largest environment and command, in bytes. Source: `execve(2)` (a quarter of the usual stack of 8 MiB), and
+/// `ARG_MAX` on macOS. 64 KiB are left for PORT and the other variables that devport sets.
+const LARGEST_TOTAL: usize = if cfg!(target_os = "macos") { 1024 * 1024 } else { 2 * 1024 * 1024 } - 64 * 1024;
+
 /// What was typed or written in `devport.yaml`, before any file was looked at.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
@@ -78,8 +84,8 @@ impl ServiceSpec {
     /// Resolves a request: checks the directory and the words, reads the dotenv files.
     ///
     /// # Errors
-    /// If the command is empty, the directory is not there, a name is not valid, or a dotenv file cannot
-    /// be read.
+    /// If the command is empty, the directory is not there, a name is not valid, a dotenv file cannot be read, or
+    /// the environment is larger than `execve(2)` takes.
     pub(crate) fn resolve(request: Request, caller: &CallerEnvironment) -> Result<Self> {
         match request.words.first() {
             None => return Err(empty_command("there is no command to run")),
@@ -96,14 +102,7 @@ impl ServiceSpec {
             return Err(Error::Usage { message, hint: "`devport start --help` says what each option takes".into() });
         }
         let cwd = existing_directory(&request.cwd)?;
-        let mut environment = caller.for_services()?;
-        environment.set("PWD", path_text(&cwd)?);
-        for file in &request.env_files {
-            for (name, value) in dotenv::read(file)? {
-                environment.set(name, value);
-            }
-        }
-        environment.drop_secrets();
+        let environment = environment(&request, &cwd, caller)?;
         let hash = match &request.key {
             Some(key) => ServiceHash::of_key(key),
             None => ServiceHash::of_command(&cwd, &request.words),
@@ -147,6 +146,55 @@ impl ServiceSpec {
     pub(crate) fn name(&self) -> &str {
         self.key.as_ref().map_or(self.hash.as_str(), Key::as_str)
     }
+}
+
+/// Builds the environment of a service: the caller's, with the dotenv files over it in order.
+fn environment(request: &Request, cwd: &Path, caller: &CallerEnvironment) -> Result<Variables> {
+    let mut environment = caller.for_services()?;
+    environment.set("PWD", path_text(cwd)?);
+    for file in &request.env_files {
+        let variables = dotenv::read(file, &environment)?;
+        if let Some((name, _)) = variables.iter().find(|(name, value)| name.len() + 1 + value.len() >= LARGEST_STRING) {
+            return Err(Error::InvalidFile {
+                path: file.clone(),
+                line: None,
+                why: format!("the variable {} has 128 KiB or more, which no program can be given", start_of(name)),
+                hint: Some("put the value into a file, and the file's path into the variable".into()),
+            });
+        }
+        environment.set_all(variables);
+    }
+    environment.drop_secrets();
+    check_total(&environment, &request.words)?;
+    Ok(environment)
+}
+
+/// Refuses an environment that, with the words of the command, `execve` could not take.
+fn check_total(environment: &Variables, words: &[String]) -> Result<()> {
+    // Each string ends with a NUL, and has a pointer.
+    let taken = |length: usize| length + 1 + size_of::<usize>();
+    let variables: Vec<(usize, &str)> =
+        environment.iter().map(|(name, value)| (taken(name.len() + 1 + value.len()), name)).collect();
+    let total: usize = variables.iter().map(|(size, _)| *size).chain(words.iter().map(|word| taken(word.len()))).sum();
+    if total <= LARGEST_TOTAL {
+        return Ok(());
+    }
+    let largest = variables.into_iter().max().map_or("", |(_, name)| name);
+    Err(Error::Usage {
+        message: format!(
+            "the service's environment and command have {} KiB, and no program can be given more than {} KiB; \
+             the largest variable is {}",
+            total.div_ceil(1024),
+            LARGEST_TOTAL / 1024,
+            start_of(largest)
+        ),
+        hint: "put large values into files, or unset what the service does not need".into(),
+    })
+}
+
+/// The start of a variable's name, which may itself be what is too large.
+fn start_of(name: &str) -> String {
+    name.chars().take(64).collect()
 }
 
 /// A usage error about the command.
@@ -199,4 +247,60 @@ pub(super) fn path_text(path: &Path) -> Result<String> {
     path.to_str()
         .map(str::to_owned)
         .ok_or_else(|| Error::NotUtf8 { what: "the path".into(), lossy: path.to_string_lossy().into_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// Resolves a request with dotenv files of these texts.
+    fn resolved(files: &[String]) -> Result<ServiceSpec> {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |(index, text): (usize, &String)| {
+            let path = directory.path().join(format!("{index}.env"));
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let request = Request {
+            key: None,
+            words: vec!["true".into()],
+            cwd: directory.path().to_owned(),
+            file: None,
+            port: PortRequest::Any,
+            port_variable: None,
+            tailnet: false,
+            tailnet_name: None,
+            policy: Policy::default(),
+            env_files: files.iter().enumerate().map(write).collect(),
+        };
+        let caller = CallerEnvironment::new([("CALLER".into(), "outside".into())]);
+        ServiceSpec::resolve(request, &caller)
+    }
+
+    #[test]
+    fn a_dotenv_file_sees_the_caller_and_the_files_before_it() {
+        let spec = resolved(&["A=1$CALLER\nA=2$A".into(), "B=$A".into()]).unwrap();
+        let value = |name: &str| spec.environment.iter().find(|(n, _)| *n == name).unwrap().1.to_owned();
+        assert_eq!((value("A"), value("B")), ("21outside".into(), "21outside".into()));
+    }
+
+    #[test]
+    fn t6a_an_environment_that_no_program_can_be_given_is_refused_by_name() {
+        let line = |name: &str, length: usize| format!("{name}={}\n", "x".repeat(length - name.len() - 1));
+        assert!(resolved(&[line("BIG", LARGEST_STRING - 1)]).is_ok());
+        let error = resolved(&["A=1\n".into(), line("BIG", LARGEST_STRING)]).unwrap_err().to_string();
+        assert!(error.contains("1.env: the variable BIG has 128 KiB or more") && !error.contains("xx"), "{error}");
+
+        let eight = |letter: &str| (0..8).map(|n| line(&format!("{letter}{n}"), 120_000)).collect::<String>();
+        assert!(resolved(&[eight("A")]).is_ok());
+        let error = resolved(&[eight("A"), eight("B"), line("C", 120_001)]).unwrap_err().to_string();
+        assert!(error.contains("the largest variable is C") && !error.contains("xx"), "{error}");
+    }
+
+    #[test]
+    fn t6b_a_file_of_many_variables_is_read_in_time_linear_in_their_number() {
+        let text = (0..90_000).fold(String::new(), |text, n| text + &format!("A{n}=\n"));
+        assert!(resolved(&[text]).unwrap().environment.iter().count() > 90_000);
+    }
 }

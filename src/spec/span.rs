@@ -5,9 +5,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-/// A duration, written like `500ms`, `30s`, `5m` or `1m30s`.
+/// The longest duration, in milliseconds: 366 days, so that a leap year fits. Sums of a few of them cannot overflow
+/// an `Instant`.
+const LONGEST_MS: u64 = 366 * 24 * 60 * 60 * 1000;
+
+/// A duration, written like `500ms`, `30s`, `5m` or `1m30s`: whole milliseconds, at most 366 days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Span(pub(crate) Duration);
@@ -17,15 +21,51 @@ impl Span {
     pub(crate) const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
+
+    /// Reads a duration from a record. Earlier devports accepted any length and precision, and a record must stay
+    /// readable: the value is rounded up to whole milliseconds, and cut to 366 days.
+    ///
+    /// # Errors
+    /// If the text is no duration at all.
+    pub(super) fn recorded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let duration = duration(&text).ok_or_else(|| serde::de::Error::custom(invalid(&text)))?;
+        let ms = duration.as_nanos().div_ceil(1_000_000).min(u128::from(LONGEST_MS));
+        Ok(Self(Duration::from_millis(u64::try_from(ms).unwrap_or(LONGEST_MS))))
+    }
+
+    /// Reads an interval from a record, as [`Self::recorded`] does. Earlier devports recorded `0ms` for an interval
+    /// below a millisecond, with which a supervisor would use a whole core.
+    ///
+    /// # Errors
+    /// As those of [`Self::recorded`].
+    pub(super) fn recorded_interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::recorded(deserializer).map(|span| span.max(Self(Duration::from_millis(1))))
+    }
+}
+
+/// Reads a duration of any length and precision; `None` if the text is none, or negative.
+fn duration(text: &str) -> Option<Duration> {
+    let duration: SignedDuration = text.trim().parse().ok()?;
+    duration.try_into().ok()
+}
+
+/// The error for a text that is no duration, or too long.
+fn invalid(text: &str) -> String {
+    format!("{text:?} is not a duration up to 8784h (366 days); write it like 500ms, 30s or 5m")
 }
 
 impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no duration; write it like 500ms, 30s or 5m");
-        let span: SignedDuration = text.trim().parse().map_err(|_| wrong())?;
-        Duration::try_from(span).map(Self).map_err(|_| wrong())
+        match duration(text) {
+            Some(duration) if !duration.subsec_nanos().is_multiple_of(1_000_000) => {
+                Err(format!("{text:?} is not a whole number of milliseconds"))
+            }
+            Some(duration) if duration <= Duration::from_millis(LONGEST_MS) => Ok(Self(duration)),
+            _ => Err(invalid(text)),
+        }
     }
 }
 
@@ -54,7 +94,7 @@ impl From<Span> for String {
     }
 }
 
-/// A number of bytes, written like `512K`, `10M` or `1G`: powers of 1024.
+/// A number of bytes, written like `512K`, `10M` or `1G`: powers of 1024. `10MB` and `10MiB` mean the same as `10M`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Size(pub(crate) u64);
@@ -63,17 +103,18 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no size; write it like 512K, 10M or 1G");
-        let upper = text.trim().to_uppercase();
-        let plain = upper.trim_end_matches("IB").trim_end_matches('B');
-        let (digits, factor) = match plain.chars().last() {
-            Some('K') => (&plain[..plain.len() - 1], 1 << 10),
-            Some('M') => (&plain[..plain.len() - 1], 1 << 20),
-            Some('G') => (&plain[..plain.len() - 1], 1 << 30),
-            _ => (plain, 1_u64),
+        let invalid = || format!("{text:?} is not a size up to 16 EiB; write it like 512K, 10M or 1G");
+        let text = text.trim();
+        let (digits, suffix) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        let factor = match suffix.to_ascii_lowercase().as_str() {
+            "" | "b" => 1_u64,
+            "k" | "kb" | "kib" => 1 << 10,
+            "m" | "mb" | "mib" => 1 << 20,
+            "g" | "gb" | "gib" => 1 << 30,
+            _ => return Err(invalid()),
         };
-        let number: u64 = digits.parse().map_err(|_| wrong())?;
-        number.checked_mul(factor).map(Self).ok_or_else(wrong)
+        let number: u64 = digits.parse().map_err(|_| invalid())?;
+        number.checked_mul(factor).map(Self).ok_or_else(invalid)
     }
 }
 
@@ -95,16 +136,66 @@ mod tests {
     }
 
     #[test]
+    fn m6_m7_a_duration_is_whole_milliseconds_and_at_most_366_days() {
+        assert_eq!("8784h".parse::<Span>().unwrap().0, Duration::from_secs(366 * 24 * 3600));
+        assert_eq!("1.5s".parse::<Span>().unwrap().0, Duration::from_millis(1500));
+        assert_eq!("1000us".parse::<Span>().unwrap().0, Duration::from_millis(1));
+        for text in ["8785h", "8784h 1ms", "2562047788015215h", "99999999999999999999h"] {
+            let error = text.parse::<Span>().unwrap_err();
+            assert!(error.contains(text) && error.contains("366 days"), "{error}");
+        }
+        for text in ["500us", "1.5ms", "1ns", "8785h 1ns"] {
+            let error = text.parse::<Span>().unwrap_err();
+            assert!(error.contains(text) && error.contains("whole number of milliseconds"), "{error}");
+        }
+    }
+
+    #[test]
+    fn m6_m7_a_recorded_duration_that_is_refused_now_is_rounded_and_cut() {
+        let recorded = |text: &str| Span::recorded(serde_json::json!(text)).map(|span| span.0.as_millis());
+        for (text, ms) in
+            [("30s", 30_000), ("0ms", 0), ("500us", 1), ("1.5ms", 2), ("2562047788015215h", u128::from(LONGEST_MS))]
+        {
+            assert_eq!(recorded(text).unwrap(), ms, "{text}");
+        }
+        assert!(recorded("soon").is_err());
+        assert_eq!(Span::recorded_interval(serde_json::json!("0ms")).unwrap().0.as_millis(), 1);
+    }
+
+    #[test]
     fn sizes_are_powers_of_1024() {
         for (text, bytes) in [("10M", 10 << 20), ("512K", 512 << 10), ("1g", 1 << 30), ("10MiB", 10 << 20), ("7", 7)] {
             assert_eq!(text.parse::<Size>().unwrap().0, bytes, "{text}");
         }
-        for text in ["", "M", "-1M", "1.5M", "99999999999999999G", "10 apples"] {
+        for text in ["", "M", "-1M", "1.5M", "99999999999999999G", "10 apples", "10 M", "10İB"] {
+            assert!(text.parse::<Size>().is_err(), "{text:?}");
+        }
+        for (text, bytes) in [("10MB", 10 << 20), ("7b", 7), ("1gib", 1 << 30)] {
+            assert_eq!(text.parse::<Size>().unwrap().0, bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn m8_a_size_has_one_suffix_and_no_sign() {
+        for text in ["10MBBBB", "10IBIB", "10IB", "10BB", "10MM", "10MiBB", "+5K", "-5K", "+5"] {
             assert!(text.parse::<Size>().is_err(), "{text:?}");
         }
     }
 
     proptest! {
+        #[test]
+        fn m7_every_duration_is_read_as_it_is_displayed(ms in 0..=LONGEST_MS) {
+            let span = Span(Duration::from_millis(ms));
+            prop_assert_eq!(span.to_string().parse::<Span>().unwrap(), span);
+        }
+
+        #[test]
+        fn m7_every_duration_that_is_accepted_is_displayed_whole(text in "[0-9]{1,9}(\\.[0-9]{1,4})?(us|ms|s|m|h)") {
+            if let Ok(span) = text.parse::<Span>() {
+                prop_assert_eq!(span.to_string().parse::<Span>().unwrap(), span);
+            }
+        }
+
         #[test]
         fn t27_no_text_panics_as_span_or_size(text in ".*") {
             let _ = (text.parse::<Span>(), text.parse::<Size>());

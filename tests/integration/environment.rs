@@ -95,7 +95,25 @@ fn a_dotenv_file_that_cannot_be_used_is_told_with_its_line() {
         .fails(3, &["binary.env:2:", "UTF-8"]);
     fs::write(&binary, "A".repeat(2_000_000)).unwrap();
     env.devport(["start", "--key", "a", "--env-file", "binary.env", "--", "true"]).fails(3, &["1 MiB"]);
+    nix::unistd::mkfifo(&env.path("work/fifo.env"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    env.devport(["start", "--key", "a", "--env-file", "fifo.env", "--", "true"])
+        .fails(3, &["fifo.env", "not a regular file"]);
     assert_eq!(env.ls().len(), 0);
+}
+
+#[test]
+fn t6a_t6b_a_dotenv_file_that_expands_too_far_changes_nothing() {
+    let env = TestEnv::new();
+    let web = env.devport(["start", "--key", "web", "--", "sleep", "1000"]).ok().json();
+    let line = |level: usize| format!("A{level}={}\n", format!("${{A{}}}", level - 1).repeat(10));
+    for (levels, says) in [(4, "the variable A4 has 128 KiB or more"), (8, "1 MiB in total")] {
+        let bomb = format!("A0={}\n{}", "x".repeat(60), (1..=levels).map(line).collect::<String>());
+        let file = env.write("bomb.env", &bomb);
+        let error = env.devport(["start", "--replace", "--key", "web", "--env-file", &file, "--", "sleep", "1000"]);
+        let error = error.fails(3, &["bomb.env", says]);
+        assert!(!error.stderr.contains("xx"), "{error:?}");
+        assert_eq!(env.which("web")["pid"], web["pid"]);
+    }
 }
 
 #[test]

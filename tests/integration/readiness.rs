@@ -249,8 +249,10 @@ fn what_cannot_be_asked_for_is_refused_with_its_place() {
         ("ready: {http: /x, tcp: true}", "one check is enough"),
         ("ready: {htpp: /x}", "unknown field `htpp`"),
         ("ready: 7", "a check such as"),
-        ("grace: soon", "no duration"),
-        ("log: {max-size: big}", "no size"),
+        ("grace: soon", "not a duration"),
+        ("grace: 2562047788015215h", "366 days"),
+        ("ready: {tcp: true, interval: 500us}", "whole number of milliseconds"),
+        ("log: {max-size: big}", "not a size"),
         ("no-port: true\n  ready: tcp", "it has none"),
         ("backoff: {initial: 1m, max: 1s}", "longer than the longest"),
     ] {

@@ -74,6 +74,31 @@ fn t23_files_are_private_whatever_the_umask() {
 }
 
 #[test]
+fn t11_directories_above_the_state_directory_are_private_whatever_the_umask() {
+    for umask in ["000", "0277", "0777"] {
+        let env = TestEnv::new();
+        let script = format!("umask {umask}; exec {DEVPORT} reserve --key a");
+        env.finish(env.command("sh").args(["-c", &script]).env_remove("DEVPORT_HOME")).ok();
+        for name in [".local", ".local/share", ".local/share/devport", ".local/share/devport/services"] {
+            assert_eq!(mode(env.path("home").join(name)), 0o700, "{umask}: {name}");
+        }
+    }
+}
+
+#[test]
+fn t11_a_directory_with_other_files_is_not_made_private() {
+    let mut env = TestEnv::new();
+    let shared = env.path("shared");
+    fs::create_dir_all(shared.join("photos")).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o755)).unwrap();
+    env.set("DEVPORT_HOME", shared.to_str().unwrap());
+    for _ in 0..2 {
+        env.devport(["reserve", "--key", "a"]).fails(1, &["could not make private", "other files are in it"]);
+    }
+    assert_eq!((mode(&shared), fs::read_dir(&shared).unwrap().count()), (0o755, 1));
+}
+
+#[test]
 fn t22_d16_a_corrupt_record_is_named_left_alone_and_keeps_its_place() {
     let env = TestEnv::new();
     let a = env.start("a", &["sleep", "1000"]);
