@@ -251,6 +251,16 @@ pub(crate) enum Error {
         /// The service.
         service: String,
     },
+    /// The log has no lines of a run.
+    #[error("the log of {service} has no {run}: {kept}")]
+    NoSuchRun {
+        /// The service.
+        service: String,
+        /// `run 99` or `previous run`.
+        run: String,
+        /// Which runs it has.
+        kept: String,
+    },
     /// No browser can be started.
     #[error("no browser could be started for {url}")]
     NoBrowser {
@@ -393,6 +403,7 @@ impl Error {
             | Self::NotAllInTime { .. }
             | Self::Tmux { .. }
             | Self::SomeFailed { .. }
+            | Self::NoSuchRun { .. }
             | Self::Cancelled
             | Self::ClosedOutput => return None,
         };
@@ -429,6 +440,7 @@ impl Error {
             | Self::NotRunning { .. }
             | Self::NoPort { .. }
             | Self::NoCommand { .. }
+            | Self::NoSuchRun { .. }
             | Self::NoBrowser { .. }
             | Self::CannotAttach { .. }
             | Self::Tmux { .. }

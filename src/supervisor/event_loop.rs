@@ -134,7 +134,7 @@ impl<'a> Supervisor<'a> {
         } else {
             Screen::none()
         };
-        let log = LogWriter::new(registry.paths().log(hash), &reservation.policy);
+        let log = LogWriter::new(registry.paths().log(hash), &reservation.policy, run.runs);
         let seed = run.supervisor.start_time.unwrap_or_default() ^ (u64::from(run.supervisor.pid.unsigned_abs()) << 32);
         let lifecycle = Lifecycle::new(reservation.policy.clone(), seed);
         let watch = Watch::new(&reservation);
