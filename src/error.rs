@@ -265,6 +265,16 @@ pub(crate) enum Error {
         /// The service.
         service: String,
     },
+    /// The log has no lines of a run.
+    #[error("the log of {service} has no {run}: {kept}")]
+    NoSuchRun {
+        /// The service.
+        service: String,
+        /// `run 99` or `previous run`.
+        run: String,
+        /// Which runs it has.
+        kept: String,
+    },
     /// No browser can be started.
     #[error("no browser could be started for {url}")]
     NoBrowser {
@@ -359,12 +369,21 @@ impl Error {
 
     /// What the user can do about it; `None` if there is nothing that the message does not say.
     pub(crate) fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Io { source, path, .. } => return io_hint(source, path),
+        match self {
+            Self::Io { source, path, .. } => io_hint(source, path),
             Self::Usage { hint, .. }
             | Self::PortTaken { hint, .. }
             | Self::CannotAttach { hint, .. }
-            | Self::KeyElsewhere { hint, .. } => hint.clone(),
+            | Self::KeyElsewhere { hint, .. } => Some(hint.clone()),
+            Self::InvalidFile { hint, .. } | Self::StartFailed { hint, .. } => hint.clone(),
+            Self::Tailnet(error) => error.hint(),
+            _ => self.standard_hint(),
+        }
+    }
+
+    /// The hint of an error that carries none of its own.
+    fn standard_hint(&self) -> Option<String> {
+        let hint = match self {
             Self::InvalidKey { .. } => "a key has 1 to 128 bytes, no control characters and no leading dash".into(),
             Self::NotUtf8 { .. } => {
                 "devport keeps commands, paths and variables as UTF-8 text; rename or unset it".into()
@@ -372,7 +391,6 @@ impl Error {
             Self::InvalidPortRange { .. } => "write it as FIRST-LAST within 1024-65535, such as 19000-19999".into(),
             Self::InvalidSignal { .. } => "use a name such as HUP or SIGUSR1, or a number; `kill -l` lists them".into(),
             Self::NoHome => "set HOME, or DEVPORT_HOME to an absolute path".into(),
-            Self::InvalidFile { hint, .. } | Self::StartFailed { hint, .. } => return hint.clone(),
             Self::InvalidDirectory { .. } => "create it, or start the service from another directory".into(),
             Self::NoSuchService { nearest, .. } | Self::PrefixTooShort { nearest, .. } => match nearest.as_slice() {
                 [] => "`devport ls` lists the services".into(),
@@ -406,15 +424,23 @@ impl Error {
             Self::NoPort { service } => format!("`devport which {service}` shows what there is to know of it"),
             Self::NoCommand { service } => format!("give it one: `devport start --key {service} -- npm run dev`"),
             Self::NoBrowser { .. } => "open it by hand; BROWSER names a program to do it with".into(),
-            Self::Tailnet(error) => return error.hint(),
             Self::NotInTime { service, .. } => {
                 format!("`devport which {service}` and `devport logs {service}` tell more")
             }
-            Self::System { .. }
+            Self::Io { .. }
+            | Self::Usage { .. }
+            | Self::PortTaken { .. }
+            | Self::CannotAttach { .. }
+            | Self::KeyElsewhere { .. }
+            | Self::InvalidFile { .. }
+            | Self::StartFailed { .. }
+            | Self::Tailnet(_)
+            | Self::System { .. }
             | Self::NotAllInTime { .. }
             | Self::Tmux { .. }
             | Self::SomeFailed { .. }
             | Self::SomeUnread { .. }
+            | Self::NoSuchRun { .. }
             | Self::Cancelled
             | Self::ClosedOutput => return None,
         };
@@ -452,6 +478,7 @@ impl Error {
             | Self::NotRunning { .. }
             | Self::NoPort { .. }
             | Self::NoCommand { .. }
+            | Self::NoSuchRun { .. }
             | Self::NoBrowser { .. }
             | Self::CannotAttach { .. }
             | Self::Tmux { .. }

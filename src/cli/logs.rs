@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::{self, IsTerminal};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -32,11 +33,11 @@ struct Source {
     reservation: Reservation,
     /// How its lines look.
     look: LineLook,
-    /// The run that is asked for; `None`: any.
+    /// The run whose lines are shown; `None`: all.
     run: Option<u64>,
 }
 
-/// Which lines are asked for.
+/// Which lines are shown.
 struct Filter {
     /// Only those since then.
     since: Option<Timestamp>,
@@ -45,7 +46,7 @@ struct Filter {
 }
 
 impl Filter {
-    /// Whether a line of a service is asked for.
+    /// Returns whether a line is shown; `run`: the run whose lines are.
     fn wants(&self, line: &Line, run: Option<u64>) -> bool {
         let matches = |pattern: &Regex| match &line.content {
             Content::Output(output) => pattern.is_match(&logbook::strip(output)),
@@ -76,7 +77,7 @@ pub(super) fn execute(context: &mut Context, arguments: &Logs) -> Result<()> {
         for source in sources {
             let wanted = |line: &Line| filter.wants(line, source.run);
             let (lines, rest) = logbook::follow(&path(&source), limit, &wanted)?;
-            before.push(lines.into_iter());
+            before.push(lines.into_iter().map(Ok));
             followed.push((source, rest));
         }
         let looks: Vec<&Source> = followed.iter().map(|(source, _)| source).collect();
@@ -87,13 +88,14 @@ pub(super) fn execute(context: &mut Context, arguments: &Logs) -> Result<()> {
     if let Some(limit) = limit {
         let tails = sources.iter().map(|source| {
             let wanted = |line: &Line| filter.wants(line, source.run);
-            Ok(logbook::tail(&path(source), Some(limit), &wanted)?.into_iter())
+            Ok(logbook::tail(&path(source), Some(limit), &wanted)?.into_iter().map(Ok))
         });
         return printer.merge(tails.collect::<Result<Vec<_>>>()?, &looks);
     }
     let whole = sources.iter().map(|source| {
         let filter = &filter;
-        Ok(Lines::open(&path(source))?.filter(move |line| filter.wants(line, source.run)))
+        let wanted = |line: &Result<Line>| line.as_ref().map_or(true, |line| filter.wants(line, source.run));
+        Ok(Lines::open(&path(source))?.filter(wanted))
     });
     printer.merge(whole.collect::<Result<Vec<_>>>()?, &looks)
 }
@@ -109,7 +111,7 @@ fn pattern(text: &str) -> Result<Regex> {
         .map_err(|message| Error::Usage { message, hint: "quote it for your shell, and write \\. for a dot".into() })
 }
 
-/// The services that are asked for, with how their lines look.
+/// Returns the services whose logs are shown, with how their lines look.
 fn sources(context: &Context, arguments: &Logs) -> Result<Vec<Source>> {
     let reservations = if arguments.targets.is_empty() {
         context.all()?.services
@@ -119,18 +121,56 @@ fn sources(context: &Context, arguments: &Logs) -> Result<Vec<Source>> {
     let width = reservations.iter().map(|reservation| reservation.name().chars().count()).max().unwrap_or(0);
     let (several, terminal) = (reservations.len() != 1, io::stdout().is_terminal());
     let color = context.look().color;
-    let source = |(index, reservation): (usize, Reservation)| {
+    let mut sources = Vec::with_capacity(reservations.len());
+    let (mut failed, total) = (0, reservations.len());
+    for (index, reservation) in reservations.into_iter().enumerate() {
         let name = format!("{:<width$} | ", view::escape(reservation.name()));
         let prefix = match (several, color) {
             (false, _) => String::new(),
             (true, false) => name,
             (true, true) => format!("\u{1b}[{}m{name}\u{1b}[0m", NAME_COLORS[index % NAME_COLORS.len()]),
         };
-        let newest = || context.registry.run_state(&reservation.hash).ok().flatten().map_or(0, |run| run.runs);
-        let run = arguments.run.or_else(|| arguments.previous.then(|| newest().saturating_sub(1)));
-        Source { look: LineLook { prefix, terminal, timestamps: arguments.timestamps }, run, reservation }
+        match run(context, arguments, &reservation) {
+            Ok(run) => {
+                let look = LineLook { prefix, terminal, timestamps: arguments.timestamps };
+                sources.push(Source { reservation, look, run });
+            }
+            // The other services may have that run.
+            Err(error @ Error::NoSuchRun { .. }) if several => {
+                note(error.to_string());
+                failed += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if sources.is_empty() && failed > 0 { Err(Error::SomeFailed { failed, total }) } else { Ok(sources) }
+}
+
+/// Returns the run of a service whose lines are shown; `None`: all.
+///
+/// # Errors
+/// [`Error::NoSuchRun`] if its log has no lines of it.
+fn run(context: &Context, arguments: &Logs, reservation: &Reservation) -> Result<Option<u64>> {
+    if arguments.run.is_none() && !arguments.previous {
+        return Ok(None);
+    }
+    let kept = logbook::runs(&context.registry.paths().log(&reservation.hash))?;
+    let run = match arguments.run {
+        Some(run) => run,
+        None => context.registry.run_state(&reservation.hash)?.map_or(0, |run| run.runs).saturating_sub(1),
     };
-    Ok(reservations.into_iter().enumerate().map(source).collect())
+    if kept.as_ref().is_some_and(|kept| kept.contains(&run)) {
+        return Ok(Some(run));
+    }
+    Err(Error::NoSuchRun {
+        service: reservation.name().to_owned(),
+        run: arguments.run.map_or("previous run".into(), |run| format!("run {run}")),
+        kept: match kept.map(RangeInclusive::into_inner) {
+            None => "it is empty".into(),
+            Some((first, last)) if first == last => format!("it has only run {first}"),
+            Some((first, last)) => format!("it has runs {first} to {last}"),
+        },
+    })
 }
 
 /// Prints what is added to the logs, until all of them are deleted.
@@ -145,7 +185,7 @@ fn follow(mut followed: Vec<(Source, Follower)>, filter: &Filter, printer: &mut 
             }
             let mut lines = follower.next()?;
             lines.retain(|line| filter.wants(line, source.run));
-            added.push(lines.into_iter());
+            added.push(lines.into_iter().map(Ok));
         }
         let looks: Vec<&Source> = followed.iter().map(|(source, _)| source).collect();
         printer.merge(added, &looks)?;
@@ -168,19 +208,27 @@ struct Printer {
 
 impl Printer {
     /// Writes the lines of several services in the order of their times; those of one stay in their own order.
-    fn merge<I: Iterator<Item = Line>>(&mut self, mut lines: Vec<I>, sources: &[&Source]) -> Result<()> {
-        let mut heads: Vec<Option<Line>> = lines.iter_mut().map(Iterator::next).collect();
-        let time = |line: &Line| line.at.unwrap_or(Timestamp::MIN);
+    /// An error comes after the lines before it.
+    fn merge<I: Iterator<Item = Result<Line>>>(&mut self, mut lines: Vec<I>, sources: &[&Source]) -> Result<()> {
+        let mut heads: Vec<Option<Line>> = Vec::with_capacity(lines.len());
         let mut order: BinaryHeap<Reverse<(Timestamp, usize)>> = BinaryHeap::new();
-        order.extend(heads.iter().enumerate().filter_map(|(index, line)| Some(Reverse((time(line.as_ref()?), index)))));
+        let entry = |line: &Line, index| Reverse((line.at.unwrap_or(Timestamp::MIN), index));
+        for (index, lines) in lines.iter_mut().enumerate() {
+            let head = lines.next().transpose()?;
+            order.extend(head.as_ref().map(|line| entry(line, index)));
+            heads.push(head);
+        }
         while let Some(Reverse((_, index))) = order.pop() {
             let Some(line) = heads[index].take() else { continue };
             self.push(&line, sources[index]);
             if self.text.len() >= WRITE_AT {
                 self.flush()?;
             }
-            heads[index] = lines[index].next();
-            order.extend(heads[index].as_ref().map(|line| Reverse((time(line), index))));
+            heads[index] = match lines[index].next().transpose() {
+                Ok(line) => line,
+                Err(error) => return self.flush().and(Err(error)),
+            };
+            order.extend(heads[index].as_ref().map(|line| entry(line, index)));
         }
         self.flush()
     }

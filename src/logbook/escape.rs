@@ -10,9 +10,13 @@ enum Piece<'a> {
     Other,
 }
 
+/// The bytes that cancel a sequence. Source: ECMA-48, 8.3.13 and 8.3.148.
+const CANCEL: [u8; 2] = [0x18, 0x1a];
+/// The byte that begins a sequence, and aborts the one before.
+const ESCAPE: u8 = 0x1b;
+
 /// Takes the first piece off; `None` at the end. Source: ECMA-48, 5.3 to 5.6.
 fn take<'a>(output: &mut &'a [u8]) -> Option<Piece<'a>> {
-    const ESCAPE: u8 = 0x1b;
     let all = *output;
     let [first, ..] = all else { return None };
     if *first != ESCAPE {
@@ -20,26 +24,28 @@ fn take<'a>(output: &mut &'a [u8]) -> Option<Piece<'a>> {
         *output = &all[end..];
         return Some(Piece::Text(&all[..end]));
     }
-    let find = |from: usize, ends: &dyn Fn(u8) -> bool| {
-        all.iter().skip(from).position(|byte| ends(*byte)).map_or(all.len(), |at| from + at + 1)
+    // A sequence ends after its last byte or one that cancels it, and before the next sequence.
+    let find = |ends: &dyn Fn(u8) -> bool| {
+        let stops = |byte: &u8| *byte == ESCAPE || CANCEL.contains(byte) || ends(*byte);
+        let at = all.iter().skip(2).position(stops).map_or(all.len(), |at| at + 2);
+        if all.get(at).is_some_and(|byte| *byte != ESCAPE) { at + 1 } else { at }
     };
     let (end, is_color) = match all.get(1) {
         Some(b'[') => {
-            let end = find(2, &|byte| (0x40..=0x7e).contains(&byte));
+            let end = find(&|byte| (0x40..=0x7e).contains(&byte));
             let parameters = all.get(2..end - 1).unwrap_or_default();
             let plain = parameters.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b';' | b':'));
             (end, plain && end > 2 && all[end - 1] == b'm')
         }
         // Strings up to their terminator: titles, links, private data.
         Some(b']' | b'P' | b'X' | b'^' | b'_') => {
-            let bell = find(2, &|byte| byte == 0x07);
-            let terminator = all.windows(2).skip(2).position(|pair| pair == [ESCAPE, b'\\']);
-            (bell.min(terminator.map_or(all.len(), |at| at + 4)), false)
+            let end = find(&|byte| byte == 0x07);
+            (if all[end..].starts_with(&[ESCAPE, b'\\']) { end + 2 } else { end }, false)
         }
         // Those with one more character behind intermediate ones.
-        Some(0x20..=0x2f) => (find(2, &|byte| !(0x20..=0x2f).contains(&byte)), false),
+        Some(0x20..=0x2f) => (find(&|byte| !(0x20..=0x2f).contains(&byte)), false),
+        Some(&ESCAPE) | None => (1, false),
         Some(_) => (2, false),
-        None => (1, false),
     };
     *output = &all[end..];
     Some(if is_color { Piece::Color(&all[..end]) } else { Piece::Other })
@@ -94,6 +100,17 @@ mod tests {
         assert_eq!(for_terminal(b"\xff"), "\u{fffd}");
         for begun in ["\u{1b}", "\u{1b}[", "\u{1b}[31", "\u{1b}]x", "\u{1b}("] {
             assert_eq!(shown(begun), "", "{begun:?}");
+        }
+    }
+
+    #[test]
+    fn a_sequence_ends_where_another_begins_or_it_is_cancelled() {
+        assert_eq!(strip(b"\x1b[31\x1b[0mred"), b"red");
+        assert_eq!(for_terminal(b"\x1b[2\x1b[31mred"), "\u{1b}[31mred\u{1b}[0m");
+        for text in
+            [&b"\x1b\x1b[31mred"[..], b"\x1b]title\x1b[0mred", b"\x1b(\x1b(Bred", b"\x1b[3\x18red", b"\x1b]0\x1ared"]
+        {
+            assert_eq!(strip(text), b"red", "{text:?}");
         }
     }
 

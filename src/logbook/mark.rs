@@ -8,45 +8,63 @@ use jiff::Timestamp;
 /// one in front.
 pub(super) const MARK_BYTE: u8 = 0x1e;
 
-/// What a mark says, behind its time.
+/// A mark is never longer than this before its text, in bytes.
+pub(super) const LONGEST_HEADER: u64 = 256;
+
+/// What a mark says, after its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// The following lines were written at this time or later.
-    Time,
+    Time {
+        /// The run that wrote them; `None` in logs of an earlier devport.
+        run: Option<u64>,
+    },
+    /// The first mark of a part that continues the last line of the previous part.
+    Continued {
+        /// The run that wrote that line.
+        run: u64,
+    },
     /// A child was started.
     Started {
         /// Its pid.
         pid: i32,
-        /// Its number, counted since the service was registered; 0 if nobody counted.
+        /// The number of the run, counted since the service was registered; 0 if unknown.
         run: u64,
     },
     /// A child ended: how, and after how long.
     Ended(String),
-    /// Something else that the reader should know.
+    /// Another event that the reader should know about.
     Note(String),
 }
 
 impl Mark {
-    /// The line, with its end.
+    /// Returns the line, with its end.
     pub(super) fn to_line(&self, at: Timestamp) -> Vec<u8> {
+        // A line break would end the mark, and what follows would be output.
+        let one_line = |text: &str| text.replace('\n', " ");
+        let text = match self {
+            Self::Time { run: None } => String::new(),
+            Self::Time { run: Some(run) } => format!(" run {run}"),
+            Self::Continued { run } => format!(" run {run} continued"),
+            Self::Started { pid, run } => format!(" started pid {pid} run {run}"),
+            Self::Ended(how) => format!(" ended {}", one_line(how)),
+            Self::Note(text) => format!(" note {}", one_line(text)),
+        };
         let mut line = vec![MARK_BYTE];
-        line.extend_from_slice(format!("{at:.3}").as_bytes());
-        match self {
-            Self::Time => {}
-            Self::Started { pid, run } => line.extend_from_slice(format!(" started pid {pid} run {run}").as_bytes()),
-            Self::Ended(how) => line.extend_from_slice(format!(" ended {how}").as_bytes()),
-            Self::Note(text) => line.extend_from_slice(format!(" note {}", text.replace('\n', " ")).as_bytes()),
-        }
-        line.push(b'\n');
+        line.extend_from_slice(format!("{at:.3}{text}\n").as_bytes());
         line
     }
 
-    /// Reads a line without its end; `None` if it is output.
+    /// Parses a line without its end; `None` if it is output.
     pub(super) fn parse(line: &[u8]) -> Option<(Timestamp, Self)> {
         let text = std::str::from_utf8(line.strip_prefix(&[MARK_BYTE])?).ok()?;
         let (time, rest) = text.split_once(' ').unwrap_or((text, ""));
         let mark = match rest.split_once(' ') {
-            None if rest.is_empty() => Self::Time,
+            None if rest.is_empty() => Self::Time { run: None },
+            Some(("run", rest)) => match rest.strip_suffix(" continued") {
+                Some(run) => Self::Continued { run: run.parse().ok()? },
+                None => Self::Time { run: Some(rest.parse().ok()?) },
+            },
             Some(("started", rest)) => {
                 let (pid, run) =
                     rest.strip_prefix("pid ")?.split_once(" run ").unwrap_or((rest.strip_prefix("pid ")?, "0"));
@@ -63,7 +81,7 @@ impl Mark {
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Time => Ok(()),
+            Self::Time { .. } | Self::Continued { .. } => Ok(()),
             Self::Started { pid, .. } => write!(f, "started, pid {pid}"),
             Self::Ended(how) => write!(f, "ended: {how}"),
             Self::Note(text) => f.write_str(text),
@@ -79,7 +97,9 @@ mod tests {
     fn marks_come_back_as_they_were_written() {
         let at: Timestamp = "2026-11-21T05:06:07.089Z".parse().unwrap();
         for mark in [
-            Mark::Time,
+            Mark::Time { run: None },
+            Mark::Time { run: Some(3) },
+            Mark::Continued { run: 3 },
             Mark::Started { pid: 7, run: 3 },
             Mark::Ended("exit code 1 after 0.2 s".into()),
             Mark::Note("a b".into()),
@@ -87,6 +107,12 @@ mod tests {
             let line = mark.to_line(at);
             assert_eq!(Mark::parse(&line[..line.len() - 1]), Some((at, mark)));
         }
+    }
+
+    #[test]
+    fn a_mark_is_one_line() {
+        let line = Mark::Ended("a\nb".into()).to_line(Timestamp::UNIX_EPOCH);
+        assert_eq!(line, b"\x1e1970-01-01T00:00:00.000Z ended a b\n");
     }
 
     #[test]

@@ -1,79 +1,33 @@
 //! Reading a log: its last lines, and what is added to it, across rotation.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{Seek, SeekFrom};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
-
 use crate::error::{Error, Result};
-use crate::logbook::mark::{MARK_BYTE, Mark};
-use crate::logbook::writer::parts;
+use crate::logbook::decoder::{Content, Decoder, Line};
+use crate::logbook::mark::{LONGEST_HEADER, Mark};
+use crate::logbook::part::{self, Part};
 
-/// A line longer than this is shown in pieces, in bytes.
-const LONGEST_LINE: u64 = 1024 * 1024;
-
-/// A line of a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Line {
-    /// When it was written, as far as the marks before it tell; `None` if none did.
-    pub(crate) at: Option<Timestamp>,
-    /// Which run wrote it; 0 if nobody counted.
-    pub(crate) run: u64,
-    /// What it says.
-    pub(crate) content: Content,
-}
-
-/// What a line says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Content {
-    /// What the service wrote, without the line's end.
-    Output(Vec<u8>),
-    /// A word of devport's own.
-    Mark(Mark),
-}
-
-/// What the marks before a line told.
-#[derive(Debug, Clone, Copy, Default)]
-struct Told {
-    /// What time it is.
-    at: Option<Timestamp>,
-    /// Which run it is.
-    run: u64,
-}
-
-impl Told {
-    /// Reads a line, with or without its end; `None` for marks that only tell the time.
-    fn read(&mut self, line: &[u8]) -> Option<Line> {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        let content = match Mark::parse(line) {
-            Some((at, mark)) => {
-                self.at = Some(at);
-                match mark {
-                    Mark::Time => return None,
-                    Mark::Started { run, .. } => self.run = run,
-                    Mark::Ended(_) | Mark::Note(_) => {}
-                }
-                Content::Mark(mark)
-            }
-            None => {
-                // The pseudo-terminal ends lines with CR LF.
-                let line = line.strip_suffix(b"\r").unwrap_or(line);
-                let doubled = line.starts_with(&[MARK_BYTE, MARK_BYTE]);
-                Content::Output(line[usize::from(doubled)..].to_vec())
-            }
-        };
-        Some(Line { at: self.at, run: self.run, content })
-    }
-}
+/// How much of the end of a log is read first, in bytes.
+const FIRST_WINDOW: u64 = 64 * 1024;
+/// How many times more is read if that was not enough.
+const WINDOW_GROWTH: u64 = 8;
 
 /// Which lines are wanted.
 pub(crate) type Wanted<'a> = &'a dyn Fn(&Line) -> bool;
 
-/// The last wanted lines of what is read, if there is a limit.
-struct Last<'a> {
+/// What is looked for at the end of a log.
+trait Collect {
+    /// Adds the next line.
+    fn push(&mut self, line: Line);
+    /// Returns whether no line before those could change the result.
+    fn is_done(&self) -> bool;
+}
+
+/// The last wanted lines, if there is a limit.
+struct Tail<'a> {
     /// How many are kept; `None`: all.
     limit: Option<usize>,
     /// Which.
@@ -82,13 +36,7 @@ struct Last<'a> {
     lines: VecDeque<Line>,
 }
 
-impl<'a> Last<'a> {
-    /// Nothing yet.
-    fn new(limit: Option<usize>, wanted: Wanted<'a>) -> Self {
-        Self { limit, wanted, lines: VecDeque::new() }
-    }
-
-    /// Takes one in, and forgets the oldest if there are too many.
+impl Collect for Tail<'_> {
     fn push(&mut self, line: Line) {
         if !(self.wanted)(&line) {
             return;
@@ -98,176 +46,197 @@ impl<'a> Last<'a> {
             self.lines.pop_front();
         }
     }
+
+    fn is_done(&self) -> bool {
+        self.limit.is_some_and(|limit| self.lines.len() >= limit)
+    }
 }
 
-/// The last wanted lines of a log, oldest first; all of them without a `limit`. A log that does not exist is
-/// empty.
+/// The last lines of output before a child ended.
+struct BeforeEnd {
+    /// How many are kept.
+    limit: usize,
+    /// The last lines, oldest first.
+    lines: VecDeque<Vec<u8>>,
+    /// Whether the start of their run was read.
+    has_start: bool,
+    /// The last lines before the last end, and whether those are all.
+    found: Option<(VecDeque<Vec<u8>>, bool)>,
+}
+
+impl Collect for BeforeEnd {
+    fn push(&mut self, line: Line) {
+        match line.content {
+            Content::Output(output) => self.lines.push_back(output),
+            Content::Mark(Mark::Ended(_)) => {
+                let is_complete = self.has_start || self.lines.len() >= self.limit;
+                self.found = Some((self.lines.clone(), is_complete));
+            }
+            Content::Mark(Mark::Started { .. }) => {
+                self.lines.clear();
+                self.has_start = true;
+            }
+            Content::Mark(_) => {}
+        }
+        if self.lines.len() > self.limit {
+            self.lines.pop_front();
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.found.as_ref().is_some_and(|(_, is_complete)| *is_complete)
+    }
+}
+
+/// Reads the end of a log: the last `window` bytes, and more until `C` is done or everything was read.
+/// Returns what is needed to read on.
+fn read_end<C: Collect>(path: &Path, mut window: u64, new: impl Fn() -> C) -> Result<(C, Follower)> {
+    let mut parts = part::open_all(path)?;
+    loop {
+        let (index, offset) = start_of_window(&parts, window);
+        let is_whole = (index, offset) == (0, 0);
+        let mut decoder = if is_whole { Decoder::at_log_start() } else { Decoder::at(offset) };
+        let mut collected = new();
+        for (part, offset) in parts[index..].iter_mut().zip(std::iter::once(offset).chain(std::iter::repeat(0))) {
+            decoder.end_part().into_iter().for_each(|line| collected.push(line));
+            part.reader.seek(SeekFrom::Start(offset)).map_err(Error::io("read", &part.path))?;
+            read_part(part, &mut decoder, &mut |line| collected.push(line))?;
+        }
+        if is_whole || (collected.is_done() && decoder.is_dated()) {
+            return Ok((collected, Follower { path: path.to_owned(), part: parts.pop(), decoder, was_missing: false }));
+        }
+        window = window.saturating_mul(WINDOW_GROWTH);
+    }
+}
+
+/// Returns the part and the offset in it where the last `window` bytes of a log start.
+fn start_of_window(parts: &[Part], window: u64) -> (usize, u64) {
+    let mut left = window;
+    for (index, part) in parts.iter().enumerate().rev() {
+        if left <= part.size {
+            let offset = part.size - left;
+            // Not in the middle of the mark that says whether the part continues a line.
+            return (index, if offset < LONGEST_HEADER { 0 } else { offset });
+        }
+        left -= part.size;
+    }
+    (0, 0)
+}
+
+/// Reads every complete line to the end of a part.
+fn read_part(part: &mut Part, decoder: &mut Decoder, take: &mut dyn FnMut(Line)) -> Result<()> {
+    while let Some(line) = decoder.next(&mut part.reader).map_err(Error::io("read", &part.path))? {
+        take(line);
+    }
+    Ok(())
+}
+
+/// Returns the last wanted lines of a log, oldest first; all of them without a `limit`. A log that does not
+/// exist is empty.
 ///
 /// # Errors
 /// [`Error::Io`] if a part of it cannot be read.
 pub(crate) fn tail(path: &Path, limit: Option<usize>, wanted: Wanted<'_>) -> Result<Vec<Line>> {
-    let (mut last, mut follower) = read_to_end(path, limit, wanted)?;
-    // A line that has no end yet is a line too.
-    let begun = std::mem::take(&mut follower.begun);
-    if let Some(line) = follower.told.read(&begun).filter(|_| !begun.is_empty()) {
-        last.push(line);
-    }
-    Ok(last.lines.into())
+    tail_of(path, limit.map_or(u64::MAX, |_| FIRST_WINDOW), limit, wanted)
 }
 
-/// The last wanted lines of a log as [`tail`], and what reads on behind them: nothing is missing or twice.
+/// Returns the last wanted lines of a log as [`tail`]; reads this many bytes first.
+fn tail_of(path: &Path, window: u64, limit: Option<usize>, wanted: Wanted<'_>) -> Result<Vec<Line>> {
+    let (mut tail, Follower { mut decoder, .. }) =
+        read_end(path, window, || Tail { limit, wanted, lines: VecDeque::new() })?;
+    // A line that has no end yet is a line too.
+    decoder.end_part().into_iter().for_each(|line| tail.push(line));
+    decoder.end_head().into_iter().for_each(|line| tail.push(line));
+    Ok(tail.lines.into())
+}
+
+/// Returns the last wanted lines of a log as [`tail`], and what reads on after them: no line is missing or
+/// returned twice.
 ///
 /// # Errors
 /// [`Error::Io`] if a part of it cannot be read.
 pub(crate) fn follow(path: &Path, limit: Option<usize>, wanted: Wanted<'_>) -> Result<(Vec<Line>, Follower)> {
-    let (last, follower) = read_to_end(path, limit, wanted)?;
-    Ok((last.lines.into(), follower))
+    let window = limit.map_or(u64::MAX, |_| FIRST_WINDOW);
+    let (tail, follower) = read_end(path, window, || Tail { limit, wanted, lines: VecDeque::new() })?;
+    Ok((tail.lines.into(), follower))
 }
 
-/// Reads every complete line that there is.
-fn read_to_end<'a>(path: &Path, limit: Option<usize>, wanted: Wanted<'a>) -> Result<(Last<'a>, Follower)> {
-    // The current part is opened first: if it is cut meanwhile, it is found again among the old ones by its inode.
-    let mut follower = Follower::new(path.to_owned())?;
-    let current = follower.inode();
-    let mut last = Last::new(limit, wanted);
-    for part in parts(path) {
-        let Some(file) = open(&part)? else { continue };
-        if file.metadata().ok().map(|metadata| metadata.ino()) == current || part == path {
-            break;
-        }
-        let mut reader = BufReader::with_capacity(256 * 1024, file);
-        read_lines(&mut reader, &mut follower.told, &mut Vec::new(), &mut |line| last.push(line))
-            .map_err(Error::io("read", &part))?;
-    }
-    follower.read_on(&mut |line| last.push(line))?;
-    Ok((last, follower))
+/// Returns the last lines that a service wrote before its child last ended, oldest first; none if it never did,
+/// or if the log cannot be read.
+pub(crate) fn before_last_end(path: &Path, limit: usize) -> Vec<Vec<u8>> {
+    let new = || BeforeEnd { limit, lines: VecDeque::new(), has_start: false, found: None };
+    let found = read_end(path, FIRST_WINDOW, new).ok().and_then(|(collected, _)| collected.found);
+    found.map(|(lines, _)| lines.into()).unwrap_or_default()
+}
+
+/// Returns the first and the last run that a log has lines of; `None` if it has none of any.
+///
+/// # Errors
+/// [`Error::Io`] if a part of it cannot be read.
+pub(crate) fn runs(path: &Path) -> Result<Option<RangeInclusive<u64>>> {
+    let is_counted = |line: &Line| line.run > 0;
+    let first = Lines::open(path)?.find(|line| line.as_ref().map_or(true, is_counted)).transpose()?;
+    let last = tail(path, Some(1), &is_counted)?.pop();
+    Ok(first.zip(last).map(|(first, last)| first.run..=last.run))
 }
 
 /// Reads a log from its first line to its last, one at a time: a log may be large.
 pub(crate) struct Lines {
-    /// The parts that were not begun yet, oldest first; each is open, so that it is there even if it is cut.
-    parts: VecDeque<File>,
-    /// The part that is being read.
-    reader: Option<BufReader<File>>,
-    /// What the marks so far told.
-    told: Told,
+    /// The parts that are not read to their end, oldest first.
+    parts: VecDeque<Part>,
+    /// What makes lines of them.
+    decoder: Decoder,
 }
 
 impl Lines {
     /// Opens every part of a log.
     ///
     /// # Errors
-    /// [`Error::Io`] if one cannot be read.
+    /// [`Error::Io`] if one cannot be opened.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let parts = parts(path).iter().filter_map(|part| open(part).transpose()).collect::<Result<_>>()?;
-        Ok(Self { parts, reader: None, told: Told::default() })
+        Ok(Self { parts: part::open_all(path)?.into(), decoder: Decoder::at_log_start() })
     }
 }
 
 impl Iterator for Lines {
-    type Item = Line;
+    /// [`Error::Io`] if a part cannot be read; that is the last item.
+    type Item = Result<Line>;
 
-    fn next(&mut self) -> Option<Line> {
+    fn next(&mut self) -> Option<Result<Line>> {
         loop {
-            if self.reader.is_none() {
-                self.reader = Some(BufReader::with_capacity(64 * 1024, self.parts.pop_front()?));
-            }
-            let reader = self.reader.as_mut()?;
-            let mut line = Vec::new();
-            match read_line(reader, &mut line) {
-                // What cannot be read any more has ended.
-                Ok(0) | Err(_) => self.reader = None,
-                Ok(_) => {
-                    if let Some(line) = self.told.read(&line) {
-                        return Some(line);
+            let Some(part) = self.parts.front_mut() else { return self.decoder.end_head().map(Ok) };
+            match self.decoder.next(&mut part.reader) {
+                Ok(Some(line)) => return Some(Ok(line)),
+                Ok(None) => {
+                    self.parts.pop_front();
+                    if let Some(line) = self.decoder.end_part() {
+                        return Some(Ok(line));
                     }
+                }
+                Err(error) => {
+                    let error = Error::io("read", &part.path)(error);
+                    *self = Self { parts: VecDeque::new(), decoder: Decoder::at_log_start() };
+                    return Some(Err(error));
                 }
             }
         }
     }
 }
 
-/// The last lines that a service wrote before its child last ended, oldest first; none if it never did.
-pub(crate) fn before_last_end(path: &Path, limit: usize) -> Vec<Vec<u8>> {
-    for part in parts(path).into_iter().rev() {
-        let Ok(Some(file)) = open(&part) else { continue };
-        let lines = Lines { parts: VecDeque::from([file]), reader: None, told: Told::default() };
-        let (mut last, mut before_end) = (VecDeque::new(), None);
-        for line in lines {
-            match line.content {
-                Content::Output(output) => last.push_back(output),
-                Content::Mark(Mark::Ended(_)) => before_end = Some(last.clone()),
-                Content::Mark(Mark::Started { .. }) => last.clear(),
-                Content::Mark(_) => {}
-            }
-            if last.len() > limit {
-                last.pop_front();
-            }
-        }
-        if let Some(lines) = before_end {
-            return lines.into();
-        }
-    }
-    Vec::new()
-}
-
-/// Reads every line to the end; what has no end yet stays in `begun`.
-fn read_lines(
-    reader: &mut impl BufRead,
-    told: &mut Told,
-    begun: &mut Vec<u8>,
-    take: &mut dyn FnMut(Line),
-) -> io::Result<()> {
-    loop {
-        let read = read_line(reader, begun)?;
-        if begun.ends_with(b"\n") || begun.len() as u64 >= LONGEST_LINE {
-            if let Some(line) = told.read(begun) {
-                take(line);
-            }
-            begun.clear();
-        } else if read == 0 {
-            return Ok(());
-        }
-    }
-}
-
-/// Appends the next line, or a piece of one that is too long, to `line`; returns how many bytes that were.
-fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<usize> {
-    reader.by_ref().take(LONGEST_LINE).read_until(b'\n', line)
-}
-
-/// Opens a part of a log; `None` if it is not there.
-fn open(path: &Path) -> Result<Option<File>> {
-    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("read", path)(error)),
-    }
-}
-
 /// Reads what is added to a log.
 #[derive(Debug)]
 pub(crate) struct Follower {
-    /// Where the log is.
+    /// The path of the log.
     path: PathBuf,
     /// The part that is being read; `None` while there is none.
-    reader: Option<BufReader<File>>,
-    /// A line that has no end yet.
-    begun: Vec<u8>,
-    /// What the marks so far told.
-    told: Told,
+    part: Option<Part>,
+    /// What makes lines of it.
+    decoder: Decoder,
+    /// Whether the log did not exist when that was last checked.
+    was_missing: bool,
 }
 
 impl Follower {
-    /// Begins at the start of the log's current part.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if it cannot be read.
-    pub(crate) fn new(path: PathBuf) -> Result<Self> {
-        let reader = open(&path)?.map(BufReader::new);
-        Ok(Self { path, reader, begun: Vec::new(), told: Told::default() })
-    }
-
     /// Reads every line that was completed since the last call; follows the log through rotation.
     ///
     /// # Errors
@@ -275,133 +244,399 @@ impl Follower {
     pub(crate) fn next(&mut self) -> Result<Vec<Line>> {
         let mut lines = Vec::new();
         loop {
-            // Asked before the reading: what is written to this part after that is in a part that we see next.
-            let current = self.is_current();
-            self.read_on(&mut |line| lines.push(line))?;
-            if current {
+            // Checked before reading: what is written to this part after its rotation is in the next one.
+            let current = part::current(&self.path);
+            let is_current = current.is_none_or(|id| self.part.as_ref().is_some_and(|part| part.id == id));
+            if let Some(part) = &mut self.part {
+                read_part(part, &mut self.decoder, &mut |line| lines.push(line))?;
+            }
+            if is_current {
                 return Ok(lines);
             }
-            let Some(file) = open(&self.path)? else { return Ok(lines) };
-            self.reader = Some(BufReader::new(file));
+            let Some(next) = self.next_part()? else { return Ok(lines) };
+            lines.extend(self.decoder.end_part());
+            self.part = Some(next);
         }
     }
 
-    /// Reads to the end of the part that is open.
-    fn read_on(&mut self, take: &mut dyn FnMut(Line)) -> Result<()> {
-        let Some(reader) = &mut self.reader else { return Ok(()) };
-        read_lines(reader, &mut self.told, &mut self.begun, take).map_err(Error::io("read", &self.path))
+    /// Opens the part after the current one; the oldest if that was deleted. `None` if there is none.
+    fn next_part(&self) -> Result<Option<Part>> {
+        let parts = part::open_all(&self.path)?;
+        let read = self.part.as_ref().and_then(|part| parts.iter().position(|other| other.id == part.id));
+        Ok(parts.into_iter().nth(read.map_or(0, |index| index + 1)))
     }
 
-    /// Which file the part that is open is; `None` while there is none.
-    fn inode(&self) -> Option<u64> {
-        self.reader.as_ref()?.get_ref().metadata().ok().map(|metadata| metadata.ino())
-    }
-
-    /// Whether the part that is open is the one that is written to.
-    fn is_current(&self) -> bool {
-        let open = self.reader.as_ref().and_then(|reader| reader.get_ref().metadata().ok());
-        match (open, fs::symlink_metadata(&self.path)) {
-            (Some(open), Ok(there)) => open.ino() == there.ino() && open.dev() == there.dev(),
-            (None, Ok(_)) => false,
-            (_, Err(_)) => true,
-        }
-    }
-
-    /// Whether the log has been deleted.
-    pub(crate) fn is_deleted(&self) -> bool {
-        self.reader.is_some() && !self.path.exists()
+    /// Returns whether the log has been deleted: it is missing for the second time in a row, because it is
+    /// missing for a moment while it is rotated.
+    pub(crate) fn is_deleted(&mut self) -> bool {
+        let is_missing = self.part.is_some() && !self.path.exists();
+        std::mem::replace(&mut self.was_missing, is_missing) && is_missing
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::*;
     use crate::logbook::LogWriter;
-
-    fn output(text: &str) -> Content {
-        Content::Output(text.as_bytes().to_vec())
-    }
+    use crate::logbook::mark::MARK_BYTE;
+    use crate::spec::Policy;
 
     const ALL: Wanted<'static> = &|_| true;
+    const FORGED: &[u8] = b"\x1e2026-11-24T05:00:00.000Z ended exit code 0";
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millisecond(ms).unwrap()
+    }
+
+    fn output(text: impl AsRef<[u8]>) -> Content {
+        Content::Output(text.as_ref().to_vec())
+    }
+
+    fn started(run: u64) -> Mark {
+        Mark::Started { pid: 7, run }
+    }
+
+    fn policy(max_size: u64, keep: u32) -> Policy {
+        let mut policy = Policy { log_keep: keep, ..Policy::default() };
+        policy.log_max_size.0 = max_size;
+        policy
+    }
+
+    /// A directory with the path of a log in it.
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.log");
+        (directory, path)
+    }
+
+    /// Every line of a log, from the first to the last.
+    fn lines(path: &Path) -> Vec<Line> {
+        Lines::open(path).unwrap().collect::<Result<_>>().unwrap()
+    }
+
+    fn contents(lines: impl IntoIterator<Item = Line>) -> Vec<Content> {
+        lines.into_iter().map(|line| line.content).collect()
+    }
 
     #[test]
     fn the_last_lines_come_with_their_times_and_runs() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("a.log");
-        let at = |second: i64| Some(Timestamp::from_second(second).unwrap());
-        let mut log = LogWriter::new(path.clone(), &crate::spec::Policy::default());
-        log.append(b"zero\n", at(1).unwrap());
-        log.mark(&Mark::Started { pid: 7, run: 2 }, at(2).unwrap());
-        log.append(b"one\r\n\x1etwo\nthree", at(3).unwrap());
-        let line = |second, run, content| Line { at: at(second), run, content };
+        let (directory, path) = place();
+        let mut log = LogWriter::new(path.clone(), &Policy::default(), 1);
+        log.append(b"zero\n", at(1000));
+        log.mark(&started(2), at(2000));
+        log.append(b"one\r\n\x1etwo\nthree", at(3000));
+        let line = |second: i64, run, content| Line { at: Some(at(second * 1000)), run, content };
         let all = [
-            line(1, 0, output("zero")),
-            line(2, 2, Content::Mark(Mark::Started { pid: 7, run: 2 })),
+            line(1, 1, output("zero")),
+            line(2, 2, Content::Mark(started(2))),
             line(3, 2, output("one")),
             line(3, 2, output("\u{1e}two")),
             line(3, 2, output("three")),
         ];
         assert_eq!(tail(&path, None, ALL).unwrap(), all);
-        assert_eq!(Lines::open(&path).unwrap().collect::<Vec<_>>(), all);
+        assert_eq!(lines(&path), all);
         assert_eq!(tail(&path, Some(2), ALL).unwrap(), all[3..]);
-        assert_eq!(tail(&path, Some(2), &|line| line.run == 0 || line.at == at(2)).unwrap(), all[..2]);
+        assert_eq!(tail(&path, Some(2), &|line| line.run == 1 || line.at == Some(at(2000))).unwrap(), all[..2]);
         assert_eq!(tail(&directory.path().join("none.log"), None, ALL).unwrap(), []);
     }
 
     #[test]
+    fn a_log_of_an_earlier_devport_is_read() {
+        let (_directory, path) = place();
+        let old = "\u{1e}1970-01-01T00:00:01.000Z started pid 7\nzero\n\u{1e}1970-01-01T00:00:02.000Z started pid 8 run 2\n\u{1e}1970-01-01T00:00:03.000Z\none\ncu";
+        fs::write(part::old_path(&path, 1), old).unwrap();
+        fs::write(&path, "t\n\u{1e}1970-01-01T00:00:04.000Z\n\u{1e}\u{1e}two\n").unwrap();
+        let mut log = LogWriter::new(path.clone(), &Policy::default(), 2);
+        log.append(b"three\n", at(5000));
+        let line = |second: i64, run, text: &str| Line { at: Some(at(second * 1000)), run, content: output(text) };
+        let all = [
+            line(1, 0, "zero"),
+            line(3, 2, "one"),
+            line(3, 2, "cu"),
+            line(3, 2, "t"),
+            line(4, 2, "\u{1e}two"),
+            line(5, 2, "three"),
+        ];
+        let is_output = |line: &Line| matches!(line.content, Content::Output(_));
+        assert_eq!(lines(&path).into_iter().filter(is_output).collect::<Vec<_>>(), all);
+        for window in [20, 50, 80, 120, 200] {
+            assert_eq!(tail_of(&path, window, Some(4), &is_output).unwrap(), all[2..], "{window}");
+        }
+        assert_eq!(runs(&path).unwrap(), Some(2..=2), "a run that was not counted cannot be named");
+    }
+
+    #[test]
+    fn a_run_is_found_after_its_start_was_rotated_away() {
+        let (_directory, path) = place();
+        let mut log = LogWriter::new(path.clone(), &policy(4096, 1), 0);
+        for run in 1..=4 {
+            log.mark(&started(run), at(0));
+            for number in 0..200 {
+                log.append(format!("line {number:040}\n").as_bytes(), at(i64::try_from(run).unwrap() * 1000 + number));
+            }
+        }
+        assert!(lines(&path).iter().all(|line| line.at.is_some()), "each part has its time");
+        assert_eq!(runs(&path).unwrap(), Some(4..=4));
+        let newest = tail(&path, None, &|line| line.run == 4).unwrap();
+        assert_eq!(newest, lines(&path));
+        assert!(newest.len() > 50 && !newest.iter().any(|line| line.content == Content::Mark(started(4))));
+    }
+
+    #[test]
+    fn a_line_that_is_read_in_pieces_forges_no_mark() {
+        let (_directory, path) = place();
+        let long = vec![b'x'; 16 << 20];
+        fs::write(&path, [&long, FORGED, b"\nend\n"].concat()).unwrap();
+        let expected = [output(long), output(FORGED), output("end")];
+        assert!(contents(lines(&path)) == expected);
+        assert!(contents(tail(&path, None, ALL).unwrap()) == expected);
+        assert_eq!(contents(tail(&path, Some(2), ALL).unwrap()), expected[1..]);
+    }
+
+    #[test]
+    fn a_line_that_is_cut_forges_no_mark() {
+        let forged = b"\x1e2026-11-24T05:00:00.000Z started pid 7 run 9";
+        let header = "\u{1e}1970-01-01T00:00:00.000Z run 1\n".len();
+        let head = vec![b'x'; 2048 - header];
+        for kept in [0, 1] {
+            let (_directory, path) = place();
+            let mut log = LogWriter::new(path.clone(), &policy(1024, kept), 1);
+            log.append(&head, at(0));
+            log.append(&[forged, &b"\nend\n"[..]].concat(), at(500));
+            let part = fs::read(&path).unwrap();
+            assert!(
+                part.windows(forged.len() + 1).any(|bytes| bytes == [b"\n", &forged[..]].concat()),
+                "it is cut there"
+            );
+            let line = if kept == 0 { forged.to_vec() } else { [&head, &forged[..]].concat() };
+            let expected = [output(line), output("end")].map(|content| Line { at: Some(at(500)), run: 1, content });
+            assert_eq!(lines(&path), expected);
+            for window in 1..200 {
+                assert_eq!(tail_of(&path, window, Some(1), ALL).unwrap(), expected[1..]);
+                assert_eq!(tail_of(&path, window, Some(2), ALL).unwrap(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_follower_of_no_earlier_line_knows_the_run() {
+        let (_directory, path) = place();
+        let mut log = LogWriter::new(path.clone(), &Policy::default(), 1);
+        log.append(&b"line\n".repeat(50_000), at(0));
+        let (before, mut follower) = follow(&path, Some(0), ALL).unwrap();
+        log.append(b"next\n", at(0));
+        assert_eq!(before, []);
+        assert_eq!(follower.next().unwrap(), [Line { at: Some(at(0)), run: 1, content: output("next") }]);
+    }
+
+    #[test]
+    fn a_part_that_cannot_be_read_is_an_error() {
+        let (directory, path) = place();
+        let mut log = LogWriter::new(path.clone(), &Policy::default(), 0);
+        for ms in 0..50 {
+            log.append(&b"line\n".repeat(1000), at(ms * 10));
+        }
+        // It can be opened, and not be read.
+        fs::create_dir(part::old_path(&path, 1)).unwrap();
+        let error = Lines::open(&path).unwrap().next().unwrap().unwrap_err().to_string();
+        let expected = format!("could not read {}: ", directory.path().join("a.log.1").display());
+        assert!(error.starts_with(&expected), "{error}");
+        assert!(tail(&path, None, ALL).unwrap_err().to_string().starts_with(&expected));
+        assert_eq!(contents(tail(&path, Some(1), ALL).unwrap()), [output("line")], "what is not needed is not read");
+    }
+
+    #[test]
     fn a_follower_loses_no_line_through_rotation() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("a.log");
-        let mut log = LogWriter::new(path.clone(), &crate::spec::Policy::default());
-        let mut follower = Follower::new(path.clone()).unwrap();
-        let at = Timestamp::UNIX_EPOCH;
+        let (_directory, path) = place();
+        let mut log = LogWriter::new(path.clone(), &Policy::default(), 0);
+        let (_, mut follower) = follow(&path, Some(0), ALL).unwrap();
         let mut seen = 0;
         for round in 0..300_000_u32 {
-            log.append(format!("{round:060}\n").as_bytes(), at);
+            log.append(format!("{round:060}\n").as_bytes(), at(0));
             if round % 5_000 == 0 {
                 for line in follower.next().unwrap() {
-                    assert_eq!(line.content, output(&format!("{seen:060}")));
+                    assert_eq!(line.content, output(format!("{seen:060}")));
                     seen += 1;
                 }
             }
         }
         seen += u32::try_from(follower.next().unwrap().len()).unwrap();
         assert_eq!(seen, 300_000);
-        assert_eq!(Lines::open(&path).unwrap().count(), 300_000, "through every part");
+        assert_eq!(lines(&path).len(), 300_000, "through every part");
+    }
+
+    #[test]
+    fn a_follower_reads_every_part_of_several_rotations() {
+        let (_directory, path) = place();
+        let mut log = LogWriter::new(path.clone(), &policy(1024, 100), 0);
+        log.append(b"first\n", at(0));
+        let (before, mut follower) = follow(&path, Some(1), ALL).unwrap();
+        assert_eq!(contents(before), [output("first")]);
+        let written: Vec<Vec<u8>> = (0..200).map(|number| format!("{number:060}").into_bytes()).collect();
+        for line in &written {
+            log.append(&[line, &b"\n"[..]].concat(), at(0));
+        }
+        assert!(part::open_all(&path).unwrap().len() > 10);
+        assert_eq!(contents(follower.next().unwrap()), written.iter().map(output).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_log_that_is_missing_while_it_is_rotated_is_not_deleted() {
+        let (directory, path) = place();
+        let mut log = LogWriter::new(path.clone(), &Policy::default(), 0);
+        log.append(b"line\n", at(0));
+        let (_, mut follower) = follow(&path, None, ALL).unwrap();
+        let away = directory.path().join("away");
+        fs::rename(&path, &away).unwrap();
+        assert!(!follower.is_deleted());
+        fs::rename(&away, &path).unwrap();
+        assert!(!follower.is_deleted());
+        fs::remove_file(&path).unwrap();
+        assert!(!follower.is_deleted());
+        assert!(follower.is_deleted());
+    }
+
+    #[test]
+    fn the_lines_before_the_last_end_are_found_in_every_part() {
+        let (_directory, path) = place();
+        let mut log = LogWriter::new(path.clone(), &policy(1024, 100), 0);
+        log.append(b"of no run\n", at(0));
+        assert_eq!(before_last_end(&path, 3), Vec::<Vec<u8>>::new());
+        log.mark(&started(1), at(0));
+        log.append(b"one\n", at(0));
+        log.mark(&Mark::Ended("x".into()), at(0));
+        assert_eq!(before_last_end(&path, 3), [b"one"]);
+        log.mark(&started(2), at(0));
+        log.append(b"two\nthree\n", at(0));
+        log.append(&[&[b'x'; 5000][..], b"\nfour\n"].concat(), at(0));
+        log.mark(&Mark::Ended("x".into()), at(0));
+        // More than what is read first.
+        for _ in 0..1500 {
+            log.mark(&started(3), at(0));
+        }
+        let lines = before_last_end(&path, 3);
+        assert_eq!(lines, [b"three".to_vec(), vec![b'x'; 5000], b"four".to_vec()]);
+    }
+
+    /// What a service does, as far as its log knows.
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// It writes, so many milliseconds later.
+        Write(Vec<u8>, i64),
+        /// Something is noted.
+        Mark(Mark),
+        /// Its supervisor is another one.
+        Reopen,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let bytes =
+            prop_oneof![Just(b'a'), Just(b'\n'), Just(MARK_BYTE), Just(b'\r'), Just(0xff), Just(b'2'), any::<u8>()];
+        let chunk = prop_oneof![
+            6 => proptest::collection::vec(bytes, 0..12),
+            2 => Just(FORGED.to_vec()),
+            2 => Just([b"\n", FORGED, b"\n"].concat()),
+            // Longer than a part, and cut where the next part would begin with a mark.
+            2 => (1_usize..5000).prop_map(|length| vec![b'x'; length]),
+            1 => (1_usize..3000).prop_map(|length| FORGED.repeat(length / FORGED.len() + 1)),
+            1 => (1_usize..1500).prop_map(|lines| b"\x1e\n".repeat(lines)),
+        ];
+        prop_oneof![
+            12 => (chunk, 0_i64..40).prop_map(|(chunk, ms)| Step::Write(chunk, ms)),
+            1 => (1_u64..5).prop_map(|run| Step::Mark(started(run))),
+            1 => Just(Step::Mark(Mark::Ended("exit code 7".into()))),
+            1 => Just(Step::Mark(Mark::Note("note".into()))),
+            1 => Just(Step::Reopen),
+        ]
+    }
+
+    /// The lines that steps make, as they must come back; the last one may have no end.
+    fn expected(steps: &[Step]) -> Vec<Content> {
+        let (mut expected, mut begun) = (Vec::new(), Vec::new());
+        let line = |begun: &mut Vec<u8>| {
+            let begun = std::mem::take(begun);
+            output(begun.strip_suffix(b"\r").unwrap_or(&begun))
+        };
+        for step in steps {
+            match step {
+                Step::Write(chunk, _) => {
+                    for byte in chunk {
+                        if *byte == b'\n' { expected.push(line(&mut begun)) } else { begun.push(*byte) }
+                    }
+                }
+                Step::Mark(mark) => {
+                    if !begun.is_empty() {
+                        expected.push(line(&mut begun));
+                    }
+                    expected.push(Content::Mark(mark.clone()));
+                }
+                Step::Reopen => {}
+            }
+        }
+        if !begun.is_empty() {
+            expected.push(line(&mut begun));
+        }
+        expected
     }
 
     proptest! {
         #[test]
-        fn every_line_comes_back_however_it_was_cut_and_whatever_is_in_it(
-            chunks in proptest::collection::vec((proptest::collection::vec(prop_oneof![
-                Just(b'a'), Just(b'\n'), Just(MARK_BYTE), Just(b'\r'), Just(0xff), Just(b'2'), any::<u8>()
-            ], 0..12), 0_i64..40), 0..20)
+        fn every_line_comes_back_and_only_devport_writes_marks(
+            steps in proptest::collection::vec(step(), 0..25),
+            limit in 0_usize..30,
+            window in 1_u64..9000,
+            follow_from in 0_usize..25,
         ) {
-            let directory = tempfile::tempdir().unwrap();
-            let path = directory.path().join("a.log");
-            let mut log = LogWriter::new(path.clone(), &crate::spec::Policy::default());
-            let (mut now, mut written) = (1_000_000, Vec::new());
-            for (chunk, ms) in &chunks {
-                now += ms;
-                log.append(chunk, Timestamp::from_millisecond(now).unwrap());
-                written.extend_from_slice(chunk);
+            let (_directory, path) = place();
+            let policy = policy(1024, 100);
+            let (mut now, mut run) = (1_000_000, 1);
+            let mut log = LogWriter::new(path.clone(), &policy, run);
+            let (mut followed, mut follower) = (Vec::new(), None);
+            for (number, step) in steps.iter().enumerate() {
+                match step {
+                    Step::Write(chunk, ms) => {
+                        now += ms;
+                        log.append(chunk, at(now));
+                    }
+                    Step::Mark(mark) => {
+                        if let Mark::Started { run: new, .. } = mark {
+                            run = *new;
+                        }
+                        log.mark(mark, at(now));
+                    }
+                    Step::Reopen => log = LogWriter::new(path.clone(), &policy, run),
+                }
+                if number == follow_from {
+                    let (lines, new) = follow(&path, None, ALL).unwrap();
+                    followed = lines;
+                    follower = Some(new);
+                } else if let Some(follower) = &mut follower {
+                    followed.extend(follower.next().unwrap());
+                }
             }
-            let mut expected: Vec<&[u8]> = written.split(|byte| *byte == b'\n').collect();
-            // What is behind the last line's end is a line only if there is something.
-            if expected.last().is_some_and(|last| last.is_empty()) {
-                expected.pop();
+            let expected = expected(&steps);
+            let all = lines(&path);
+            prop_assert_eq!(&contents(all.clone()), &expected);
+            prop_assert!(all.iter().map(|line| line.at).is_sorted(), "times never go back");
+            prop_assert!(all.iter().all(|line| line.at.is_some()), "each part has a time");
+            for part in part::open_all(&path).unwrap() {
+                prop_assert!(part.size < 1024 * 4, "the bound holds, and a second byte for each mark byte");
             }
-            let expected: Vec<Content> = expected
-                .into_iter()
-                .map(|line| Content::Output(line.strip_suffix(b"\r").unwrap_or(line).to_vec()))
-                .collect();
-            let contents = |lines: Vec<Line>| lines.into_iter().map(|line| line.content).collect::<Vec<_>>();
-            prop_assert_eq!(&contents(Lines::open(&path).unwrap().collect()), &expected);
-            prop_assert_eq!(&contents(tail(&path, None, ALL).unwrap()), &expected);
-            let times: Vec<_> = Lines::open(&path).unwrap().map(|line| line.at).collect();
-            prop_assert!(times.is_sorted(), "times never go back");
+            // Reading from the end gives the same lines, with the same times and runs.
+            prop_assert_eq!(&tail(&path, None, ALL).unwrap(), &all);
+            let last = &all[all.len().saturating_sub(limit)..];
+            prop_assert_eq!(&tail_of(&path, window, Some(limit), ALL).unwrap()[..], last);
+            // A follower has every line that has an end.
+            if follower.is_some() {
+                let followed = contents(followed);
+                prop_assert!(followed.len() + 1 >= expected.len());
+                prop_assert_eq!(&followed[..], &expected[..followed.len()]);
+            }
         }
     }
 }

@@ -31,6 +31,8 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 /// How often a tree that is being ended is looked at, in case no signal tells of its end.
 const TREE_CHECK: Duration = Duration::from_millis(50);
 
+/// How often the streams of a child that has ended are read, 64 KiB each time: more than pipes and terminals hold.
+const DRAIN_PASSES: usize = 64;
 /// How often a state that could not be recorded, as on a full disk, is tried again.
 const RECORD_RETRY: Duration = Duration::from_secs(1);
 
@@ -199,6 +201,8 @@ struct Supervisor<'a> {
     streams: Vec<Stream>,
     /// Bytes on their way to the child.
     to_child: Vec<u8>,
+    /// Whether there will be no more input.
+    has_input_ended: bool,
     /// Who watches.
     screen: Screen,
     /// The captured output.
@@ -221,7 +225,7 @@ impl<'a> Supervisor<'a> {
         prepared: Prepared,
     ) -> Self {
         let Prepared { environment, screen, ended, orphans } = prepared;
-        let log = LogWriter::new(registry.paths().log(&reservation.hash), &reservation.policy);
+        let log = LogWriter::new(registry.paths().log(&reservation.hash), &reservation.policy, run.runs);
         let seed = run.supervisor.start_time.unwrap_or_default() ^ (u64::from(run.supervisor.pid.unsigned_abs()) << 32);
         let lifecycle = Lifecycle::new(reservation.policy.clone(), seed);
         let watch = Watch::new(&reservation);
@@ -243,9 +247,10 @@ impl<'a> Supervisor<'a> {
             child_since: None,
             streams: Vec::new(),
             to_child: Vec::new(),
+            has_input_ended: false,
             screen,
             log,
-            heartbeat_at: clock::now() + first_heartbeat,
+            heartbeat_at: clock::later(clock::now(), first_heartbeat),
             buffer: Vec::new(),
         }
     }
@@ -321,7 +326,7 @@ impl<'a> Supervisor<'a> {
         }
         match self.service.scan() {
             Ok(Scan::Ended(ended)) => {
-                self.relay_output();
+                self.drain_output();
                 self.streams.clear();
                 self.ended = Some(ended);
                 self.service.child = None;
@@ -453,7 +458,7 @@ impl<'a> Supervisor<'a> {
 
     /// Takes note of the child's end, behind the last of its output.
     fn child_ended(&mut self, how: ExitHow) {
-        self.relay_output();
+        self.drain_output();
         self.watch.end();
         let now = clock::now();
         let ran = self.child_since.take().map(|since| now.saturating_duration_since(since)).unwrap_or_default();
@@ -524,6 +529,10 @@ impl<'a> Supervisor<'a> {
                 self.child_since = Some(now);
                 self.watch.begin(now);
                 self.streams = streams;
+                if self.has_input_ended {
+                    // Each child is told: the one before took the character with it.
+                    self.to_child = vec![self.terminal_stream().map_or(4, terminal::end_of_file_character)];
+                }
                 Event::Spawned
             }
             Err(SpawnError { why, lasting }) => Event::SpawnFailed { why, lasting },
@@ -595,21 +604,41 @@ impl<'a> Supervisor<'a> {
             if self.screen.holds_back() {
                 return;
             }
-            self.buffer.clear();
-            let stream = &mut self.streams[index];
-            stream.read_available(&mut self.buffer);
-            if self.buffer.is_empty() {
-                continue;
-            }
-            let now = clock::now();
-            self.log.append(&self.buffer, clock::wall());
-            if stream.is_errors {
-                self.screen.show_error(&self.buffer, now);
-            } else {
-                self.screen.show(&self.buffer, now);
-            }
-            self.watch.output(&self.buffer);
+            self.relay_stream(index);
         }
+    }
+
+    /// Passes on what a child that has ended wrote before: whoever watches cannot hold that back from the log. What its
+    /// descendants go on writing is read later.
+    fn drain_output(&mut self) {
+        for _ in 0..DRAIN_PASSES {
+            let mut is_empty = true;
+            for index in 0..self.streams.len() {
+                self.relay_stream(index);
+                is_empty &= self.buffer.is_empty();
+            }
+            if is_empty {
+                return;
+            }
+        }
+    }
+
+    /// Passes on what one stream holds, up to a limit; the buffer is empty if it held nothing.
+    fn relay_stream(&mut self, index: usize) {
+        self.buffer.clear();
+        let stream = &mut self.streams[index];
+        stream.read_available(&mut self.buffer);
+        if self.buffer.is_empty() {
+            return;
+        }
+        let now = clock::now();
+        self.log.append(&self.buffer, clock::wall());
+        if stream.is_errors {
+            self.screen.show_error(&self.buffer, now);
+        } else {
+            self.screen.show(&self.buffer, now);
+        }
+        self.watch.output(&self.buffer);
     }
 
     /// Passes input on to the child.
@@ -618,6 +647,7 @@ impl<'a> Supervisor<'a> {
             match self.screen.read() {
                 Input::Bytes(bytes) if self.child_since.is_some() => self.to_child = bytes,
                 Input::End => {
+                    self.has_input_ended = true;
                     // Behind a line's end the character means end of file; behind half a line it only sends it.
                     let end = self.terminal_stream().map_or(4, terminal::end_of_file_character);
                     self.to_child = vec![end];

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::os::clock::later;
 use crate::registry::{ExitHow, State};
 use crate::spec::{Policy, RestartWhen};
 use crate::supervisor::backoff::{AfterCrash, Backoff};
@@ -220,7 +221,7 @@ impl Lifecycle {
 
     /// Begins to end the tree.
     fn clear(&mut self, then: Then, now: Instant, shown: State, why: Option<String>) -> Vec<Action> {
-        self.phase = Phase::Clearing { then, kill_at: now + self.policy.grace.0 };
+        self.phase = Phase::Clearing { then, kill_at: later(now, self.policy.grace.0) };
         vec![Action::Record(shown, why), Action::Terminate]
     }
 
@@ -255,8 +256,8 @@ impl Lifecycle {
         }
         match self.backoff.after_crash(Duration::ZERO, now) {
             AfterCrash::GiveUp => self.end(Outcome::Failed(why)),
-            AfterCrash::Wait(wait) => self.wait_for_start(now + wait, State::Backoff, Some(why)),
-            AfterCrash::Loop(wait) => self.wait_for_start(now + wait, State::CrashLoop, Some(why)),
+            AfterCrash::Wait(wait) => self.wait_for_start(later(now, wait), State::Backoff, Some(why)),
+            AfterCrash::Loop(wait) => self.wait_for_start(later(now, wait), State::CrashLoop, Some(why)),
         }
     }
 
@@ -293,7 +294,7 @@ impl Lifecycle {
             }
         };
         self.crashed = true;
-        self.clear(Then::StartAt(now + wait, shown), now, shown, why)
+        self.clear(Then::StartAt(later(now, wait), shown), now, shown, why)
     }
 
     /// Ends the tree, and then the supervisor.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
+use crate::os::clock::later;
 use crate::os::process::ProcessIdentity;
 use crate::os::socket;
 use crate::registry::ExitHow;
@@ -71,12 +72,12 @@ impl Probe {
     /// If that fails at once.
     pub(super) fn connect(port: u16, request: Option<Request>, limit: Duration, now: Instant) -> Result<Self, String> {
         let work = connecting(port, request)?;
-        Ok(Self { deadline: now + limit, limit, work })
+        Ok(Self { deadline: later(now, limit), limit, work })
     }
 
     /// Waits for a command that was started.
     pub(super) fn command(process: ProcessIdentity, limit: Duration, now: Instant) -> Self {
-        Self { deadline: now + limit, limit, work: Work::Command(process) }
+        Self { deadline: later(now, limit), limit, work: Work::Command(process) }
     }
 
     /// When it is given up.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::os::clock::later;
 use crate::spec::{Check, Policy};
 use crate::supervisor::lifecycle::Event;
 
@@ -84,7 +85,7 @@ impl Readiness {
             Check::Alive => Some(now + ALIVE),
             _ => Some(now),
         };
-        let late_at = Some(now + self.policy.ready_timeout.0);
+        let late_at = Some(later(now, self.policy.ready_timeout.0));
         self.stage = Stage::Ready(Asking { since: now, next, late_at, failures: 0, reason: None, told: None });
     }
 
@@ -122,7 +123,7 @@ impl Readiness {
             (Stage::Idle, _) => None,
             (Stage::Ready(_), Ok(())) => {
                 self.stage = self.policy.health.as_ref().map_or(Stage::Idle, |_| {
-                    let next = Some(now + self.policy.health_interval.0);
+                    let next = Some(later(now, self.policy.health_interval.0));
                     Stage::Health(Asking { since: now, next, late_at: None, failures: 0, reason: None, told: None })
                 });
                 Some(Event::Ready)
@@ -132,19 +133,19 @@ impl Readiness {
                 // Quickly at first: a service that starts in 50 ms shall not be waited for 250.
                 let pause = now.saturating_duration_since(asking.since) / 5;
                 let longest = if asking.late_at.is_some() { interval } else { interval.max(LONGEST_INTERVAL) };
-                asking.next = Some(now + pause.max(FIRST_INTERVAL).min(longest));
+                asking.next = Some(later(now, pause.max(FIRST_INTERVAL).min(longest)));
                 asking.remember(reason, now);
                 asking.mistake(now).map(Event::NotReady)
             }
             (Stage::Health(asking), Ok(())) => {
                 let was_unhealthy = asking.failures >= self.policy.health_failures;
                 asking.failures = 0;
-                asking.next = Some(now + self.policy.health_interval.0);
+                asking.next = Some(later(now, self.policy.health_interval.0));
                 was_unhealthy.then_some(Event::Healthy)
             }
             (Stage::Health(asking), Err(reason)) => {
                 asking.failures = asking.failures.saturating_add(1);
-                asking.next = Some(now + self.policy.health_interval.0);
+                asking.next = Some(later(now, self.policy.health_interval.0));
                 (asking.failures == self.policy.health_failures).then_some(Event::Unhealthy(reason.text))
             }
         }

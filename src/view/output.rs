@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::logbook::{self, Content, Line};
+use crate::view::table::escape;
 
 /// How lines of a service's log shall look.
 #[derive(Debug, Clone, Default)]
@@ -26,7 +27,8 @@ pub(crate) fn push_line(text: &mut Vec<u8>, line: &Line, look: &LineLook) {
         Content::Output(output) => text.extend(logbook::strip(output)),
         Content::Mark(mark) => {
             let at = line.at.map(|at| format!("{at:.3} ")).unwrap_or_default();
-            text.extend_from_slice(format!("--- {at}{mark}").as_bytes());
+            // A note may quote a name or a path with control characters.
+            text.extend_from_slice(format!("--- {at}{}", escape(&mark.to_string())).as_bytes());
         }
     }
     text.push(b'\n');
@@ -58,4 +60,21 @@ pub(crate) fn push_json(text: &mut Vec<u8>, line: &Line, service: &str) {
     let object = JsonLine { time: line.at, service, run: line.run, line: output, event };
     text.extend(serde_json::to_vec(&object).unwrap_or_default());
     text.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logbook::Mark;
+
+    #[test]
+    fn a_mark_cannot_move_the_cursor() {
+        let content = Content::Mark(Mark::Note("in d\u{1b}[31m\u{9b}2J\u{7} é".into()));
+        for terminal in [false, true] {
+            let mut text = Vec::new();
+            let line = Line { at: None, run: 1, content: content.clone() };
+            push_line(&mut text, &line, &LineLook { terminal, ..LineLook::default() });
+            assert_eq!(String::from_utf8(text).unwrap(), "--- in d\\u{1b}[31m\\u{9b}2J\\u{7} é\n");
+        }
+    }
 }

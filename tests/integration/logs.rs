@@ -131,3 +131,55 @@ fn a_terminal_gets_colours_and_no_other_control_sequence() {
     assert!(text.contains("\u{1b}[31mred\u{1b}[0m end\u{1b}[0m\r\n"), "{text:?}");
     assert!(!text.contains("title") && !text.contains("[2J") && !text.contains("[5A"), "{text:?}");
 }
+
+#[test]
+fn a_run_that_the_log_does_not_have_is_an_error() {
+    let env = TestEnv::new();
+    for key in ["a", "b"] {
+        env.start(key, &["sh", "-c", "echo hello; exec sleep 1000"]);
+        until("it has written", || env.devport(["logs", key]).ok().stdout.contains("hello"));
+    }
+    env.devport(["logs", "--previous", "a"]).fails(1, &["the log of a has no previous run: it has only run 1"]);
+    env.devport(["logs", "--run", "99", "a"]).fails(1, &["the log of a has no run 99: it has only run 1"]);
+    env.devport(["restart", "a"]).ok();
+    env.devport(["logs", "--run", "99", "a"]).fails(1, &["the log of a has no run 99: it has runs 1 to 2"]);
+    let both = env.devport(["logs", "--previous", "a", "b"]).ok();
+    assert!(both.stdout.contains("a | hello"), "{}", both.stdout);
+    assert!(both.stderr.contains("the log of b has no previous run"), "{}", both.stderr);
+    env.devport(["logs", "--run", "99"])
+        .fails(1, &["the log of a has no run 99", "the log of b has no run 99", "2 of 2"]);
+    env.devport(["reserve", "--key", "c"]).ok();
+    env.devport(["logs", "--run", "1", "c"]).fails(1, &["the log of c has no run 1: it is empty"]);
+}
+
+#[test]
+fn a_run_is_shown_after_its_start_was_rotated_away() {
+    let env = TestEnv::new();
+    let file = env.write(
+        "devport.yaml",
+        "- key: a\n  exec: sh -c 'seq 1 3000; echo end; exec sleep 1000'\n  no-port: true\n  log: {max-size: 4K, keep: 1}\n",
+    );
+    env.devport(["start", "-f", &file]).ok();
+    until("it has written", || env.devport(["logs", "-n", "1", "a"]).ok().stdout == "end\n");
+    let text = env.devport(["logs", "--run", "1", "a"]).ok().stdout;
+    assert!(!text.contains("started") && text.ends_with("\n2999\n3000\nend\n"), "{text}");
+    assert_eq!(env.devport(["logs", "a"]).ok().stdout, text);
+    env.devport(["stop", "a"]).ok();
+    env.devport(["start", "a"]).ok();
+    env.devport(["logs", "--run", "2", "a"]).ok();
+}
+
+#[test]
+fn a_service_cannot_forge_an_exit_behind_a_part_that_is_full() {
+    let env = TestEnv::new();
+    let script = "import sys,time\nfor _ in range(176): sys.stdout.write('x' * 65536); sys.stdout.flush()\n\
+                  sys.stdout.write('\\x1e2026-11-24T05:00:00.000Z ended exit code 0 after 99 s (forged)\\nend\\n'); sys.stdout.flush()\n\
+                  time.sleep(1000)";
+    env.start("a", &["python3", "-c", script]);
+    until("it has written", || env.devport(["logs", "-n", "1", "a"]).ok().stdout == "end\n");
+    let lines: Vec<String> = env.devport(["logs", "a"]).ok().stdout.lines().map(ToString::to_string).collect();
+    assert_eq!(lines.len(), 3, "{:?}", lines.last());
+    let (written, mark) = lines[1].split_once('\u{1e}').unwrap();
+    assert_eq!(written.len(), 176 * 65536, "the line is whole");
+    assert!(mark.ends_with("(forged)"), "{mark}");
+}
