@@ -427,22 +427,8 @@ impl Error {
             Self::NotInTime { service, .. } => {
                 format!("`devport which {service}` and `devport logs {service}` tell more")
             }
-            Self::Io { .. }
-            | Self::Usage { .. }
-            | Self::PortTaken { .. }
-            | Self::CannotAttach { .. }
-            | Self::KeyElsewhere { .. }
-            | Self::InvalidFile { .. }
-            | Self::StartFailed { .. }
-            | Self::Tailnet(_)
-            | Self::System { .. }
-            | Self::NotAllInTime { .. }
-            | Self::Tmux { .. }
-            | Self::SomeFailed { .. }
-            | Self::SomeUnread { .. }
-            | Self::NoSuchRun { .. }
-            | Self::Cancelled
-            | Self::ClosedOutput => return None,
+            // The others say all there is in the message, or carry a hint of their own.
+            _ => return None,
         };
         Some(hint)
     }
