@@ -6,6 +6,8 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::error::reason;
 use crate::os::process::{self, ProcessIdentity};
 use crate::os::{clock, tree};
@@ -30,6 +32,8 @@ pub(crate) struct Observer<'a> {
 pub(crate) struct Observation {
     /// Whether a supervisor runs it.
     pub(crate) liveness: Liveness,
+    /// The last heartbeat; `None` if there never was one.
+    pub(crate) beat: Option<Timestamp>,
     /// What the last supervisor recorded; `None` if nothing, or nothing that can be read.
     pub(crate) run: Option<RunState>,
     /// The state that follows from the two.
@@ -80,7 +84,7 @@ impl<'a> Observer<'a> {
     /// Looks at a service.
     pub(crate) fn observe(&self, reservation: &Reservation) -> Observation {
         let mut recorded = self.recorded(reservation);
-        let mut liveness = self.registry.liveness(&reservation.hash);
+        let (mut liveness, beat) = self.registry.liveness_with_beat(&reservation.hash);
         let began = clock::now();
         let mut survivor = Survivor::NotLooked;
         for _ in 0..ATTEMPTS {
@@ -114,7 +118,7 @@ impl<'a> Observer<'a> {
         }
         let observed = derive(reservation.name(), &liveness, &recorded, has_lost_child(&recorded), &survivor);
         let run = if let Recorded::Run(run) = recorded { Some(*run) } else { None };
-        Observation { liveness, run, observed }
+        Observation { liveness, beat, run, observed }
     }
 
     /// Reads what the last supervisor recorded.

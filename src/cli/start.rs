@@ -155,46 +155,77 @@ pub(super) fn start_spec(context: &mut Context, spec: &ServiceSpec, manner: Mann
 fn ensure_running(context: &mut Context, spec: &ServiceSpec, manner: Manner) -> Result<(Reservation, Outcome)> {
     context.registry.prepare()?;
     let launch = context.registry.acquire_launch(&spec.hash, spec.name(), &mut |text| note(text))?;
-    let ran = match make_way(context, spec, manner.replace)? {
-        Way::Blocked(reservation) => return Ok((*reservation, Outcome::AlreadyRunning)),
-        Way::Free { ran } => ran,
+    let (reservation, outcome) = match claim(context, spec, manner.replace) {
+        Ok(Claimed::Running(reservation)) => return Ok((reservation, Outcome::AlreadyRunning)),
+        Ok(Claimed::Free { reservation, ran: true }) => (reservation, Outcome::Replaced),
+        Ok(Claimed::Free { reservation, ran: false }) => (reservation, Outcome::Started),
+        Err(error) => return Err(give_up(context, spec, launch, error)),
     };
-    let (reservation, _launch) = register(context, spec, launch)?;
     context.launcher(manner.detach)?.launch(&reservation, &mut |text| note(text))?;
-    Ok((reservation, if ran { Outcome::Replaced } else { Outcome::Started }))
+    Ok((reservation, outcome))
 }
 
-/// Whether a service can be registered and started.
-enum Way {
-    /// It runs, and goes on running.
-    Blocked(Box<Reservation>),
-    /// It does not run.
+/// A service that a command asked for.
+enum Claimed {
+    /// It runs, and goes on running; nothing was changed.
+    Running(Reservation),
+    /// It is registered as asked for, and does not run.
     Free {
-        /// Whether it did, and was stopped.
+        /// Its record.
+        reservation: Reservation,
+        /// Whether it ran, and was stopped.
         ran: bool,
     },
 }
 
-/// Ends a service that runs if it is to be replaced, or if its directory is gone. The caller holds the launch lock.
+/// Registers a service, and ends it if it runs and is to be replaced, or if its directory is gone. What is to be
+/// replaced ends only after the new record was checked and written. The caller holds the launch lock.
 ///
 /// # Errors
-/// [`Error::KeyElsewhere`] if it belongs to another checkout: nothing was changed then.
-fn make_way(context: &Context, spec: &ServiceSpec, replace: bool) -> Result<Way> {
+/// [`Error::KeyElsewhere`] if it belongs to another checkout, or if it cannot be registered: nothing was changed then.
+fn claim(context: &Context, spec: &ServiceSpec, replace: bool) -> Result<Claimed> {
     let registry = &context.registry;
-    let Some(reservation) = registry.find(&spec.hash)? else { return Ok(Way::Free { ran: false }) };
+    let stop = |reservation| launch::stop(registry, reservation, Urgency::Graceful);
+    match find_running(context, spec)? {
+        None => Ok(Claimed::Free { reservation: register(context, spec)?, ran: false }),
+        // Another directory at the same path: what runs is not what the record says.
+        Some(Found { reservation, is_gone: true }) => {
+            stop(&reservation)?;
+            Ok(Claimed::Free { reservation: register(context, spec)?, ran: true })
+        }
+        Some(Found { reservation, is_gone: false }) if replace => {
+            let registered = register(context, spec)?;
+            stop(&reservation)?;
+            Ok(Claimed::Free { reservation: registered, ran: true })
+        }
+        Some(Found { reservation, is_gone: false }) => {
+            note_differences(&reservation, spec);
+            Ok(Claimed::Running(reservation))
+        }
+    }
+}
+
+/// A service that runs.
+struct Found {
+    /// Its record.
+    reservation: Reservation,
+    /// Whether its directory is gone, or another one by now.
+    is_gone: bool,
+}
+
+/// Looks whether a service runs that a command asks for. The caller holds the launch lock.
+///
+/// # Errors
+/// [`Error::KeyElsewhere`] if it belongs to another checkout.
+fn find_running(context: &Context, spec: &ServiceSpec) -> Result<Option<Found>> {
+    let Some(reservation) = context.registry.find(&spec.hash)? else { return Ok(None) };
     let failed = || Error::io("look at", &reservation.cwd);
     let is_gone = match spec.place.ownership(reservation.site()).map_err(failed())? {
         Ownership::Ours => false,
         Ownership::Gone(_) => true,
         Ownership::Other(root) => return Err(elsewhere(context, spec, &reservation, &root)),
     };
-    let Some(reservation) = running(context, &reservation)? else { return Ok(Way::Free { ran: false }) };
-    if !replace && !is_gone {
-        note_differences(&reservation, spec);
-        return Ok(Way::Blocked(Box::new(reservation)));
-    }
-    launch::stop(registry, &reservation, Urgency::Graceful)?;
-    Ok(Way::Free { ran: true })
+    Ok(running(context, &reservation)?.map(|reservation| Found { reservation, is_gone }))
 }
 
 /// The error for a key of another checkout, with the state of its service.
@@ -211,25 +242,26 @@ fn elsewhere(context: &Context, spec: &ServiceSpec, reservation: &Reservation, r
     }
 }
 
-/// Registers a service under its launch lock. A lock that was made for nothing is deleted again.
-fn register(context: &Context, spec: &ServiceSpec, launch: FileLock) -> Result<(Reservation, FileLock)> {
-    match context.registry.register(spec, clock::wall(), &mut |text| note(text)) {
-        Ok(Registration { reservation, reclaimed, taken_over }) => {
-            if let Some(directory) = taken_over {
-                note_taken_over(spec, &directory);
-            }
-            if let Some(old) = reclaimed {
-                note_reclaimed(&old, &reservation);
-            }
-            Ok((reservation, launch))
-        }
-        Err(error) => {
-            if !context.registry.paths().record(&spec.hash).exists() {
-                launch.delete()?;
-            }
-            Err(error)
-        }
+/// Gives up the launch lock of a service that cannot be registered. A lock file that was made for nothing is deleted.
+fn give_up(context: &Context, spec: &ServiceSpec, launch: FileLock, error: Error) -> Error {
+    if !context.registry.paths().record(&spec.hash).exists() {
+        // One that stays does no harm.
+        let _ = launch.delete();
     }
+    error
+}
+
+/// Registers a service. The caller holds its launch lock.
+fn register(context: &Context, spec: &ServiceSpec) -> Result<Reservation> {
+    let Registration { reservation, reclaimed, taken_over } =
+        context.registry.register(spec, clock::wall(), &mut |text| note(text))?;
+    if let Some(directory) = taken_over {
+        note_taken_over(spec, &directory);
+    }
+    if let Some(old) = reclaimed {
+        note_reclaimed(&old, &reservation);
+    }
+    Ok(reservation)
 }
 
 /// Says that a service lost its port for another.
@@ -268,10 +300,11 @@ pub(super) enum Registered {
 pub(super) fn register_for_run(context: &mut Context, spec: &ServiceSpec, replace: bool) -> Result<Registered> {
     context.registry.prepare()?;
     let launch = context.registry.acquire_launch(&spec.hash, spec.name(), &mut |text| note(text))?;
-    if let Way::Blocked(reservation) = make_way(context, spec, replace)? {
-        return Ok(Registered::Running(*reservation));
+    match claim(context, spec, replace) {
+        Ok(Claimed::Running(reservation)) => Ok(Registered::Running(reservation)),
+        Ok(Claimed::Free { reservation, .. }) => Ok(Registered::Ready(reservation)),
+        Err(error) => Err(give_up(context, spec, launch, error)),
     }
-    Ok(Registered::Ready(register(context, spec, launch)?.0))
 }
 
 /// Starts a registered service as it is, unless it runs. Returns its record as it is now.

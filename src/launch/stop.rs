@@ -16,6 +16,8 @@ use crate::registry::{
 pub(crate) const MARGIN: Duration = Duration::from_secs(10);
 /// How long a new holder of the lock may take to write down who it is.
 const SIGNING: Duration = Duration::from_millis(500);
+/// How often the lock may be held by a process that cannot be found. Each time takes the 200 ms of an attempt.
+const MOST_STRANGERS: u32 = 3;
 /// How often the lock, and what is left of a service, are looked at.
 const INTERVAL: Duration = Duration::from_millis(2);
 
@@ -112,6 +114,7 @@ fn clear(
 ) -> Result<Outcome> {
     let deadline = Deadline::after(limit(reservation));
     let mut ended: Option<ProcessIdentity> = None;
+    let mut strangers = 0;
     loop {
         let holder = match registry.acquire_identity(&reservation.hash, Role::Command)? {
             Acquired::Lock(identity) => {
@@ -130,8 +133,13 @@ fn clear(
             _ => {
                 let supervisor = supervisor(registry, reservation)?;
                 match (supervisor, &ended) {
-                    // It has ended meanwhile.
-                    (None, _) => {}
+                    // It has ended meanwhile, or the lock is a stranger's, which stays.
+                    (None, _) => {
+                        strangers += 1;
+                        if strangers > MOST_STRANGERS {
+                            return Err(unproven(reservation));
+                        }
+                    }
                     (Some(other), Some(first)) if other != *first => return Ok(Outcome::Succeeded),
                     (Some(supervisor), _) => {
                         end_supervisor(registry, reservation, &supervisor, urgency, deadline)?;
@@ -149,15 +157,19 @@ fn clear(
 /// [`Error::UnknownSupervisor`] if the lock is held and names no living process that has it open, or if the system
 /// does not answer.
 pub(crate) fn supervisor(registry: &Registry, reservation: &Reservation) -> Result<Option<ProcessIdentity>> {
-    let unknown = |why: &str| Error::UnknownSupervisor { service: reservation.name().to_owned(), why: why.to_owned() };
     let look = || match registry.supervision(&reservation.hash) {
         Ok(Supervision::Free) => Some(Ok(None)),
         Ok(Supervision::By(supervisor)) => Some(Ok(Some(supervisor))),
         Ok(Supervision::Unproven) => None,
         Err(error) => Some(Err(error)),
     };
-    clock::poll(Duration::from_millis(5), SIGNING, look)
-        .unwrap_or_else(|| Err(unknown("its lock is held, but names no process that holds it")))
+    clock::poll(Duration::from_millis(5), SIGNING, look).unwrap_or_else(|| Err(unproven(reservation)))
+}
+
+/// The error of a lock that no known process holds.
+fn unproven(reservation: &Reservation) -> Error {
+    let why = "its lock is held, but names no process that holds it".into();
+    Error::UnknownSupervisor { service: reservation.name().to_owned(), why }
 }
 
 /// Asks a supervisor to end its service, unless it is doing so already, and waits until it has ended.

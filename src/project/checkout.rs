@@ -24,6 +24,8 @@ pub(crate) struct Root {
     pub(crate) path: PathBuf,
     /// Whether it is under version control; if not, `path` is the directory itself.
     pub(crate) is_versioned: bool,
+    /// Its git directory, if it is a linked worktree or a submodule: what its `.git` file names.
+    pub(crate) git_dir: Option<PathBuf>,
 }
 
 /// Returns the root of the checkout that contains `directory`: the nearest directory upwards with a `.git` or a
@@ -33,19 +35,19 @@ pub(crate) fn root_of(directory: &Path, home: Option<&Path>) -> Root {
     let directory = canonical(directory);
     let mut outermost_submodule = None;
     for candidate in directory.ancestors().filter(|candidate| candidate.parent().is_some()) {
-        let Some(marker) = marker(candidate) else { continue };
+        let Some((marker, git_dir)) = marker(candidate) else { continue };
         if home.is_some_and(|home| same_root(candidate, home).unwrap_or(false)) {
             continue;
         }
         if marker == Marker::Submodule {
-            outermost_submodule = Some(candidate);
+            outermost_submodule = Some((candidate, git_dir));
         } else {
-            return Root { path: candidate.to_owned(), is_versioned: true };
+            return Root { path: candidate.to_owned(), is_versioned: true, git_dir };
         }
     }
     match outermost_submodule {
-        Some(path) => Root { path: path.to_owned(), is_versioned: true },
-        None => Root { path: directory, is_versioned: false },
+        Some((path, git_dir)) => Root { path: path.to_owned(), is_versioned: true, git_dir },
+        None => Root { path: directory, is_versioned: false, git_dir: None },
     }
 }
 
@@ -126,28 +128,30 @@ enum Marker {
     Submodule,
 }
 
-/// Returns what marks a directory as a root; `None` if nothing does.
-fn marker(directory: &Path) -> Option<Marker> {
+/// Returns what marks a directory as a root, with the git directory that its `.git` file names; `None` if nothing does.
+fn marker(directory: &Path) -> Option<(Marker, Option<PathBuf>)> {
     let exists = |path: &Path| fs::symlink_metadata(path).is_ok();
     let git = directory.join(".git");
-    if exists(&directory.join(".jj")) {
-        return Some(Marker::Checkout);
-    }
+    let has_jj = exists(&directory.join(".jj"));
     if !exists(&git) {
-        return None;
+        return has_jj.then_some((Marker::Checkout, None));
     }
-    Some(if is_submodule(directory, &git) { Marker::Submodule } else { Marker::Checkout })
+    let git_dir = git_dir(directory, &git);
+    let is_submodule = !has_jj && git_dir.as_deref().is_some_and(is_submodule);
+    Some((if is_submodule { Marker::Submodule } else { Marker::Checkout }, git_dir))
 }
 
-/// Returns whether `git`, the `.git` of `directory`, is the file of a submodule. One that cannot be read or names
-/// no directory is not: its directory is a checkout with a defect.
-fn is_submodule(directory: &Path, git: &Path) -> bool {
-    let Ok(text) = read_regular(git, LARGEST) else { return false };
-    let Some(target) = text.strip_prefix(b"gitdir: ") else { return false };
-    let target = Path::new(OsStr::from_bytes(target.trim_ascii_end()));
-    let Ok(git_directory) = directory.join(target).canonicalize() else { return false };
-    // A linked worktree has `commondir`; that of a submodule is a checkout, though it lies below `modules/` too.
-    !git_directory.join("commondir").exists() && lies_below_modules(&git_directory)
+/// Returns the git directory that a `.git` file names; `None` if `git` is no such file, or names no directory.
+fn git_dir(directory: &Path, git: &Path) -> Option<PathBuf> {
+    let text = read_regular(git, LARGEST).ok()?;
+    let target = Path::new(OsStr::from_bytes(text.strip_prefix(b"gitdir: ")?.trim_ascii_end()));
+    directory.join(target).canonicalize().ok()
+}
+
+/// Returns whether a git directory is a submodule's. A linked worktree has `commondir`; that of a submodule is a
+/// checkout, though it lies below `modules/` too.
+fn is_submodule(git_dir: &Path) -> bool {
+    !git_dir.join("commondir").exists() && lies_below_modules(git_dir)
 }
 
 /// Returns whether a git directory lies below another one's `modules/`. Every git directory has a `HEAD`.
@@ -214,8 +218,8 @@ mod tests {
 
         /// Asserts that the root of one directory is another one, under version control.
         fn assert_root(&self, directory: &str, root: &str) {
-            let expected = Root { path: self.path(root), is_versioned: true };
-            assert_eq!(root_of(&self.path(directory), None), expected, "{directory}");
+            let found = root_of(&self.path(directory), None);
+            assert_eq!((found.path, found.is_versioned), (self.path(root), true), "{directory}");
         }
     }
 
@@ -299,19 +303,29 @@ mod tests {
         for home in ["home", "link"] {
             let home = scratch.path(home);
             let root = |directory: &Path| root_of(directory, Some(&home));
-            assert_eq!(root(&notes), Root { path: notes.clone(), is_versioned: false });
-            assert_eq!(root(&scratch.path("link/notes")), Root { path: notes.clone(), is_versioned: false });
+            assert_eq!(root(&notes), Root { path: notes.clone(), is_versioned: false, git_dir: None });
+            assert_eq!(
+                root(&scratch.path("link/notes")),
+                Root { path: notes.clone(), is_versioned: false, git_dir: None }
+            );
             let plugin = scratch.path("home/vim/plugin");
-            assert_eq!(root(&plugin.join("src")), Root { path: plugin, is_versioned: true });
+            assert_eq!(
+                root(&plugin.join("src")),
+                Root {
+                    path: plugin.clone(),
+                    is_versioned: true,
+                    git_dir: Some(scratch.path("home/.git/modules/vim/plugin"))
+                }
+            );
         }
-        assert_eq!(root_of(Path::new("/"), None), Root { path: "/".into(), is_versioned: false });
+        assert_eq!(root_of(Path::new("/"), None), Root { path: "/".into(), is_versioned: false, git_dir: None });
     }
 
     #[test]
     fn a_directory_without_version_control_is_its_own_root() {
         let scratch = Scratch::new();
         let plain = scratch.dir("plain/deep");
-        assert_eq!(root_of(&plain, None), Root { path: plain, is_versioned: false });
+        assert_eq!(root_of(&plain, None), Root { path: plain, is_versioned: false, git_dir: None });
     }
 
     #[test]
@@ -341,7 +355,7 @@ mod tests {
         scratch.repository("shop");
         scratch.assert_root("shop/gone/for/good", "shop");
         let missing = scratch.path("no/where");
-        assert_eq!(root_of(&missing, None), Root { path: missing.clone(), is_versioned: false });
+        assert_eq!(root_of(&missing, None), Root { path: missing.clone(), is_versioned: false, git_dir: None });
         assert!(same_root(&missing, &missing).unwrap());
         assert!(!same_root(&missing, &scratch.path("shop")).unwrap());
     }

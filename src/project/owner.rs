@@ -50,6 +50,11 @@ impl Place {
         self.roots.first().map_or(Path::new("/"), |root| &root.path)
     }
 
+    /// The git directory of the checkout, if that is a linked worktree.
+    pub(crate) fn git_dir(&self) -> Option<&Path> {
+        self.roots.first().and_then(|root| root.git_dir.as_deref())
+    }
+
     /// Whether the directory is under version control.
     pub(crate) fn is_versioned(&self) -> bool {
         self.roots.first().is_some_and(|root| root.is_versioned)
@@ -89,7 +94,7 @@ impl Place {
         let theirs = match site.root {
             // The place of a directory that is gone is only known from the time when it was there: a deleted worktree
             // inside a repository is not part of that.
-            Some(root) if is_gone => vec![Root { path: root.to_owned(), is_versioned: true }],
+            Some(root) if is_gone => vec![Root { path: root.to_owned(), is_versioned: true, git_dir: None }],
             _ => roots(site.directory, site.file, self.home.as_deref()),
         };
         if theirs.iter().all(|root| !root.is_versioned) {

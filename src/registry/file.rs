@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use tempfile::NamedTempFile;
+
 use crate::error::{Error, Result};
 
 /// How temporary files begin; what a kill left behind is swept by this name.
@@ -99,24 +101,58 @@ pub(super) fn no_link(error: io::Error) -> io::Error {
 /// # Errors
 /// [`Error::Io`], naming the file and the reason.
 pub(super) fn write(path: &Path, tag: &str, bytes: &[u8], durability: Durability) -> Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let replace = || -> io::Result<()> {
-        check_size(bytes)?;
-        let mut temporary =
-            tempfile::Builder::new().prefix(&format!("{TEMPORARY_PREFIX}{tag}-")).tempfile_in(directory)?;
-        // The umask may have taken our own bits away.
-        temporary.as_file().set_permissions(Permissions::from_mode(0o600))?;
-        temporary.write_all(bytes)?;
-        if durability == Durability::Synced {
-            temporary.as_file().sync_all()?;
-        }
-        temporary.persist(path).map_err(|error| error.error)?;
-        if durability == Durability::Synced {
-            File::open(directory)?.sync_all()?;
+    Staged::new(path, tag, bytes, durability)?.commit()
+}
+
+/// A new state file, written whole beside the one that it will replace.
+pub(super) struct Staged<'a> {
+    /// Where it goes.
+    path: &'a Path,
+    /// Where it is; deleted with this.
+    temporary: NamedTempFile,
+    /// Whether it must survive a power failure.
+    durability: Durability,
+}
+
+impl<'a> Staged<'a> {
+    /// Writes the file. `tag` becomes part of the temporary name.
+    ///
+    /// # Errors
+    /// [`Error::Io`], naming the file and the reason.
+    pub(super) fn new(path: &'a Path, tag: &str, bytes: &[u8], durability: Durability) -> Result<Self> {
+        let stage = || -> io::Result<NamedTempFile> {
+            check_size(bytes)?;
+            let mut temporary = tempfile::Builder::new()
+                .prefix(&format!("{TEMPORARY_PREFIX}{tag}-"))
+                .tempfile_in(directory_of(path))?;
+            // The umask may have taken our own bits away.
+            temporary.as_file().set_permissions(Permissions::from_mode(0o600))?;
+            temporary.write_all(bytes)?;
+            if durability == Durability::Synced {
+                temporary.as_file().sync_all()?;
+            }
+            Ok(temporary)
+        };
+        Ok(Self { path, temporary: stage().map_err(Error::io("write", path))?, durability })
+    }
+
+    /// Puts the file into its place.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: the old file is intact. A directory that cannot be synced after that is no error: the new file is
+    /// there, and whoever reads it acts on it.
+    pub(super) fn commit(self) -> Result<()> {
+        self.temporary.persist(self.path).map_err(|error| Error::io("write", self.path)(error.error))?;
+        if self.durability == Durability::Synced {
+            let _ = File::open(directory_of(self.path)).and_then(|directory| directory.sync_all());
         }
         Ok(())
-    };
-    replace().map_err(Error::io("write", path))
+    }
+}
+
+/// The directory that a file is in.
+fn directory_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
 }
 
 /// Deletes temporary files that a kill left behind. The caller holds the lock under which they are made.

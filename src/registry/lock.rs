@@ -10,6 +10,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -106,8 +107,15 @@ pub(crate) enum Liveness {
 impl Liveness {
     /// Looks at the lock without taking it, so that a probe never keeps anybody from it.
     pub(super) fn probe(path: &Path) -> Self {
-        let look = || -> io::Result<Self> {
+        Self::probe_with_beat(path).0
+    }
+
+    /// As [`Self::probe`], with the time of the last heartbeat; `None` if there never was one.
+    pub(super) fn probe_with_beat(path: &Path) -> (Self, Option<Timestamp>) {
+        let mut beat = None;
+        let mut look = || -> io::Result<Self> {
             let Some(mut file) = open_for_reading(path)? else { return Ok(Self::Free) };
+            beat = Timestamp::try_from(file.metadata()?.modified()?).ok();
             if !file_lock::is_announced(&file)? {
                 return Ok(Self::Free);
             }
@@ -116,7 +124,7 @@ impl Liveness {
                 holder => Self::Held(holder.map(|holder| holder.process())),
             })
         };
-        look().unwrap_or_else(Self::Unknown)
+        (look().unwrap_or_else(Self::Unknown), beat)
     }
 
     /// As [`Self::probe`], for a lock that seems to be free although its service has not recorded its end. Finds
@@ -215,6 +223,15 @@ impl IdentityLock {
         }
     }
 
+    /// Shows that the service is up: sets the time of the lock file, which readers take for `last_up`. Nothing is
+    /// written, so that the durable record is not at risk every 30 seconds.
+    ///
+    /// # Errors
+    /// If the file system refuses.
+    pub(crate) fn beat(&self, now: Timestamp) -> io::Result<()> {
+        self.lock.file.set_modified(now.into())
+    }
+
     /// The service whose lock it is.
     pub(crate) fn hash(&self) -> &ServiceHash {
         &self.hash
@@ -300,6 +317,7 @@ impl FileLock {
     /// emptied, so that it names nobody else.
     fn sign(&mut self, role: Role, me: &ProcessIdentity) {
         let Ok(text) = serde_json::to_vec(&Holder::new(role, me)) else { return };
+        let beat = self.file.metadata().and_then(|metadata| metadata.modified());
         // Shorter content is padded by the rest of the old one unless it is cut: cut last, so that a reader
         // rarely sees nothing.
         let signed = self
@@ -309,6 +327,10 @@ impl FileLock {
             .and_then(|()| self.file.set_len(text.len() as u64));
         if signed.is_err() {
             let _ = self.file.set_len(0);
+        }
+        // The time of the file is the last heartbeat of the supervisor; a command is none.
+        if let (Role::Command, Ok(beat)) = (role, beat) {
+            let _ = self.file.set_modified(beat);
         }
     }
 

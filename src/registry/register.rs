@@ -1,24 +1,23 @@
 //! Registering a service: its record, its hashid and its port.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{Error, Result};
-use crate::identity::ServiceHash;
 use crate::os::process::ProcessIdentity;
 use crate::os::socket;
 use crate::project::{DirectoryId, Ownership};
-use crate::registry::file::{self, Durability};
-use crate::registry::lock::{FileLock, Liveness};
+use crate::registry::file;
+use crate::registry::lock::{Acquired, FileLock, IdentityLock, Role};
 use crate::registry::reservation::{Reservation, salvage_port};
 use crate::registry::store::Registry;
-use crate::spec::{PortRequest, ServiceSpec};
+use crate::spec::{PortRequest, ServiceSpec, Variables};
 
 /// How long a stopped service keeps its port when others need one.
-const RECLAIM_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+const RECLAIM_AFTER: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// What came of a registration.
 #[derive(Debug)]
@@ -61,7 +60,7 @@ impl Registry {
                 Reservation::new(spec.hash.clone(), hashid, spec.key.clone())
             }
         };
-        let reclaimed = self.give_port(&mut reservation, spec, now)?;
+        let stale = self.give_port(&mut reservation, spec, now)?;
         reservation.adopt();
         reservation.port_env.clone_from(&spec.port_variable);
         reservation.policy.clone_from(&spec.policy);
@@ -70,7 +69,7 @@ impl Registry {
         Self::settle(&mut reservation, spec)?;
         reservation.last_up = now;
         let before = before.as_ref().map(|(_, bytes)| bytes.as_slice());
-        self.write(&reservation, before, Some(&spec.environment), Durability::Synced)?;
+        let reclaimed = self.replace(&reservation, before, Some(&spec.environment), stale)?;
         Ok(Registration { reservation, reclaimed, taken_over })
     }
 
@@ -97,14 +96,38 @@ impl Registry {
             return Ok(Registration { reservation, reclaimed: None, taken_over });
         }
         reservation.check_writable(&self.paths.record(&spec.hash))?;
-        let reclaimed = self.give_port(&mut reservation, spec, now)?;
+        let stale = self.give_port(&mut reservation, spec, now)?;
         if taken_over.is_some() {
             reservation.cwd.clone_from(&spec.cwd);
             Self::settle(&mut reservation, spec)?;
         }
         reservation.adopt();
-        self.write(&reservation, Some(&bytes), None, Durability::Synced)?;
+        let reclaimed = self.replace(&reservation, Some(&bytes), None, stale)?;
         Ok(Registration { reservation, reclaimed, taken_over })
+    }
+
+    /// Writes a record, and removes the stale service that has to give up its port for it. That goes only when the new
+    /// record is whole on the disk, and before it counts: never has a port two records, and a full disk loses neither.
+    fn replace(
+        &self,
+        reservation: &Reservation,
+        before: Option<&[u8]>,
+        environment: Option<&Variables>,
+        stale: Option<Stale>,
+    ) -> Result<Option<Reservation>> {
+        let path = self.paths.record(&reservation.hash);
+        let staged = self.stage(&path, reservation, before, environment)?;
+        let reclaimed = match stale {
+            Some(Stale { reservation, launch, identity }) => {
+                self.delete_files(&reservation.hash)?;
+                identity.delete()?;
+                launch.delete()?;
+                Some(reservation)
+            }
+            None => None,
+        };
+        staged.commit()?;
+        Ok(reclaimed)
     }
 
     /// Writes down where a service belongs.
@@ -113,16 +136,12 @@ impl Registry {
         reservation.file.clone_from(&spec.file);
         reservation.root = Some(root.to_owned());
         reservation.root_id = DirectoryId::of(root).map_err(Error::io("look at", root))?;
+        reservation.git_dir = spec.place.git_dir().map(Path::to_owned);
         Ok(())
     }
 
-    /// Sets the port of a service that is being registered. Returns the service that lost its own for it.
-    fn give_port(
-        &self,
-        reservation: &mut Reservation,
-        spec: &ServiceSpec,
-        now: Timestamp,
-    ) -> Result<Option<Reservation>> {
+    /// Sets the port of a service that is being registered. Returns the service that must lose its own for it.
+    fn give_port(&self, reservation: &mut Reservation, spec: &ServiceSpec, now: Timestamp) -> Result<Option<Stale>> {
         reservation.no_port = spec.port == PortRequest::NoPort;
         match spec.port {
             PortRequest::NoPort => Ok(None),
@@ -148,8 +167,8 @@ impl Registry {
                         Ok(None)
                     }
                     Err(exhausted @ Error::PoolExhausted { .. }) => {
-                        let stale = self.reclaim(now)?.ok_or(exhausted)?;
-                        reservation.port = stale.port;
+                        let stale = self.find_stale(now)?.ok_or(exhausted)?;
+                        reservation.port = stale.reservation.port;
                         Ok(Some(stale))
                     }
                     Err(error) => Err(error),
@@ -159,57 +178,91 @@ impl Registry {
     }
 
     /// Every port that a record holds, records that do not parse included.
+    ///
+    /// # Errors
+    /// If a record cannot be read now, or is so damaged that its port is not known: any port could be its own.
     fn reserved_ports(&self) -> Result<HashSet<u16>> {
-        let (hashes, _) = self.hashes()?;
-        let port_of = |hash: &ServiceHash| {
-            let path = self.paths.record(hash);
-            let bytes = file::read(&path).ok()?;
-            match Reservation::parse(&path, hash, &bytes) {
-                Ok(reservation) => Some(reservation.port).filter(|port| *port != 0),
-                Err(_) => salvage_port(&bytes),
-            }
-        };
-        Ok(hashes.iter().filter_map(port_of).collect())
+        let mut ports = HashSet::new();
+        for hash in self.hashes()?.0 {
+            let path = self.paths.record(&hash);
+            let bytes = match file::read(&path) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(Error::io("read", path)(error)),
+            };
+            let port = match Reservation::parse(&path, &hash, &bytes) {
+                Ok(reservation) => reservation.port,
+                Err(error) => salvage_port(&bytes).ok_or(error)?,
+            };
+            ports.extend(Some(port).filter(|port| *port != 0));
+        }
+        Ok(ports)
     }
 
     /// Refuses a port that another service has.
     fn check_unreserved(&self, port: u16) -> Result<()> {
-        let listing = self.list()?;
-        match listing.reservations.iter().find(|other| other.port == port) {
-            Some(other) => Err(Error::PortReserved { port, owner: other.name().to_owned() }),
-            None if self.reserved_ports()?.contains(&port) => {
-                Err(Error::PortReserved { port, owner: "a record that cannot be read".into() })
-            }
-            None => Ok(()),
+        if !self.reserved_ports()?.contains(&port) {
+            return Ok(());
         }
+        let owner = self.list()?.reservations.into_iter().find(|other| other.port == port);
+        let owner = owner.map_or_else(|| "a damaged record".into(), |other| other.name().to_owned());
+        Err(Error::PortReserved { port, owner })
     }
 
-    /// Removes the stalest reservation that nobody has used for 30 days, and returns it; `None` if there is
-    /// none.
-    fn reclaim(&self, now: Timestamp) -> Result<Option<Reservation>> {
-        let mut stale: Vec<Reservation> = self.list()?.reservations;
-        stale.retain(|reservation| {
-            now.duration_since(reservation.last_up).unsigned_abs() > RECLAIM_AFTER
-                && reservation.last_up < now
-                // Its port is what the tailnet reaches: another service must not get it.
-                && !reservation.tailnet
-                // Whoever uses it does not tell us when.
-                && !reservation.cmd.is_empty()
+    /// A stopped service whose port may be given away: first one whose checkout no longer exists, then the one that was
+    /// up longest ago, if that is over 30 days. `None` if there is none.
+    fn find_stale(&self, now: Timestamp) -> Result<Option<Stale>> {
+        let mut stale = Vec::new();
+        for reservation in self.list()?.reservations {
+            let is_candidate = !reservation.tailnet
                 && (self.range.first..=self.range.last).contains(&reservation.port)
-                && reservation.check_writable(&self.paths.record(&reservation.hash)).is_ok()
-        });
-        stale.sort_by_key(|reservation| reservation.last_up);
-        for reservation in stale {
+                && reservation.check_writable(&self.paths.record(&reservation.hash)).is_ok();
+            let last_up = self.liveness_with_beat(&reservation.hash).1.unwrap_or_default().max(reservation.last_up);
+            // Whoever uses a port alone does not tell us when.
+            let is_old = !reservation.cmd.is_empty() && now.duration_since(last_up) > RECLAIM_AFTER;
+            let is_orphaned = has_lost_checkout(&reservation)?;
+            if is_candidate && (is_old || is_orphaned) {
+                stale.push((!is_orphaned, last_up, reservation));
+            }
+        }
+        stale.sort_by_key(|(keeps_checkout, last_up, _)| (*keeps_checkout, *last_up));
+        for (_, _, reservation) in stale {
             // A service that is being launched right now holds one of these locks.
             let Some(launch) = FileLock::try_take(&self.paths.launch_lock(&reservation.hash))? else { continue };
-            if matches!(self.liveness(&reservation.hash), Liveness::Free) && is_free(reservation.port)? {
-                self.delete_files(&reservation.hash)?;
-                launch.delete()?;
-                return Ok(Some(reservation));
+            let Acquired::Lock(identity) = self.acquire_identity(&reservation.hash, Role::Command)? else { continue };
+            let has_ended = self.run_state(&reservation.hash)?.is_none_or(|run| run.says_ended());
+            if has_ended && is_free(reservation.port)? {
+                return Ok(Some(Stale { reservation, launch, identity }));
             }
         }
         Ok(None)
     }
+}
+
+/// A service that gives up its port, with the locks that keep it from being started.
+struct Stale {
+    /// Its record.
+    reservation: Reservation,
+    /// Its launch lock.
+    launch: FileLock,
+    /// Its identity lock.
+    identity: IdentityLock,
+}
+
+/// Whether the checkout of a service no longer exists. A root whose parent is missing too may lie on a volume that is
+/// not mounted, and a worktree may be locked for that reason: both are left alone.
+///
+/// # Errors
+/// If a directory cannot be looked at: then it may exist.
+fn has_lost_checkout(reservation: &Reservation) -> Result<bool> {
+    let root = reservation.root.as_deref().unwrap_or(&reservation.cwd);
+    let exists =
+        |path: &Path| -> Result<bool> { Ok(DirectoryId::of(path).map_err(Error::io("look at", path))?.is_some()) };
+    if exists(root)? || !root.parent().map_or(Ok(false), exists)? {
+        return Ok(false);
+    }
+    // Source: `gitrepository-layout(5)`, `worktrees/<id>/locked`.
+    Ok(reservation.git_dir.as_ref().is_none_or(|git_dir| !git_dir.join("locked").exists()))
 }
 
 /// Refuses a service of another checkout. Returns the directory that the service belonged to if that is gone: then

@@ -65,6 +65,9 @@ pub(crate) struct Reservation {
     /// Which directory `root` was, to tell it from a later one at the same path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) root_id: Option<DirectoryId>,
+    /// The git directory of that checkout, if it is a linked worktree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) git_dir: Option<PathBuf>,
     /// When the service was last known to run.
     #[serde(default)]
     pub(crate) last_up: Timestamp,
@@ -95,7 +98,7 @@ impl Protocol {
 /// what does not have it cannot print it: [`parse_environment`] reads it alone.
 const ENVIRONMENT: &str = "env";
 /// Every field that is written, in the order of new records, and the two of the first devport that ours replaces.
-const FIELDS: [&str; 20] = [
+const FIELDS: [&str; 21] = [
     "schema",
     "hash",
     "hashid",
@@ -112,6 +115,7 @@ const FIELDS: [&str; 20] = [
     "file",
     "root",
     "root_id",
+    "git_dir",
     ENVIRONMENT,
     "last_up",
     "state",
@@ -144,6 +148,7 @@ impl Reservation {
             file: None,
             root: None,
             root_id: None,
+            git_dir: None,
             last_up: Timestamp::UNIX_EPOCH,
         }
     }
@@ -172,15 +177,24 @@ impl Reservation {
 
     /// The record's bytes. `before` is the file that they replace: its unknown fields stay, and so does its
     /// environment unless there is a new one.
-    pub(super) fn to_bytes(&self, before: Option<&[u8]>, environment: Option<&Variables>) -> Vec<u8> {
-        let mut fields: Map<String, Value> =
-            before.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
-        let Ok(Value::Object(mut known)) = serde_json::to_value(self) else { return Vec::new() };
+    ///
+    /// # Errors
+    /// If the record cannot be written as JSON. Nothing must be written then.
+    pub(super) fn to_bytes(&self, before: Option<&[u8]>, environment: Option<&Variables>) -> Result<Vec<u8>> {
+        let failed = || Error::system(format!("write down {}", self.name()));
+        let mut fields: Map<String, Value> = match before {
+            Some(bytes) => serde_json::from_slice(bytes).map_err(failed())?,
+            None => Map::new(),
+        };
+        let mut known = match serde_json::to_value(self).map_err(failed())? {
+            Value::Object(known) => known,
+            _ => Map::new(),
+        };
         for name in FIELDS {
             let value = if name == ENVIRONMENT {
                 // Without a new one, that of the file before stays.
                 let Some(environment) = environment else { continue };
-                serde_json::to_value(environment).ok()
+                Some(serde_json::to_value(environment).map_err(failed())?)
             } else {
                 known.remove(name)
             };
@@ -195,9 +209,9 @@ impl Reservation {
         }
         // A field that the list above forgot is written all the same, at the end.
         fields.extend(known);
-        let mut bytes = serde_json::to_vec_pretty(&fields).unwrap_or_default();
+        let mut bytes = serde_json::to_vec_pretty(&fields).map_err(failed())?;
         bytes.push(b'\n');
-        bytes
+        Ok(bytes)
     }
 
     /// Refuses to change what a later devport wrote.
@@ -277,13 +291,18 @@ fn newer_schema(bytes: &[u8]) -> Option<u32> {
     serde_json::from_slice::<Versioned>(bytes).ok().map(|record| record.schema).filter(|schema| *schema > SCHEMA)
 }
 
-/// The port in a record that does not parse, if one can still be read: it stays taken.
+/// The port in a record that does not parse: it stays taken. `Some(0)`: it has none; `None`: it is not known.
 pub(super) fn salvage_port(bytes: &[u8]) -> Option<u16> {
     let text = String::from_utf8_lossy(bytes);
-    let (_, after) = text.split_once("\"port\"")?;
-    let digits = after.trim_start().strip_prefix(':')?.trim_start();
-    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-    digits[..end].parse().ok().filter(|port| *port != 0)
+    // A member of an object follows a brace or a comma, and a colon follows its name: `"key": "port"` is none.
+    let members = text.match_indices("\"port\"").filter(|(at, _)| text[..*at].trim_end().ends_with(['{', ',']));
+    let values = members.filter_map(|(at, name)| text[at + name.len()..].trim_start().strip_prefix(':'));
+    let port = |value: &str| {
+        let digits = value.trim_start();
+        let end = digits.find(|c: char| !c.is_ascii_digit())?;
+        digits[..end].parse().ok()
+    };
+    values.map(port).next()?
 }
 
 #[cfg(test)]
@@ -333,7 +352,7 @@ mod tests {
     fn unknown_fields_survive_a_rewrite_and_the_first_devports_error_does_not() {
         let record = parse(FIRST_DEVPORT).unwrap();
         let rewritten: Map<String, Value> =
-            serde_json::from_slice(&record.to_bytes(Some(FIRST_DEVPORT.as_bytes()), None)).unwrap();
+            serde_json::from_slice(&record.to_bytes(Some(FIRST_DEVPORT.as_bytes()), None).unwrap()).unwrap();
         assert_eq!(rewritten["extra"].to_string(), r#"{"b":1,"a":2}"#);
         assert_eq!(rewritten["env"][0], "A=1");
         assert!(!rewritten.contains_key("error") && !rewritten.contains_key("state"));
@@ -367,8 +386,15 @@ mod tests {
         for end in 0..bytes.len() {
             let cut = &bytes[..end];
             assert!(Reservation::parse(Path::new("r"), &hash(), cut).is_err());
-            let port_is_whole = FIRST_DEVPORT.find("19007").unwrap() + 5 <= end;
+            // Without what follows, more digits may be missing.
+            let port_is_whole = FIRST_DEVPORT.find("19007").unwrap() + 5 < end;
             assert!(!port_is_whole || salvage_port(cut) == Some(19007), "cut at {end}");
+        }
+        let named_port = FIRST_DEVPORT.replace("myapp", "port");
+        assert_eq!(salvage_port(&named_port.as_bytes()[..named_port.len() - 5]), Some(19007));
+        assert_eq!(salvage_port(br#"{"key": "port", "port": 0, "cw"#), Some(0));
+        for unknown in ["", "{}", r#"{"key": "port""#, r#"{"port": 190"#] {
+            assert_eq!(salvage_port(unknown.as_bytes()), None, "{unknown}");
         }
         for index in 0..bytes.len() {
             for bit in 0..8 {

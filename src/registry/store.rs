@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use jiff::Timestamp;
 
@@ -9,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
 use crate::os::process::ProcessIdentity;
 use crate::registry::ended::TreeEnded;
-use crate::registry::file::{self, Durability};
+use crate::registry::file::{self, Durability, Staged};
 use crate::registry::lock::{Acquired, FileLock, Holder, IdentityLock, Liveness, Role};
 use crate::registry::paths::Paths;
 use crate::registry::port::PortRange;
@@ -174,15 +175,15 @@ impl Registry {
         FileLock::wait(&self.paths.register_lock(), "the registry's lock", notice)
     }
 
-    /// Sets `last_up` to now, unless the registry is busy: a supervisor never waits for it.
+    /// Writes `last_up` into the record, unless the registry is busy: a supervisor never waits for it. Whether it was
+    /// written.
     ///
     /// # Errors
     /// If the record cannot be read, used or written.
-    pub(crate) fn heartbeat(&self, hash: &ServiceHash, now: Timestamp) -> Result<()> {
-        if let Some(_lock) = FileLock::try_take(&self.paths.register_lock())? {
-            self.change(hash, Durability::Renamed, |reservation| reservation.last_up = now)?;
-        }
-        Ok(())
+    pub(crate) fn record_last_up(&self, hash: &ServiceHash, now: Timestamp) -> Result<bool> {
+        let Some(_lock) = FileLock::try_take(&self.paths.register_lock())? else { return Ok(false) };
+        self.change(hash, |reservation| reservation.last_up = now)?;
+        Ok(true)
     }
 
     /// Changes the record of a service; returns it, or `None` if there is none.
@@ -196,7 +197,7 @@ impl Registry {
         change: impl FnOnce(&mut Reservation),
     ) -> Result<Option<Reservation>> {
         let _lock = self.lock(notice)?;
-        self.change(hash, Durability::Synced, change)
+        self.change(hash, change)
     }
 
     /// Waits until nobody else changes what is published on the tailnet.
@@ -223,26 +224,37 @@ impl Registry {
     pub(super) fn change(
         &self,
         hash: &ServiceHash,
-        durability: Durability,
         change: impl FnOnce(&mut Reservation),
     ) -> Result<Option<Reservation>> {
         let Some((mut reservation, bytes)) = self.find_with_bytes(hash)? else { return Ok(None) };
         reservation.check_writable(&self.paths.record(hash))?;
         change(&mut reservation);
-        self.write(&reservation, Some(&bytes), None, durability)?;
+        self.write(&reservation, Some(&bytes), None)?;
         Ok(Some(reservation))
     }
 
-    /// Writes a record; its environment stays unless there is a new one. The caller holds the lock.
+    /// Writes a record, synced; its environment stays unless there is a new one. The caller holds the lock.
     pub(super) fn write(
         &self,
         reservation: &Reservation,
         before: Option<&[u8]>,
         environment: Option<&Variables>,
-        durability: Durability,
     ) -> Result<()> {
         let path = self.paths.record(&reservation.hash);
-        file::write(&path, reservation.hash.as_str(), &reservation.to_bytes(before, environment), durability)
+        self.stage(&path, reservation, before, environment)?.commit()
+    }
+
+    /// Writes a record beside the one that it will replace, as [`Self::write`] does.
+    #[expect(clippy::unused_self, reason = "only a registry writes records")]
+    pub(super) fn stage<'a>(
+        &self,
+        path: &'a Path,
+        reservation: &Reservation,
+        before: Option<&[u8]>,
+        environment: Option<&Variables>,
+    ) -> Result<Staged<'a>> {
+        let bytes = reservation.to_bytes(before, environment)?;
+        Staged::new(path, reservation.hash.as_str(), &bytes, Durability::Synced)
     }
 
     /// Removes a service: every file of it. The caller holds both locks of the service; they are deleted last.
@@ -291,6 +303,11 @@ impl Registry {
     /// Whether a supervisor runs a service, as the kernel says.
     pub(crate) fn liveness(&self, hash: &ServiceHash) -> Liveness {
         Liveness::probe(&self.paths.identity_lock(hash))
+    }
+
+    /// As [`Self::liveness`], with the time of the last heartbeat; `None` if there never was one.
+    pub(crate) fn liveness_with_beat(&self, hash: &ServiceHash) -> (Liveness, Option<Timestamp>) {
+        Liveness::probe_with_beat(&self.paths.identity_lock(hash))
     }
 
     /// Whether a supervisor of an earlier version runs a service whose lock seems to be free.
@@ -471,7 +488,7 @@ pub(super) mod tests {
                 scope.spawn(|| {
                     for _ in 0..2_000 {
                         let _lock = registry.lock(&mut |_| {}).unwrap();
-                        registry.change(&hash, Durability::Renamed, |r| r.cmd.push("x".into())).unwrap();
+                        registry.change(&hash, |r| r.cmd.push("x".into())).unwrap();
                     }
                 });
             }

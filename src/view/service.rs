@@ -168,7 +168,7 @@ impl<'a> Overview<'a> {
 
     /// Puts together what is known of a service.
     pub(crate) fn view(&self, reservation: Reservation) -> ServiceView {
-        let Observation { liveness, run, observed: now } = self.observer.observe(&reservation);
+        let Observation { liveness, beat, run, observed: now } = self.observer.observe(&reservation);
         let alive = matches!(now.state, State::Running | State::Ready | State::Unhealthy | State::Orphaned);
         let is_known = liveness.is_held() && now.state != State::Unknown;
         let run_of_now = run.as_ref().filter(|_| is_known || now.state == State::Orphaned);
@@ -184,7 +184,7 @@ impl<'a> Overview<'a> {
             no_port: reservation.no_port,
             tailnet: reservation.tailnet,
             url: self.addresses.of(&reservation),
-            last_up: reservation.last_up,
+            last_up: beat.map_or(reservation.last_up, |beat| beat.max(reservation.last_up)),
             pid: now.orphan.or_else(|| run_of_now?.child.as_ref().map(|child| child.pid)),
             started_at: run_of_now.filter(|_| alive).and_then(|run| run.started_at),
             restarts: run_of_now.map_or(0, |run| run.restarts),
