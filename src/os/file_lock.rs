@@ -8,18 +8,50 @@
 use std::fs::File;
 use std::io;
 
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 
+/// The constants of `fcntl(2)` as they fit into `libc::flock`: the systems' headers give them different types.
+#[cfg(target_os = "linux")]
+mod kind {
+    use std::io;
+
+    /// A lock of a reader.
+    pub(super) fn read() -> io::Result<libc::c_short> {
+        libc::c_short::try_from(libc::F_RDLCK).map_err(io::Error::other)
+    }
+
+    /// A lock of a writer.
+    pub(super) fn write() -> io::Result<libc::c_short> {
+        libc::c_short::try_from(libc::F_WRLCK).map_err(io::Error::other)
+    }
+
+    /// Whether a kind is that of no lock.
+    pub(super) fn is_none(kind: libc::c_short) -> bool {
+        i32::from(kind) == libc::F_UNLCK
+    }
+}
+
+/// The constants of `fcntl(2)` as they fit into `libc::flock`.
+#[cfg(target_os = "macos")]
+mod kind {
+    use std::io;
+
+    /// A lock of a reader.
+    #[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
+    pub(super) fn read() -> io::Result<libc::c_short> {
+        Ok(libc::F_RDLCK)
+    }
+
+    /// Whether a kind is that of no lock.
+    pub(super) fn is_none(kind: libc::c_short) -> bool {
+        kind == libc::F_UNLCK
+    }
+}
+
 /// A lock of some kind on a whole file.
-fn whole_file(kind: i32) -> io::Result<libc::flock> {
-    Ok(libc::flock {
-        l_type: i16::try_from(kind).map_err(io::Error::other)?,
-        l_whence: i16::try_from(libc::SEEK_SET).map_err(io::Error::other)?,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    })
+fn whole_file(kind: libc::c_short) -> io::Result<libc::flock> {
+    let start = libc::c_short::try_from(libc::SEEK_SET).map_err(io::Error::other)?;
+    Ok(libc::flock { l_type: kind, l_whence: start, l_start: 0, l_len: 0, l_pid: 0 })
 }
 
 /// Makes the exclusive `flock` that the caller holds on a file visible to [`is_announced`]. It goes with the open
@@ -27,15 +59,19 @@ fn whole_file(kind: i32) -> io::Result<libc::flock> {
 ///
 /// # Errors
 /// If the file system refuses. On NFS `flock` is such a lock itself, and visible already: that is no error.
+#[cfg(target_os = "linux")]
 pub(crate) fn announce(file: &File) -> io::Result<()> {
-    if !cfg!(target_os = "linux") {
-        return Ok(());
+    use nix::errno::Errno;
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(kind::write()?)?)) {
+        Ok(_) | Err(Errno::EAGAIN | Errno::EACCES) => Ok(()),
+        Err(error) => Err(error.into()),
     }
-    #[cfg(target_os = "linux")]
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK)?)) {
-        Ok(_) | Err(Errno::EAGAIN | Errno::EACCES) => {}
-        Err(error) => return Err(error.into()),
-    }
+}
+
+/// The `flock` is visible as it is.
+#[cfg(target_os = "macos")]
+#[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
+pub(crate) fn announce(_file: &File) -> io::Result<()> {
     Ok(())
 }
 
@@ -44,12 +80,12 @@ pub(crate) fn announce(file: &File) -> io::Result<()> {
 /// # Errors
 /// If the file system cannot say.
 pub(crate) fn is_announced(file: &File) -> io::Result<bool> {
-    let mut lock = whole_file(libc::F_RDLCK)?;
+    let mut lock = whole_file(kind::read()?)?;
     #[cfg(target_os = "linux")]
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(target_os = "macos")]
     fcntl(file, FcntlArg::F_GETLK(&mut lock))?;
-    Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+    Ok(!kind::is_none(lock.l_type))
 }
 
 #[cfg(test)]

@@ -13,29 +13,28 @@ use super::platform;
 
 /// Whether a server could bind the port on every local address.
 ///
-/// On Linux one dual-stack bind collides with a listener on any address, v4 or v6; `SO_REUSEADDR` makes it
-/// blind to connections in `TIME_WAIT`, and only to those. Elsewhere the four usual addresses are tried
-/// without it. Source: trust.md, point 25.
+/// `SO_REUSEADDR` makes the check blind to connections in `TIME_WAIT`, and on Linux only to those: one dual-stack bind
+/// collides with a listener on any address, v4 or v6. On macOS it collides only with listeners on exactly the address
+/// (XNU `in_pcb.c`), so that four addresses are tried, and then, if a strict bind fails, the listeners themselves are
+/// looked for.
 ///
 /// # Errors
 /// If no socket can be made at all, as when this process has too many files open.
 pub(crate) fn is_free(port: u16) -> io::Result<bool> {
-    let tries: &[Try] =
-        if cfg!(target_os = "linux") { &[Try::AnyDual] } else { &[Try::AnyV4, Try::LocalV4, Try::AnyV6, Try::LocalV6] };
-    for attempt in tries {
-        match attempt.bind(port) {
-            Ok(()) => {}
-            Err(Errno::EADDRINUSE) => return Ok(false),
-            // No IPv6 on this machine: IPv4 is all there is.
-            Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => match Try::AnyV4.bind(port) {
-                Ok(()) => {}
-                Err(Errno::EADDRINUSE) => return Ok(false),
-                Err(error) => return Err(error.into()),
-            },
-            Err(error) => return Err(error.into()),
+    let candidates: &[BindCandidate] = if cfg!(target_os = "linux") {
+        &[BindCandidate::AnyDual]
+    } else {
+        &[BindCandidate::AnyV4, BindCandidate::LocalV4, BindCandidate::AnyV6, BindCandidate::LocalV6]
+    };
+    for candidate in candidates {
+        if !candidate.is_free(port, ReuseAddress::Yes)? {
+            return Ok(false);
         }
     }
-    Ok(true)
+    let is_strictly_free = cfg!(target_os = "linux")
+        || (BindCandidate::AnyV4.is_free(port, ReuseAddress::No)?
+            && BindCandidate::AnyV6.is_free(port, ReuseAddress::No)?);
+    Ok(is_strictly_free || listeners(port)?.is_empty())
 }
 
 /// The processes that listen on a TCP port, as far as we may see them.
@@ -63,9 +62,11 @@ pub(crate) fn listens(pids: &[i32]) -> io::Result<Vec<SocketAddr>> {
 /// As the system says; a refusal may come at once.
 pub(crate) fn connect(port: u16, v6: bool) -> io::Result<TcpStream> {
     use std::net::{Ipv4Addr, Ipv6Addr};
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let family = if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
-    let fd = socket(family, SockType::Stream, flags, None)?;
+    // macOS has no flags here; a supervisor has one thread, so that no fork comes in between.
+    let fd = socket(family, SockType::Stream, SockFlag::empty(), None)?;
+    nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+    super::terminal::set_nonblocking(&fd)?;
     let connected = if v6 {
         connect_to(&fd, &SockaddrIn6::from(SocketAddrV6::new(Ipv6Addr::LOCALHOST, port, 0, 0)))
     } else {
@@ -84,7 +85,7 @@ fn connect_to(socket: &OwnedFd, address: &dyn SockaddrLike) -> nix::Result<()> {
 
 /// One address to bind.
 #[derive(Debug, Clone, Copy)]
-enum Try {
+enum BindCandidate {
     /// `::`, v4 included.
     AnyDual,
     /// `::`, v6 only.
@@ -97,29 +98,58 @@ enum Try {
     LocalV4,
 }
 
-impl Try {
+/// Whether a bind overlooks connections that have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReuseAddress {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+}
+
+impl BindCandidate {
+    /// Whether the address can be bound. Without IPv6 on this machine, its IPv4 counterpart decides.
+    fn is_free(self, port: u16, reuse: ReuseAddress) -> io::Result<bool> {
+        match self.bind(port, reuse) {
+            Ok(()) => Ok(true),
+            Err(Errno::EADDRINUSE) => Ok(false),
+            Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => match Self::AnyV4.bind(port, reuse) {
+                Ok(()) => Ok(true),
+                Err(Errno::EADDRINUSE) => Ok(false),
+                Err(error) => Err(error.into()),
+            },
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Binds a socket to the address and closes it again.
-    fn bind(self, port: u16) -> nix::Result<()> {
+    fn bind(self, port: u16, reuse: ReuseAddress) -> nix::Result<()> {
         use std::net::{Ipv4Addr, Ipv6Addr};
         let v6 = |address| SockaddrIn6::from(SocketAddrV6::new(address, port, 0, 0));
         let v4 = |address| SockaddrIn::from(SocketAddrV4::new(address, port));
+        let (inet, inet6) = (AddressFamily::Inet, AddressFamily::Inet6);
         match self {
-            Self::AnyDual => bind_once(AddressFamily::Inet6, Some(false), &v6(Ipv6Addr::UNSPECIFIED)),
-            Self::AnyV6 => bind_once(AddressFamily::Inet6, Some(true), &v6(Ipv6Addr::UNSPECIFIED)),
-            Self::LocalV6 => bind_once(AddressFamily::Inet6, Some(true), &v6(Ipv6Addr::LOCALHOST)),
-            Self::AnyV4 => bind_once(AddressFamily::Inet, None, &v4(Ipv4Addr::UNSPECIFIED)),
-            Self::LocalV4 => bind_once(AddressFamily::Inet, None, &v4(Ipv4Addr::LOCALHOST)),
+            Self::AnyDual => bind_once(inet6, Some(false), &v6(Ipv6Addr::UNSPECIFIED), reuse),
+            Self::AnyV6 => bind_once(inet6, Some(true), &v6(Ipv6Addr::UNSPECIFIED), reuse),
+            Self::LocalV6 => bind_once(inet6, Some(true), &v6(Ipv6Addr::LOCALHOST), reuse),
+            Self::AnyV4 => bind_once(inet, None, &v4(Ipv4Addr::UNSPECIFIED), reuse),
+            Self::LocalV4 => bind_once(inet, None, &v4(Ipv4Addr::LOCALHOST), reuse),
         }
     }
 }
 
 /// Binds a new socket; it is closed again before this returns.
-fn bind_once(family: AddressFamily, v6_only: Option<bool>, address: &dyn SockaddrLike) -> nix::Result<()> {
+fn bind_once(
+    family: AddressFamily,
+    v6_only: Option<bool>,
+    address: &dyn SockaddrLike,
+    reuse: ReuseAddress,
+) -> nix::Result<()> {
     let socket: OwnedFd = socket(family, SockType::Stream, SockFlag::empty(), None)?;
     if let Some(v6_only) = v6_only {
         setsockopt(&socket, sockopt::Ipv6V6Only, &v6_only)?;
     }
-    if cfg!(target_os = "linux") {
+    if reuse == ReuseAddress::Yes {
         setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     }
     bind(socket.as_raw_fd(), address)

@@ -117,10 +117,22 @@ fn die_with_parent(_parent: nix::unistd::Pid) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether `sigqueue(3)` sent a signal.
+#[cfg(target_os = "linux")]
+fn is_queued(info: &libc::siginfo_t) -> bool {
+    info.si_code == libc::SI_QUEUE
+}
+
+/// Whether `sigqueue(3)` sent a signal: macOS has no such call.
+#[cfg(target_os = "macos")]
+fn is_queued(_info: &libc::siginfo_t) -> bool {
+    false
+}
+
 /// Counts a signal each time that it comes, unless `sigqueue(3)` sent it. Source: `sigaction(2)`, `SI_QUEUE`.
 pub(super) fn count_sent(signal: i32, counter: Arc<AtomicUsize>) -> io::Result<()> {
     let count = move |info: &libc::siginfo_t| {
-        if info.si_code != libc::SI_QUEUE {
+        if !is_queued(info) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     };
@@ -246,6 +258,7 @@ impl PidInfo for libc::proc_taskinfo {
 
 /// How many nanoseconds a unit of Mach time has, as a fraction.
 #[cfg(target_os = "macos")]
+#[expect(deprecated, reason = "libc points to a crate of its own for these two; the system call is not deprecated")]
 pub(super) fn mach_timebase() -> (u32, u32) {
     let mut base = libc::mach_timebase_info { numer: 0, denom: 0 };
     // SAFETY: mach_timebase_info writes one structure, which `base` is.

@@ -104,6 +104,13 @@ impl Registry {
         if found.contains(child) {
             return Ok(found);
         }
+        // The environment of Apple's own programs cannot be read: the rest of the child's session is looked at, too.
+        #[cfg(target_os = "macos")]
+        if child.start_time.is_some() && child.boot_id == ProcessIdentity::current().map_err(unknown())?.boot_id {
+            let session = tree::session(child.pid).map_err(unknown())?;
+            let is_later = |process: &ProcessIdentity| process.start_time >= child.start_time;
+            found.extend(session.into_iter().filter(|process| *process != *child && is_later(process)));
+        }
         if child.is_alive().map_err(unknown())? {
             found.push(child.clone());
         } else if (child.start_time.is_none() || child.boot_id.is_none())

@@ -129,7 +129,7 @@ impl<'a> Staged<'a> {
             temporary.as_file().set_permissions(Permissions::from_mode(0o600))?;
             temporary.write_all(bytes)?;
             if durability == Durability::Synced {
-                temporary.as_file().sync_all()?;
+                sync(temporary.as_file())?;
             }
             Ok(temporary)
         };
@@ -144,10 +144,23 @@ impl<'a> Staged<'a> {
     pub(super) fn commit(self) -> Result<()> {
         self.temporary.persist(self.path).map_err(|error| Error::io("write", self.path)(error.error))?;
         if self.durability == Durability::Synced {
-            let _ = File::open(directory_of(self.path)).and_then(|directory| directory.sync_all());
+            let _ = File::open(directory_of(self.path)).and_then(|directory| sync(&directory));
         }
         Ok(())
     }
+}
+
+/// Brings a file to the disk. On macOS that is `F_FULLFSYNC`, which some network file systems lack.
+fn sync(file: &File) -> io::Result<()> {
+    match file.sync_all() {
+        Err(error) if cfg!(target_os = "macos") && is_unsupported(&error) => Ok(nix::unistd::fsync(file)?),
+        synced => synced,
+    }
+}
+
+/// Whether an error says that a file system lacks an operation.
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOTSUP | libc::ENOTTY | libc::EINVAL))
 }
 
 /// The directory that a file is in.

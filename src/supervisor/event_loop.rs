@@ -428,7 +428,7 @@ impl<'a> Supervisor<'a> {
             fds.extend(self.terminal_stream().map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
         }
         fds.extend(self.watch.waits_for().map(|(fd, flags)| PollFd::new(fd, flags)));
-        fds.extend(self.screen.watched_fd().map(|fd| PollFd::new(fd, PollFlags::empty())));
+        fds.extend(self.screen.watched_fd().map(|fd| PollFd::new(fd, PollFlags::POLLHUP)));
         fds.extend(self.screen.blocked_fds().map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
         // An interruption is a signal, which the pipe tells of too.
         let _ = poll(&mut fds, timeout);

@@ -257,7 +257,8 @@ impl Screen {
     /// Whether the terminal is gone: closed, or hung up.
     pub(super) fn is_gone(&self) -> bool {
         let Some(watched) = &self.watched else { return false };
-        let mut fds = [PollFd::new(watched.as_fd(), PollFlags::empty())];
+        // XNU tells of a hang-up only if it is asked for (`sys_generic.c`); Linux always does.
+        let mut fds = [PollFd::new(watched.as_fd(), PollFlags::POLLHUP)];
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
             && fds[0]
                 .revents()

@@ -23,6 +23,7 @@ mod logs;
 mod ls;
 mod readiness;
 mod readme;
+mod records;
 mod registry;
 mod rm;
 mod run;

@@ -4,6 +4,7 @@ pub(crate) mod tailnet;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -15,6 +16,10 @@ use serde_json::Value;
 const LIMIT: Duration = Duration::from_secs(30);
 /// How many ports a test has.
 const PORTS: u16 = 40;
+/// The first port that tests use: above devport's own, below those that systems give to outgoing connections.
+const FIRST_GUARD: u16 = 20_000;
+/// How many tests have ports at once.
+const BLOCKS: u16 = 300;
 
 /// The path of the program under test.
 pub(crate) const DEVPORT: &str = env!("CARGO_BIN_EXE_devport");
@@ -74,12 +79,28 @@ pub(crate) struct TestEnv {
     directory: tempfile::TempDir,
     pub(crate) first_port: u16,
     variables: Vec<(String, String)>,
+    /// Keeps the ports from other runs of the tests: whoever listens here owns the ports behind it.
+    _guard: TcpListener,
+}
+
+/// Finds ports that no other test uses, in this process or another one: the first of them, and what keeps them.
+fn own_ports() -> (u16, TcpListener) {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let block = NEXT.fetch_add(1, Ordering::Relaxed) % BLOCKS;
+        let guard = FIRST_GUARD + (PORTS + 1) * block;
+        let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", guard))
+            && (guard + 1..=guard + PORTS).all(is_free)
+        {
+            return (guard + 1, listener);
+        }
+    }
 }
 
 impl TestEnv {
     pub(crate) fn new() -> Self {
-        static NEXT: AtomicU16 = AtomicU16::new(0);
-        let first_port = 20_000 + PORTS * (NEXT.fetch_add(1, Ordering::Relaxed) % 300);
+        let (first_port, guard) = own_ports();
         // Short: the path of a tmux socket has 104 bytes at the most.
         let directory = tempfile::Builder::new().prefix("dp").tempdir_in("/tmp").unwrap();
         let variables = vec![
@@ -89,7 +110,7 @@ impl TestEnv {
             ("SHELL".into(), "/bin/sh".into()),
             ("DEVPORT_PORT_RANGE".into(), format!("{first_port}-{}", first_port + PORTS - 1)),
         ];
-        let env = Self { directory, first_port, variables };
+        let env = Self { directory, first_port, variables, _guard: guard };
         for name in ["home", "tmux", "work"] {
             fs::create_dir(env.path(name)).unwrap();
         }
@@ -247,6 +268,16 @@ pub(crate) fn done(child: Child) -> Done {
         stdout: String::from_utf8_lossy(&stdout).into_owned(),
         stderr: String::from_utf8_lossy(&stderr).into_owned(),
     }
+}
+
+/// Whether a program is on this machine; if not, says that the test is skipped.
+pub(crate) fn has_program(name: &str) -> bool {
+    let found = Command::new("sh").args(["-c", &format!("command -v {name}")]).stdout(Stdio::null()).status();
+    let found = found.is_ok_and(|status| status.success());
+    if !found {
+        eprintln!("skipped: there is no {name} on this machine");
+    }
+    found
 }
 
 /// Sends a signal by its name; a process that is gone is fine.
