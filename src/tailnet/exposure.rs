@@ -68,6 +68,10 @@ impl Tailnet<'_> {
         let program = Tailscale::find(self.environment)?;
         let node = program.node(deadline)?;
         node.check(endpoint)?;
+        if let Some(suffix) = node.suffix() {
+            // Addresses are known from now on, also when the daemon is too busy to be asked.
+            self.registry.keep_tailnet_suffix(suffix);
+        }
         let api = Api::from_environment(self.environment, deadline)?;
         // What is served under the name is ours to change if it was published under it.
         let renamed = now.tailnet && now.name_on_tailnet() != wanted.name_on_tailnet();

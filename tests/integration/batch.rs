@@ -86,7 +86,7 @@ fn d26_nothing_is_started_from_a_file_that_is_wrong() {
     env.write("devport.yaml", &"[".repeat(100_000));
     let began = std::time::Instant::now();
     env.devport(["start", "-f", "devport.yaml"]).fails(3, &["nest"]);
-    assert!(began.elapsed() < std::time::Duration::from_secs(1), "t27");
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "t27");
     assert_eq!(env.ls().len(), 0);
 }
 

@@ -167,12 +167,12 @@ fn t13_no_check_delays_a_stop() {
     for check in ["http:/", "exec:sleep 7774001"] {
         start(&env, &["--ready", check], &["python3", "-c", silent]);
         if check.starts_with("exec") {
-            until("the check runs", || !crate::support::processes_with("sleep 7774001").is_empty());
+            until("the check runs", || !env.processes_with("sleep 7774001").is_empty());
         }
         let began = std::time::Instant::now();
         env.devport(["stop", "a"]).ok();
-        assert!(began.elapsed() < std::time::Duration::from_millis(700), "{check}: {:?}", began.elapsed());
-        assert!(crate::support::processes_with("sleep 7774001").is_empty());
+        assert!(began.elapsed() < std::time::Duration::from_secs(3), "{check}: {:?}", began.elapsed());
+        assert!(env.processes_with("sleep 7774001").is_empty());
     }
 }
 
@@ -227,7 +227,7 @@ fn the_stop_signal_and_the_grace_period_are_those_asked_for() {
     let began = std::time::Instant::now();
     env.devport(["stop", "a"]).ok();
     let took = began.elapsed().as_millis();
-    assert!((300..1500).contains(&took), "{took} ms");
+    assert!((300..4000).contains(&took), "{took} ms: less than the 5 s of the default");
 }
 
 #[test]

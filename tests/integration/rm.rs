@@ -49,10 +49,7 @@ fn t03_services_come_and_go_without_two_of_one_key() {
                             || started.stderr.contains("stopped at once"),
                         "{started:?}"
                     );
-                    let running = crate::support::all_pids()
-                        .into_iter()
-                        .filter(|pid| crate::support::command_line(*pid) == "sleep 7773001 ")
-                        .count();
+                    let running = env.processes().into_iter().filter(|(_, line)| line == "sleep 7773001 ").count();
                     assert!(running <= 1, "{running} at once");
                     let removed = env.devport(["rm", "a"]);
                     assert!(removed.code == 0 || removed.code == 4, "{removed:?}");

@@ -47,6 +47,7 @@ fn who_waits_in_vain_is_told_why_with_the_end_of_the_output() {
 fn several_are_waited_for_together() {
     let env = TestEnv::new();
     env.start("good", &SERVER);
+    env.devport(["wait", "good"]).ok();
     env.start("bad", &["sleep", "1000"]);
     env.devport(["wait", "good", "bad", "--timeout", "400ms"])
         .fails(5, &["devport: bad is not ready", "1 of 2 services"]);

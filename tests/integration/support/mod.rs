@@ -230,6 +230,14 @@ impl TestEnv {
     }
 }
 
+impl TestEnv {
+    /// The living processes of this machine whose command line holds a text. Those of other tests, and of other
+    /// programs with the same command, are not among them.
+    pub(crate) fn processes_with(&self, text: &str) -> Vec<i32> {
+        self.processes().into_iter().filter(|(_, line)| line.contains(text)).map(|(pid, _)| pid).collect()
+    }
+}
+
 impl Drop for TestEnv {
     fn drop(&mut self) {
         let failing = std::thread::panicking();
@@ -297,11 +305,6 @@ pub(crate) fn is_alive(pid: i32) -> bool {
 
 pub(crate) fn command_line(pid: i32) -> String {
     String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).replace('\0', " ")
-}
-
-/// The processes whose command line holds a text.
-pub(crate) fn processes_with(text: &str) -> Vec<i32> {
-    all_pids().into_iter().filter(|pid| is_alive(*pid) && command_line(*pid).contains(text)).collect()
 }
 
 #[track_caller]
