@@ -172,7 +172,9 @@ fn views_of(pid: i32) -> io::Result<Vec<PathBuf>> {
 /// its environment may not be read.
 pub(super) fn environment(pid: i32) -> io::Result<Option<Vec<u8>>> {
     let own = unless_hidden(fs::read(format!("/proc/{pid}/environ")))?;
-    if own.as_ref().is_none_or(|environment| !environment.is_empty()) {
+    // Without memory of its own, a process whose main thread has exited has an empty environment, or none since
+    // Linux 6.18.
+    if own.as_ref().is_some_and(|environment| !environment.is_empty()) {
         return Ok(own);
     }
     for view in views_of(pid)? {
