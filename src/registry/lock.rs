@@ -212,7 +212,11 @@ impl IdentityLock {
         });
         match lock.transpose()?.flatten() {
             Some(mut lock) => {
-                lock.sign(role, me);
+                let signed = lock.sign(role, me);
+                if role == Role::Supervisor {
+                    // Nobody could ever stop a supervisor that the file does not name.
+                    signed.map_err(Error::io("write", path))?;
+                }
                 // Signed first: who sees the lock announced reads this holder's name and not the last one's.
                 if lock.is_writable()? {
                     file_lock::announce(&lock.file).map_err(Error::io("lock", path))?;
@@ -296,7 +300,7 @@ impl FileLock {
             waited_s: LIMIT.as_secs(),
         })?;
         if let Ok(me) = ProcessIdentity::current() {
-            lock.sign(Role::Command, &me);
+            let _ = lock.sign(Role::Command, &me);
         }
         Ok(lock)
     }
@@ -308,15 +312,15 @@ impl FileLock {
     pub(super) fn try_take(path: &Path) -> Result<Option<Self>> {
         let mut lock = Self::try_acquire(path)?;
         if let (Some(lock), Ok(me)) = (&mut lock, ProcessIdentity::current()) {
-            lock.sign(Role::Command, &me);
+            let _ = lock.sign(Role::Command, &me);
         }
         Ok(lock)
     }
 
-    /// Writes down who holds the lock. It is advice only: where it cannot be written, as on a full disk, it is
-    /// emptied, so that it names nobody else.
-    fn sign(&mut self, role: Role, me: &ProcessIdentity) {
-        let Ok(text) = serde_json::to_vec(&Holder::new(role, me)) else { return };
+    /// Writes down who holds the lock. Where that cannot be written, as on a full disk, the file is emptied, so that it
+    /// names nobody else: for a command it is only advice.
+    fn sign(&mut self, role: Role, me: &ProcessIdentity) -> io::Result<()> {
+        let text = serde_json::to_vec(&Holder::new(role, me))?;
         let beat = self.file.metadata().and_then(|metadata| metadata.modified());
         // Shorter content is padded by the rest of the old one unless it is cut: cut last, so that a reader
         // rarely sees nothing.
@@ -332,6 +336,7 @@ impl FileLock {
         if let (Role::Command, Ok(beat)) = (role, beat) {
             let _ = self.file.set_modified(beat);
         }
+        signed
     }
 
     /// Whether the file was opened for writing, as all are but those on a read-only file system.
