@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
 use crate::os::process::ProcessIdentity;
 use crate::os::socket;
-use crate::project::{DirectoryId, Ownership};
+use crate::project::{DirectoryId, Ownership, Place};
 use crate::registry::file::{self, Durability};
 use crate::registry::lock::{FileLock, Liveness};
 use crate::registry::reservation::{Reservation, salvage_port};
@@ -44,9 +44,19 @@ impl Registry {
         notice: &mut dyn FnMut(String),
     ) -> Result<Registration> {
         let _lock = self.lock(notice)?;
+        let before = self.find_with_bytes(&spec.hash)?;
+        self.register_locked(spec, before, now)
+    }
+
+    /// Does what [`Self::register`] does. The caller holds the register lock, and has read the record under it.
+    fn register_locked(
+        &self,
+        spec: &ServiceSpec,
+        before: Option<(Reservation, Vec<u8>)>,
+        now: Timestamp,
+    ) -> Result<Registration> {
         file::sweep(&self.paths.services(), "");
         file::sweep_stale(self.paths.base(), "suffix", now);
-        let before = self.find_with_bytes(&spec.hash)?;
         let mut taken_over = None;
         let mut reservation = match &before {
             Some((reservation, _)) => {
@@ -67,7 +77,8 @@ impl Registry {
         reservation.policy.clone_from(&spec.policy);
         reservation.cwd.clone_from(&spec.cwd);
         reservation.cmd.clone_from(&spec.words);
-        Self::settle(&mut reservation, spec)?;
+        reservation.file.clone_from(&spec.file);
+        settle(&mut reservation, &spec.place)?;
         reservation.last_up = now;
         let before = before.as_ref().map(|(_, bytes)| bytes.as_slice());
         self.write(&reservation, before, Some(&spec.environment), Durability::Synced)?;
@@ -85,10 +96,9 @@ impl Registry {
         now: Timestamp,
         notice: &mut dyn FnMut(String),
     ) -> Result<Registration> {
-        let lock = self.lock(notice)?;
+        let _lock = self.lock(notice)?;
         let Some((mut reservation, bytes)) = self.find_with_bytes(&spec.hash)? else {
-            drop(lock);
-            return self.register(spec, now, notice);
+            return self.register_locked(spec, None, now);
         };
         check_same_name(&reservation, spec)?;
         let taken_over = check_place(&reservation, spec)?;
@@ -100,20 +110,28 @@ impl Registry {
         let reclaimed = self.give_port(&mut reservation, spec, now)?;
         if taken_over.is_some() {
             reservation.cwd.clone_from(&spec.cwd);
-            Self::settle(&mut reservation, spec)?;
+            reservation.file.clone_from(&spec.file);
+            settle(&mut reservation, &spec.place)?;
         }
         reservation.adopt();
         self.write(&reservation, Some(&bytes), None, Durability::Synced)?;
         Ok(Registration { reservation, reclaimed, taken_over })
     }
 
-    /// Writes down where a service belongs.
-    fn settle(reservation: &mut Reservation, spec: &ServiceSpec) -> Result<()> {
-        let root = spec.place.root();
-        reservation.file.clone_from(&spec.file);
-        reservation.root = Some(root.to_owned());
-        reservation.root_id = DirectoryId::of(root).map_err(Error::io("look at", root))?;
-        Ok(())
+    /// Records the checkout that is at a service's directory now, which replaced an earlier one. Returns the record;
+    /// `None` if there is none any more.
+    ///
+    /// # Errors
+    /// If the record cannot be read, used or written.
+    pub(crate) fn move_in(
+        &self,
+        hash: &ServiceHash,
+        place: &Place,
+        notice: &mut dyn FnMut(String),
+    ) -> Result<Option<Reservation>> {
+        let mut settled = Ok(());
+        let reservation = self.update(hash, notice, |reservation| settled = settle(reservation, place))?;
+        settled.map(|()| reservation)
     }
 
     /// Sets the port of a service that is being registered. Returns the service that lost its own for it.
@@ -210,6 +228,14 @@ impl Registry {
         }
         Ok(None)
     }
+}
+
+/// Writes down the checkout that a service belongs to.
+fn settle(reservation: &mut Reservation, place: &Place) -> Result<()> {
+    let root = place.root();
+    reservation.root_id = DirectoryId::of(root).map_err(Error::io("look at", root))?;
+    reservation.root = Some(root.to_owned());
+    Ok(())
 }
 
 /// Refuses a service of another checkout. Returns the directory that the service belonged to if that is gone: then

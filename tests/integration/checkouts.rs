@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{DEVPORT, Done, SERVER, TestEnv, done, is_alive, number, port};
+use crate::support::{DEVPORT, Done, SERVER, TestEnv, done, eventually, is_alive, number, port};
 
 /// A service that is ready at once and writes nothing, so that its files do not change while it runs.
 const SLEEP: [&str; 5] = ["--ready", "none", "--", "sleep", "1000"];
@@ -403,7 +403,7 @@ fn a_bare_name_means_a_service_of_this_checkout_and_ids_work_from_everywhere() {
         machine.refuses_to_name(directory, "web", "~/shop", &format!("~/{directory}"));
     }
     for target in [id, started["hash"].as_str().unwrap(), &number] {
-        assert_eq!(machine.at(feat, ["which", target]).ok().json()["pid"], started["pid"]);
+        assert_eq!(machine.at(feat, ["which", target]).ok().json()["hash"], started["hash"]);
         assert_eq!(machine.at(feat, ["wait", target]).ok().json()["key"], "web");
         assert_eq!(machine.at(feat, ["url", target]).ok().stdout, format!("http://localhost:{number}\n"));
         assert!(machine.at(feat, ["logs", target]).ok().stdout.contains("started"));
@@ -486,7 +486,7 @@ fn one_file_for_several_repositories_works_from_all_of_them() {
     }
     // The service runs in blog, and shop's file registered it: both have it.
     for directory in ["shop", "shop/apps", "blog"] {
-        assert_eq!(machine.at(directory, ["which", "blog"]).ok().json()["pid"], started[1]["pid"], "{directory}");
+        assert_eq!(machine.at(directory, ["which", "blog"]).ok().json()["cwd"], blog.to_str().unwrap(), "{directory}");
         outcome(&machine.at(directory, ["restart", "blog"]).ok().json(), "restarted");
         outcome(&machine.at(directory, ["stop", "blog"]).ok().json(), "stopped");
         outcome(&machine.at(directory, ["start", "blog"]).ok().json(), "started");
@@ -575,7 +575,10 @@ fn records_of_earlier_versions_belong_to_the_checkout_of_their_directory() {
     outcome(&machine.at("shop", ["start", "web"]).ok().json(), "started");
     let text = || fs::read_to_string(&record).unwrap();
     assert!(!text().contains("root_id"), "only what registers a service says where it belongs");
-    outcome(&machine.at("shop", ["start", "--replace", "--key", "web"].iter().chain(&SLEEP)).ok().json(), "replaced");
+    outcome(
+        &machine.at("shop/apps", ["start", "--replace", "--key", "web"].iter().chain(&SLEEP)).ok().json(),
+        "replaced",
+    );
     assert!(text().contains("root_id"));
     strip();
     fs::remove_dir_all(machine.home("shop/apps")).unwrap();
@@ -862,7 +865,7 @@ fn in_a_deleted_directory_ids_work_and_names_do_not() {
     assert_eq!(inside(&format!("which {id}")).ok().json()["pid"], view["pid"]);
     assert_eq!(inside(&format!("port {}", view["port"])).ok().stdout, format!("{}\n", view["port"]));
     inside("ls").ok();
-    inside("which web").fails(1, &["has been deleted"]);
+    inside("which web").fails(3, &["has been deleted"]);
     inside("which nosuch").fails(4, &["no service"]);
     inside("stop --all").ok();
 }
@@ -916,4 +919,32 @@ fn a_checkout_is_found_without_git_and_with_few_reads() {
         assert!(reads.len() <= 4, "{directory}: {arguments:?}: {reads:#?}");
     }
     assert!(!machine.home("executed").exists());
+}
+
+#[test]
+fn a_command_that_waited_does_nothing_to_a_key_that_another_checkout_got_meanwhile() {
+    let machine = Machine::new();
+    let view = machine.start("shop", "web");
+    let hash = view["hash"].as_str().unwrap();
+    let record = machine.env.state(&format!("services/{hash}.json"));
+    let before = fs::read_to_string(&record).unwrap();
+    for arguments in [&["rm", "web"][..], &["restart", "web"], &["start", "--replace", "web"], &["run", "web"]] {
+        let lock = fs::File::open(machine.env.state(&format!("locks/{hash}.launch.lock"))).unwrap();
+        lock.lock().unwrap();
+        let mut command = machine.command("shop");
+        command.args(arguments).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let child = command.spawn().unwrap();
+        let opened = || {
+            let files = fs::read_dir(format!("/proc/{}/fd", child.id())).ok()?;
+            let mut names = files.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+            names.find(|name| name.ends_with(format!("{hash}.launch.lock")))
+        };
+        eventually("it waits for the lock", opened);
+        fs::write(&record, before.replace("home/shop\"", "home/blog\"")).unwrap();
+        drop(lock);
+        let done = done(child).fails(4, &["no service", "web"]);
+        assert_eq!(done.stdout, "", "{arguments:?}");
+        fs::write(&record, &before).unwrap();
+        assert_eq!(machine.at("shop", ["which", "web"]).ok().json()["pid"], view["pid"], "{arguments:?}");
+    }
 }
