@@ -35,7 +35,7 @@ pub(super) struct Arguments {
     json: bool,
     /// Run as if devport was started in this directory.
     #[arg(short = 'C', value_name = "DIR")]
-    pub(super) directory: Option<PathBuf>,
+    pub(super) directories: Vec<PathBuf>,
 }
 
 impl Arguments {

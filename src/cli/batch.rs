@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use crate::cli::context::{Context, report, write_output};
-use crate::cli::start::{Manner, start_spec, wait_if_asked};
+use crate::cli::start::{Manner, check_place, start_spec, wait_if_asked};
 use crate::error::{Error, Result};
 use crate::identity::Key;
 use crate::registry::Reservation;
@@ -23,16 +23,16 @@ pub(super) fn execute(
     wait: Option<Span>,
 ) -> Result<()> {
     let entries = chosen(load_config(file)?, keys, file)?;
-    let path = context.cwd()?.join(file);
-    let path = path.canonicalize().map_err(Error::io("look at", &path))?;
+    let specs = resolve(context, entries, file)?;
+    check_places(context, &specs)?;
     let mut started = Vec::new();
-    for entry in entries {
-        let name = entry.name().to_owned();
-        let request = entry.into_request(&path, context.environment().home());
-        let service =
-            ServiceSpec::resolve(request, context.environment()).and_then(|spec| start_spec(context, &spec, manner));
-        if let Err(error) = &service {
-            report(&name, error);
+    for (name, spec) in specs {
+        let service = spec.and_then(|spec| start_spec(context, &spec, manner));
+        match &service {
+            // Another checkout was faster: it has the whole file, most likely.
+            Err(Error::KeyElsewhere { .. }) => return service.map(drop),
+            Err(error) => report(&name, error),
+            Ok(_) => {}
         }
         started.push((name, service));
     }
@@ -63,6 +63,46 @@ pub(super) fn execute(
         return Err(Error::SomeFailed { failed, total: rows.len() });
     }
     waited
+}
+
+/// What entries ask for, with their names.
+///
+/// # Errors
+/// If the directory of the file cannot be looked at.
+fn resolve(context: &Context, entries: Vec<ConfigEntry>, file: &Path) -> Result<Vec<(String, Result<ServiceSpec>)>> {
+    let path = context.cwd()?.join(file);
+    let is_regular = path.is_file();
+    let failed = || Error::io("look at", &path);
+    let path = match (path.parent(), path.file_name()) {
+        // Of a symbolic link the place counts, not the target: worktrees share a file by links.
+        (Some(parent), Some(name)) if is_regular => parent.canonicalize().map_err(failed())?.join(name),
+        // What a pipe brings belongs to the directory that it is read in.
+        _ => context.cwd()?.join("-"),
+    };
+    let resolve = |entry: ConfigEntry| {
+        let name = entry.name().to_owned();
+        let mut request = entry.into_request(&path, context.environment().home());
+        request.file = request.file.filter(|_| is_regular);
+        (name, ServiceSpec::resolve(request, context.environment()))
+    };
+    Ok(entries.into_iter().map(resolve).collect())
+}
+
+/// Refuses keys of other checkouts, before anything is started.
+///
+/// # Errors
+/// [`Error::KeyElsewhere`] of the last of them; those before it are reported.
+fn check_places(context: &Context, specs: &[(String, Result<ServiceSpec>)]) -> Result<()> {
+    let check = |(name, spec): &(String, Result<ServiceSpec>)| {
+        let checked = check_place(context, spec.as_ref().ok()?);
+        checked.err().filter(|error| matches!(error, Error::KeyElsewhere { .. })).map(|error| (name.clone(), error))
+    };
+    let mut elsewhere: Vec<_> = specs.iter().filter_map(check).collect();
+    let Some((_, last)) = elsewhere.pop() else { return Ok(()) };
+    for (name, error) in &elsewhere {
+        report(name, error);
+    }
+    Err(last)
 }
 
 /// The entries with the given keys; all of them if no key is given.

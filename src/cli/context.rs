@@ -9,7 +9,7 @@ use crate::launch::Launcher;
 use crate::os::clock;
 use crate::os::terminal::WindowSize;
 use crate::project::Place;
-use crate::registry::{Paths, PortRange, Registry, Reservation};
+use crate::registry::{FileLock, Paths, PortRange, Registry, Reservation};
 use crate::spec::CallerEnvironment;
 use crate::tailnet::{Addresses, Suffix, Tailnet};
 use crate::view::{self, Look, Overview, ServiceView};
@@ -105,12 +105,9 @@ impl Context {
         Ok(Launcher { registry: &self.registry, program, caller: &self.surroundings.environment, detach })
     }
 
-    /// The place that commands are run at: the checkout of the current directory.
-    ///
-    /// # Errors
-    /// If the directory has been deleted.
-    pub(super) fn place(&self) -> Result<Place> {
-        Ok(Place::new(&self.cwd()?, None, self.environment().home()))
+    /// The place that commands are run at: the checkout of the current directory; `None` if that has been deleted.
+    fn place(&self) -> Option<Place> {
+        self.surroundings.cwd.as_ref().map(|cwd| Place::new(cwd, None, self.environment().home()))
     }
 
     /// The service that a target names.
@@ -118,7 +115,7 @@ impl Context {
     /// # Errors
     /// If there is none, or several, or only another checkout has the name.
     pub(super) fn resolve(&self, target: &str) -> Result<Reservation> {
-        self.registry.resolve(&Target::new(target), &self.place()?)
+        self.registry.resolve(&Target::new(target), self.place().as_ref())
     }
 
     /// The services that targets name, each once, all resolved before anything is done with one. A record that cannot
@@ -154,6 +151,21 @@ impl Context {
             report("a record", error);
         }
         Ok(Chosen { services: listing.reservations, unusable: listing.unusable.len() })
+    }
+
+    /// Takes the launch lock of a service that a target named, and reads its record again: it may have been changed or
+    /// removed while the lock was waited for.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchService`] if the record was removed, and perhaps made again by another checkout.
+    pub(super) fn take(&self, named: &Reservation) -> Result<(FileLock, Reservation)> {
+        let launch = self.registry.acquire_launch(&named.hash, named.name(), &mut |text| note(text))?;
+        match self.registry.find(&named.hash)? {
+            Some(now) if now.root == named.root || named.root.is_none() => return Ok((launch, now)),
+            Some(_) => {}
+            None => launch.delete()?,
+        }
+        Err(Error::NoSuchService { target: named.name().to_owned(), nearest: Vec::new() })
     }
 
     /// The view of a service that a command acted on, as it is now. If its record is gone meanwhile, or cannot be read,

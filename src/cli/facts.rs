@@ -2,7 +2,7 @@
 
 use crate::cli::args::{Env, Reserve, Target};
 use crate::cli::context::{Context, note, write_output};
-use crate::cli::start::{note_reclaimed, note_taken_over};
+use crate::cli::start::{make_way_for_port, note_reclaimed, note_taken_over};
 use crate::error::{Error, Result};
 use crate::identity::Key;
 use crate::os::{clock, spawn};
@@ -94,13 +94,14 @@ pub(super) fn env(context: &mut Context, arguments: &Env) -> Result<()> {
 pub(super) fn reserve(context: &mut Context, arguments: Reserve) -> Result<()> {
     let key = Key::new(arguments.key)?;
     let cwd = context.cwd()?;
-    context.registry.prepare()?;
     let port = arguments.port.map_or(PortRequest::Any, PortRequest::Exactly);
     let spec = ServiceSpec::port_alone(key, port, cwd, context.environment());
+    let _launch = make_way_for_port(context, &spec)?;
+    context.registry.prepare()?;
     let Registration { reservation, reclaimed, taken_over } =
         context.registry.reserve(&spec, clock::wall(), &mut |text| note(text))?;
     if let Some(directory) = taken_over {
-        note_taken_over(&spec, &directory);
+        note_taken_over(spec.name(), &spec.place, &directory);
     }
     if let Some(old) = reclaimed {
         note_reclaimed(&old, &reservation);

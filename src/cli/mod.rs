@@ -53,7 +53,7 @@ pub(crate) fn dispatch(arguments: &[OsString], surroundings: Surroundings) -> Re
 /// Executes one command.
 fn execute(parsed: args::Arguments, mut surroundings: Surroundings) -> Result<ExitCode> {
     use args::Command;
-    if let Some(directory) = &parsed.directory {
+    for directory in &parsed.directories {
         surroundings.enter(directory)?;
     }
     let mut context = Context::new(surroundings, parsed.format())?;

@@ -38,14 +38,8 @@ pub(super) fn execute(context: &mut Context, arguments: &Rm) -> Result<()> {
 /// Removes one service. Both its locks are held, so that nobody starts it meanwhile.
 fn remove(context: &mut Context, reservation: &Reservation) -> Result<ServiceView> {
     context.registry.prepare()?;
-    let registry = &context.registry;
-    let launch = registry.acquire_launch(&reservation.hash, reservation.name(), &mut |text| note(text))?;
-    // It may have been changed or removed while the lock was waited for.
-    let Some(reservation) = registry.find(&reservation.hash)? else {
-        launch.delete()?;
-        return Err(Error::NoSuchService { target: reservation.name().to_owned(), nearest: Vec::new() });
-    };
-    let cleared = launch::stop_and_hold(registry, &reservation)?;
+    let (launch, reservation) = context.take(reservation)?;
+    let cleared = launch::stop_and_hold(&context.registry, &reservation)?;
     let view = context.view(&reservation).with(Outcome::Removed);
     tailnet::unexpose_removed(context, &reservation);
     context.registry.remove(launch, cleared.identity, &cleared.ended, &mut |text| note(text))?;

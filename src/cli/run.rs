@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::cli::args::Run;
 use crate::cli::context::{Context, Surroundings, note};
-use crate::cli::start::{Registered, register_for_run, spec};
+use crate::cli::start::{Registered, prepare_to_run, register_for_run, spec};
 use crate::cli::tailnet;
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
@@ -61,7 +61,10 @@ pub(super) fn launched(launched: &Launched, surroundings: Surroundings) -> Resul
 /// What keeps the service from running.
 pub(super) fn execute(context: &mut Context, arguments: Run) -> Result<()> {
     let reservation = match arguments.target {
-        Some(target) => context.resolve(&target)?,
+        Some(target) => {
+            let reservation = context.resolve(&target)?;
+            prepare_to_run(context, &reservation)?
+        }
         None => {
             let spec = spec(context, arguments.service)?;
             match register_for_run(context, &spec, arguments.replace)? {
@@ -75,10 +78,6 @@ pub(super) fn execute(context: &mut Context, arguments: Run) -> Result<()> {
             }
         }
     };
-    if reservation.cmd.is_empty() {
-        return Err(Error::NoCommand { service: reservation.name().to_owned() });
-    }
-    context.registry.prepare()?;
     let name = reservation.name();
     match reservation.service_port() {
         Some(port) => note(format!("{name} on http://localhost:{port}")),

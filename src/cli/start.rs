@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::identity::{Key, TailnetName};
 use crate::launch::{self, Urgency};
 use crate::os::clock;
-use crate::project::Ownership;
+use crate::project::{Ownership, Place};
 use crate::registry::{FileLock, Liveness, Registration, Reservation, State};
 use crate::spec::{PortRequest, Request, ServiceSpec, Span};
 use crate::tailnet::Wish;
@@ -153,6 +153,7 @@ pub(super) fn start_spec(context: &mut Context, spec: &ServiceSpec, manner: Mann
 
 /// Starts what a spec asks for, unless it runs.
 fn ensure_running(context: &mut Context, spec: &ServiceSpec, manner: Manner) -> Result<(Reservation, Outcome)> {
+    check_place(context, spec)?;
     context.registry.prepare()?;
     let launch = context.registry.acquire_launch(&spec.hash, spec.name(), &mut |text| note(text))?;
     let (reservation, outcome) = match claim(context, spec, manner.replace) {
@@ -219,13 +220,48 @@ struct Found {
 /// [`Error::KeyElsewhere`] if it belongs to another checkout.
 fn find_running(context: &Context, spec: &ServiceSpec) -> Result<Option<Found>> {
     let Some(reservation) = context.registry.find(&spec.hash)? else { return Ok(None) };
-    let failed = || Error::io("look at", &reservation.cwd);
-    let is_gone = match spec.place.ownership(reservation.site()).map_err(failed())? {
-        Ownership::Ours => false,
-        Ownership::Gone(_) => true,
-        Ownership::Other(root) => return Err(elsewhere(context, spec, &reservation, &root)),
-    };
+    let is_gone = is_gone(context, spec, &reservation)?;
     Ok(running(context, &reservation)?.map(|reservation| Found { reservation, is_gone }))
+}
+
+/// Refuses a key of another checkout, before any file is touched. It may still lose the key until it is registered.
+///
+/// # Errors
+/// [`Error::KeyElsewhere`], or if a directory cannot be looked at.
+pub(super) fn check_place(context: &Context, spec: &ServiceSpec) -> Result<()> {
+    let Some(reservation) = context.registry.find(&spec.hash)? else { return Ok(()) };
+    is_gone(context, spec, &reservation).map(drop)
+}
+
+/// Prepares reserving a port: ends what still runs of a service whose directory is gone. It cannot be launched while the
+/// lock that is returned is held.
+///
+/// # Errors
+/// As [`check_place`], or if the service does not end.
+pub(super) fn make_way_for_port(context: &mut Context, spec: &ServiceSpec) -> Result<Option<FileLock>> {
+    let Some(reservation) = context.registry.find(&spec.hash)? else { return Ok(None) };
+    if !is_gone(context, spec, &reservation)? {
+        return Ok(None);
+    }
+    context.registry.prepare()?;
+    let launch = context.registry.acquire_launch(&spec.hash, spec.name(), &mut |text| note(text))?;
+    if let Some(Found { reservation, .. }) = find_running(context, spec)? {
+        launch::stop(&context.registry, &reservation, Urgency::Graceful)?;
+    }
+    Ok(Some(launch))
+}
+
+/// Returns whether the directory that a service belongs to is gone.
+///
+/// # Errors
+/// [`Error::KeyElsewhere`] if it is another checkout's.
+fn is_gone(context: &Context, spec: &ServiceSpec, reservation: &Reservation) -> Result<bool> {
+    let failed = || Error::io("look at", &reservation.cwd);
+    match spec.place.ownership(reservation.site()).map_err(failed())? {
+        Ownership::Ours => Ok(false),
+        Ownership::Gone(_) => Ok(true),
+        Ownership::Other(root) => Err(elsewhere(context, spec, reservation, &root)),
+    }
 }
 
 /// The error for a key of another checkout, with the state of its service.
@@ -256,7 +292,7 @@ fn register(context: &Context, spec: &ServiceSpec) -> Result<Reservation> {
     let Registration { reservation, reclaimed, taken_over } =
         context.registry.register(spec, clock::wall(), &mut |text| note(text))?;
     if let Some(directory) = taken_over {
-        note_taken_over(spec, &directory);
+        note_taken_over(spec.name(), &spec.place, &directory);
     }
     if let Some(old) = reclaimed {
         note_reclaimed(&old, &reservation);
@@ -276,13 +312,52 @@ pub(super) fn note_reclaimed(old: &Reservation, new: &Reservation) {
 }
 
 /// Says that a service has another checkout from now on.
-pub(super) fn note_taken_over(spec: &ServiceSpec, directory: &Path) {
-    note(format!(
-        "{} belonged to {}, which no longer exists; it belongs to {} now",
-        spec.name(),
-        spec.place.abbreviate(directory),
-        spec.place.abbreviate(spec.place.root())
-    ));
+pub(super) fn note_taken_over(name: &str, place: &Place, directory: &Path) {
+    let (old, new) = (place.abbreviate(directory), place.abbreviate(place.root()));
+    note(if directory.is_dir() {
+        format!("{old} was deleted and made again; {name} belongs to {new} now")
+    } else {
+        format!("{name} belonged to {old}, which no longer exists; it belongs to {new} now")
+    });
+}
+
+/// If the checkout of a service was deleted and made again, ends what still runs of it and records the new checkout.
+/// Returns the record as it is now, and whether anything ran. The caller holds the launch lock.
+///
+/// # Errors
+/// If the service does not end, or the record cannot be written.
+fn move_in(context: &Context, reservation: Reservation) -> Result<(Reservation, bool)> {
+    let failed = || Error::io("look at", &reservation.cwd);
+    let place = Place::new(&reservation.cwd, reservation.file.as_deref(), context.environment().home());
+    let old = match place.ownership(reservation.site()).map_err(failed())? {
+        // A directory that is missing stops the launch.
+        Ownership::Gone(old) if reservation.cwd.is_dir() => old,
+        _ => return Ok((reservation, false)),
+    };
+    let ran = running(context, &reservation)?.is_some();
+    launch::stop(&context.registry, &reservation, Urgency::Graceful)?;
+    let moved = context.registry.move_in(&reservation.hash, &place, &mut |text| note(text))?;
+    note_taken_over(reservation.name(), &place, &old);
+    Ok((moved.unwrap_or(reservation), ran))
+}
+
+/// Prepares supervising a registered service in the foreground. Returns its record as it is now.
+///
+/// # Errors
+/// As [`start_registered`].
+pub(super) fn prepare_to_run(context: &mut Context, reservation: &Reservation) -> Result<Reservation> {
+    context.registry.prepare()?;
+    let (_launch, reservation) = context.take(reservation)?;
+    check_command(&reservation)?;
+    Ok(move_in(context, reservation)?.0)
+}
+
+/// Refuses a port that is reserved without a command.
+fn check_command(reservation: &Reservation) -> Result<()> {
+    if reservation.cmd.is_empty() {
+        return Err(Error::NoCommand { service: reservation.name().to_owned() });
+    }
+    Ok(())
 }
 
 /// What came of registering a service for a supervisor in the foreground.
@@ -298,6 +373,7 @@ pub(super) enum Registered {
 /// # Errors
 /// If it cannot be registered.
 pub(super) fn register_for_run(context: &mut Context, spec: &ServiceSpec, replace: bool) -> Result<Registered> {
+    check_place(context, spec)?;
     context.registry.prepare()?;
     let launch = context.registry.acquire_launch(&spec.hash, spec.name(), &mut |text| note(text))?;
     match claim(context, spec, replace) {
@@ -317,21 +393,16 @@ pub(super) fn start_registered(
     manner: Manner,
 ) -> Result<(Reservation, Outcome)> {
     context.registry.prepare()?;
-    let launch = context.registry.acquire_launch(&reservation.hash, reservation.name(), &mut |text| note(text))?;
-    // It may have been changed or removed while the lock was waited for.
-    let Some(reservation) = context.registry.find(&reservation.hash)? else {
-        launch.delete()?;
-        return Err(Error::NoSuchService { target: reservation.name().to_owned(), nearest: Vec::new() });
-    };
-    if reservation.cmd.is_empty() {
-        return Err(Error::NoCommand { service: reservation.name().to_owned() });
-    }
+    let (_launch, reservation) = context.take(reservation)?;
+    check_command(&reservation)?;
+    let (reservation, ran) = move_in(context, reservation)?;
     let outcome = match running(context, &reservation)? {
         Some(running) if !manner.replace => return Ok((running, Outcome::AlreadyRunning)),
         Some(running) => {
             launch::stop(&context.registry, &running, Urgency::Graceful)?;
             Outcome::Replaced
         }
+        None if ran => Outcome::Replaced,
         None => Outcome::Started,
     };
     context.launcher(manner.detach)?.launch(&reservation, &mut |text| note(text))?;

@@ -1,6 +1,7 @@
 //! Whose a service is: a service belongs to the checkout of its directory, and to that of the `devport.yaml` that
 //! registered it. A command in one checkout must not get another one's service.
 
+use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -9,10 +10,14 @@ use crate::project::{DirectoryId, Root, root_of, same_root};
 /// Where a command stands: the checkouts that it speaks for.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
+    /// The directory.
+    directory: PathBuf,
     /// The roots, that of the directory first.
     roots: Vec<Root>,
     /// The home directory, which is never a root; `None` if there is none.
     home: Option<PathBuf>,
+    /// The roots of directories that were looked up. A command checks one service several times, and a lookup reads files.
+    known: RefCell<Vec<(PathBuf, Root)>>,
 }
 
 /// What a record says about where its service belongs.
@@ -42,7 +47,11 @@ pub(crate) enum Ownership {
 impl Place {
     /// The place of a command in a directory, or with a file.
     pub(crate) fn new(directory: &Path, file: Option<&Path>, home: Option<&Path>) -> Self {
-        Self { roots: roots(directory, file, home), home: home.map(Path::to_owned) }
+        let (directory, home) = (directory.to_owned(), home.map(Path::to_owned));
+        let mut place = Self { directory, roots: Vec::new(), home, known: RefCell::default() };
+        place.roots = vec![place.root_of(&place.directory)];
+        place.roots.extend(place.root_of_file(file));
+        place
     }
 
     /// The root of the checkout of the directory.
@@ -78,7 +87,10 @@ impl Place {
         {
             return Ok(Ownership::Gone(root.to_owned()));
         }
-        self.checkout(&roots(site.directory, site.file, self.home.as_deref()))
+        if site.directory == self.directory {
+            return Ok(Ownership::Ours);
+        }
+        self.compare(&self.roots_of(site))
     }
 
     /// Whether a name typed here may mean a service: it belongs to this checkout, or to a directory without version
@@ -90,24 +102,46 @@ impl Place {
         if !self.is_versioned() {
             return Ok(Ownership::Ours);
         }
-        let is_gone = DirectoryId::of(site.directory)?.is_none();
-        let theirs = match site.root {
-            // The place of a directory that is gone is only known from the time when it was there: a deleted worktree
-            // inside a repository is not part of that.
-            Some(root) if is_gone => vec![Root { path: root.to_owned(), is_versioned: true, git_dir: None }],
-            _ => roots(site.directory, site.file, self.home.as_deref()),
-        };
+        let mut theirs = self.roots_of(site);
+        if let (None, Some(root)) = (DirectoryId::of(site.directory)?, site.root) {
+            // A deleted worktree inside a repository is no part of that: only the record says where it was.
+            theirs[0] = Root { path: root.to_owned(), is_versioned: true, git_dir: None };
+        }
         if theirs.iter().all(|root| !root.is_versioned) {
             return Ok(Ownership::Ours);
         }
-        match self.checkout(&theirs)? {
-            Ownership::Other(root) if is_gone => Ok(Ownership::Gone(root)),
+        match self.compare(&theirs)? {
+            Ownership::Other(root) if DirectoryId::of(&root)?.is_none() => Ok(Ownership::Gone(root)),
             ownership => Ok(ownership),
         }
     }
 
+    /// The checkouts of a service: that of its directory first.
+    fn roots_of(&self, site: Site<'_>) -> Vec<Root> {
+        let mut roots = vec![self.root_of(site.directory)];
+        roots.extend(self.root_of_file(site.file));
+        roots
+    }
+
+    /// The checkout of a file; `None` if its directory was deleted: what stands above that is another checkout, perhaps.
+    fn root_of_file(&self, file: Option<&Path>) -> Option<Root> {
+        let parent = file?.parent()?;
+        (!matches!(DirectoryId::of(parent), Ok(None))).then(|| self.root_of(parent))
+    }
+
+    /// The checkout of a directory, looked up once.
+    fn root_of(&self, directory: &Path) -> Root {
+        let mut known = self.known.borrow_mut();
+        if let Some((_, root)) = known.iter().find(|(path, _)| path == directory) {
+            return root.clone();
+        }
+        let root = root_of(directory, self.home.as_deref());
+        known.push((directory.to_owned(), root.clone()));
+        root
+    }
+
     /// Whether any of some roots is one of ours.
-    fn checkout(&self, theirs: &[Root]) -> io::Result<Ownership> {
+    fn compare(&self, theirs: &[Root]) -> io::Result<Ownership> {
         for root in theirs {
             for ours in &self.roots {
                 if same_root(&ours.path, &root.path)? {
@@ -117,18 +151,6 @@ impl Place {
         }
         Ok(Ownership::Other(theirs.first().map(|root| root.path.clone()).unwrap_or_default()))
     }
-}
-
-/// The checkouts of a directory and of a file, each once.
-fn roots(directory: &Path, file: Option<&Path>, home: Option<&Path>) -> Vec<Root> {
-    let mut roots = vec![root_of(directory, home)];
-    if let Some(parent) = file.and_then(Path::parent) {
-        let root = root_of(parent, home);
-        if !roots.contains(&root) {
-            roots.push(root);
-        }
-    }
-    roots
 }
 
 /// A path with `~` in place of the home directory.
@@ -206,6 +228,20 @@ mod tests {
         let worktree = machine.path("shop/.claude/worktrees/x");
         let deleted = Site { root: Some(&worktree), ..site(&worktree) };
         assert_eq!(names("shop", deleted), Ownership::Gone(worktree.clone()));
+        assert_eq!(names("blog", Site { file: Some(&machine.path("blog/devport.yaml")), ..deleted }), Ownership::Ours);
+        let subdirectory = machine.path("shop/gone");
+        let deleted = Site { root: Some(&machine.path("shop")), ..site(&subdirectory) };
+        assert_eq!(names("blog", deleted), Ownership::Other(machine.path("shop")), "the checkout is still there");
+    }
+
+    #[test]
+    fn a_file_of_a_deleted_directory_belongs_to_no_checkout() {
+        let machine = Machine::new();
+        let (web, file) = (machine.path("blog"), machine.path("shop/.claude/worktrees/x/devport.yaml"));
+        let filed = Site { file: Some(&file), ..site(&web) };
+        let place = machine.place("shop");
+        assert_eq!(place.ownership(filed).unwrap(), Ownership::Other(web.clone()));
+        assert_eq!(place.can_name(filed).unwrap(), Ownership::Other(web.clone()));
     }
 
     #[test]

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{Error, Result};
+use crate::identity::ServiceHash;
 use crate::os::process::ProcessIdentity;
 use crate::os::socket;
-use crate::project::{DirectoryId, Ownership};
+use crate::project::{DirectoryId, Ownership, Place};
 use crate::registry::file;
 use crate::registry::lock::{Acquired, FileLock, IdentityLock, Role};
 use crate::registry::reservation::{Reservation, salvage_port};
@@ -43,9 +44,19 @@ impl Registry {
         notice: &mut dyn FnMut(String),
     ) -> Result<Registration> {
         let _lock = self.lock(notice)?;
+        let before = self.find_with_bytes(&spec.hash)?;
+        self.register_locked(spec, before, now)
+    }
+
+    /// Does what [`Self::register`] does. The caller holds the register lock, and has read the record under it.
+    fn register_locked(
+        &self,
+        spec: &ServiceSpec,
+        before: Option<(Reservation, Vec<u8>)>,
+        now: Timestamp,
+    ) -> Result<Registration> {
         file::sweep(&self.paths.services(), "");
         file::sweep_stale(self.paths.base(), "suffix", now);
-        let before = self.find_with_bytes(&spec.hash)?;
         let mut taken_over = None;
         let mut reservation = match &before {
             Some((reservation, _)) => {
@@ -66,7 +77,8 @@ impl Registry {
         reservation.policy.clone_from(&spec.policy);
         reservation.cwd.clone_from(&spec.cwd);
         reservation.cmd.clone_from(&spec.words);
-        Self::settle(&mut reservation, spec)?;
+        reservation.file.clone_from(&spec.file);
+        settle(&mut reservation, &spec.place)?;
         reservation.last_up = now;
         let before = before.as_ref().map(|(_, bytes)| bytes.as_slice());
         let reclaimed = self.replace(&reservation, before, Some(&spec.environment), stale)?;
@@ -84,10 +96,9 @@ impl Registry {
         now: Timestamp,
         notice: &mut dyn FnMut(String),
     ) -> Result<Registration> {
-        let lock = self.lock(notice)?;
+        let _lock = self.lock(notice)?;
         let Some((mut reservation, bytes)) = self.find_with_bytes(&spec.hash)? else {
-            drop(lock);
-            return self.register(spec, now, notice);
+            return self.register_locked(spec, None, now);
         };
         check_same_name(&reservation, spec)?;
         let taken_over = check_place(&reservation, spec)?;
@@ -99,7 +110,8 @@ impl Registry {
         let stale = self.give_port(&mut reservation, spec, now)?;
         if taken_over.is_some() {
             reservation.cwd.clone_from(&spec.cwd);
-            Self::settle(&mut reservation, spec)?;
+            reservation.file.clone_from(&spec.file);
+            settle(&mut reservation, &spec.place)?;
         }
         reservation.adopt();
         let reclaimed = self.replace(&reservation, Some(&bytes), None, stale)?;
@@ -130,14 +142,20 @@ impl Registry {
         Ok(reclaimed)
     }
 
-    /// Writes down where a service belongs.
-    fn settle(reservation: &mut Reservation, spec: &ServiceSpec) -> Result<()> {
-        let root = spec.place.root();
-        reservation.file.clone_from(&spec.file);
-        reservation.root = Some(root.to_owned());
-        reservation.root_id = DirectoryId::of(root).map_err(Error::io("look at", root))?;
-        reservation.git_dir = spec.place.git_dir().map(Path::to_owned);
-        Ok(())
+    /// Records the checkout that is at a service's directory now, which replaced an earlier one. Returns the record;
+    /// `None` if there is none any more.
+    ///
+    /// # Errors
+    /// If the record cannot be read, used or written.
+    pub(crate) fn move_in(
+        &self,
+        hash: &ServiceHash,
+        place: &Place,
+        notice: &mut dyn FnMut(String),
+    ) -> Result<Option<Reservation>> {
+        let mut settled = Ok(());
+        let reservation = self.update(hash, notice, |reservation| settled = settle(reservation, place))?;
+        settled.map(|()| reservation)
     }
 
     /// Sets the port of a service that is being registered. Returns the service that must lose its own for it.
@@ -263,6 +281,15 @@ fn has_lost_checkout(reservation: &Reservation) -> Result<bool> {
     }
     // Source: `gitrepository-layout(5)`, `worktrees/<id>/locked`.
     Ok(reservation.git_dir.as_ref().is_none_or(|git_dir| !git_dir.join("locked").exists()))
+}
+
+/// Writes down the checkout that a service belongs to.
+fn settle(reservation: &mut Reservation, place: &Place) -> Result<()> {
+    let root = place.root();
+    reservation.root_id = DirectoryId::of(root).map_err(Error::io("look at", root))?;
+    reservation.root = Some(root.to_owned());
+    reservation.git_dir = place.git_dir().map(Path::to_owned);
+    Ok(())
 }
 
 /// Refuses a service of another checkout. Returns the directory that the service belonged to if that is gone: then

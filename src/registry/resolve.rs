@@ -22,27 +22,40 @@ fn is_elsewhere(reservation: &Reservation, place: &Place, root: &Path, addition:
     }
 }
 
+/// Why a service cannot be named at some place; `None` if it can.
+///
+/// # Errors
+/// If its directory cannot be looked at.
+fn not_nameable(reservation: &Reservation, place: Option<&Place>) -> Result<Option<Error>> {
+    let Some(place) = place else {
+        return Ok(Some(Error::InvalidDirectory { path: ".".into(), why: "has been deleted".into() }));
+    };
+    let failed = || Error::io("look at", &reservation.cwd);
+    Ok(match place.can_name(reservation.site()).map_err(failed())? {
+        Ownership::Ours => None,
+        Ownership::Other(root) => Some(is_elsewhere(reservation, place, &root, "")),
+        Ownership::Gone(root) => Some(is_elsewhere(reservation, place, &root, ", which no longer exists")),
+    })
+}
+
 impl Registry {
     /// Finds the service that a target names at some place: by key, if the key's service may be named there; then by
-    /// frozen hashid (exactly), by a prefix of the hash, and by port, from everywhere.
+    /// frozen hashid (exactly), by a prefix of the hash, and by port, from everywhere. `place` is `None` in a directory
+    /// that has been deleted.
     ///
     /// # Errors
     /// [`Error::KeyElsewhere`] if only another checkout has the key, [`Error::NoSuchService`],
     /// [`Error::PrefixTooShort`], [`Error::Ambiguous`], or that of a record that cannot be used.
-    pub(crate) fn resolve(&self, target: &Target, place: &Place) -> Result<Reservation> {
-        let mut elsewhere = None;
+    pub(crate) fn resolve(&self, target: &Target, place: Option<&Place>) -> Result<Reservation> {
         if let Some(key) = target.as_key()
             && let Some(reservation) = self.find(&ServiceHash::of_key(&key))?
             && reservation.key.as_ref() == Some(&key)
         {
-            let failed = || Error::io("look at", &reservation.cwd);
-            match place.can_name(reservation.site()).map_err(failed())? {
-                Ownership::Ours => return Ok(reservation),
-                Ownership::Other(root) => elsewhere = Some(is_elsewhere(&reservation, place, &root, "")),
-                Ownership::Gone(root) => {
-                    elsewhere = Some(is_elsewhere(&reservation, place, &root, ", which no longer exists"));
-                }
-            }
+            // Whoever types the name of a service here does not mean one whose hash begins so by chance.
+            return match not_nameable(&reservation, place)? {
+                None => Ok(reservation),
+                Some(error) => self.resolve_exactly(target)?.ok_or(error),
+            };
         }
         let text = target.as_str();
         if text.len() >= SHORTEST_PREFIX {
@@ -55,15 +68,24 @@ impl Registry {
                 }
             }
         }
-        if let Some(error) = elsewhere {
-            return Err(error);
-        }
         let nearest = self.nearest_keys(text)?;
         let target = text.to_owned();
         if text.len() < SHORTEST_PREFIX && nearest.is_empty() {
             return Err(Error::PrefixTooShort { target, nearest });
         }
         Err(Error::NoSuchService { target, nearest })
+    }
+
+    /// By what is printed of a service: its frozen hashid, its whole hash or its port.
+    fn resolve_exactly(&self, target: &Target) -> Result<Option<Reservation>> {
+        let text = target.as_str();
+        for hash in self.hashes_with_prefix(text)? {
+            let found = self.find(&hash).ok().flatten();
+            if let Some(found) = found.filter(|found| found.hashid.as_str() == text || found.hash.to_string() == text) {
+                return Ok(Some(found));
+            }
+        }
+        self.resolve_port(target)
     }
 
     /// By frozen hashid, else by prefix; `None` if no hash begins so.

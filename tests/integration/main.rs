@@ -15,6 +15,7 @@ mod tailnet;
 
 mod attach;
 mod batch;
+mod checkouts;
 mod environment;
 mod facts;
 mod launch;
