@@ -112,6 +112,7 @@ fn clear(
 ) -> Result<Outcome> {
     let deadline = Deadline::after(limit(reservation));
     let mut ended: Option<ProcessIdentity> = None;
+    let mut unproven: Option<Deadline> = None;
     loop {
         let holder = match registry.acquire_identity(&reservation.hash, Role::Command)? {
             Acquired::Lock(identity) => {
@@ -130,8 +131,12 @@ fn clear(
             _ => {
                 let supervisor = supervisor(registry, reservation)?;
                 match (supervisor, &ended) {
-                    // It has ended meanwhile.
-                    (None, _) => {}
+                    // It has ended meanwhile, unless the lock is a stranger's and stays.
+                    (None, _) => {
+                        if unproven.get_or_insert_with(|| Deadline::after(SIGNING)).remaining().is_zero() {
+                            return Err(unknown_supervisor(reservation));
+                        }
+                    }
                     (Some(other), Some(first)) if other != *first => return Ok(Outcome::Succeeded),
                     (Some(supervisor), _) => {
                         end_supervisor(registry, reservation, &supervisor, urgency, deadline)?;
@@ -149,15 +154,21 @@ fn clear(
 /// [`Error::UnknownSupervisor`] if the lock is held and names no living process that has it open, or if the system
 /// does not answer.
 pub(crate) fn supervisor(registry: &Registry, reservation: &Reservation) -> Result<Option<ProcessIdentity>> {
-    let unknown = |why: &str| Error::UnknownSupervisor { service: reservation.name().to_owned(), why: why.to_owned() };
     let look = || match registry.supervision(&reservation.hash) {
         Ok(Supervision::Free) => Some(Ok(None)),
         Ok(Supervision::By(supervisor)) => Some(Ok(Some(supervisor))),
         Ok(Supervision::Unproven) => None,
         Err(error) => Some(Err(error)),
     };
-    clock::poll(Duration::from_millis(5), SIGNING, look)
-        .unwrap_or_else(|| Err(unknown("its lock is held, but names no process that holds it")))
+    clock::poll(Duration::from_millis(5), SIGNING, look).unwrap_or_else(|| Err(unknown_supervisor(reservation)))
+}
+
+/// The error of a service whose lock is held by a process that it does not name.
+fn unknown_supervisor(reservation: &Reservation) -> Error {
+    Error::UnknownSupervisor {
+        service: reservation.name().to_owned(),
+        why: "its lock is held, but names no process that holds it".into(),
+    }
 }
 
 /// Asks a supervisor to end its service, unless it is doing so already, and waits until it has ended.
