@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::os::clock;
 use crate::os::process::{self, ProcessIdentity};
 use crate::registry::{Exit, ExitHow, Registry, Reservation, RunState, State};
-use crate::spec::RestartWhen;
+use crate::spec::{Policy, RestartWhen};
 
 /// How often we look at first: most supervisors answer within milliseconds.
 const EAGER: Duration = Duration::from_millis(1);
@@ -29,7 +29,7 @@ pub(super) fn wait(
         why: why.to_owned(),
         hint,
     };
-    let limit = reservation.policy.grace.0.saturating_add(LIMIT);
+    let limit = limit(&reservation.policy);
     let mut unanswered: Option<Error> = None;
     let look = || -> Result<Option<Result<()>>> {
         // Checked before the state is read, so that the last write of a supervisor that ends is not missed.
@@ -64,6 +64,11 @@ pub(super) fn wait(
     })
 }
 
+/// How long a supervisor may take to answer: it may first have to end what an earlier one left.
+fn limit(policy: &Policy) -> Duration {
+    policy.grace.0.saturating_add(LIMIT)
+}
+
 /// Whether a service has ended as its policy lets it end.
 fn is_done(exits: &[Exit], reservation: &Reservation) -> bool {
     let clean = exits.last().is_some_and(|exit| exit.how == ExitHow::Code(0));
@@ -89,5 +94,20 @@ fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<()>> {
             Some(Err(Error::StartFailed { service, why: "it was stopped at once".into(), hint: None }))
         }
         State::Starting | State::Orphaned | State::Unknown => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launch::stop::MARGIN;
+    use crate::spec::Span;
+
+    #[test]
+    fn a_start_waits_longer_than_the_processes_that_it_must_end_may_take() {
+        for grace in [0, 5, 30, 3600].map(Duration::from_secs) {
+            let policy = Policy { grace: Span(grace), ..Policy::default() };
+            assert!(limit(&policy) > grace + MARGIN, "{grace:?}");
+        }
     }
 }

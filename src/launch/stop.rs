@@ -16,8 +16,6 @@ use crate::registry::{
 pub(crate) const MARGIN: Duration = Duration::from_secs(10);
 /// How long a new holder of the lock may take to write down who it is.
 const SIGNING: Duration = Duration::from_millis(500);
-/// How often the lock may be held by a process that cannot be found. Each time takes the 200 ms of an attempt.
-const MOST_STRANGERS: u32 = 3;
 /// How often the lock, and what is left of a service, are looked at.
 const INTERVAL: Duration = Duration::from_millis(2);
 
@@ -114,7 +112,7 @@ fn clear(
 ) -> Result<Outcome> {
     let deadline = Deadline::after(limit(reservation));
     let mut ended: Option<ProcessIdentity> = None;
-    let mut strangers = 0;
+    let mut unproven: Option<Deadline> = None;
     loop {
         let holder = match registry.acquire_identity(&reservation.hash, Role::Command)? {
             Acquired::Lock(identity) => {
@@ -133,11 +131,10 @@ fn clear(
             _ => {
                 let supervisor = supervisor(registry, reservation)?;
                 match (supervisor, &ended) {
-                    // It has ended meanwhile, or the lock is a stranger's, which stays.
+                    // It has ended meanwhile, unless the lock is a stranger's and stays.
                     (None, _) => {
-                        strangers += 1;
-                        if strangers > MOST_STRANGERS {
-                            return Err(unproven(reservation));
+                        if unproven.get_or_insert_with(|| Deadline::after(SIGNING)).remaining().is_zero() {
+                            return Err(unknown_supervisor(reservation));
                         }
                     }
                     (Some(other), Some(first)) if other != *first => return Ok(Outcome::Succeeded),
@@ -163,13 +160,15 @@ pub(crate) fn supervisor(registry: &Registry, reservation: &Reservation) -> Resu
         Ok(Supervision::Unproven) => None,
         Err(error) => Some(Err(error)),
     };
-    clock::poll(Duration::from_millis(5), SIGNING, look).unwrap_or_else(|| Err(unproven(reservation)))
+    clock::poll(Duration::from_millis(5), SIGNING, look).unwrap_or_else(|| Err(unknown_supervisor(reservation)))
 }
 
-/// The error of a lock that no known process holds.
-fn unproven(reservation: &Reservation) -> Error {
-    let why = "its lock is held, but names no process that holds it".into();
-    Error::UnknownSupervisor { service: reservation.name().to_owned(), why }
+/// The error of a service whose lock is held by a process that it does not name.
+fn unknown_supervisor(reservation: &Reservation) -> Error {
+    Error::UnknownSupervisor {
+        service: reservation.name().to_owned(),
+        why: "its lock is held, but names no process that holds it".into(),
+    }
 }
 
 /// Asks a supervisor to end its service, unless it is doing so already, and waits until it has ended.

@@ -72,7 +72,7 @@ impl Git {
         let name = path.file_name().unwrap().to_str().unwrap();
         match self {
             Self::Real => {
-                Self::run(env, repository, &["worktree", "add", "-q", "-f", "-B", name, path.to_str().unwrap()])
+                Self::run(env, repository, &["worktree", "add", "-q", "-f", "-B", name, path.to_str().unwrap()]);
             }
             Self::ByHand => {
                 let common = Some(repository.join(".git")).filter(|git| git.is_dir());
@@ -808,7 +808,7 @@ fn a_key_elsewhere_that_begins_a_hash_means_no_other_service() {
     let victim = machine.start("blog", "victim");
     let (hash, id) = (victim["hash"].as_str().unwrap(), victim["hashid"].as_str().unwrap());
     // Longer than the id that is printed: nobody types that and means the service.
-    let key = &hash[..id.len() + 1];
+    let key = &hash[..=id.len()];
     machine.start("shop", key);
     for directory in ["blog", "linked"] {
         machine.refuses_to_name(directory, key, "~/shop", &format!("~/{directory}"));

@@ -6,8 +6,9 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::print_stderr,
     clippy::disallowed_methods,
-    reason = "tests say what they do by their names, and may panic"
+    reason = "tests say what they do by their names, may panic, and say when they are skipped"
 )]
 
 mod support;
@@ -22,6 +23,7 @@ mod launch;
 mod layers;
 mod logs;
 mod ls;
+mod processes;
 mod readiness;
 mod readme;
 mod records;
@@ -30,5 +32,9 @@ mod rm;
 mod run;
 mod start;
 mod stop;
+mod stopping;
+mod strangers;
 mod supervisor;
+mod unknown;
+mod views;
 mod wait;

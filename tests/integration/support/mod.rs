@@ -1,5 +1,6 @@
 //! `TestEnv`: a machine of one's own for a test.
 
+pub(crate) mod strace;
 pub(crate) mod tailnet;
 
 use std::ffi::OsStr;
@@ -169,6 +170,34 @@ impl TestEnv {
         self.devport(["start", "--key", key, "--"].iter().chain(words)).ok().json()
     }
 
+    /// Starts a service without a window and without a port. The options stand before the command.
+    #[track_caller]
+    pub(crate) fn detach(&self, key: &str, options: &[&str], words: &[&str]) -> Value {
+        let start = ["start", "--detach", "--no-port", "--key", key];
+        self.devport(start.iter().chain(options).chain(&["--"]).chain(words)).ok().json()
+    }
+
+    /// The path of a service's file in a directory of the state directory.
+    #[track_caller]
+    pub(crate) fn state_file(&self, directory: &str, key: &str, ending: &str) -> PathBuf {
+        let hash = self.which(key)["hash"].as_str().unwrap().to_owned();
+        self.state(&format!("{directory}/{hash}.{ending}"))
+    }
+
+    /// The processes of this machine whose command line holds a text.
+    pub(crate) fn living(&self, text: &str) -> Vec<(i32, String)> {
+        self.processes().into_iter().filter(|(_, command)| command.contains(text)).collect()
+    }
+
+    /// The files of services in the state directory.
+    pub(crate) fn service_files(&self) -> Vec<PathBuf> {
+        ["services", "run", "locks", "logs"]
+            .iter()
+            .flat_map(|name| fs::read_dir(self.state(name)).unwrap().flatten().map(|entry| entry.path()))
+            .filter(|path| !path.ends_with("register.lock"))
+            .collect()
+    }
+
     #[track_caller]
     pub(crate) fn which(&self, target: &str) -> Value {
         self.devport(["which", target]).ok().json()
@@ -283,10 +312,7 @@ pub(crate) fn has_program(name: &str) -> bool {
     let found = Command::new("sh").args(["-c", &format!("command -v {name}")]).stdout(Stdio::null()).status();
     let found = found.is_ok_and(|status| status.success());
     if !found {
-        #[expect(clippy::print_stderr, reason = "a test that is skipped must say so")]
-        {
-            eprintln!("skipped: there is no {name} on this machine");
-        }
+        eprintln!("skipped: there is no {name} on this machine");
     }
     found
 }
@@ -318,6 +344,11 @@ pub(crate) fn number(value: &Value) -> i32 {
 #[track_caller]
 pub(crate) fn port(value: &Value) -> u16 {
     u16::try_from(number(&value["port"])).unwrap()
+}
+
+/// Whether a service runs: without a port it is ready after a second.
+pub(crate) fn is_up(view: &Value) -> bool {
+    view["state"] == "running" || view["state"] == "ready"
 }
 
 /// Whether something answers on a port.

@@ -1,0 +1,117 @@
+//! Errors and delays at single system calls, injected by `strace(1)`.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use super::{DEVPORT, TestEnv, eventually, until};
+
+/// The system calls that delete a file. `unlink` does not exist on every processor.
+pub(crate) const UNLINK: &str = "?unlink,unlinkat";
+
+/// What strace does to system calls on one path.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fault<'a> {
+    pub(crate) calls: &'a str,
+    pub(crate) path: &'a Path,
+    /// As in `inject=`: `error=EMFILE`, `delay_enter=1000000:when=1`.
+    pub(crate) effect: &'a str,
+}
+
+/// Whether strace can trace processes here. Prints a line if it cannot: the test is skipped.
+pub(crate) fn is_missing() -> bool {
+    static WORKS: OnceLock<bool> = OnceLock::new();
+    let works = *WORKS.get_or_init(|| {
+        let mut trace = Command::new("strace");
+        trace.args(["-qq", "-o", "/dev/null", "true"]).stdout(Stdio::null()).stderr(Stdio::null());
+        trace.status().is_ok_and(|status| status.success())
+    });
+    if !works {
+        eprintln!("skipped: strace cannot trace processes here");
+    }
+    !works
+}
+
+impl TestEnv {
+    /// strace with a fault; what it traces comes behind.
+    fn strace(&self, fault: Fault<'_>) -> Command {
+        let mut command = self.command("strace");
+        command.args(["-f", "-qq", "-o", "/dev/null", "-P"]).arg(fault.path);
+        command.arg("-e").arg(format!("trace={}", fault.calls));
+        command.arg("-e").arg(format!("inject={}:{}", fault.calls, fault.effect));
+        command
+    }
+
+    /// devport with a fault.
+    pub(crate) fn faulty<I: IntoIterator<Item: AsRef<OsStr>>>(&self, fault: Fault<'_>, arguments: I) -> Command {
+        let mut command = self.strace(fault);
+        command.arg(DEVPORT).args(arguments);
+        command
+    }
+
+    /// Starts devport with a delay, and waits until it stands there.
+    pub(crate) fn delayed<I: IntoIterator<Item: AsRef<OsStr>>>(&self, fault: Fault<'_>, arguments: I) -> Child {
+        let mut command = self.faulty(fault, arguments);
+        let mut strace = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut looks = 0;
+        until("devport is delayed, or has ended", || {
+            looks = if is_held(strace.id()) { looks + 1 } else { 0 };
+            // A traced process also stands still for a moment at each call; no delay is as short as this.
+            looks > 20 || strace.try_wait().unwrap().is_some()
+        });
+        strace
+    }
+
+    /// Attaches strace with a fault to a process.
+    pub(crate) fn disturb(&self, pid: i32, fault: Fault<'_>) -> Disturbance {
+        let mut command = self.strace(fault);
+        command.arg("-p").arg(pid.to_string());
+        let strace = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        eventually("strace is attached", || {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            status.lines().any(|line| line == format!("TracerPid:\t{}", strace.id())).then_some(())
+        });
+        Disturbance(strace)
+    }
+}
+
+/// A fault in a running process, until this is dropped.
+pub(crate) struct Disturbance(Child);
+
+impl Drop for Disturbance {
+    fn drop(&mut self) {
+        // SIGTERM: strace detaches before it ends.
+        super::signal(i32::try_from(self.0.id()).unwrap(), "TERM");
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until the command that strace was given has ended. Strace itself goes on while what it traces does.
+pub(crate) fn until_traced_ends(strace: &mut Child) {
+    let (mut has_begun, mut looks) = (false, 0);
+    until("the traced command has ended", || {
+        let is_there = !traced(strace.id()).is_empty();
+        has_begun |= is_there;
+        looks = if is_there { 0 } else { looks + 1 };
+        // A command that ended before the first look is not seen.
+        (has_begun && !is_there) || looks > 200 || strace.try_wait().unwrap().is_some()
+    });
+}
+
+/// The commands that strace was given, while they run.
+fn traced(strace: u32) -> Vec<i32> {
+    let children = fs::read_to_string(format!("/proc/{strace}/task/{strace}/children")).unwrap_or_default();
+    children.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// Whether a thread of what strace traces stands still for it.
+fn is_held(strace: u32) -> bool {
+    traced(strace).into_iter().any(|pid| {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        threads
+            .filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok())
+            .any(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" t")))
+    })
+}
