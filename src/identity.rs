@@ -14,6 +14,8 @@ pub(crate) const HASH_LENGTH: usize = 10;
 pub(crate) const SHORTEST_PREFIX: usize = 3;
 /// How many bytes a name on the tailnet has at the most. Source: RFC 1035, 2.3.4.
 const LONGEST_LABEL: usize = 63;
+/// How many characters of a text that the user typed are shown in a message.
+const LONGEST_SHOWN: usize = 80;
 /// How many bytes a key has at the most.
 const LONGEST_KEY: usize = 128;
 
@@ -37,17 +39,35 @@ impl Key {
             "is longer than 128 bytes"
         } else if key.chars().any(char::is_control) {
             "contains a control character"
+        } else if key.chars().any(is_deceptive) {
+            "contains a character that is invisible or reverses the text"
         } else if key.starts_with('-') {
             "starts with a dash"
         } else {
             return Ok(Self(key));
         };
-        Err(Error::InvalidKey { key, why })
+        Err(Error::InvalidKey { key: shorten(&key), why })
     }
 
     /// The name as text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// Whether a character makes two keys look alike, or one look like another: white space but for the blank, and what
+/// Unicode has to hide or to reorder text. Source: UAX #9, "Explicit Directional Formatting Characters".
+fn is_deceptive(c: char) -> bool {
+    (c.is_whitespace() && c != ' ')
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// The beginning of a text that is too long for a message.
+pub(crate) fn shorten(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -243,9 +263,17 @@ mod tests {
         {
             assert!(Key::new(good).is_ok(), "{good:?}");
         }
-        for bad in ["", "-x", "a\nb", "a\tb", "\u{7f}", "\u{85}", &"k".repeat(129)] {
+        for bad in
+            ["", "-x", "a\nb", "a\tb", "\u{7f}", "\u{85}", "a\u{202e}b", "a\u{a0}b", "a\u{200b}", &"k".repeat(129)]
+        {
             assert!(Key::new(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_long_key_is_not_repeated_whole() {
+        let error = Key::new("k".repeat(100_000)).unwrap_err().to_string();
+        assert!(error.len() < 300, "{} bytes", error.len());
     }
 
     #[test]

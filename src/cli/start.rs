@@ -10,7 +10,7 @@ use crate::cli::context::{Context, note};
 use crate::cli::tailnet;
 use crate::cli::wait;
 use crate::error::{Error, Result};
-use crate::identity::{Key, TailnetName};
+use crate::identity::{Key, TailnetName, shorten};
 use crate::launch::{self, Urgency};
 use crate::os::clock;
 use crate::project::{Ownership, Place};
@@ -76,9 +76,10 @@ fn is_bare(service: &NewService) -> bool {
 
 /// A command without `--`, most likely.
 fn misplaced_words(words: &[String]) -> Error {
+    let words = shorten(&words.join(" "));
     Error::Usage {
-        message: format!("unexpected {:?}", words.join(" ")),
-        hint: format!("put the command behind --, as in `devport start --key api -- {}`", words.join(" ")),
+        message: format!("unexpected {words:?}"),
+        hint: format!("put the command behind --, as in `devport start --key api -- {words}`"),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::identity::{SHORTEST_PREFIX, ServiceHash, Target};
+use crate::identity::{SHORTEST_PREFIX, ServiceHash, Target, shorten};
 use crate::project::{Ownership, Place};
 use crate::registry::reservation::Reservation;
 use crate::registry::store::Registry;
@@ -69,7 +69,7 @@ impl Registry {
             }
         }
         let nearest = self.nearest_keys(text)?;
-        let target = text.to_owned();
+        let target = shorten(text);
         if text.len() < SHORTEST_PREFIX && nearest.is_empty() {
             return Err(Error::PrefixTooShort { target, nearest });
         }

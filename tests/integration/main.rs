@@ -4,6 +4,7 @@
 //! Tests of a point of `trust.md` are named after it (`t07_…`), those of a defect of the first devport too
 //! (`d05_…`).
 
+#![cfg(target_os = "linux")]
 #![expect(
     clippy::unwrap_used,
     clippy::print_stderr,
