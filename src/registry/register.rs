@@ -45,20 +45,20 @@ impl Registry {
     ) -> Result<Registration> {
         let _lock = self.lock(notice)?;
         let before = self.find_with_bytes(&spec.hash)?;
-        self.register_locked(spec, before, now)
+        self.register_locked(spec, before.as_ref(), now)
     }
 
     /// Does what [`Self::register`] does. The caller holds the register lock, and has read the record under it.
     fn register_locked(
         &self,
         spec: &ServiceSpec,
-        before: Option<(Reservation, Vec<u8>)>,
+        before: Option<&(Reservation, Vec<u8>)>,
         now: Timestamp,
     ) -> Result<Registration> {
         file::sweep(&self.paths.services(), "");
         file::sweep_stale(self.paths.base(), "suffix", now);
         let mut taken_over = None;
-        let mut reservation = match &before {
+        let mut reservation = match before {
             Some((reservation, _)) => {
                 reservation.check_writable(&self.paths.record(&spec.hash))?;
                 check_same_name(reservation, spec)?;
@@ -80,7 +80,7 @@ impl Registry {
         reservation.file.clone_from(&spec.file);
         settle(&mut reservation, &spec.place)?;
         reservation.last_up = now;
-        let before = before.as_ref().map(|(_, bytes)| bytes.as_slice());
+        let before = before.map(|(_, bytes)| bytes.as_slice());
         self.write(&reservation, before, Some(&spec.environment), Durability::Synced)?;
         Ok(Registration { reservation, reclaimed, taken_over })
     }

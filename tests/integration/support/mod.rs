@@ -249,6 +249,19 @@ pub(crate) fn done(child: Child) -> Done {
     }
 }
 
+/// Whether a program is on this machine; if not, says that the test is skipped.
+pub(crate) fn has_program(name: &str) -> bool {
+    let found = Command::new("sh").args(["-c", &format!("command -v {name}")]).stdout(Stdio::null()).status();
+    let found = found.is_ok_and(|status| status.success());
+    if !found {
+        #[expect(clippy::print_stderr, reason = "a test that is skipped must say so")]
+        {
+            eprintln!("skipped: there is no {name} on this machine");
+        }
+    }
+    found
+}
+
 /// Sends a signal by its name; a process that is gone is fine.
 pub(crate) fn signal(pid: i32, name: &str) {
     let _ = Command::new("kill").args([format!("-{name}"), pid.to_string()]).stderr(Stdio::null()).status();
