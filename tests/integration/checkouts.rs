@@ -5,11 +5,11 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::{DEVPORT, Done, SERVER, TestEnv, done, eventually, has_program, is_alive, number, port};
+use crate::support::{DEVPORT, Done, SERVER, TestEnv, done, has_program, is_alive, number, port, until};
 
 /// A service that is ready at once and writes nothing, so that its files do not change while it runs.
 const SLEEP: [&str; 5] = ["--ready", "none", "--", "sleep", "1000"];
@@ -646,11 +646,11 @@ fn a_checkout_that_was_deleted_and_made_again_does_not_get_what_ran_in_the_old_o
         machine.git.worktree(&machine.env, &machine.home("shop"), &feat);
         fs::write(feat.join("devport.yaml"), "- {key: web, exec: sleep 1000}\n").unwrap();
         let mut command = machine.command("shop/.claude/worktrees/feat");
-        let child = command.args(&arguments).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let child = command.args(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = child.spawn().unwrap();
         let is_foreground = arguments == ["run", "web"];
         if is_foreground {
-            crate::support::until("it runs in the new directory", || {
+            until("it runs in the new directory", || {
                 let view = machine.env.which("web");
                 view["state"] == "ready" && view["pid"] != old["pid"]
             });
@@ -744,7 +744,7 @@ fn of_two_checkouts_that_start_a_new_key_at_once_one_gets_it() {
                     1 => command.args(["run", "--restart", "never", "--key", &key, "--", "sleep", "0.2"]),
                     _ => command.args(["start", "-f", "devport.yaml"]),
                 };
-                command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+                command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
             })
             .collect();
         let ended: Vec<Done> = children.into_iter().map(done).collect();
@@ -773,7 +773,7 @@ fn c1_reserve_beside_start_never_loses_the_command() {
         let key = format!("key{round}");
         let spawn = |arguments: &[&str]| {
             let mut command = machine.command("shop");
-            command.args(arguments).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+            command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
             command.spawn().unwrap()
         };
         let start = ["start", "--detach", "--grace", "9s", "--key", &key, "--", "sleep", "1000"];
@@ -809,8 +809,8 @@ fn c1_reserve_decides_and_writes_under_one_hold_of_the_lock() {
     // Whatever it locks a second time comes late enough for a whole start in between.
     reserve.args(["-f", "-e", "trace=flock", "-e", "inject=flock:delay_enter=1s:when=2+", "-o"]).arg(&trace);
     reserve.args([DEVPORT, "reserve", "--key", "web"]).current_dir(machine.home("shop"));
-    let reserve = reserve.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
-    crate::support::until("it has the lock", || fs::read_to_string(&trace).is_ok_and(|text| text.contains("= 0")));
+    let reserve = reserve.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("it has the lock", || fs::read_to_string(&trace).is_ok_and(|text| text.contains("= 0")));
     machine.start("shop", "web");
     done(reserve).ok();
     let view = machine.at("shop", ["which", "web"]).ok().json();
@@ -937,6 +937,9 @@ fn a_checkout_is_found_without_git_and_with_few_reads() {
 
 #[test]
 fn a_command_that_waited_does_nothing_to_a_key_that_another_checkout_got_meanwhile() {
+    if !has_program("strace") {
+        return;
+    }
     let machine = Machine::new();
     let view = machine.start("shop", "web");
     let hash = view["hash"].as_str().unwrap();
@@ -945,20 +948,18 @@ fn a_command_that_waited_does_nothing_to_a_key_that_another_checkout_got_meanwhi
     for arguments in [&["rm", "web"][..], &["restart", "web"], &["start", "--replace", "web"], &["run", "web"]] {
         let lock = fs::File::open(machine.env.state(&format!("locks/{hash}.launch.lock"))).unwrap();
         lock.lock().unwrap();
-        let mut command = machine.command("shop");
-        command.args(arguments).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let trace = machine.home("trace");
+        let mut command = machine.env.command("strace");
+        command.args(["-e", "trace=flock", "-o"]).arg(&trace).arg(DEVPORT).args(arguments);
+        command.current_dir(machine.home("shop")).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().unwrap();
-        let opened = || {
-            let files = fs::read_dir(format!("/proc/{}/fd", child.id())).ok()?;
-            let mut names = files.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
-            names.find(|name| name.ends_with(format!("{hash}.launch.lock")))
-        };
-        eventually("it waits for the lock", opened);
+        until("it waits for the lock", || fs::read_to_string(&trace).is_ok_and(|text| text.contains("EAGAIN")));
         fs::write(&record, before.replace("home/shop\"", "home/blog\"")).unwrap();
         drop(lock);
         let done = done(child).fails(4, &["no service", "web"]);
         assert_eq!(done.stdout, "", "{arguments:?}");
         fs::write(&record, &before).unwrap();
+        fs::remove_file(&trace).unwrap();
         assert_eq!(machine.at("shop", ["which", "web"]).ok().json()["pid"], view["pid"], "{arguments:?}");
     }
 }
