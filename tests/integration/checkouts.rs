@@ -436,9 +436,11 @@ fn a_service_of_no_checkout_may_be_named_in_all() {
 fn c_runs_a_command_as_if_it_was_started_there() {
     let machine = Machine::new();
     let feat = "shop/.claude/worktrees/feat";
-    fs::write(machine.home(feat).join("devport.yaml"), "- {key: feat, exec: sleep 1000, env: .env}\n").unwrap();
+    fs::write(machine.home(feat).join("devport.yaml"), "- {key: feat, exec: sleep 1000, ready: none, env: .env}\n")
+        .unwrap();
     fs::write(machine.home(feat).join(".env"), "GREETING=hello\n").unwrap();
-    let started = machine.at("shop", ["-C", ".claude/worktrees/feat", "start", "-f", "devport.yaml"]).ok().json();
+    let started =
+        machine.at("shop", ["-C", ".claude/worktrees/feat", "start", "--wait", "-f", "devport.yaml"]).ok().json();
     assert_eq!(started[0]["cwd"], machine.home(feat).to_str().unwrap());
     machine.refuses_to_name("shop", "feat", &format!("~/{feat}"), "~/shop");
     let absolute = machine.home(feat);
@@ -540,10 +542,10 @@ fn a_service_whose_directory_was_deleted_belongs_to_the_file_that_registered_it(
     let site = machine.home("site");
     fs::write(
         machine.home("shop/devport.yaml"),
-        format!("- {{key: site, exec: sleep 1000, cwd: {}}}\n", site.display()),
+        format!("- {{key: site, exec: sleep 1000, ready: none, cwd: {}}}\n", site.display()),
     )
     .unwrap();
-    machine.at("shop", ["start", "-f", "devport.yaml"]).ok();
+    machine.at("shop", ["start", "--wait", "-f", "devport.yaml"]).ok();
     fs::remove_dir_all(&site).unwrap();
     machine.refuses_to_name("blog", "site", "~/site, which no longer exists", "~/blog");
     outcome(&machine.at("shop", ["stop", "site"]).ok().json(), "stopped");
@@ -601,7 +603,7 @@ fn a_key_whose_directory_is_gone_is_taken_over_with_a_note_and_keeps_its_port() 
             let machine = Machine::new();
             let feat = machine.home("shop/.claude/worktrees/feat");
             let old = machine.start("shop/.claude/worktrees/feat", "web");
-            fs::write(machine.home("linked/devport.yaml"), "- {key: web, exec: sleep 1000}\n").unwrap();
+            fs::write(machine.home("linked/devport.yaml"), "- {key: web, exec: sleep 1000, ready: none}\n").unwrap();
             if !runs {
                 machine.at("", ["stop", "web"]).ok();
             }
@@ -616,6 +618,10 @@ fn a_key_whose_directory_is_gone_is_taken_over_with_a_note_and_keeps_its_port() 
             if is_reserve {
                 assert_eq!((new["state"].as_str(), &new["cmd"]), (Some("stopped"), &old["cmd"]), "{new}");
             }
+            // What still changes its state would change files too.
+            until("it is settled", || {
+                ["ready", "stopped"].contains(&machine.env.which("web")["state"].as_str().unwrap())
+            });
             machine.refuses_to_register("shop", "web", "~/linked", "~/shop");
         }
     }
