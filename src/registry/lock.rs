@@ -115,7 +115,11 @@ impl Liveness {
         let mut beat = None;
         let mut look = || -> io::Result<Self> {
             let Some(mut file) = open_for_reading(path)? else { return Ok(Self::Free) };
-            beat = Timestamp::try_from(file.metadata()?.modified()?).ok();
+            let metadata = file.metadata()?;
+            // The first devport leaves the file empty, and means nothing by its time.
+            if metadata.len() > 0 {
+                beat = Timestamp::try_from(metadata.modified()?).ok();
+            }
             if !file_lock::is_announced(&file)? {
                 return Ok(Self::Free);
             }

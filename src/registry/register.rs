@@ -80,7 +80,7 @@ impl Registry {
         reservation.file.clone_from(&spec.file);
         settle(&mut reservation, &spec.place)?;
         reservation.last_up = now;
-        let before = before.as_ref().map(|(_, bytes)| bytes.as_slice());
+        let before = before.map(|(_, bytes)| bytes.as_slice());
         let reclaimed = self.replace(&reservation, before, Some(&spec.environment), stale)?;
         Ok(Registration { reservation, reclaimed, taken_over })
     }
