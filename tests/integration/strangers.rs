@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{TestEnv, is_alive, is_up, number, until};
+use crate::support::{TestEnv, is_alive, is_up, number, skip, until};
 
 /// The user that owns nothing.
 const NOBODY: u32 = 65534;
@@ -58,7 +58,7 @@ fn the_files_of_another_user_are_refused() {
     let (env, victims) = (TestEnv::new(), TestEnv::new());
     let (victim, _held) = plant(&env, &victims);
     if give_away(&env.path("state")).is_err() {
-        eprintln!("skipped: files can be given to another user by root alone");
+        skip("files can be given to another user by root alone");
         return;
     }
     for command in COMMANDS.into_iter().chain([&["signal", "-s", "KILL", "evil"][..], &["start", "--detach", "evil"]]) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::support::strace::{self, Fault};
-use crate::support::{DEVPORT, TestEnv, done, eventually, is_alive, is_up, number, signal, until};
+use crate::support::{DEVPORT, TestEnv, done, eventually, is_alive, is_up, number, signal, skip, until};
 
 /// What the system says when it is short of something, and what that is called.
 const SHORTAGES: [(&str, &str); 4] = [
@@ -154,7 +154,8 @@ fn a_start_that_fails_names_the_cause() {
             let mut start = start.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
             strace::until_traced_ends(&mut start);
             let started = std::thread::spawn(move || done(start));
-            env.devport(["stop", "a"]).ok();
+            // A start that fails may leave a supervisor that is about to run.
+            until("it is stopped", || env.devport(["stop", "a"]).ok().code == 0 && started.is_finished());
             let started = started.join().unwrap();
             if started.code != 0 {
                 failed += 1;
@@ -212,7 +213,7 @@ impl SmallDisk {
         let is_mounted =
             mount.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
         if !is_mounted {
-            eprintln!("skipped: a file system cannot be mounted here");
+            skip("a file system cannot be mounted here");
             return None;
         }
         Some(Self(directory))

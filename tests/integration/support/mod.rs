@@ -5,6 +5,7 @@ pub(crate) mod tailnet;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -310,6 +311,13 @@ pub(crate) fn number(value: &Value) -> i32 {
 #[track_caller]
 pub(crate) fn port(value: &Value) -> u16 {
     u16::try_from(number(&value["port"])).unwrap()
+}
+
+/// Says that the test that is running is skipped. Standard error is written to itself: what `eprintln!` prints is shown
+/// of failing tests only.
+pub(crate) fn skip(why: &str) {
+    let test = std::thread::current();
+    let _ = writeln!(std::io::stderr(), "skipped {}: {why}", test.name().unwrap_or("a test"));
 }
 
 /// Whether a service runs: without a port it is ready after a second.

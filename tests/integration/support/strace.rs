@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use super::{DEVPORT, TestEnv, eventually, until};
+use super::{DEVPORT, TestEnv, eventually, skip, until};
 
 /// The system calls that delete a file. `unlink` does not exist on every processor.
 pub(crate) const UNLINK: &str = "?unlink,unlinkat";
@@ -29,7 +29,7 @@ pub(crate) fn is_missing() -> bool {
         trace.status().is_ok_and(|status| status.success())
     });
     if !works {
-        eprintln!("skipped: strace cannot trace processes here");
+        skip("strace cannot trace processes here");
     }
     !works
 }
