@@ -1,15 +1,12 @@
 //! devport signals supervisors and their services, and no other process, whatever a file says.
 
 use std::fs::{self, File};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::support::{TestEnv, is_alive, is_up, number, skip, until};
-
-/// The user that owns nothing.
-const NOBODY: u32 = 65534;
 
 /// Registers the service `evil`, whose files say that a process of `victims` runs it. The lock is held by this test,
 /// until the file is dropped.
@@ -76,7 +73,7 @@ fn give_away(path: &Path) -> std::io::Result<()> {
             give_away(&entry?.path())?;
         }
     }
-    chown(path, Some(NOBODY), None)
+    chown(path, Some(fs::metadata(path)?.uid() + 1), None)
 }
 
 #[test]

@@ -17,7 +17,7 @@ const SHORTAGES: [(&str, &str); 4] = [
 ];
 
 fn opening<'a>(path: &'a Path, effect: &'a str) -> Fault<'a> {
-    Fault { calls: "openat", path, effect }
+    Fault { calls: "openat", path: Some(path), effect }
 }
 
 #[test]
@@ -80,9 +80,9 @@ fn orphans_that_cannot_be_looked_for_are_not_gone() {
     let run_state = env.state_file("run", "a", "json");
     for (error, name) in SHORTAGES {
         for fault in [
-            Fault { calls: "openat", path: Path::new("/proc"), effect: &format!("error={error}") },
-            Fault { calls: "getdents64", path: Path::new("/proc"), effect: &format!("error={error}") },
-            Fault { calls: "openat", path: &run_state, effect: &format!("error={error}") },
+            Fault { calls: "openat", path: Some(Path::new("/proc")), effect: &format!("error={error}") },
+            Fault { calls: "getdents64", path: Some(Path::new("/proc")), effect: &format!("error={error}") },
+            Fault { calls: "openat", path: Some(&run_state), effect: &format!("error={error}") },
         ] {
             let done = env.finish(&mut env.faulty(fault, ["stop", "a"]));
             assert_eq!(done.code, 1, "{fault:?}: {done:?}");
@@ -178,7 +178,7 @@ fn a_directory_that_cannot_be_entered_is_told_with_the_cause() {
     register.current_dir(&directory).args(["start", "--detach", "--no-port", "--key", "a", "--", "sleep", "1000"]);
     env.finish(&mut register).ok();
     env.devport(["stop", "a"]).ok();
-    let entering = Fault { calls: "chdir,statx", path: &directory, effect: "error=EACCES" };
+    let entering = Fault { calls: "chdir,statx", path: Some(&directory), effect: "error=EACCES" };
     let started = env.finish(&mut env.faulty(entering, ["start", "--detach", "a"]));
     started.fails(1, &["inner cannot be used: permission denied"]);
 }
