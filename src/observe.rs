@@ -87,8 +87,11 @@ impl<'a> Observer<'a> {
         let (mut liveness, beat) = self.registry.liveness_with_beat(&reservation.hash);
         let began = clock::now();
         let mut survivor = Survivor::NotLooked;
+        let mut is_unrecorded = false;
         for _ in 0..ATTEMPTS {
-            if agree(&liveness, &recorded, has_lost_child(&recorded)) {
+            // Looked at once for each reading: a child that ends later is no contradiction.
+            let lost_child = has_lost_child(&recorded);
+            if agree(&liveness, &recorded, lost_child) {
                 break;
             }
             let again = self.recorded(reservation);
@@ -109,14 +112,15 @@ impl<'a> Observer<'a> {
                     break;
                 }
                 (recorded, liveness, survivor) = (self.recorded(reservation), now, Survivor::NotLooked);
-            } else if has_lost_child(&recorded) && clock::now().saturating_duration_since(began) < RECORDING {
+            } else if lost_child && clock::now().saturating_duration_since(began) < RECORDING {
                 self.await_record(reservation, &recorded);
                 (recorded, liveness) = (self.recorded(reservation), self.registry.liveness(&reservation.hash));
             } else {
+                is_unrecorded = lost_child;
                 break;
             }
         }
-        let observed = derive(reservation.name(), &liveness, &recorded, has_lost_child(&recorded), &survivor);
+        let observed = derive(reservation.name(), &liveness, &recorded, is_unrecorded, &survivor);
         let run = if let Recorded::Run(run) = recorded { Some(*run) } else { None };
         Observation { liveness, beat, run, observed }
     }
@@ -182,12 +186,12 @@ fn agree(liveness: &Liveness, recorded: &Recorded, lost_child: bool) -> bool {
     }
 }
 
-/// The state that follows from what was seen. `lost_child`: the recorded child has ended.
+/// The state that follows from what was seen. `is_unrecorded`: the recorded child has ended, and that stays unrecorded.
 fn derive(
     name: &str,
     liveness: &Liveness,
     recorded: &Recorded,
-    lost_child: bool,
+    is_unrecorded: bool,
     survivor: &Survivor,
 ) -> ObservedState {
     let just = |state| ObservedState { state, error: None, orphan: None };
@@ -198,7 +202,7 @@ fn derive(
         (Liveness::Held(holder), Recorded::Run(run))
             if holder.as_ref().is_none_or(|holder| *holder == run.supervisor) =>
         {
-            if lost_child {
+            if is_unrecorded {
                 return with(State::Unknown, "its supervisor could not record its state (is the disk full?)".into());
             }
             // It has recorded its end, and is not quite gone.
@@ -267,8 +271,8 @@ mod tests {
             (Liveness::Free, unreadable(), false, Survivor::NotLooked, State::Unknown),
             (broken(), run(State::Ready), false, Survivor::NotLooked, State::Unknown),
         ];
-        for (liveness, recorded, lost_child, survivor, expected) in rows {
-            let observed = derive("a", &liveness, &recorded, lost_child, &survivor);
+        for (liveness, recorded, is_unrecorded, survivor, expected) in rows {
+            let observed = derive("a", &liveness, &recorded, is_unrecorded, &survivor);
             assert_eq!(observed.state, expected, "{liveness:?} {recorded:?} {survivor:?}");
             assert_eq!(observed.orphan, if survivor == Survivor::Process(9) { Some(9) } else { None });
             assert!(expected != State::Unknown || observed.error.is_some());

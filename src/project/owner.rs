@@ -79,9 +79,6 @@ impl Place {
     /// # Errors
     /// If a directory cannot be looked at: then it is not known.
     pub(crate) fn ownership(&self, site: Site<'_>) -> io::Result<Ownership> {
-        if DirectoryId::of(site.directory)?.is_none() {
-            return Ok(Ownership::Gone(site.directory.to_owned()));
-        }
         if let (Some(root), Some(before)) = (site.root, site.root_id)
             && DirectoryId::of(root)?.is_none_or(|now| !now.is_same(before))
         {
@@ -90,7 +87,15 @@ impl Place {
         if site.directory == self.directory {
             return Ok(Ownership::Ours);
         }
-        self.compare(&self.roots_of(site))
+        let mut theirs = self.roots_of(site);
+        if DirectoryId::of(site.directory)?.is_none() {
+            // A checkout may lack one of its directories for a while: another branch does not have it.
+            let Some(root) = site.root.filter(|root| *root != site.directory) else {
+                return Ok(Ownership::Gone(site.directory.to_owned()));
+            };
+            theirs[0] = Root { path: root.to_owned(), is_versioned: true, git_dir: None };
+        }
+        self.compare(&theirs)
     }
 
     /// Whether a name typed here may mean a service: it belongs to this checkout, or to a directory without version
@@ -200,7 +205,13 @@ mod tests {
         assert_eq!(own("blog", site(&web)), Ownership::Other(machine.path("shop")));
         assert_eq!(own("blog", Site { file: Some(&file), ..site(&web) }), Ownership::Ours);
         assert_eq!(own("loose", site(&machine.path("other"))), Ownership::Other(machine.path("other")));
-        assert_eq!(own("blog", site(&machine.path("deleted"))), Ownership::Gone(machine.path("deleted")));
+        let deleted = machine.path("deleted");
+        assert_eq!(own("blog", site(&deleted)), Ownership::Gone(deleted.clone()));
+        // A directory that another branch of an existing checkout lacks.
+        let (shop, missing) = (machine.path("shop"), machine.path("shop/gone"));
+        let recorded = Site { root: Some(&shop), ..site(&missing) };
+        assert_eq!(own("blog", recorded), Ownership::Other(shop.clone()));
+        assert_eq!(own("shop", recorded), Ownership::Ours);
     }
 
     #[test]

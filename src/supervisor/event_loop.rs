@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::error::{Error, Result, reason};
 use crate::identity::ServiceHash;
 use crate::logbook::{LogWriter, Mark};
+use crate::os::clock::Deadline;
 use crate::os::process::{self, ProcessIdentity};
 use crate::os::{clock, terminal, trim_heap};
 use crate::registry::{
@@ -144,37 +145,48 @@ impl Prepared {
     }
 }
 
-/// How long a command may be alone with the service, beyond a service's grace period, until a supervisor gives up.
+/// How long a command may be alone with the service, beyond the grace period of what it ends, until a supervisor
+/// gives up.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+/// How often the lock is tried while a command holds it.
+const COMMAND_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Takes the identity lock; `None` if another supervisor has it. A command that holds it, such as a `stop` that ends
 /// what a killed supervisor left, is waited for.
 fn acquire(registry: &Registry, hash: &ServiceHash) -> Result<Option<IdentityLock>> {
-    let mut last = None;
-    let acquired = clock::poll(Duration::from_millis(2), COMMAND_LIMIT, || {
-        match registry.acquire_identity(hash, Role::Supervisor) {
-            Ok(Acquired::Lock(identity)) => Some(Ok(Some(identity))),
-            Ok(Acquired::Held(Some(holder))) if holder.role == Role::Command => {
-                last = Some(holder);
-                None
+    let mut deadline: Option<Deadline> = None;
+    let busy = |holder: String, waited: Duration| Error::LockBusy {
+        what: "the service's lock".into(),
+        holder,
+        waited_s: waited.as_secs(),
+    };
+    loop {
+        match registry.acquire_identity(hash, Role::Supervisor)? {
+            Acquired::Lock(identity) => return Ok(Some(identity)),
+            Acquired::Held(Some(holder)) if holder.role == Role::Command => {
+                let deadline = match deadline {
+                    Some(deadline) => deadline,
+                    None => {
+                        // A service that was removed has none.
+                        let grace = registry.find(hash)?.map_or(Duration::ZERO, |found| found.policy.grace.0);
+                        *deadline.insert(Deadline::after(command_limit(grace)))
+                    }
+                };
+                if deadline.remaining().is_zero() {
+                    return Err(busy(holder.process().to_string(), deadline.limit));
+                }
+                clock::pause(COMMAND_INTERVAL);
             }
-            Ok(Acquired::Held(Some(_))) => Some(Ok(None)),
+            Acquired::Held(Some(_)) => return Ok(None),
             // A stranger's lock: the command that launched us saw no supervisor.
-            Ok(Acquired::Held(None)) => Some(Err(Error::LockBusy {
-                what: "the service's lock".into(),
-                holder: "a process that it does not name".into(),
-                waited_s: 0,
-            })),
-            Err(error) => Some(Err(error)),
+            Acquired::Held(None) => return Err(busy("a process that it does not name".into(), Duration::ZERO)),
         }
-    });
-    acquired.unwrap_or_else(|| {
-        Err(Error::LockBusy {
-            what: "the service's lock".into(),
-            holder: last.map_or_else(|| "a command".into(), |holder| holder.process().to_string()),
-            waited_s: COMMAND_LIMIT.as_secs(),
-        })
-    })
+    }
+}
+
+/// How long a supervisor waits for a command that ends a service with this grace period.
+fn command_limit(grace: Duration) -> Duration {
+    grace.saturating_add(COMMAND_LIMIT)
 }
 
 /// A supervisor at work.
@@ -700,5 +712,16 @@ fn ended_text(how: ExitHow, ran: Duration) -> String {
         ExitHow::Signal(signal) => {
             format!("killed by {} after {ran:.1} s", crate::os::signal::name(signal))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_may_take_the_grace_period_of_what_it_ends() {
+        let grace = Duration::from_secs(3600);
+        assert!(command_limit(grace) > grace);
     }
 }

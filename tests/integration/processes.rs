@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{SERVER, TestEnv, answers, done, is_alive, is_up, number, port, signal, until};
+use crate::support::{SERVER, TestEnv, answers, done, is_alive, is_up, number, port, signal, skip, until};
 
 /// Starts the service `a`, one process of which is in a session of its own and ignores SIGTERM.
 fn start_deaf(env: &TestEnv) {
@@ -53,6 +53,10 @@ fn orphans_that_fork_at_their_end_are_ended() {
         env.devport([command, "a"]).ok();
         assert_eq!(env.processes(), [], "{command}");
     }
+}
+
+#[test]
+fn orphans_that_fork_at_their_end_are_ended_before_a_start() {
     let env = TestEnv::new();
     orphan_that_forks(&env);
     env.detach("a", &["--grace", "1s"], &["sleep", "6998"]);
@@ -60,18 +64,6 @@ fn orphans_that_fork_at_their_end_are_ended() {
     assert_eq!(env.living("sleep 7015"), []);
     assert_eq!(env.living("sleep 6999"), []);
     assert_eq!(env.living("sleep 6998").iter().filter(|(_, command)| command.starts_with("sleep")).count(), 1);
-}
-
-#[test]
-fn a_process_that_forks_while_its_service_stops_is_ended() {
-    let env = TestEnv::new();
-    let up = env.file("up");
-    let forking = format!("trap 'setsid sleep 7016 & exit 0' TERM\n: > {up}\nwhile :; do sleep 0.1; done\n");
-    let forking = env.write("forking.sh", &forking);
-    env.detach("a", &["--grace", "1s"], &["sh", "-c", &format!("setsid sh {forking} & exec sleep 1000")]);
-    until("the trap is set", || Path::new(&up).exists());
-    env.devport(["stop", "a"]).ok();
-    assert_eq!(env.processes(), []);
 }
 
 #[test]
@@ -137,7 +129,7 @@ fn is_headless(pid: i32) -> bool {
 fn has_no_headless() -> bool {
     let unknown = !cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
     if unknown {
-        eprintln!("skipped: the number of exit(2) is not known on this processor");
+        skip("the number of exit(2) is not known on this processor");
     }
     unknown
 }

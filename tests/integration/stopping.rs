@@ -165,7 +165,7 @@ fn a_stop_of_orphans_does_not_end_their_successor() {
     let supervisor = env.supervisor("race");
     signal(supervisor, "KILL");
     until("the supervisor is gone", || !is_alive(supervisor));
-    let scan = Fault { calls: "getdents64", path: Path::new("/proc"), effect: "delay_enter=1000000:when=1" };
+    let scan = Fault { calls: "getdents64", path: Some(Path::new("/proc")), effect: "delay_enter=1000000:when=1" };
     let stop = env.delayed(scan, ["stop", "race"]);
     let started = env.devport(["start", "--detach", "--no-port", "--key", "race", "--", "sleep", "2000"]);
     let stopped = done(stop);
@@ -193,7 +193,7 @@ fn a_command_that_holds_a_services_lock_is_not_signalled() {
         let env = TestEnv::new();
         env.detach("a", &[], &["sleep", "1000"]);
         let record = env.state_file("services", "a", "json");
-        let removing = Fault { calls: UNLINK, path: &record, effect: "delay_enter=1000000:when=1" };
+        let removing = Fault { calls: UNLINK, path: Some(&record), effect: "delay_enter=1000000:when=1" };
         let rm = env.delayed(removing, ["rm", "a"]);
         let other = env.devport(command);
         let removed = done(rm);

@@ -1,15 +1,12 @@
 //! devport signals supervisors and their services, and no other process, whatever a file says.
 
 use std::fs::{self, File};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{TestEnv, is_alive, is_up, number, until};
-
-/// The user that owns nothing.
-const NOBODY: u32 = 65534;
+use crate::support::{TestEnv, is_alive, is_up, number, skip, until};
 
 /// Registers the service `evil`, whose files say that a process of `victims` runs it. The lock is held by this test,
 /// until the file is dropped.
@@ -58,7 +55,7 @@ fn the_files_of_another_user_are_refused() {
     let (env, victims) = (TestEnv::new(), TestEnv::new());
     let (victim, _held) = plant(&env, &victims);
     if give_away(&env.path("state")).is_err() {
-        eprintln!("skipped: files can be given to another user by root alone");
+        skip("files can be given to another user by root alone");
         return;
     }
     for command in COMMANDS.into_iter().chain([&["signal", "-s", "KILL", "evil"][..], &["start", "--detach", "evil"]]) {
@@ -76,7 +73,7 @@ fn give_away(path: &Path) -> std::io::Result<()> {
             give_away(&entry?.path())?;
         }
     }
-    chown(path, Some(NOBODY), None)
+    chown(path, Some(fs::metadata(path)?.uid() + 1), None)
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn a_view_never_shows_two_moments_as_one() {
                 _ => env.devport(["start", "--detach", "a"]).ok(),
             };
             change(first);
-            let fault = Fault { calls: "openat", path, effect: DELAY };
+            let fault = Fault { calls: "openat", path: Some(path), effect: DELAY };
             let ls = env.delayed(fault, ["ls"]);
             change(then);
             let listed = done(ls).ok();
@@ -33,6 +33,25 @@ fn a_view_never_shows_two_moments_as_one() {
             assert!(is_up(view) || ["stopped", "stopping", "starting"].contains(&state), "{path:?} {then}: {view}");
             assert!(view["error"].is_null(), "{path:?} {then}: {view}");
         }
+    }
+}
+
+#[test]
+fn a_view_of_a_service_that_is_just_stopped_knows_its_state() {
+    if strace::is_missing() {
+        return;
+    }
+    let env = TestEnv::new();
+    env.detach("a", &[], &["sleep", "1000"]);
+    for turn in 1..=3 {
+        // `kill` is how a view looks whether the recorded child is there.
+        let effect = format!("delay_enter=1000000:when={turn}");
+        let ls = env.delayed(Fault { calls: "kill", path: None, effect: &effect }, ["ls"]);
+        env.devport(["stop", "a"]).ok();
+        let view = done(ls).ok().json()[0].clone();
+        assert!(is_up(&view) || view["state"] == "stopped", "{turn}: {view}");
+        assert!(view["error"].is_null(), "{turn}: {view}");
+        env.devport(["start", "--detach", "a"]).ok();
     }
 }
 
@@ -47,7 +66,7 @@ fn a_suspended_view_keeps_no_service_from_starting() {
     let lock = env.state_file("locks", "a", "lock");
     for calls in ["flock", "fcntl"] {
         // Whatever lock a look takes, it has it for 3 s.
-        let ls = env.delayed(Fault { calls, path: &lock, effect: "delay_exit=3000000:when=1" }, ["ls"]);
+        let ls = env.delayed(Fault { calls, path: Some(&lock), effect: "delay_exit=3000000:when=1" }, ["ls"]);
         env.devport(["start", "--detach", "a"]).ok();
         env.devport(["stop", "a"]).ok();
         done(ls).ok();
@@ -63,7 +82,7 @@ fn a_restart_or_start_beside_rm_leaves_nothing() {
         let env = TestEnv::new();
         env.detach("a", &[], &["sleep", "1000"]);
         let record = env.state_file("services", "a", "json");
-        let rm = env.delayed(Fault { calls: UNLINK, path: &record, effect: DELAY }, ["rm", "a"]);
+        let rm = env.delayed(Fault { calls: UNLINK, path: Some(&record), effect: DELAY }, ["rm", "a"]);
         let other = env.devport(command);
         done(rm).ok();
         other.fails(4, &["no service matching \"a\""]);
@@ -81,7 +100,7 @@ fn a_signal_that_was_sent_is_not_a_failure_when_its_service_is_removed() {
     env.detach("a", &[], &["sleep", "1000"]);
     let record = env.state_file("services", "a", "json");
     // The second reading is that of the view which is printed.
-    let fault = Fault { calls: "openat", path: &record, effect: "delay_enter=1000000:when=2" };
+    let fault = Fault { calls: "openat", path: Some(&record), effect: "delay_enter=1000000:when=2" };
     let signal = env.delayed(fault, ["signal", "-s", "CONT", "a"]);
     env.devport(["rm", "a"]).ok();
     let sent = done(signal).ok();
@@ -99,7 +118,7 @@ fn a_stop_of_several_goes_on_when_one_is_removed_meanwhile() {
         let b = number(&env.detach("b", &[], &["sleep", "1000"])["pid"]);
         let record = env.state_file("services", "a", "json");
         let effect = format!("delay_enter=1000000:when={reading}");
-        let stop = env.delayed(Fault { calls: "openat", path: &record, effect: &effect }, ["stop", "a", "b"]);
+        let stop = env.delayed(Fault { calls: "openat", path: Some(&record), effect: &effect }, ["stop", "a", "b"]);
         let removed = env.devport(["rm", "a"]);
         let stopped = done(stop);
         removed.ok();

@@ -346,6 +346,13 @@ pub(crate) fn port(value: &Value) -> u16 {
     u16::try_from(number(&value["port"])).unwrap()
 }
 
+/// Says that the test that is running is skipped. Standard error is written to itself: what `eprintln!` prints is shown
+/// of failing tests only.
+pub(crate) fn skip(why: &str) {
+    let test = std::thread::current();
+    let _ = writeln!(std::io::stderr(), "skipped {}: {why}", test.name().unwrap_or("a test"));
+}
+
 /// Whether a service runs: without a port it is ready after a second.
 pub(crate) fn is_up(view: &Value) -> bool {
     view["state"] == "running" || view["state"] == "ready"

@@ -6,16 +6,16 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use super::{DEVPORT, TestEnv, eventually, until};
+use super::{DEVPORT, TestEnv, eventually, skip, until};
 
 /// The system calls that delete a file. `unlink` does not exist on every processor.
 pub(crate) const UNLINK: &str = "?unlink,unlinkat";
 
-/// What strace does to system calls on one path.
+/// What strace does to system calls on one path, or to all of a kind.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fault<'a> {
     pub(crate) calls: &'a str,
-    pub(crate) path: &'a Path,
+    pub(crate) path: Option<&'a Path>,
     /// As in `inject=`: `error=EMFILE`, `delay_enter=1000000:when=1`.
     pub(crate) effect: &'a str,
 }
@@ -29,7 +29,7 @@ pub(crate) fn is_missing() -> bool {
         trace.status().is_ok_and(|status| status.success())
     });
     if !works {
-        eprintln!("skipped: strace cannot trace processes here");
+        skip("strace cannot trace processes here");
     }
     !works
 }
@@ -38,7 +38,8 @@ impl TestEnv {
     /// strace with a fault; what it traces comes behind.
     fn strace(&self, fault: Fault<'_>) -> Command {
         let mut command = self.command("strace");
-        command.args(["-f", "-qq", "-o", "/dev/null", "-P"]).arg(fault.path);
+        command.args(["-f", "-qq", "-o", "/dev/null"]);
+        command.args(fault.path.into_iter().flat_map(|path| [OsStr::new("-P"), path.as_os_str()]));
         command.arg("-e").arg(format!("trace={}", fault.calls));
         command.arg("-e").arg(format!("inject={}:{}", fault.calls, fault.effect));
         command
