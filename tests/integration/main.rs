@@ -7,9 +7,8 @@
 #![cfg(target_os = "linux")]
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stderr,
     clippy::disallowed_methods,
-    reason = "tests say what they do by their names, may panic, and say when they are skipped"
+    reason = "tests say what they do by their names, and may panic"
 )]
 
 mod support;

@@ -5,6 +5,7 @@ pub(crate) mod tailnet;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -312,7 +313,7 @@ pub(crate) fn has_program(name: &str) -> bool {
     let found = Command::new("sh").args(["-c", &format!("command -v {name}")]).stdout(Stdio::null()).status();
     let found = found.is_ok_and(|status| status.success());
     if !found {
-        eprintln!("skipped: there is no {name} on this machine");
+        skip(&format!("there is no {name} on this machine"));
     }
     found
 }
