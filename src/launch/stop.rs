@@ -116,7 +116,7 @@ fn clear(
     loop {
         let holder = match registry.acquire_identity(&reservation.hash, Role::Command)? {
             Acquired::Lock(identity) => {
-                let (found, proof) = end_orphans(registry, reservation, &identity, thoroughness, deadline)?;
+                let (found, proof) = end_orphans(registry, reservation, &identity, urgency, thoroughness, deadline)?;
                 let what = match (ended, found) {
                     (Some(_), _) => Ended::Running,
                     (None, true) => Ended::Orphans,
@@ -242,11 +242,13 @@ fn still_stopping(reservation: &Reservation, deadline: Deadline, left: &[String]
 }
 
 /// Ends what a killed supervisor left: the stop signal, after the grace period SIGKILL, until a scan finds nothing.
+/// What must be killed at once has no grace period.
 /// Whether there was anything comes first.
 fn end_orphans(
     registry: &Registry,
     reservation: &Reservation,
     identity: &IdentityLock,
+    urgency: Urgency,
     thoroughness: Thoroughness,
     deadline: Deadline,
 ) -> Result<(bool, TreeEnded)> {
@@ -272,6 +274,10 @@ fn end_orphans(
         };
         let now = clock::now();
         match kill_at {
+            None if urgency == Urgency::Kill => {
+                send(&left, libc::SIGKILL);
+                kill_at = Some(Deadline::after(Duration::ZERO));
+            }
             None => {
                 send(&left, reservation.policy.stop_signal.0);
                 send(&left, libc::SIGCONT);

@@ -115,11 +115,12 @@ fn a_stop_waits_for_what_a_finished_command_left() {
     assert_eq!(database.said(), CLEAN);
 }
 
-/// Starts the service `deaf`, which ignores SIGTERM and has an hour to end.
+/// Starts the service `deaf`, which ignores SIGTERM and has longer to end than a test waits.
 fn start_deaf(env: &TestEnv) -> i32 {
     let up = env.file("up");
+    let _ = fs::remove_file(&up);
     let script = format!("trap '' TERM HUP INT; : > {up}; while :; do sleep 0.1; done");
-    let view = env.detach("deaf", &["--grace", "1h"], &["sh", "-c", &script]);
+    let view = env.detach("deaf", &["--grace", "90s"], &["sh", "-c", &script]);
     until("the trap is set", || Path::new(&up).exists());
     number(&view["pid"])
 }
@@ -141,11 +142,26 @@ fn stop_with_kill_waits_for_nothing() {
 }
 
 #[test]
+fn stop_with_kill_gives_orphans_no_grace_period() {
+    let env = TestEnv::new();
+    let up = env.file("up");
+    let deaf = env.write("deaf.sh", &format!("trap '' TERM HUP\n: > {up}\nwhile :; do sleep 0.1; done\n"));
+    // A session of its own: the child itself dies with its supervisor.
+    env.detach("deaf", &["--grace", "90s"], &["sh", "-c", &format!("setsid sh {deaf} & exec sleep 1000")]);
+    until("the trap is set", || Path::new(&up).exists());
+    let supervisor = env.supervisor("deaf");
+    signal(supervisor, "KILL");
+    until("the supervisor is gone", || !is_alive(supervisor));
+    env.devport(["stop", "--kill", "deaf"]).ok();
+    assert_eq!(env.processes(), []);
+}
+
+#[test]
 fn a_second_interrupt_kills_what_runs_in_the_foreground() {
     let env = TestEnv::new();
     let up = env.file("up");
     let script = format!("trap '' TERM HUP INT; : > {up}; while :; do sleep 0.1; done");
-    let run = env.spawn(["run", "--key", "a", "--no-port", "--grace", "1h", "--", "sh", "-c", &script]);
+    let run = env.spawn(["run", "--key", "a", "--no-port", "--grace", "90s", "--", "sh", "-c", &script]);
     until("the trap is set", || Path::new(&up).exists());
     let pid = i32::try_from(run.id()).unwrap();
     signal(pid, "INT");
