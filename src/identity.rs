@@ -310,7 +310,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn t27_no_text_panics_as_target_key_or_hash(text in ".*") {
+        fn no_text_panics_as_target_key_or_hash(text in ".*") {
             let target = Target::new(text.clone());
             let _ = (target.as_key(), target.as_port(), ServiceHash::parse(&text));
         }

@@ -1,17 +1,17 @@
 //! devport: a port that never moves, and a supervisor, for every dev service on this machine.
 //!
-//! This file reads the surroundings once, hands over to the command line, and prints an error once.
+//! This file reads the environment and the directory once, hands over to the command line, and prints an error once.
 
 mod cli;
+mod config;
 mod error;
 mod identity;
 mod launch;
-mod logbook;
+mod logs;
 mod observe;
 mod os;
 mod project;
 mod registry;
-mod spec;
 mod supervisor;
 mod tailnet;
 mod view;
@@ -25,12 +25,12 @@ use crate::error::Error;
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment and the directory")]
-    let surroundings = cli::Surroundings::new(
-        spec::CallerEnvironment::new(std::env::vars_os()),
+    let caller_context = cli::CallerContext::new(
+        config::CallerEnvironment::new(std::env::vars_os()),
         std::env::current_dir().ok(),
         std::env::current_exe().ok(),
     );
-    match cli::dispatch(&arguments, surroundings) {
+    match cli::dispatch(&arguments, caller_context) {
         Ok(code) => code,
         Err(error) => {
             print(&error);

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cli::context::Format;
 use crate::cli::policy::PolicyArguments;
-use crate::spec::Span;
+use crate::config::Span;
 
 /// A port that never moves, and a supervisor, for every dev service on this machine.
 #[derive(Debug, Parser)]

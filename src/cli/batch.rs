@@ -4,12 +4,12 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use crate::cli::context::{Context, report, write_output};
-use crate::cli::start::{Manner, check_place, start_spec, wait_if_asked};
+use crate::cli::start::{LaunchMode, check_place, start_spec, wait_if_asked};
+use crate::config::{ConfigEntry, ServiceSpec, Span, load_config};
 use crate::error::{Error, Result};
 use crate::identity::Key;
 use crate::registry::Reservation;
-use crate::spec::{ConfigEntry, ServiceSpec, Span, load_config};
-use crate::view::{self, Look, Outcome, ServiceView};
+use crate::view::{self, Outcome, ServiceView, TableStyle};
 
 /// Starts the services of a file, or those with the given keys.
 ///
@@ -19,7 +19,7 @@ pub(super) fn execute(
     context: &mut Context,
     file: &Path,
     keys: &[String],
-    manner: Manner,
+    manner: LaunchMode,
     wait: Option<Span>,
 ) -> Result<()> {
     let entries = chosen(load_config(file)?, keys, file)?;
@@ -121,10 +121,10 @@ fn chosen(entries: Vec<ConfigEntry>, keys: &[String], file: &Path) -> Result<Vec
 /// Prints the summary; for a program the services as JSON, and the summary beside it.
 fn print(context: &Context, rows: &[(String, std::result::Result<ServiceView, String>)]) -> Result<()> {
     if context.wants_table() {
-        return write_output(view::batch(rows, context.look()).as_bytes());
+        return write_output(view::batch(rows, context.table_style()).as_bytes());
     }
     let terminal = io::stderr().is_terminal();
-    let look = Look { color: terminal && context.look().color, width: None, ..context.look() };
+    let look = TableStyle { color: terminal && context.table_style().color, width: None, ..context.table_style() };
     let _ = io::stderr().write_all(view::batch(rows, look).as_bytes());
     let started: Vec<ServiceView> = rows.iter().filter_map(|(_, outcome)| outcome.clone().ok()).collect();
     write_output(view::array(&started).as_bytes())

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
+use crate::config::CallerEnvironment;
 use crate::error::{Error, Result};
 use crate::identity::Target;
 use crate::launch::Launcher;
@@ -10,13 +11,12 @@ use crate::os::clock;
 use crate::os::terminal::WindowSize;
 use crate::project::Place;
 use crate::registry::{FileLock, Paths, PortRange, Registry, Reservation};
-use crate::spec::CallerEnvironment;
 use crate::tailnet::{Addresses, Suffix, Tailnet};
-use crate::view::{self, Look, Overview, ServiceView};
+use crate::view::{self, Overview, ServiceView, TableStyle};
 
 /// What is outside: read once, in `main`.
 #[derive(Debug)]
-pub(crate) struct Surroundings {
+pub(crate) struct CallerContext {
     /// The environment.
     pub(super) environment: CallerEnvironment,
     /// The current directory; `None` if it is gone.
@@ -42,7 +42,7 @@ pub(crate) struct Context {
     /// The services.
     pub(super) registry: Registry,
     /// What is outside.
-    surroundings: Surroundings,
+    caller: CallerContext,
     /// How results are printed.
     format: Format,
     /// What host names on the tailnet end in: the daemon is asked once.
@@ -68,19 +68,19 @@ impl Context {
     ///
     /// # Errors
     /// If there is no such directory to be had, or `DEVPORT_PORT_RANGE` is wrong.
-    pub(super) fn new(surroundings: Surroundings, format: Format) -> Result<Self> {
-        let environment = &surroundings.environment;
+    pub(super) fn new(caller_context: CallerContext, format: Format) -> Result<Self> {
+        let environment = &caller_context.environment;
         let home = dirs::home_dir();
-        let cwd = surroundings.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
+        let cwd = caller_context.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
         let paths =
             Paths::choose(environment.get("DEVPORT_HOME"), environment.get("XDG_DATA_HOME"), home.as_deref(), &cwd)?;
         let range = PortRange::from_variable(environment.get("DEVPORT_PORT_RANGE"))?;
-        Ok(Self { registry: Registry::new(paths, range), surroundings, format, suffix: Suffix::default() })
+        Ok(Self { registry: Registry::new(paths, range), caller: caller_context, format, suffix: Suffix::default() })
     }
 
     /// The caller's environment.
     pub(super) fn environment(&self) -> &CallerEnvironment {
-        &self.surroundings.environment
+        &self.caller.environment
     }
 
     /// The current directory.
@@ -88,7 +88,7 @@ impl Context {
     /// # Errors
     /// If it has been deleted.
     pub(super) fn cwd(&self) -> Result<PathBuf> {
-        self.surroundings
+        self.caller
             .cwd
             .clone()
             .ok_or_else(|| Error::InvalidDirectory { path: ".".into(), why: "has been deleted".into() })
@@ -101,13 +101,13 @@ impl Context {
     pub(super) fn launcher(&self, detach: bool) -> Result<Launcher<'_>> {
         let unknown =
             || Error::System { verb: "find out which program this is".into(), source: io::ErrorKind::NotFound.into() };
-        let program = self.surroundings.program.clone().ok_or_else(unknown)?;
-        Ok(Launcher { registry: &self.registry, program, caller: &self.surroundings.environment, detach })
+        let program = self.caller.program.clone().ok_or_else(unknown)?;
+        Ok(Launcher { registry: &self.registry, program, caller: &self.caller.environment, detach })
     }
 
     /// The place that commands are run at: the checkout of the current directory; `None` if that has been deleted.
     fn place(&self) -> Option<Place> {
-        self.surroundings.cwd.as_ref().map(|cwd| Place::new(cwd, None, self.environment().home()))
+        self.caller.cwd.as_ref().map(|cwd| Place::new(cwd, None, self.environment().home()))
     }
 
     /// The service that a target names.
@@ -210,9 +210,9 @@ impl Context {
     }
 
     /// How tables on standard output look.
-    pub(super) fn look(&self) -> Look {
+    pub(super) fn table_style(&self) -> TableStyle {
         let terminal = io::stdout().is_terminal();
-        Look {
+        TableStyle {
             color: terminal && self.environment().get("NO_COLOR").is_none(),
             width: WindowSize::of(io::stdout()).map(WindowSize::columns),
             now: clock::wall(),
@@ -225,7 +225,7 @@ impl Context {
     /// If standard output cannot be written to.
     pub(super) fn print_views(&self, views: &[ServiceView], several: bool) -> Result<()> {
         let text = match (self.wants_table(), views, several) {
-            (true, _, _) => view::list(views, self.look(), false),
+            (true, _, _) => view::list(views, self.table_style(), false),
             (false, [view], false) => view::object(view),
             (false, views, _) => view::array(views),
         };
@@ -237,7 +237,7 @@ impl Context {
     /// # Errors
     /// If standard output cannot be written to.
     pub(super) fn print_details(&self, view: &ServiceView) -> Result<()> {
-        let text = if self.wants_table() { view::details(view, self.look()) } else { view::object(view) };
+        let text = if self.wants_table() { view::details(view, self.table_style()) } else { view::object(view) };
         write_output(text.as_bytes())
     }
 }

@@ -3,11 +3,11 @@
 use crate::cli::args::{Env, Reserve, Target};
 use crate::cli::context::{Context, note, write_output};
 use crate::cli::start::{make_way_for_port, note_reclaimed, note_taken_over};
+use crate::config::{ChildVariables, PortRequest, ServiceSpec};
 use crate::error::{Error, Result};
 use crate::identity::Key;
 use crate::os::{clock, spawn};
 use crate::registry::{Registration, Reservation};
-use crate::spec::{ChildVariables, PortRequest, ServiceSpec};
 
 /// Executes `devport port`.
 ///

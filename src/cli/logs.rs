@@ -11,12 +11,12 @@ use regex::bytes::Regex;
 
 use crate::cli::args::Logs;
 use crate::cli::context::{Context, note, write_output};
+use crate::config::Check;
 use crate::error::{Error, Result};
-use crate::logbook::{self, Content, Follower, Line, Lines};
+use crate::logs::{self, Content, Follower, Line, Lines};
 use crate::os::clock;
 use crate::registry::Reservation;
-use crate::spec::Check;
-use crate::view::{self, LineLook};
+use crate::view::{self, LineStyle};
 
 /// How many lines stand before what is followed, unless the user says.
 const LINES_BEFORE: usize = 10;
@@ -32,7 +32,7 @@ struct Source {
     /// Its record.
     reservation: Reservation,
     /// How its lines look.
-    look: LineLook,
+    look: LineStyle,
     /// The run whose lines are shown; `None`: all.
     run: Option<u64>,
 }
@@ -49,7 +49,7 @@ impl Filter {
     /// Returns whether a line is shown; `run`: the run whose lines are.
     fn wants(&self, line: &Line, run: Option<u64>) -> bool {
         let matches = |pattern: &Regex| match &line.content {
-            Content::Output(output) => pattern.is_match(&logbook::strip(output)),
+            Content::Output(output) => pattern.is_match(&logs::strip(output)),
             Content::Mark(_) => false,
         };
         self.since.is_none_or(|since| line.at.is_some_and(|at| at >= since))
@@ -76,7 +76,7 @@ pub(super) fn execute(context: &mut Context, arguments: &Logs) -> Result<()> {
         let mut before = Vec::new();
         for source in sources {
             let wanted = |line: &Line| filter.wants(line, source.run);
-            let (lines, rest) = logbook::follow(&path(&source), limit, &wanted)?;
+            let (lines, rest) = logs::follow(&path(&source), limit, &wanted)?;
             before.push(lines.into_iter().map(Ok));
             followed.push((source, rest));
         }
@@ -88,7 +88,7 @@ pub(super) fn execute(context: &mut Context, arguments: &Logs) -> Result<()> {
     if let Some(limit) = limit {
         let tails = sources.iter().map(|source| {
             let wanted = |line: &Line| filter.wants(line, source.run);
-            Ok(logbook::tail(&path(source), Some(limit), &wanted)?.into_iter().map(Ok))
+            Ok(logs::tail(&path(source), Some(limit), &wanted)?.into_iter().map(Ok))
         });
         return printer.merge(tails.collect::<Result<Vec<_>>>()?, &looks);
     }
@@ -120,7 +120,7 @@ fn sources(context: &Context, arguments: &Logs) -> Result<Vec<Source>> {
     };
     let width = reservations.iter().map(|reservation| reservation.name().chars().count()).max().unwrap_or(0);
     let (several, terminal) = (reservations.len() != 1, io::stdout().is_terminal());
-    let color = context.look().color;
+    let color = context.table_style().color;
     let mut sources = Vec::with_capacity(reservations.len());
     let (mut failed, total) = (0, reservations.len());
     for (index, reservation) in reservations.into_iter().enumerate() {
@@ -132,7 +132,7 @@ fn sources(context: &Context, arguments: &Logs) -> Result<Vec<Source>> {
         };
         match run(context, arguments, &reservation) {
             Ok(run) => {
-                let look = LineLook { prefix, terminal, timestamps: arguments.timestamps };
+                let look = LineStyle { prefix, terminal, timestamps: arguments.timestamps };
                 sources.push(Source { reservation, look, run });
             }
             // The other services may have that run.
@@ -154,7 +154,7 @@ fn run(context: &Context, arguments: &Logs, reservation: &Reservation) -> Result
     if arguments.run.is_none() && !arguments.previous {
         return Ok(None);
     }
-    let kept = logbook::runs(&context.registry.paths().log(&reservation.hash))?;
+    let kept = logs::runs(&context.registry.paths().log(&reservation.hash))?;
     let run = match arguments.run {
         Some(run) => run,
         None => context.registry.run_state(&reservation.hash)?.map_or(0, |run| run.runs).saturating_sub(1),

@@ -26,7 +26,7 @@ pub(super) fn execute(context: &mut Context, arguments: &Ls) -> Result<()> {
         report("ls", error);
     }
     if context.wants_table() {
-        write_output(view::list(&views, context.look(), arguments.wide).as_bytes())?;
+        write_output(view::list(&views, context.table_style(), arguments.wide).as_bytes())?;
     } else {
         context.print_views(&views, true)?;
     }
@@ -63,7 +63,7 @@ fn watch(context: &Context, arguments: &Ls) -> Result<()> {
     let mut drawn = 0;
     loop {
         let (views, unusable) = look(context, arguments)?;
-        let mut text = view::list(&views, context.look(), arguments.wide);
+        let mut text = view::list(&views, context.table_style(), arguments.wide);
         if !unusable.is_empty() {
             text += &unusable.len().to_string();
             text += " records cannot be used; `devport ls` names them\n";

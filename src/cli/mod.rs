@@ -25,22 +25,22 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::config::CallerEnvironment;
 use crate::error::{Error, Result};
-use crate::spec::CallerEnvironment;
 
-pub(crate) use context::{Context, Surroundings};
+pub(crate) use context::{CallerContext, Context};
 
 /// Does what the arguments say.
 ///
 /// # Errors
 /// What went wrong, to be printed once.
-pub(crate) fn dispatch(arguments: &[OsString], surroundings: Surroundings) -> Result<ExitCode> {
+pub(crate) fn dispatch(arguments: &[OsString], caller_context: CallerContext) -> Result<ExitCode> {
     // A supervisor that was launched does not need clap, and shall not keep its memory.
     if let Some(launched) = run::Launched::parse(arguments) {
-        return run::launched(&launched, surroundings);
+        return run::launched(&launched, caller_context);
     }
     match args::Arguments::try_parse_from(arguments) {
-        Ok(parsed) => execute(parsed, surroundings),
+        Ok(parsed) => execute(parsed, caller_context),
         Err(error) => {
             // Help and version go to standard output and are no errors; clap knows which is which.
             let printed = error.print();
@@ -51,12 +51,12 @@ pub(crate) fn dispatch(arguments: &[OsString], surroundings: Surroundings) -> Re
 }
 
 /// Executes one command.
-fn execute(parsed: args::Arguments, mut surroundings: Surroundings) -> Result<ExitCode> {
+fn execute(parsed: args::Arguments, mut caller_context: CallerContext) -> Result<ExitCode> {
     use args::Command;
     for directory in &parsed.directories {
-        surroundings.enter(directory)?;
+        caller_context.enter(directory)?;
     }
-    let mut context = Context::new(surroundings, parsed.format())?;
+    let mut context = Context::new(caller_context, parsed.format())?;
     let done = match parsed.command {
         Command::Start(start) => start::execute(&mut context, start),
         Command::Run(run) => run::execute(&mut context, run),
@@ -81,7 +81,7 @@ fn execute(parsed: args::Arguments, mut surroundings: Surroundings) -> Result<Ex
 }
 
 /// What `main` reads at the edge.
-impl Surroundings {
+impl CallerContext {
     /// The environment, the directory and the program as the system hands them over; `cwd` and `program` are
     /// `None` if it does not know.
     pub(crate) fn new(environment: CallerEnvironment, cwd: Option<PathBuf>, program: Option<PathBuf>) -> Self {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::spec::{Check, Policy, RestartWhen, Span, StopSignal};
+use crate::config::{Check, Policy, RestartWhen, Span, StopSignal};
 
 /// How a service is watched over: what is not given is as usual.
 #[derive(Debug, Default, PartialEq, Eq, Args)]

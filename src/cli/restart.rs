@@ -2,7 +2,7 @@
 
 use crate::cli::args::Restart;
 use crate::cli::context::{Chosen, Context, report};
-use crate::cli::start::{Manner, start_registered, wait_if_asked};
+use crate::cli::start::{LaunchMode, start_registered, wait_if_asked};
 use crate::error::{Error, Result};
 use crate::view::Outcome;
 
@@ -13,7 +13,7 @@ use crate::view::Outcome;
 pub(super) fn execute(context: &mut Context, arguments: &Restart) -> Result<()> {
     let Chosen { services, unusable } = context.resolve_all(&arguments.targets)?;
     let several = arguments.targets.len() > 1;
-    let manner = Manner { detach: arguments.detach, replace: true };
+    let manner = LaunchMode { detach: arguments.detach, replace: true };
     let (mut started, mut failed) = (Vec::new(), unusable);
     for reservation in &services {
         match start_registered(context, reservation, manner) {

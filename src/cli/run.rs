@@ -5,15 +5,15 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use crate::cli::args::Run;
-use crate::cli::context::{Context, Surroundings, note};
+use crate::cli::context::{CallerContext, Context, note};
 use crate::cli::start::{Registered, prepare_to_run, register_for_run, spec};
 use crate::cli::tailnet;
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
 use crate::launch::own_window;
 use crate::registry::{Paths, PortRange, Registry, Reservation, RunState};
-use crate::supervisor::{Outcome, Supervised, Terms, supervise};
-use crate::tailnet::Wish;
+use crate::supervisor::{Outcome, Supervised, SupervisorSetup, supervise};
+use crate::tailnet::PublishRequest;
 
 /// What `start` hands to a supervisor: nothing but the service's hash and where it is registered.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,21 +37,22 @@ impl Launched {
 ///
 /// # Errors
 /// What keeps it from running; `start` reads that from the run state.
-pub(super) fn launched(launched: &Launched, surroundings: Surroundings) -> Result<ExitCode> {
+pub(super) fn launched(launched: &Launched, caller_context: CallerContext) -> Result<ExitCode> {
     let paths = Paths::choose(Some(&launched.home), None, None, std::path::Path::new("/"))?;
     let registry = Registry::new(paths, PortRange::STANDARD);
-    let environment = surroundings.environment;
+    let environment = caller_context.environment;
     let watched = io::stdout().is_terminal();
     let window = if watched { own_window(environment.get("TMUX"), environment.get("TMUX_PANE")) } else { None };
     let term = environment.get("TERM").filter(|_| watched).and_then(|term| term.to_str()).map(str::to_owned);
     drop(environment);
-    let supervised = supervise(&registry, &launched.hash, Terms { watched, window, term }).inspect_err(|error| {
-        let me = i32::try_from(std::process::id()).unwrap_or_default();
-        let is_recorded = |run: Option<RunState>| run.is_some_and(|run| run.supervisor.pid == me);
-        if !registry.run_state(&launched.hash).is_ok_and(is_recorded) {
-            registry.leave_launch_failure(&launched.hash, error);
-        }
-    })?;
+    let supervised =
+        supervise(&registry, &launched.hash, SupervisorSetup { watched, window, term }).inspect_err(|error| {
+            let me = i32::try_from(std::process::id()).unwrap_or_default();
+            let is_recorded = |run: Option<RunState>| run.is_some_and(|run| run.supervisor.pid == me);
+            if !registry.run_state(&launched.hash).is_ok_and(is_recorded) {
+                registry.leave_launch_failure(&launched.hash, error);
+            }
+        })?;
     Ok(if matches!(supervised, Supervised::Ended(Outcome::Failed(_))) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -70,7 +71,7 @@ pub(super) fn execute(context: &mut Context, arguments: Run) -> Result<()> {
             match register_for_run(context, &spec, arguments.replace)? {
                 Registered::Ready(reservation) => {
                     if spec.tailnet {
-                        tailnet::expose_started(context, &reservation, &Wish::of(&spec));
+                        tailnet::expose_started(context, &reservation, &PublishRequest::of(&spec));
                     }
                     reservation
                 }
@@ -84,7 +85,7 @@ pub(super) fn execute(context: &mut Context, arguments: Run) -> Result<()> {
         None => note(name),
     }
     let term = context.environment().get("TERM").and_then(|term| term.to_str()).map(str::to_owned);
-    match supervise(&context.registry, &reservation.hash, Terms { watched: true, window: None, term })? {
+    match supervise(&context.registry, &reservation.hash, SupervisorSetup { watched: true, window: None, term })? {
         Supervised::AlreadyRunning => print_running(context, &reservation),
         Supervised::Ended(Outcome::Stopped) => Ok(()),
         Supervised::Ended(Outcome::Failed(why)) => {

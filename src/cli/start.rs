@@ -9,19 +9,19 @@ use crate::cli::batch;
 use crate::cli::context::{Context, note};
 use crate::cli::tailnet;
 use crate::cli::wait;
+use crate::config::{PortRequest, Request, ServiceSpec, Span};
 use crate::error::{Error, Result};
 use crate::identity::{Key, TailnetName, shorten};
 use crate::launch::{self, Urgency};
 use crate::os::clock;
 use crate::project::{Ownership, Place};
 use crate::registry::{FileLock, Liveness, Registration, Reservation, State};
-use crate::spec::{PortRequest, Request, ServiceSpec, Span};
-use crate::tailnet::Wish;
+use crate::tailnet::PublishRequest;
 use crate::view::Outcome;
 
 /// How a start goes about it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Manner {
+pub(super) struct LaunchMode {
     /// Without a tmux window.
     pub(super) detach: bool,
     /// A running service is restarted with the new options.
@@ -33,7 +33,7 @@ pub(super) struct Manner {
 /// # Errors
 /// What kept the service, or one of several, from running.
 pub(super) fn execute(context: &mut Context, arguments: Start) -> Result<()> {
-    let manner = Manner { detach: arguments.detach, replace: arguments.replace };
+    let manner = LaunchMode { detach: arguments.detach, replace: arguments.replace };
     if let Some(file) = arguments.file {
         return batch::execute(context, &file, &arguments.targets, manner, arguments.wait);
     }
@@ -124,7 +124,7 @@ pub(super) struct Started {
     /// Its record.
     reservation: Reservation,
     /// How it shall be published; `None` if it shall not be, or is already.
-    wish: Option<Wish>,
+    wish: Option<PublishRequest>,
     /// Whether it was started, or ran already.
     pub(super) outcome: Outcome,
 }
@@ -143,17 +143,17 @@ impl Started {
 ///
 /// # Errors
 /// What kept it from running.
-pub(super) fn start_spec(context: &mut Context, spec: &ServiceSpec, manner: Manner) -> Result<Started> {
+pub(super) fn start_spec(context: &mut Context, spec: &ServiceSpec, manner: LaunchMode) -> Result<Started> {
     let (reservation, outcome) = ensure_running(context, spec, manner)?;
     let launched = outcome != Outcome::AlreadyRunning;
     let is_as_wished = reservation.tailnet
         && spec.tailnet_name.as_ref().is_none_or(|name| name.as_str() == reservation.name_on_tailnet());
-    let wish = (spec.tailnet && (launched || !is_as_wished)).then(|| Wish::of(spec));
+    let wish = (spec.tailnet && (launched || !is_as_wished)).then(|| PublishRequest::of(spec));
     Ok(Started { reservation, wish, outcome })
 }
 
 /// Starts what a spec asks for, unless it runs.
-fn ensure_running(context: &mut Context, spec: &ServiceSpec, manner: Manner) -> Result<(Reservation, Outcome)> {
+fn ensure_running(context: &mut Context, spec: &ServiceSpec, manner: LaunchMode) -> Result<(Reservation, Outcome)> {
     check_place(context, spec)?;
     context.registry.prepare()?;
     let launch = context.registry.acquire_launch(&spec.hash, spec.name(), &mut |text| note(text))?;
@@ -391,7 +391,7 @@ pub(super) fn register_for_run(context: &mut Context, spec: &ServiceSpec, replac
 pub(super) fn start_registered(
     context: &mut Context,
     reservation: &Reservation,
-    manner: Manner,
+    manner: LaunchMode,
 ) -> Result<(Reservation, Outcome)> {
     context.registry.prepare()?;
     let (_launch, reservation) = context.take(reservation)?;

@@ -5,7 +5,7 @@ use crate::cli::context::{Context, note, report_with};
 use crate::error::Result;
 use crate::identity::TailnetName;
 use crate::registry::{Protocol, Reservation};
-use crate::tailnet::Wish;
+use crate::tailnet::PublishRequest;
 
 /// Executes `devport tailup`.
 ///
@@ -19,7 +19,7 @@ pub(super) fn up(context: &mut Context, arguments: Tailup) -> Result<()> {
         (_, _, true) => Some(Protocol::Tcp),
         _ => None,
     };
-    let wish = Wish { name: arguments.tailnet_name.map(TailnetName::new).transpose()?, protocol };
+    let wish = PublishRequest { name: arguments.tailnet_name.map(TailnetName::new).transpose()?, protocol };
     context.registry.prepare()?;
     context.tailnet().expose(&reservation, &wish, &mut |text| note(text))?;
     context.print_views(&[context.view(&reservation)], false)
@@ -37,7 +37,7 @@ pub(super) fn down(context: &mut Context, arguments: &Target) -> Result<()> {
 }
 
 /// Publishes a service that runs and shall be on the tailnet. What stands in the way is told, and is no failure.
-pub(super) fn expose_started(context: &Context, reservation: &Reservation, wish: &Wish) {
+pub(super) fn expose_started(context: &Context, reservation: &Reservation, wish: &PublishRequest) {
     if let Err(error) = context.tailnet().expose(reservation, wish, &mut |text| note(text)) {
         let service = reservation.name();
         let retry = format!("devport tailup {}", shell_words::quote(service));

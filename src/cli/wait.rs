@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::cli::args::{Goal, Wait};
 use crate::cli::context::{Chosen, Context, note};
 use crate::error::{Error, Result};
-use crate::logbook::{self, Content, Line};
+use crate::logs::{self, Content, Line};
 use crate::os::clock;
 use crate::registry::{Reservation, State};
-use crate::view::{self, LineLook, ServiceView, Status};
+use crate::view::{self, LineStyle, ServiceView, Status};
 
 /// How often services are looked at.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -106,10 +106,10 @@ fn tell_story(context: &Context, reservation: &Reservation) {
     }
     let log = context.registry.paths().log(&reservation.hash);
     let is_output = |line: &Line| matches!(line.content, Content::Output(_));
-    let lines = logbook::tail(&log, Some(LINES), &is_output).unwrap_or_default();
+    let lines = logs::tail(&log, Some(LINES), &is_output).unwrap_or_default();
     if !lines.is_empty() {
         note(format!("{name}: the end of its output:"));
-        let look = LineLook { terminal: io::stderr().is_terminal(), ..LineLook::default() };
+        let look = LineStyle { terminal: io::stderr().is_terminal(), ..LineStyle::default() };
         let mut text = Vec::new();
         for line in &lines {
             view::push_line(&mut text, line, &look);

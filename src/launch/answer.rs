@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use crate::config::{Policy, RestartWhen};
 use crate::error::{Error, Result};
 use crate::os::clock;
 use crate::os::process::{self, ProcessIdentity};
 use crate::registry::{Exit, ExitHow, Registry, Reservation, RunState, State};
-use crate::spec::{Policy, RestartWhen};
 
 /// How often we look at first: most supervisors answer within milliseconds.
 const EAGER: Duration = Duration::from_millis(1);
@@ -100,8 +100,8 @@ fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<()>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Span;
     use crate::launch::stop::MARGIN;
-    use crate::spec::Span;
 
     #[test]
     fn a_start_waits_longer_than_the_processes_that_it_must_end_may_take() {

@@ -3,11 +3,11 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use crate::config::CallerEnvironment;
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
 use crate::os::{spawn, tree};
 use crate::registry::{Registry, supervisor_mark};
-use crate::spec::CallerEnvironment;
 
 /// Starts the supervisor of a service; it outlives us. Returns its pid.
 ///

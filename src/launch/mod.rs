@@ -11,11 +11,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::CallerEnvironment;
 use crate::error::{Error, Result};
 use crate::os::spawn::find_program;
 use crate::os::{clock, process};
 use crate::registry::{Registry, Reservation};
-use crate::spec::CallerEnvironment;
 
 pub(crate) use stop::{Ended, Urgency, kill_group, limit as stop_limit, stop, stop_and_hold, supervisor};
 pub(crate) use tmux::{Tmux, own_window};

@@ -56,7 +56,7 @@ pub(super) struct Window {
 
 /// Where a pane is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct WindowId {
     /// The id of the session, such as `$0`.
     pub(crate) session: String,
     /// The id of the window.
@@ -186,7 +186,7 @@ impl Tmux {
     ///
     /// # Errors
     /// [`Error::Tmux`] if the server does not answer.
-    pub(crate) fn find(&self, pane: &Pane, base: &Path, reservation: &Reservation) -> Result<Option<Place>> {
+    pub(crate) fn find(&self, pane: &Pane, base: &Path, reservation: &Reservation) -> Result<Option<WindowId>> {
         let format = format!("#{{pane_id}}\t#{{session_id}}\t#{{window_id}}\t#{{{MARKER}}}");
         let panes = self.ask("list-panes", &["list-panes", "-a", "-F", &format].map(OsStr::new))?;
         let marker = base.join(reservation.hash.as_str());
@@ -194,14 +194,14 @@ impl Tmux {
             let fields: Vec<&str> = line.split('\t').collect();
             let [id, session, window, service] = fields.as_slice() else { return None };
             (*id == pane.pane && Path::new(service) == marker)
-                .then(|| Place { session: (*session).into(), window: (*window).into() })
+                .then(|| WindowId { session: (*session).into(), window: (*window).into() })
         };
         // A window may be linked into other sessions; the shared one comes first if it is among them.
         Ok(panes.lines().find_map(place))
     }
 
     /// The command line that shows a window: to the client that we are in, or as a new client.
-    pub(crate) fn show(&self, place: &Place, inside: bool) -> (PathBuf, Vec<OsString>) {
+    pub(crate) fn show(&self, place: &WindowId, inside: bool) -> (PathBuf, Vec<OsString>) {
         let mut arguments: Vec<OsString> = Vec::new();
         if let Some(socket) = &self.socket {
             arguments.extend(["-S".into(), socket.into()]);
@@ -273,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn d17_names_and_arguments_are_not_expanded_or_split() {
+    fn names_and_arguments_are_not_expanded_or_split() {
         assert_eq!(literal_name("#(touch x)"), "##(touch x)");
         assert_eq!(literal_name("end;"), "end\\;");
         assert_eq!(unsplit(OsStr::new("a;b")), "a;b");

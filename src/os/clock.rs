@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn m6_no_duration_is_too_long() {
+    fn no_duration_is_too_long() {
         let start = now();
         assert_eq!(later(start, Duration::from_secs(1)).saturating_duration_since(start), Duration::from_secs(1));
         assert_eq!(later(start, Duration::MAX).saturating_duration_since(start), FAR);

@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn t08_a_wrong_start_time_another_boot_or_no_start_time_is_nobody() {
+    fn a_wrong_start_time_another_boot_or_no_start_time_is_nobody() {
         let me = ProcessIdentity::current().unwrap();
         let strangers = [
             ProcessIdentity { start_time: me.start_time.map(|time| time + 1), ..me.clone() },
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn t04_t10_a_zombie_and_a_process_that_is_gone_are_nobody() {
+    fn a_zombie_and_a_process_that_is_gone_are_nobody() {
         let mut child = super::super::spawn::tool("true").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let identity = ProcessIdentity::of_child(pid).unwrap();

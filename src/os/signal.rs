@@ -38,7 +38,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn t27_no_name_panics(text in ".*") {
+        fn no_name_panics(text in ".*") {
             let _ = parse(&text);
         }
     }

@@ -161,7 +161,7 @@ mod tests {
     use std::net::TcpListener;
 
     #[test]
-    fn t25_a_listener_on_any_local_address_is_found() {
+    fn a_listener_on_any_local_address_is_found() {
         for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
             let listener = TcpListener::bind(address).unwrap();
             let port = listener.local_addr().unwrap().port();
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn t25_a_v6_only_listener_is_found() {
+    fn a_v6_only_listener_is_found() {
         let listener = socket(AddressFamily::Inet6, SockType::Stream, SockFlag::empty(), None).unwrap();
         setsockopt(&listener, sockopt::Ipv6V6Only, &true).unwrap();
         let any = SockaddrIn6::from(std::net::SocketAddrV6::new(std::net::Ipv6Addr::UNSPECIFIED, 0, 0, 0));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn t25_a_connection_in_time_wait_does_not_take_the_port() {
+    fn a_connection_in_time_wait_does_not_take_the_port() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let client = TcpStream::connect(("127.0.0.1", port)).unwrap();

@@ -33,8 +33,8 @@ pub(crate) fn finish(mut child: Child, limit: Duration) -> io::Result<Finished> 
     let deadline = Deadline::after(limit);
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
     let mut pipes = [
-        Drain { pipe: child.stdout.take().map(OwnedFd::from), read: Vec::new() },
-        Drain { pipe: child.stderr.take().map(OwnedFd::from), read: Vec::new() },
+        PipeReader { pipe: child.stdout.take().map(OwnedFd::from), read: Vec::new() },
+        PipeReader { pipe: child.stderr.take().map(OwnedFd::from), read: Vec::new() },
     ];
     while pipes.iter().any(|drain| drain.pipe.is_some()) && !deadline.remaining().is_zero() {
         wait(&pipes, deadline.remaining())?;
@@ -56,14 +56,14 @@ pub(crate) fn finish(mut child: Child, limit: Duration) -> io::Result<Finished> 
 }
 
 /// A pipe that is being read.
-struct Drain {
+struct PipeReader {
     /// The pipe; `None` when it is at its end.
     pipe: Option<OwnedFd>,
     /// What it held.
     read: Vec<u8>,
 }
 
-impl Drain {
+impl PipeReader {
     /// Reads what the pipe holds, without waiting for more.
     fn take_what_is_there(&mut self) -> io::Result<()> {
         let Some(pipe) = &self.pipe else { return Ok(()) };
@@ -81,7 +81,7 @@ impl Drain {
 }
 
 /// Waits until a pipe holds something, or is at its end.
-fn wait(pipes: &[Drain], limit: Duration) -> io::Result<()> {
+fn wait(pipes: &[PipeReader], limit: Duration) -> io::Result<()> {
     let mut asked: Vec<PollFd<'_>> =
         pipes.iter().filter_map(|drain| Some(PollFd::new(drain.pipe.as_ref()?.as_fd(), PollFlags::POLLIN))).collect();
     match poll(&mut asked, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)) {

@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn m15_a_file_is_read_to_its_end() {
+    fn a_file_is_read_to_its_end() {
         let (_temporary, path) = directory(0o700);
         let file = path.join("file");
         for size in [0, 1, USUAL - 1, USUAL, USUAL + 1, 3 * USUAL] {
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn m15_short_and_interrupted_reads_are_continued() {
+    fn short_and_interrupted_reads_are_continued() {
         /// Returns one byte per read, after an interruption.
         struct Slow(usize, bool);
         impl Read for Slow {
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn m13_old_temporary_files_are_swept() {
+    fn old_temporary_files_are_swept() {
         let (_temporary, path) = directory(0o700);
         for name in [".tmp-suffix-a", ".tmp-other-a", "tailnet-suffix"] {
             fs::write(path.join(name), "").unwrap();
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn t11_a_directory_with_other_files_keeps_its_permissions() {
+    fn a_directory_with_other_files_keeps_its_permissions() {
         let (_temporary, outer) = directory(0o755);
         let path = outer.join("state");
         for (content, becomes) in [(None, Some(0o700)), (Some("services"), Some(0o700)), (Some("photos"), None)] {
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn t11_a_link_of_ones_own_works() {
+    fn a_link_of_ones_own_works() {
         let (_temporary, home) = directory(0o755);
         fs::create_dir(home.join("disk")).unwrap();
         symlink("disk", home.join("share")).unwrap();
@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn t11_a_link_that_another_user_can_replace_is_refused() {
+    fn a_link_that_another_user_can_replace_is_refused() {
         let (_temporary, outer) = directory(0o777);
         let victim = outer.join("victim");
         fs::create_dir(&victim).unwrap();
@@ -490,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn t11_a_link_of_another_user_or_below_their_directory_is_refused() {
+    fn a_link_of_another_user_or_below_their_directory_is_refused() {
         if !nix::unistd::geteuid().is_root() {
             return;
         }

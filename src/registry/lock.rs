@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn t01_the_lock_is_private_and_names_its_holder() {
+    fn the_lock_is_private_and_names_its_holder() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.lock");
         assert!(matches!(Liveness::probe(&path), Liveness::Free));
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn t02_a_probe_takes_no_lock() {
+    fn a_probe_takes_no_lock() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.lock");
         drop(take(&path, Role::Supervisor));
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn t03_a_lock_whose_file_was_deleted_holds_nothing() {
+    fn a_lock_whose_file_was_deleted_holds_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.lock");
         let witness = directory.path().join("witness");
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn t23_a_symbolic_link_is_no_lock() {
+    fn a_symbolic_link_is_no_lock() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.lock");
         std::os::unix::fs::symlink(directory.path().join("target"), &path).unwrap();

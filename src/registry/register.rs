@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::config::{PortRequest, ServiceSpec, Variables};
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
 use crate::os::process::ProcessIdentity;
@@ -15,7 +16,6 @@ use crate::registry::file;
 use crate::registry::lock::{Acquired, FileLock, IdentityLock, Role};
 use crate::registry::reservation::{Reservation, salvage_port};
 use crate::registry::store::Registry;
-use crate::spec::{PortRequest, ServiceSpec, Variables};
 
 /// How long a stopped service keeps its port when others need one.
 const RECLAIM_AFTER: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn d14_the_stalest_service_gives_its_port_and_its_record() {
+    fn the_stalest_service_gives_its_port_and_its_record() {
         let directory = tempfile::tempdir().unwrap();
         let registry = registry(&directory, 61010, 61011);
         register(&registry, "older", "2026-01-01T00:00:00Z").unwrap();

@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use crate::config::{Policy, Variables};
 use crate::error::{Error, Result};
 use crate::identity::{HashId, Key, SHORTEST_PREFIX, ServiceHash, TailnetName};
 use crate::project::{DirectoryId, Site};
-use crate::spec::{Policy, Variables};
 
 /// The version of the record's form that this devport writes; the first devport's has no number.
 const SCHEMA: u32 = 1;
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn t22_no_truncated_or_flipped_record_panics_or_loses_a_port_that_can_be_read() {
+    fn no_truncated_or_flipped_record_panics_or_loses_a_port_that_can_be_read() {
         let bytes = FIRST_DEVPORT.as_bytes();
         for end in 0..bytes.len() {
             let cut = &bytes[..end];

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use crate::config::Variables;
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
 use crate::os::process::ProcessIdentity;
@@ -16,7 +17,6 @@ use crate::registry::paths::Paths;
 use crate::registry::port::PortRange;
 use crate::registry::reservation::{Reservation, parse_environment};
 use crate::registry::run_state::RunState;
-use crate::spec::Variables;
 
 /// All reservations of this user on this machine.
 #[derive(Debug, Clone)]
@@ -427,9 +427,9 @@ impl Registry {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::config::{CallerEnvironment, Policy, PortRequest, Request, ServiceSpec};
     use crate::identity::Key;
     use crate::registry::register::Registration;
-    use crate::spec::{CallerEnvironment, Policy, PortRequest, Request, ServiceSpec};
 
     pub(crate) fn registry(directory: &tempfile::TempDir, first: u16, last: u16) -> Registry {
         let paths =
@@ -462,7 +462,7 @@ pub(super) mod tests {
     pub(crate) const NOW: &str = "2026-11-21T00:00:00Z";
 
     #[test]
-    fn d16_a_corrupt_record_keeps_its_port_and_its_place() {
+    fn a_corrupt_record_keeps_its_port_and_its_place() {
         let directory = tempfile::tempdir().unwrap();
         let registry = registry(&directory, 61020, 61029);
         let a = register(&registry, "a", NOW).unwrap().reservation;
@@ -479,7 +479,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn t19_concurrent_changes_lose_nothing() {
+    fn concurrent_changes_lose_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let registry = registry(&directory, 61030, 61039);
         let hash = register(&registry, "a", NOW).unwrap().reservation.hash;
@@ -497,7 +497,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn t23_a_symbolic_link_in_place_of_a_record_is_not_followed() {
+    fn a_symbolic_link_in_place_of_a_record_is_not_followed() {
         let directory = tempfile::tempdir().unwrap();
         let registry = registry(&directory, 61040, 61049);
         let a = register(&registry, "a", NOW).unwrap().reservation;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::spec::Policy;
+use crate::config::Policy;
 
 /// A child that ran longer than this was up: the next wait is the first again.
 const UP_AFTER: Duration = Duration::from_secs(5);

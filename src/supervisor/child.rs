@@ -3,11 +3,11 @@
 use std::io;
 use std::path::Path;
 
+use crate::config::{ChildVariables, Variables, expand};
 use crate::os::process::{self, ProcessIdentity, command_of, environment_value};
 use crate::os::spawn::{self, ChildStreams};
 use crate::os::{socket, tree};
 use crate::registry::{Registry, Reservation};
-use crate::spec::{ChildVariables, Variables, expand};
 use crate::supervisor::stream::{Stream, StreamKind};
 
 /// Why a child could not be started.
@@ -38,7 +38,7 @@ pub(super) fn spawn(
     Ok((child, ours))
 }
 
-/// Starts a command that finds out something about a service, in the service's own surroundings.
+/// Starts a command that finds out something about a service, in the service's directory and environment.
 ///
 /// # Errors
 /// If it cannot be executed.

@@ -10,23 +10,23 @@ use jiff::{SignedDuration, Timestamp};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::config::Variables;
 use crate::error::{Error, Result, reason};
 use crate::identity::ServiceHash;
-use crate::logbook::{LogWriter, Mark};
+use crate::logs::{LogWriter, Mark};
 use crate::os::clock::Deadline;
 use crate::os::process::{self, ProcessIdentity};
 use crate::os::{clock, terminal, trim_heap};
 use crate::registry::{
     Acquired, Exit, ExitHow, IdentityLock, Pane, Registry, Reservation, Role, RunState, Scan, State, TreeEnded,
 };
-use crate::spec::Variables;
 use crate::supervisor::child::{self, SpawnError};
 use crate::supervisor::lifecycle::{Action, Event, Lifecycle, Outcome, StopCause};
 use crate::supervisor::relay::{self, Input, Screen};
 use crate::supervisor::service::{Orphans, Service};
 use crate::supervisor::signals::{Request, Signals};
 use crate::supervisor::stream::{Stream, StreamKind};
-use crate::supervisor::watch::Watch;
+use crate::supervisor::watch::ReadinessProbe;
 
 /// How often a supervisor shows that its service is up.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -46,9 +46,9 @@ const RECORD_RETRY: Duration = Duration::from_secs(1);
 /// A wait that is long enough for a timer to be late by more than a millisecond.
 const LONG_WAIT: Duration = Duration::from_millis(500);
 
-/// In what surroundings a supervisor runs.
+/// In what caller_context a supervisor runs.
 #[derive(Debug)]
-pub(crate) struct Terms {
+pub(crate) struct SupervisorSetup {
     /// Whether somebody watches our own streams, or the log is the only output.
     pub(crate) watched: bool,
     /// The window that we are in, if devport made it.
@@ -70,7 +70,7 @@ pub(crate) enum Supervised {
 ///
 /// # Errors
 /// If the service's files cannot be used, or a process of an earlier run cannot be told from a stranger.
-pub(crate) fn supervise(registry: &Registry, hash: &ServiceHash, terms: Terms) -> Result<Supervised> {
+pub(crate) fn supervise(registry: &Registry, hash: &ServiceHash, terms: SupervisorSetup) -> Result<Supervised> {
     let signals = Signals::install()?;
     let me = ProcessIdentity::current().map_err(Error::system("identify this process"))?;
     let Some(identity) = acquire(registry, hash)? else { return Ok(Supervised::AlreadyRunning) };
@@ -201,14 +201,14 @@ struct Supervisor<'a> {
     is_unasked: bool,
     /// The last failure that was told while it was tried again; `None` if there was none.
     complaint: Option<String>,
-    /// In what surroundings we run.
-    terms: Terms,
+    /// In what caller_context we run.
+    terms: SupervisorSetup,
     /// What we get told.
     signals: Signals,
     /// What we decide.
     lifecycle: Lifecycle,
     /// What finds out whether the child is ready and well.
-    watch: Watch,
+    watch: ReadinessProbe,
     /// Processes that have ended and are not the child: somebody may have waited for one.
     ended_others: Vec<(i32, ExitHow)>,
     /// What we record.
@@ -240,7 +240,7 @@ impl<'a> Supervisor<'a> {
         reservation: Reservation,
         identity: IdentityLock,
         signals: Signals,
-        terms: Terms,
+        terms: SupervisorSetup,
         run: RunState,
         prepared: Prepared,
     ) -> Self {
@@ -248,7 +248,7 @@ impl<'a> Supervisor<'a> {
         let log = LogWriter::new(registry.paths().log(&reservation.hash), &reservation.policy, run.runs);
         let seed = run.supervisor.start_time.unwrap_or_default() ^ (u64::from(run.supervisor.pid.unsigned_abs()) << 32);
         let lifecycle = Lifecycle::new(reservation.policy.clone(), seed);
-        let watch = Watch::new(&reservation);
+        let watch = ReadinessProbe::new(&reservation);
         // Spread, so that services which were started together do not contend for the lock at every heartbeat.
         let first_heartbeat = HEARTBEAT.mul_f64(1.0 - f64::from(run.supervisor.pid % 64) / 128.0);
         let supervisor = run.supervisor.pid;

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::config::{Policy, RestartWhen};
 use crate::os::clock::later;
 use crate::registry::{ExitHow, State};
-use crate::spec::{Policy, RestartWhen};
 use crate::supervisor::backoff::{AfterCrash, Backoff};
 
 /// How often what survives SIGKILL, or hides from it, is looked for again.
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn d04_a_stop_is_acted_on_in_backoff() {
+    fn a_stop_is_acted_on_in_backoff() {
         let now = clock::now();
         let mut life = running(now);
         crash(&mut life, now);

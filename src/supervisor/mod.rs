@@ -16,5 +16,5 @@ mod signals;
 mod stream;
 mod watch;
 
-pub(crate) use event_loop::{Supervised, Terms, supervise};
+pub(crate) use event_loop::{Supervised, SupervisorSetup, supervise};
 pub(crate) use lifecycle::Outcome;

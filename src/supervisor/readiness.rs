@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::config::{Check, Policy};
 use crate::os::clock::later;
-use crate::spec::{Check, Policy};
 use crate::supervisor::lifecycle::Event;
 
 /// How soon the first questions follow each other.
@@ -39,14 +39,14 @@ enum Stage {
     /// Nothing: nothing runs, or all has been answered.
     Idle,
     /// Whether it is ready.
-    Ready(Asking),
+    Ready(PendingCheck),
     /// Whether it is well.
-    Health(Asking),
+    Health(PendingCheck),
 }
 
 /// A question that is asked again and again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Asking {
+struct PendingCheck {
     /// When the child was started.
     since: Instant,
     /// When it is asked next; `None` while an answer is awaited, or comes by itself.
@@ -86,7 +86,7 @@ impl Readiness {
             _ => Some(now),
         };
         let late_at = Some(later(now, self.policy.ready_timeout.0));
-        self.stage = Stage::Ready(Asking { since: now, next, late_at, failures: 0, reason: None, told: None });
+        self.stage = Stage::Ready(PendingCheck { since: now, next, late_at, failures: 0, reason: None, told: None });
     }
 
     /// The child ended, or shall.
@@ -124,7 +124,14 @@ impl Readiness {
             (Stage::Ready(_), Ok(())) => {
                 self.stage = self.policy.health.as_ref().map_or(Stage::Idle, |_| {
                     let next = Some(later(now, self.policy.health_interval.0));
-                    Stage::Health(Asking { since: now, next, late_at: None, failures: 0, reason: None, told: None })
+                    Stage::Health(PendingCheck {
+                        since: now,
+                        next,
+                        late_at: None,
+                        failures: 0,
+                        reason: None,
+                        told: None,
+                    })
                 });
                 Some(Event::Ready)
             }
@@ -167,7 +174,7 @@ impl Readiness {
     }
 }
 
-impl Asking {
+impl PendingCheck {
     /// Keeps a reason, and since when it holds.
     fn remember(&mut self, reason: Reason, now: Instant) {
         match &self.reason {

@@ -1,12 +1,12 @@
 //! `Service`: what a supervisor is responsible for, and what it can do with it.
 
+use crate::config::Variables;
 use crate::error::Result;
 use crate::os::process::ProcessIdentity;
 use crate::registry::{IdentityLock, Registry, Reservation, RunState, Scan, TreeEnded};
-use crate::spec::Variables;
 use crate::supervisor::child::{self, SpawnError};
 use crate::supervisor::stream::{Stream, StreamKind};
-use crate::supervisor::watch::Watched;
+use crate::supervisor::watch::ProbeTarget;
 
 /// A service, and the processes that run of it.
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl Service<'_> {
     }
 }
 
-impl Watched for Service<'_> {
+impl ProbeTarget for Service<'_> {
     fn members(&self) -> std::result::Result<Vec<ProcessIdentity>, String> {
         self.members().map_err(|error| error.to_string())
     }

@@ -1,4 +1,4 @@
-//! `Watch`: finds out whether the child is ready and well. `readiness` says when to ask, `probe` asks what takes time.
+//! `ReadinessProbe`: finds out whether the child is ready and well. `readiness` says when to ask, `probe` asks what takes time.
 
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use nix::poll::PollFlags;
 use regex::bytes::Regex;
 
-use crate::logbook;
+use crate::config::Check;
+use crate::logs;
 use crate::os::process::ProcessIdentity;
 use crate::os::{process, socket};
 use crate::registry::{ExitHow, Reservation};
-use crate::spec::Check;
 use crate::supervisor::lifecycle::Event;
 use crate::supervisor::probe::{Answer, Probe, Request};
 use crate::supervisor::readiness::{Readiness, Reason};
@@ -20,7 +20,7 @@ use crate::supervisor::readiness::{Readiness, Reason};
 const LONGEST_LINE: usize = 64 * 1024;
 
 /// What a watch asks about.
-pub(super) trait Watched {
+pub(super) trait ProbeTarget {
     /// The living processes of the service.
     ///
     /// # Errors
@@ -36,7 +36,7 @@ pub(super) trait Watched {
 
 /// Finds out whether a child is ready and well.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct ReadinessProbe {
     /// When to ask, and what answers mean.
     readiness: Readiness,
     /// The port that the service shall listen on; `None` if it has none.
@@ -53,7 +53,7 @@ pub(super) struct Watch {
     listens: Vec<SocketAddr>,
 }
 
-impl Watch {
+impl ReadinessProbe {
     /// Watches a service of which nothing runs yet.
     pub(super) fn new(reservation: &Reservation) -> Self {
         let port = reservation.service_port();
@@ -127,11 +127,11 @@ impl Watch {
     /// Whether a line of output is what is waited for; colours and the terminal's line ends do not count.
     fn matches(&self, line: &[u8]) -> bool {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        self.pattern.as_ref().is_some_and(|pattern| pattern.is_match(&logbook::strip(line)))
+        self.pattern.as_ref().is_some_and(|pattern| pattern.is_match(&logs::strip(line)))
     }
 
     /// Takes in which processes have ended, asks what is due, and goes on with what is under way.
-    pub(super) fn turn(&mut self, watched: &dyn Watched, ended: &[(i32, ExitHow)], now: Instant) -> Vec<Event> {
+    pub(super) fn turn(&mut self, watched: &dyn ProbeTarget, ended: &[(i32, ExitHow)], now: Instant) -> Vec<Event> {
         let mut events = Vec::new();
         if std::mem::take(&mut self.matched) {
             events.extend(self.take(Ok(()), watched, now));
@@ -154,7 +154,7 @@ impl Watch {
     }
 
     /// Asks a question; what takes time becomes a probe.
-    fn ask(&mut self, check: &Check, limit: Duration, watched: &dyn Watched, now: Instant) -> Option<Event> {
+    fn ask(&mut self, check: &Check, limit: Duration, watched: &dyn ProbeTarget, now: Instant) -> Option<Event> {
         let port = self.port.unwrap_or_default();
         let probe = match check {
             Check::None | Check::Alive => return self.readiness.answer(Ok(()), now),
@@ -180,7 +180,7 @@ impl Watch {
     }
 
     /// Takes in the answer of a probe. One that failed at a port may have a reason that says more.
-    fn take(&mut self, answer: Answer, watched: &dyn Watched, now: Instant) -> Option<Event> {
+    fn take(&mut self, answer: Answer, watched: &dyn ProbeTarget, now: Instant) -> Option<Event> {
         let looked = self.port.map(|_| self.look(watched));
         let answer = answer.map_err(|why| match looked {
             Some(Err(reason)) if reason.is_mistake => reason,
@@ -190,7 +190,7 @@ impl Watch {
     }
 
     /// Looks where the service listens; `Err` says why its port is not among that.
-    fn look(&mut self, watched: &dyn Watched) -> Result<(), Reason> {
+    fn look(&mut self, watched: &dyn ProbeTarget) -> Result<(), Reason> {
         let Some(port) = self.port else { return Ok(()) };
         let members = watched.members().map_err(Reason::passing)?;
         let pids: Vec<i32> = members.iter().map(|member| member.pid).collect();

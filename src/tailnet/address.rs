@@ -3,9 +3,9 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::config::CallerEnvironment;
 use crate::os::clock::Deadline;
 use crate::registry::{Registry, Reservation};
-use crate::spec::CallerEnvironment;
 use crate::tailnet::endpoint::Endpoint;
 use crate::tailnet::program::Tailscale;
 

@@ -9,9 +9,9 @@ use reqwest::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use reqwest::{Method, StatusCode, Url};
 use serde_json::{Map, Value, json};
 
+use crate::config::CallerEnvironment;
 use crate::error::{ApiProblem, Error, Result, TailnetError};
 use crate::os::clock::{self, Deadline};
-use crate::spec::CallerEnvironment;
 use crate::tailnet::credentials::{Credentials, Secret, redact};
 use crate::tailnet::definition::Definition;
 

@@ -7,8 +7,8 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::config::{CREDENTIAL_PREFIX, CallerEnvironment};
 use crate::error::{Result, TailnetError};
-use crate::spec::{CREDENTIAL_PREFIX, CallerEnvironment};
 
 /// The longest credential that is read from a file, in bytes.
 const LONGEST: u64 = 4096;

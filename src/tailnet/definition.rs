@@ -14,7 +14,7 @@ pub(super) struct Definition(Map<String, Value>);
 
 /// Who made a definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Maker {
+pub(super) enum Owner {
     /// devport, on this machine, for this service.
     Us,
     /// devport, for another service or on another machine; its comment, which says so.
@@ -64,19 +64,19 @@ impl Definition {
     }
 
     /// Who made it, as its comment says.
-    pub(super) fn maker(&self, node: &Node, hash: &str) -> Maker {
+    pub(super) fn maker(&self, node: &Node, hash: &str) -> Owner {
         let comment = self.0.get("comment").and_then(Value::as_str).unwrap_or_default();
         let words: Vec<&str> = comment.split(|c: char| !c.is_ascii_alphanumeric()).collect();
         if !words.contains(&"devport") {
-            return Maker::Somebody;
+            return Owner::Somebody;
         }
         let names_us = !node.id().is_empty() && words.contains(&node.id());
         // A comment that names no service is about any of the machine's.
         let other_service = words.iter().position(|word| *word == "service").and_then(|at| words.get(at + 1));
         if names_us && other_service.is_none_or(|other| *other == hash) {
-            Maker::Us
+            Owner::Us
         } else {
-            Maker::OtherDevport(comment.to_owned())
+            Owner::OtherDevport(comment.to_owned())
         }
     }
 }
@@ -101,14 +101,14 @@ mod tests {
     #[test]
     fn the_maker_is_told_by_machine_and_service() {
         let of = |comment: &str| Definition::new("a", HTTPS, comment).maker(&node("n1CNTRL"), "0a1b2c3d4e");
-        assert_eq!(of(&comment(&node("n1CNTRL"), "0a1b2c3d4e")), Maker::Us);
-        assert_eq!(of("devport n1CNTRL"), Maker::Us);
-        assert_eq!(of("the shop's own"), Maker::Somebody);
-        assert_eq!(of(""), Maker::Somebody);
+        assert_eq!(of(&comment(&node("n1CNTRL"), "0a1b2c3d4e")), Owner::Us);
+        assert_eq!(of("devport n1CNTRL"), Owner::Us);
+        assert_eq!(of("the shop's own"), Owner::Somebody);
+        assert_eq!(of(""), Owner::Somebody);
         for other in [comment(&node("n2CNTRL"), "0a1b2c3d4e"), comment(&node("n1CNTRL"), "ffffffffff")] {
-            assert_eq!(of(&other), Maker::OtherDevport(other.clone()));
+            assert_eq!(of(&other), Owner::OtherDevport(other.clone()));
         }
-        assert!(matches!(Definition::new("a", HTTPS, "devport").maker(&node(""), "0"), Maker::OtherDevport(_)));
+        assert!(matches!(Definition::new("a", HTTPS, "devport").maker(&node(""), "0"), Owner::OtherDevport(_)));
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use crate::config::{CallerEnvironment, ServiceSpec};
 use crate::error::{ApiProblem, Error, Result, SERVICES_PAGE, TailnetError};
 use crate::identity::TailnetName;
 use crate::os::clock::{self, Deadline};
 use crate::registry::{Protocol, Registry, Reservation};
-use crate::spec::{CallerEnvironment, ServiceSpec};
 use crate::tailnet::api::Api;
-use crate::tailnet::definition::{self, Definition, Maker};
+use crate::tailnet::definition::{self, Definition, Owner};
 use crate::tailnet::endpoint::{Endpoint, Serving};
 use crate::tailnet::node::Node;
 use crate::tailnet::program::{self, Tailscale};
@@ -26,14 +26,14 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 /// How a service shall be published.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Wish {
+pub(crate) struct PublishRequest {
     /// Under which name; `None`: as before, or its hashid.
     pub(crate) name: Option<TailnetName>,
     /// How it is reached; `None`: as it is now, or by HTTPS.
     pub(crate) protocol: Option<Protocol>,
 }
 
-impl Wish {
+impl PublishRequest {
     /// What was asked for when the service was started.
     pub(crate) fn of(spec: &ServiceSpec) -> Self {
         Self { name: spec.tailnet_name.clone(), protocol: None }
@@ -54,7 +54,12 @@ impl Tailnet<'_> {
     ///
     /// # Errors
     /// What stands in the way. Nothing is left of a service that was not published before.
-    pub(crate) fn expose(&self, reservation: &Reservation, wish: &Wish, notice: &mut dyn FnMut(String)) -> Result<()> {
+    pub(crate) fn expose(
+        &self,
+        reservation: &Reservation,
+        wish: &PublishRequest,
+        notice: &mut dyn FnMut(String),
+    ) -> Result<()> {
         let _lock = self.registry.acquire_tailnet(notice)?;
         let now = self.current(reservation)?;
         let local_port = now.service_port().ok_or_else(|| TailnetError::NoPort { service: now.name().to_owned() })?;
@@ -203,13 +208,13 @@ fn delete_definition(api: &Api, node: &Node, now: &Reservation, notice: &mut dyn
     let name = now.name_on_tailnet();
     let Some(definition) = api.definition(name)? else { return Ok(()) };
     match definition.maker(node, now.hash.as_str()) {
-        Maker::Us => {}
-        Maker::OtherDevport(_) | Maker::Somebody if !now.tailnet => return Ok(()),
-        Maker::OtherDevport(comment) => {
+        Owner::Us => {}
+        Owner::OtherDevport(_) | Owner::Somebody if !now.tailnet => return Ok(()),
+        Owner::OtherDevport(comment) => {
             notice(format!("the definition of svc:{name} stays: it is not of this machine ({comment})"));
             return Ok(());
         }
-        Maker::Somebody => {
+        Owner::Somebody => {
             notice(format!("the definition of svc:{name} stays: devport did not make it"));
             return Ok(());
         }
@@ -304,15 +309,15 @@ impl Publication {
     fn adopt(&self, there: &Definition) -> Result<()> {
         let Some(api) = &self.api else { return Ok(()) };
         match there.maker(&self.node, self.reservation.hash.as_str()) {
-            Maker::Us if there.declares_only(self.endpoint) => Ok(()),
-            Maker::Us => api.define(self.name(), &there.with_port(self.endpoint)),
-            Maker::Somebody if there.declares(self.endpoint) => Ok(()),
-            Maker::Somebody => {
+            Owner::Us if there.declares_only(self.endpoint) => Ok(()),
+            Owner::Us => api.define(self.name(), &there.with_port(self.endpoint)),
+            Owner::Somebody if there.declares(self.endpoint) => Ok(()),
+            Owner::Somebody => {
                 let ports: Vec<&str> = there.ports().collect();
                 let owner = format!("a definition that devport did not make, with {} only", ports.join(", "));
                 Err(taken(&self.reservation, owner))
             }
-            Maker::OtherDevport(comment) => Err(taken(&self.reservation, format!("a service {comment}"))),
+            Owner::OtherDevport(comment) => Err(taken(&self.reservation, format!("a service {comment}"))),
         }
     }
 

@@ -13,4 +13,4 @@ mod node;
 mod program;
 
 pub(crate) use address::{Addresses, Suffix};
-pub(crate) use exposure::{Tailnet, Wish};
+pub(crate) use exposure::{PublishRequest, Tailnet};

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::config::CallerEnvironment;
 use crate::error::{Error, Result, TailnetError};
 use crate::os::clock::{self, Deadline};
 use crate::os::{spawn, tool};
-use crate::spec::CallerEnvironment;
 use crate::tailnet::credentials::redact;
 use crate::tailnet::endpoint::{Endpoint, ServeConfig};
 use crate::tailnet::node::Node;

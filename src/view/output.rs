@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use crate::logbook::{self, Content, Line};
+use crate::logs::{self, Content, Line};
 use crate::view::table::escape;
 
 /// How lines of a service's log shall look.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct LineLook {
+pub(crate) struct LineStyle {
     /// What stands in front of each, such as `api | `.
     pub(crate) prefix: String,
     /// Whether it is for a terminal: colours are kept there, and whatever else could act on it is not.
@@ -17,14 +17,14 @@ pub(crate) struct LineLook {
 }
 
 /// Appends a line, with its end.
-pub(crate) fn push_line(text: &mut Vec<u8>, line: &Line, look: &LineLook) {
+pub(crate) fn push_line(text: &mut Vec<u8>, line: &Line, look: &LineStyle) {
     text.extend_from_slice(look.prefix.as_bytes());
     if let (true, Some(at)) = (look.timestamps, line.at) {
         text.extend_from_slice(format!("{at:.3} ").as_bytes());
     }
     match &line.content {
-        Content::Output(output) if look.terminal => text.extend_from_slice(logbook::for_terminal(output).as_bytes()),
-        Content::Output(output) => text.extend(logbook::strip(output)),
+        Content::Output(output) if look.terminal => text.extend_from_slice(logs::for_terminal(output).as_bytes()),
+        Content::Output(output) => text.extend(logs::strip(output)),
         Content::Mark(mark) => {
             let at = line.at.map(|at| format!("{at:.3} ")).unwrap_or_default();
             // A note may quote a name or a path with control characters.
@@ -54,7 +54,7 @@ struct JsonLine<'a> {
 /// Appends a line as a JSON object, with its end.
 pub(crate) fn push_json(text: &mut Vec<u8>, line: &Line, service: &str) {
     let (output, event) = match &line.content {
-        Content::Output(output) => (Some(String::from_utf8_lossy(&logbook::strip(output)).into_owned()), None),
+        Content::Output(output) => (Some(String::from_utf8_lossy(&logs::strip(output)).into_owned()), None),
         Content::Mark(mark) => (None, Some(mark.to_string())),
     };
     let object = JsonLine { time: line.at, service, run: line.run, line: output, event };
@@ -65,7 +65,7 @@ pub(crate) fn push_json(text: &mut Vec<u8>, line: &Line, service: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logbook::Mark;
+    use crate::logs::Mark;
 
     #[test]
     fn a_mark_cannot_move_the_cursor() {
@@ -73,7 +73,7 @@ mod tests {
         for terminal in [false, true] {
             let mut text = Vec::new();
             let line = Line { at: None, run: 1, content: content.clone() };
-            push_line(&mut text, &line, &LineLook { terminal, ..LineLook::default() });
+            push_line(&mut text, &line, &LineStyle { terminal, ..LineStyle::default() });
             assert_eq!(String::from_utf8(text).unwrap(), "--- in d\\u{1b}[31m\\u{9b}2J\\u{7} é\n");
         }
     }

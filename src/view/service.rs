@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::identity::{HashId, Key, ServiceHash};
-use crate::logbook;
+use crate::logs;
 use crate::observe::{Observation, Observer};
 use crate::os::process::{self, ProcessIdentity};
 use crate::os::{clock, parallel};
@@ -75,7 +75,7 @@ pub(crate) struct ServiceView {
     pub(crate) usage: Option<Usage>,
     /// How it fared; `None` if that was not looked at.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub(crate) story: Option<Story>,
+    pub(crate) story: Option<History>,
     /// What a command did with it; `None` for commands that change nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) outcome: Option<Outcome>,
@@ -119,7 +119,7 @@ pub(crate) struct Usage {
 
 /// How a service fared.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Story {
+pub(crate) struct History {
     /// The last ends of its child, oldest first.
     pub(crate) exits: Vec<Exit>,
     /// The end of its output before the last of them.
@@ -210,10 +210,10 @@ impl<'a> Overview<'a> {
         let last_output = if exits.is_empty() {
             Vec::new()
         } else {
-            let lines = logbook::before_last_end(&self.registry.paths().log(&view.hash), LAST_LINES);
-            lines.iter().map(|line| String::from_utf8_lossy(&logbook::strip(line)).into_owned()).collect()
+            let lines = logs::before_last_end(&self.registry.paths().log(&view.hash), LAST_LINES);
+            lines.iter().map(|line| String::from_utf8_lossy(&logs::strip(line)).into_owned()).collect()
         };
-        view.story = Some(Story { exits, last_output });
+        view.story = Some(History { exits, last_output });
     }
 
     /// Adds what the processes of services use. It takes a moment: the use of processors shows over time.

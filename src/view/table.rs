@@ -10,7 +10,7 @@ use crate::view::service::ServiceView;
 
 /// How a table shall look.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Look {
+pub(crate) struct TableStyle {
     /// Whether colours are seen.
     pub(crate) color: bool,
     /// How wide it may be, in columns; `None`: as wide as it is.
@@ -20,7 +20,7 @@ pub(crate) struct Look {
 }
 
 /// A table of services, one a line; `wide`: with what they use and where they are.
-pub(crate) fn list(views: &[ServiceView], look: Look, wide: bool) -> String {
+pub(crate) fn list(views: &[ServiceView], look: TableStyle, wide: bool) -> String {
     if views.is_empty() {
         return "no services; `devport start --key api -- npm run dev` starts one\n".into();
     }
@@ -81,7 +81,7 @@ fn megabytes(bytes: u64) -> String {
 }
 
 /// Everything about one service, one fact a line.
-pub(crate) fn details(view: &ServiceView, look: Look) -> String {
+pub(crate) fn details(view: &ServiceView, look: TableStyle) -> String {
     let mut table = table(look, &[]);
     let mut row = |name: &str, value: String| {
         table.add_row(vec![Cell::new(name), Cell::new(escape(&value))]);
@@ -129,7 +129,7 @@ pub(crate) fn details(view: &ServiceView, look: Look) -> String {
 }
 
 /// The summary of a batch: name, and the service or what went wrong.
-pub(crate) fn batch(rows: &[(String, Result<ServiceView, String>)], look: Look) -> String {
+pub(crate) fn batch(rows: &[(String, Result<ServiceView, String>)], look: TableStyle) -> String {
     let mut table = table(look, &["NAME", "ID", "PORT", "STATE"]);
     for (name, outcome) in rows {
         let mut row = vec![Cell::new(escape(name))];
@@ -150,7 +150,7 @@ pub(crate) fn batch(rows: &[(String, Result<ServiceView, String>)], look: Look) 
 }
 
 /// A table without borders.
-fn table(look: Look, header: &[&str]) -> Table {
+fn table(look: TableStyle, header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     match look.width {
@@ -179,7 +179,7 @@ fn render(table: &Table) -> String {
 }
 
 /// A state, in the colour that says how good it is.
-fn state_cell(state: State, look: Look) -> Cell {
+fn state_cell(state: State, look: TableStyle) -> Cell {
     let cell = Cell::new(state.as_str());
     if !look.color {
         return cell;

@@ -51,7 +51,7 @@ impl Drop for Terminal<'_> {
 }
 
 #[test]
-fn t17_a_python_prompt_works_in_the_attached_window() {
+fn a_python_prompt_works_in_the_attached_window() {
     let env = TestEnv::new();
     env.start("py", &["python3", "-i"]);
     let terminal = Terminal::run(&env, &format!("{DEVPORT} attach py"));
@@ -66,7 +66,7 @@ fn t17_a_python_prompt_works_in_the_attached_window() {
 }
 
 #[test]
-fn t17_less_works_and_follows_the_size_of_the_window() {
+fn less_works_and_follows_the_size_of_the_window() {
     let env = TestEnv::new();
     let text = (1..=200).map(|number| format!("line {number}")).collect::<Vec<_>>().join("\n");
     let file = env.write("text", &text);
@@ -87,7 +87,7 @@ fn t17_less_works_and_follows_the_size_of_the_window() {
 }
 
 #[test]
-fn t17_cat_echoes_what_is_typed_and_ends_at_end_of_file() {
+fn cat_echoes_what_is_typed_and_ends_at_end_of_file() {
     let env = TestEnv::new();
     env.start("cat", &["cat"]);
     let terminal = Terminal::run(&env, &format!("{DEVPORT} attach cat"));
@@ -98,7 +98,7 @@ fn t17_cat_echoes_what_is_typed_and_ends_at_end_of_file() {
 }
 
 #[test]
-fn t16_ctrl_c_ends_the_service_and_ctrl_z_restarts_it() {
+fn ctrl_c_ends_the_service_and_ctrl_z_restarts_it() {
     let env = TestEnv::new();
     let first = env.start("a", &["sh", "-c", "echo here I am; exec sleep 1000"]);
     env.start("other", &["sleep", "1000"]);
@@ -230,7 +230,7 @@ fn in_the_foreground_the_terminal_is_as_it_was_before() {
 }
 
 #[test]
-fn t15_a_terminal_that_is_closed_ends_what_runs_in_its_foreground() {
+fn a_terminal_that_is_closed_ends_what_runs_in_its_foreground() {
     let env = TestEnv::new();
     let terminal = Terminal::run(&env, "bash --norc -i");
     terminal.shows("bash-");

@@ -65,7 +65,7 @@ fn one_that_fails_does_not_stop_the_rest() {
 }
 
 #[test]
-fn d26_nothing_is_started_from_a_file_that_is_wrong() {
+fn nothing_is_started_from_a_file_that_is_wrong() {
     let env = TestEnv::new();
     for (text, parts) in [
         (
@@ -86,7 +86,7 @@ fn d26_nothing_is_started_from_a_file_that_is_wrong() {
     env.write("devport.yaml", &"[".repeat(100_000));
     let began = std::time::Instant::now();
     env.devport(["start", "-f", "devport.yaml"]).fails(3, &["nest"]);
-    assert!(began.elapsed() < std::time::Duration::from_secs(5), "t27");
+    assert!(began.elapsed() < std::time::Duration::from_secs(5));
     assert_eq!(env.ls().len(), 0);
 }
 

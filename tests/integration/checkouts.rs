@@ -773,7 +773,7 @@ fn of_two_checkouts_that_start_a_new_key_at_once_one_gets_it() {
 }
 
 #[test]
-fn c1_reserve_beside_start_never_loses_the_command() {
+fn reserve_beside_start_never_loses_the_command() {
     let machine = Machine::new();
     for round in 0..25 {
         let key = format!("key{round}");
@@ -805,7 +805,7 @@ fn c1_reserve_beside_start_never_loses_the_command() {
 }
 
 #[test]
-fn c1_reserve_decides_and_writes_under_one_hold_of_the_lock() {
+fn reserve_decides_and_writes_under_one_hold_of_the_lock() {
     if !has_program("strace") {
         return;
     }

@@ -11,7 +11,7 @@ fn environment(pid: i32) -> Vec<(String, String)> {
 }
 
 #[test]
-fn d06_the_callers_environment_reaches_the_service_exactly() {
+fn the_callers_environment_reaches_the_service_exactly() {
     let env = TestEnv::new();
     // The tmux server is somebody else's, with other values.
     let mut server = env.command("tmux");
@@ -117,7 +117,7 @@ fn t6a_t6b_a_dotenv_file_that_expands_too_far_changes_nothing() {
 }
 
 #[test]
-fn t24_d07_no_secret_shows_anywhere() {
+fn no_secret_shows_anywhere() {
     let env = TestEnv::new();
     let dotenv = env.write("a.env", "FROM_FILE=hunter2-file\n");
     let secrets = ["hunter2-environment", "hunter2-file"];

@@ -1,4 +1,4 @@
-//! Where services run: windows of a shared tmux session, hostile surroundings, machines without tmux.
+//! Where services run: windows of a shared tmux session, hostile caller_context, machines without tmux.
 
 use std::fs;
 
@@ -26,7 +26,7 @@ const HOSTILE: [&str; 17] = [
 ];
 
 #[test]
-fn d03_d17_d18_hostile_keys_are_only_names() {
+fn hostile_keys_are_only_names() {
     let env = TestEnv::new();
     env.start("bystander", &["sleep", "1000"]);
     for key in HOSTILE {
@@ -47,7 +47,7 @@ fn d03_d17_d18_hostile_keys_are_only_names() {
 }
 
 #[test]
-fn d17_words_of_a_command_come_through_unchanged() {
+fn words_of_a_command_come_through_unchanged() {
     let env = TestEnv::new();
     let out = env.file("out");
     let words =
@@ -63,7 +63,7 @@ fn d17_words_of_a_command_come_through_unchanged() {
 }
 
 #[test]
-fn d18_the_users_own_sessions_are_left_alone() {
+fn the_users_own_sessions_are_left_alone() {
     let env = TestEnv::new();
     env.tmux(&["new-session", "-d", "-s", "devport-other", "-n", "devport", "sleep", "1000"]).ok();
     env.tmux(&["new-session", "-d", "-s", "mine", "-n", "a", "sleep", "1000"]).ok();

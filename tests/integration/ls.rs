@@ -95,7 +95,7 @@ fn an_unknown_target_is_told_with_the_nearest_keys() {
 }
 
 #[test]
-fn d22_a_printed_hashid_resolves_for_ever_and_an_ambiguous_prefix_is_told() {
+fn a_printed_hashid_resolves_for_ever_and_an_ambiguous_prefix_is_told() {
     let env = TestEnv::new();
     // Two keys whose hashes share three digits, found by trying.
     let (first, second) = ("k3", "k101");
@@ -133,7 +133,7 @@ fn an_ambiguous_prefix_lists_what_it_matches() {
 }
 
 #[test]
-fn t02_d12_listing_never_keeps_a_service_from_starting() {
+fn listing_never_keeps_a_service_from_starting() {
     let env = TestEnv::new();
     env.start("a", &["sleep", "1000"]);
     let stop = std::sync::atomic::AtomicBool::new(false);

@@ -37,7 +37,7 @@ fn a_service_that_listens_on_its_port_is_ready_and_says_where() {
 }
 
 #[test]
-fn t26_a_foreign_listener_on_the_port_is_never_ready() {
+fn a_foreign_listener_on_the_port_is_never_ready() {
     let env = TestEnv::new();
     // It takes the port a moment after the service was started, from outside.
     let view = start(&env, &["--ready-timeout", "3s"], &["sleep", "1000"]);
@@ -159,7 +159,7 @@ fn an_unhealthy_service_is_restarted_if_that_was_asked_for_and_it_counts_as_a_cr
 }
 
 #[test]
-fn t13_no_check_delays_a_stop() {
+fn no_check_delays_a_stop() {
     let env = TestEnv::new();
     // A server that takes connections and never answers, and a command that never ends.
     let silent =

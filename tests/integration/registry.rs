@@ -57,7 +57,7 @@ fn a_directory_of_the_first_devport_just_works() {
 }
 
 #[test]
-fn t23_files_are_private_whatever_the_umask() {
+fn files_are_private_whatever_the_umask() {
     for umask in ["000", "077", "0277"] {
         let env = TestEnv::new();
         let script = format!("umask {umask}; exec {DEVPORT} start --key a -- sleep 1000");
@@ -74,7 +74,7 @@ fn t23_files_are_private_whatever_the_umask() {
 }
 
 #[test]
-fn t11_directories_above_the_state_directory_are_private_whatever_the_umask() {
+fn directories_above_the_state_directory_are_private_whatever_the_umask() {
     for umask in ["000", "0277", "0777"] {
         let env = TestEnv::new();
         let script = format!("umask {umask}; exec {DEVPORT} reserve --key a");
@@ -86,7 +86,7 @@ fn t11_directories_above_the_state_directory_are_private_whatever_the_umask() {
 }
 
 #[test]
-fn t11_a_directory_with_other_files_is_not_made_private() {
+fn a_directory_with_other_files_is_not_made_private() {
     let mut env = TestEnv::new();
     let shared = env.path("shared");
     fs::create_dir_all(shared.join("photos")).unwrap();
@@ -99,7 +99,7 @@ fn t11_a_directory_with_other_files_is_not_made_private() {
 }
 
 #[test]
-fn t22_d16_a_corrupt_record_is_named_left_alone_and_keeps_its_place() {
+fn a_corrupt_record_is_named_left_alone_and_keeps_its_place() {
     let env = TestEnv::new();
     let a = env.start("a", &["sleep", "1000"]);
     env.start("b", &["sleep", "1000"]);

@@ -23,7 +23,7 @@ fn every_file_goes_and_the_port_is_free() {
 }
 
 #[test]
-fn d09_a_service_that_ends_slowly_is_waited_for() {
+fn a_service_that_ends_slowly_is_waited_for() {
     let env = TestEnv::new();
     let script = "trap 'sleep 1; exit' TERM; echo ready; while :; do sleep 0.05; done";
     let view = env.start("a", &["sh", "-c", script]);
@@ -35,7 +35,7 @@ fn d09_a_service_that_ends_slowly_is_waited_for() {
 }
 
 #[test]
-fn t03_services_come_and_go_without_two_of_one_key() {
+fn services_come_and_go_without_two_of_one_key() {
     let env = TestEnv::new();
     std::thread::scope(|scope| {
         for _ in 0..3 {

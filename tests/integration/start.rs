@@ -54,7 +54,7 @@ fn a_stopped_service_takes_over_what_the_new_call_says() {
 }
 
 #[test]
-fn d05_a_service_that_cannot_be_executed_is_reported_and_fails() {
+fn a_service_that_cannot_be_executed_is_reported_and_fails() {
     let env = TestEnv::new();
     let plain = env.write("plain", "no program");
     for (key, program, why) in [
@@ -73,7 +73,7 @@ fn d05_a_service_that_cannot_be_executed_is_reported_and_fails() {
 }
 
 #[test]
-fn d21_a_directory_that_is_gone_is_an_error_and_changes_nothing() {
+fn a_directory_that_is_gone_is_an_error_and_changes_nothing() {
     let env = TestEnv::new();
     let directory = env.path("work/gone");
     std::fs::create_dir(&directory).unwrap();
@@ -110,7 +110,7 @@ fn bad_arguments_are_usage_errors_and_start_nothing() {
 }
 
 #[test]
-fn d27_words_that_are_not_utf8_are_refused() {
+fn words_that_are_not_utf8_are_refused() {
     let env = TestEnv::new();
     let bad = std::ffi::OsStr::from_bytes(b"caf\xe9");
     let arguments = ["start", "--key", "a", "--", "echo"].iter().map(std::ffi::OsStr::new);
@@ -148,7 +148,7 @@ fn a_service_without_a_port_has_none() {
     let view = env.devport(["start", "--key", "a", "--no-port", "--", "sh", "-c", &script]).ok().json();
     assert_eq!((view["port"].clone(), view["no_port"].clone()), (serde_json::Value::Null, true.into()));
     until("it has written", || std::fs::read_to_string(&out).is_ok_and(|text| text == "[]\n"));
-    // d20: no number names it.
+    // No number names it.
     env.devport(["stop", "0"]).fails(4, &["no service"]);
     env.devport(["stop", "a"]).ok();
     let view = env.start("a", &["sleep", "1000"]);
@@ -168,7 +168,7 @@ fn without_a_key_directory_and_command_name_the_service() {
 }
 
 #[test]
-fn t20_many_starts_of_one_key_start_one_supervisor() {
+fn many_starts_of_one_key_start_one_supervisor() {
     let env = TestEnv::new();
     let starts: Vec<_> = (0..20).map(|_| env.spawn(["start", "--key", "a", "--", "sleep", "1000"])).collect();
     let mut printed: Vec<_> = starts.into_iter().map(|child| crate::support::done(child).ok().json()).collect();
@@ -183,7 +183,7 @@ fn t20_many_starts_of_one_key_start_one_supervisor() {
 }
 
 #[test]
-fn t20_d01_d08_many_services_at_once_get_a_port_and_a_window_each() {
+fn many_services_at_once_get_a_port_and_a_window_each() {
     let env = TestEnv::new();
     let keys: Vec<String> = (0..25).map(|number| format!("s{number}")).collect();
     let starts: Vec<_> = keys.iter().map(|key| env.spawn(["start", "--key", key, "--", "sleep", "1000"])).collect();
@@ -201,7 +201,7 @@ fn t20_d01_d08_many_services_at_once_get_a_port_and_a_window_each() {
 }
 
 #[test]
-fn t26_a_port_that_somebody_took_is_told_with_its_owner_and_waited_for() {
+fn a_port_that_somebody_took_is_told_with_its_owner_and_waited_for() {
     let env = TestEnv::new();
     let view = env.start("api", &SERVER);
     env.devport(["stop", "api"]).ok();
@@ -218,7 +218,7 @@ fn t26_a_port_that_somebody_took_is_told_with_its_owner_and_waited_for() {
 }
 
 #[test]
-fn t26_another_service_on_the_port_is_named() {
+fn another_service_on_the_port_is_named() {
     let env = TestEnv::new();
     let api = env.start("api", &["sleep", "1000"]);
     env.devport(["stop", "api"]).ok();

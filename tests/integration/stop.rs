@@ -33,7 +33,7 @@ fn sleeping(env: &TestEnv, digits: &str) -> usize {
 }
 
 #[test]
-fn t05_d23_no_process_of_the_tree_is_left() {
+fn no_process_of_the_tree_is_left() {
     let env = TestEnv::new();
     let script = "setsid sleep 7770001 & sleep 7770002 & (sleep 7770003 &) ; sleep 7770004";
     env.start("a", &["sh", "-c", script]);
@@ -45,7 +45,7 @@ fn t05_d23_no_process_of_the_tree_is_left() {
 }
 
 #[test]
-fn t06_a_member_that_ignores_sigterm_is_killed_though_the_leader_has_gone() {
+fn a_member_that_ignores_sigterm_is_killed_though_the_leader_has_gone() {
     let env = TestEnv::new();
     let script = "sh -c 'trap \"\" TERM HUP; while :; do sleep 7771001; done' & exec sleep 7771002";
     env.start("a", &["sh", "-c", script]);
@@ -57,7 +57,7 @@ fn t06_a_member_that_ignores_sigterm_is_killed_though_the_leader_has_gone() {
 }
 
 #[test]
-fn t06_a_stopped_child_dies_too() {
+fn a_stopped_child_dies_too() {
     let env = TestEnv::new();
     let view = env.start("a", &["sleep", "1000"]);
     signal(number(&view["pid"]), "STOP");
@@ -87,7 +87,7 @@ fn a_second_sigterm_kills_at_once() {
 }
 
 #[test]
-fn t13_d04_a_stop_in_backoff_is_acted_on_at_once() {
+fn a_stop_in_backoff_is_acted_on_at_once() {
     let env = TestEnv::new();
     env.start("a", &["false"]);
     env.wait_state("a", "backoff");
@@ -99,7 +99,7 @@ fn t13_d04_a_stop_in_backoff_is_acted_on_at_once() {
 }
 
 #[test]
-fn d04_a_restart_in_backoff_starts_at_once() {
+fn a_restart_in_backoff_starts_at_once() {
     let env = TestEnv::new();
     let flag = env.file("flag");
     let script = format!("test -e {flag} && exec sleep 1000; exit 1");
@@ -111,7 +111,7 @@ fn d04_a_restart_in_backoff_starts_at_once() {
 }
 
 #[test]
-fn t11_a_restart_never_runs_into_the_old_server() {
+fn a_restart_never_runs_into_the_old_server() {
     let env = TestEnv::new();
     let program = "import http.server,os,signal,sys,time\n\
                    class S(http.server.HTTPServer): allow_reuse_address=True\n\
@@ -133,7 +133,7 @@ fn t11_a_restart_never_runs_into_the_old_server() {
 }
 
 #[test]
-fn d06_a_restart_uses_what_was_registered_whatever_shell_it_comes_from() {
+fn a_restart_uses_what_was_registered_whatever_shell_it_comes_from() {
     let env = TestEnv::new();
     let out = env.file("out");
     let script = format!("echo $$MINE $$VITE $$FROM_FILE $$PWD >> {out}; exec sleep 1000");
@@ -180,7 +180,7 @@ fn sighup_restarts_in_place_and_other_signals_reach_the_service() {
 }
 
 #[test]
-fn t13_a_stop_is_acted_on_in_every_state() {
+fn a_stop_is_acted_on_in_every_state() {
     let env = TestEnv::new();
     let flag = env.file("slow");
     // Running, in backoff, waiting for its port, and just started: SIGTERM, and the time until nobody holds the lock.

@@ -9,7 +9,7 @@ use crate::support::{
 };
 
 #[test]
-fn t01_no_child_has_a_lock_open() {
+fn no_child_has_a_lock_open() {
     let env = TestEnv::new();
     let view = env.start("a", &["sleep", "1000"]);
     let open: Vec<_> = fs::read_dir(format!("/proc/{}/fd", view["pid"]))
@@ -22,7 +22,7 @@ fn t01_no_child_has_a_lock_open() {
 }
 
 #[test]
-fn t14_the_child_has_default_signals_and_a_session_of_its_own() {
+fn the_child_has_default_signals_and_a_session_of_its_own() {
     let env = TestEnv::new();
     let view = env.start("a", &["sleep", "1000"]);
     let status = fs::read_to_string(format!("/proc/{}/status", view["pid"])).unwrap();
@@ -37,7 +37,7 @@ fn t14_the_child_has_default_signals_and_a_session_of_its_own() {
 }
 
 #[test]
-fn d02_a_child_that_ends_at_once_is_seen_to_end() {
+fn a_child_that_ends_at_once_is_seen_to_end() {
     let env = TestEnv::new();
     let view = env.devport(["start", "--key", "a", "--", "true"]).ok().json();
     assert_eq!(view["status"], "running");
@@ -67,7 +67,7 @@ fn a_crash_is_recorded_and_the_backoff_grows() {
 }
 
 #[test]
-fn t07_t12_d10_a_killed_supervisor_takes_its_child_along() {
+fn a_killed_supervisor_takes_its_child_along() {
     let env = TestEnv::new();
     let view = env.start("a", &["sleep", "1000"]);
     signal(env.supervisor("a"), "KILL");
@@ -88,7 +88,7 @@ fn sleeper(env: &TestEnv, seconds: &str) -> Option<i32> {
 }
 
 #[test]
-fn t07_what_survives_is_orphaned_and_reaped_by_the_next_start() {
+fn what_survives_is_orphaned_and_reaped_by_the_next_start() {
     let env = TestEnv::new();
     env.start("a", &["sh", "-c", &survivor("7772001")]);
     let left = eventually("the grandchild runs", || sleeper(&env, "7772001"));
@@ -102,7 +102,7 @@ fn t07_what_survives_is_orphaned_and_reaped_by_the_next_start() {
 }
 
 #[test]
-fn t07_what_survives_is_reaped_by_stop() {
+fn what_survives_is_reaped_by_stop() {
     let env = TestEnv::new();
     env.start("a", &["sh", "-c", &survivor("7772002")]);
     let left = eventually("the grandchild runs", || sleeper(&env, "7772002"));
@@ -115,7 +115,7 @@ fn t07_what_survives_is_reaped_by_stop() {
 }
 
 #[test]
-fn t08_a_stranger_in_a_planted_run_state_lives() {
+fn a_stranger_in_a_planted_run_state_lives() {
     let env = TestEnv::new();
     let mut stranger = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
     let pid = stranger.id();
@@ -150,7 +150,7 @@ fn t08_a_stranger_in_a_planted_run_state_lives() {
 }
 
 #[test]
-fn t09_two_state_directories_never_see_each_others_processes() {
+fn two_state_directories_never_see_each_others_processes() {
     let env = TestEnv::new();
     let mut other = TestEnv::new();
     let script = survivor("7772003");
@@ -165,7 +165,7 @@ fn t09_two_state_directories_never_see_each_others_processes() {
 }
 
 #[test]
-fn t15_d10_a_window_or_server_that_is_killed_stops_its_services() {
+fn a_window_or_server_that_is_killed_stops_its_services() {
     let env = TestEnv::new();
     let a = env.start("a", &SERVER);
     let b = env.start("b", &["sleep", "1000"]);
@@ -182,7 +182,7 @@ fn t15_d10_a_window_or_server_that_is_killed_stops_its_services() {
 }
 
 #[test]
-fn t16_the_supervisor_is_never_stopped_by_its_terminal() {
+fn the_supervisor_is_never_stopped_by_its_terminal() {
     let env = TestEnv::new();
     let a = env.start("a", &["sleep", "1000"]);
     let supervisor = env.supervisor("a");
@@ -219,7 +219,7 @@ fn the_supervisor_is_quiet_about_a_log_that_it_cannot_write() {
     std::os::unix::fs::symlink("/etc/hostname", &log).unwrap();
     let before = fs::read("/etc/hostname").unwrap();
     assert_eq!(env.devport(["start", "a"]).ok().json()["state"], "running");
-    assert_eq!(fs::read("/etc/hostname").unwrap(), before, "t23: a symbolic link is never followed");
+    assert_eq!(fs::read("/etc/hostname").unwrap(), before, "a symbolic link is never followed");
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn output_that_nobody_takes_holds_nothing_up() {
 }
 
 #[test]
-fn d11_who_has_a_lock_file_open_is_not_taken_for_its_holder() {
+fn who_has_a_lock_file_open_is_not_taken_for_its_holder() {
     let env = TestEnv::new();
     let view = env.start("a", &["sleep", "1000"]);
     let lock = env.state(&format!("locks/{}.lock", view["hash"].as_str().unwrap()));
@@ -283,7 +283,7 @@ fn d11_who_has_a_lock_file_open_is_not_taken_for_its_holder() {
 }
 
 #[test]
-fn d24_a_program_that_has_vanished_is_a_failure_and_not_a_running_service() {
+fn a_program_that_has_vanished_is_a_failure_and_not_a_running_service() {
     let env = TestEnv::new();
     let program = env.write("program", "#!/bin/sh\nexec sleep 1000\n");
     let mode = |mode: u32| fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();

@@ -454,7 +454,7 @@ fn run_publishes_too() {
 }
 
 #[test]
-fn d13_the_record_keeps_it_over_restarts_and_heartbeats() {
+fn the_record_keeps_it_over_restarts_and_heartbeats() {
     let tailnet = Tailnet::with_service();
     tailnet.devport(&["tailup", "a"]).ok();
     tailnet.devport(&["restart", "a"]).ok();
@@ -516,7 +516,7 @@ fn ls_asks_the_daemon_once_for_500_ms_and_only_if_a_service_is_published() {
 }
 
 #[test]
-fn t24_no_credential_is_left_anywhere() {
+fn no_credential_is_left_anywhere() {
     let mut tailnet = Tailnet::new();
     tailnet.env.set("TAILSCALE_OAUTH_CLIENT_SECRET", CLIENT_SECRET);
     tailnet.env.set("TS_AUTHKEY", "tskey-auth-GOOD");

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use crate::logbook::mark::{MARK_BYTE, Mark};
-use crate::logbook::part::{MOST_KEPT, old_path};
-use crate::spec::Policy;
+use crate::config::Policy;
+use crate::logs::mark::{MARK_BYTE, Mark};
+use crate::logs::part::{MOST_KEPT, old_path};
 
 /// How far a part may exceed its maximum size in search of the end of a line, in bytes; at most that size again.
 const SLACK: u64 = 1024 * 1024;

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::config::dotenv;
+use crate::config::environment::{CallerEnvironment, Variables};
+use crate::config::policy::Policy;
 use crate::error::{Error, Result};
 use crate::identity::{Key, ServiceHash, TailnetName};
 use crate::project::Place;
-use crate::spec::dotenv;
-use crate::spec::environment::{CallerEnvironment, Variables};
-use crate::spec::policy::Policy;
 
 /// The size that one `NAME=value` must stay below, in bytes. Source: `execve(2)`, `MAX_ARG_STRLEN`.
 const LARGEST_STRING: usize = 128 * 1024;

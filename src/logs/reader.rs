@@ -6,9 +6,9 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::logbook::decoder::{Content, Decoder, Line};
-use crate::logbook::mark::{LONGEST_HEADER, Mark};
-use crate::logbook::part::{self, Part};
+use crate::logs::decoder::{Content, Decoder, Line};
+use crate::logs::mark::{LONGEST_HEADER, Mark};
+use crate::logs::part::{self, Part};
 
 /// How much of the end of a log is read first, in bytes.
 const FIRST_WINDOW: u64 = 64 * 1024;
@@ -282,9 +282,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::logbook::LogWriter;
-    use crate::logbook::mark::MARK_BYTE;
-    use crate::spec::Policy;
+    use crate::config::Policy;
+    use crate::logs::LogWriter;
+    use crate::logs::mark::MARK_BYTE;
 
     const ALL: Wanted<'static> = &|_| true;
     const FORGED: &[u8] = b"\x1e2026-11-24T05:00:00.000Z ended exit code 0";

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Read};
 
 use jiff::Timestamp;
 
-use crate::logbook::mark::{MARK_BYTE, Mark};
+use crate::logs::mark::{MARK_BYTE, Mark};
 
 /// A longer line is read in pieces, in bytes: a log may be one line, and larger than the memory.
 const LONGEST_LINE: usize = 16 << 20;

@@ -3,20 +3,20 @@
 //! Arguments and `devport.yaml` both become a [`ServiceSpec`]; nothing here knows of services that exist.
 
 mod check;
-mod config;
 mod dotenv;
 mod environment;
 mod expand;
 mod fields;
+mod file;
 mod policy;
 mod policy_fields;
 mod service;
 mod span;
 
 pub(crate) use check::Check;
-pub(crate) use config::{ConfigEntry, load as load_config};
 pub(crate) use environment::{CREDENTIAL_PREFIX, CallerEnvironment, ChildVariables, Variables};
 pub(crate) use expand::expand;
+pub(crate) use file::{ConfigEntry, load as load_config};
 pub(crate) use policy::{Policy, RestartWhen, StopSignal};
 pub(crate) use service::{PortRequest, Request, ServiceSpec};
 pub(crate) use span::Span;

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use crate::config::dotenv::text_of;
+use crate::config::fields::{EnvFiles, FieldSeed, Port, Text};
+use crate::config::policy::Policy;
+use crate::config::policy_fields::policy_field;
+use crate::config::service::{PortRequest, Request};
 use crate::error::{Error, Result};
 use crate::identity::{Key, TailnetName};
 use crate::os::file::read_any;
-use crate::spec::dotenv::text_of;
-use crate::spec::fields::{EnvFiles, FieldSeed, Port, Text};
-use crate::spec::policy::Policy;
-use crate::spec::policy_fields::policy_field;
-use crate::spec::service::{PortRequest, Request};
 
 /// How many brackets may be open at one time; quoted ones count too.
 const DEEPEST: usize = 500;
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn t27_alias_bombs_and_deep_nesting_end_quickly() {
+    fn alias_bombs_and_deep_nesting_end_quickly() {
         let mut bomb = String::from("- &a [x, x]\n");
         for level in 'b'..='z' {
             let before = char::from_u32(u32::from(level) - 1).unwrap();
@@ -366,7 +366,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn t27_no_text_panics(text in "[-a-z:&*\\[\\]{}'\"\n |>#!%0-9]{0,60}") {
+        fn no_text_panics(text in "[-a-z:&*\\[\\]{}'\"\n |>#!%0-9]{0,60}") {
             let _ = parsed(&text);
         }
     }

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn t24_credentials_are_never_kept() {
+    fn credentials_are_never_kept() {
         let mut kept = caller(&[("TS_AUTHKEY", "x"), ("TAILSCALE_API_KEY", "y"), ("MINE", "see tskey-auth-1")])
             .for_services()
             .unwrap();

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn m6_m7_a_duration_is_whole_milliseconds_and_at_most_366_days() {
+    fn a_duration_is_whole_milliseconds_and_at_most_366_days() {
         assert_eq!("8784h".parse::<Span>().unwrap().0, Duration::from_secs(366 * 24 * 3600));
         assert_eq!("1.5s".parse::<Span>().unwrap().0, Duration::from_millis(1500));
         assert_eq!("1000us".parse::<Span>().unwrap().0, Duration::from_millis(1));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn m6_m7_a_recorded_duration_that_is_refused_now_is_rounded_and_cut() {
+    fn a_recorded_duration_that_is_refused_now_is_rounded_and_cut() {
         let recorded = |text: &str| Span::recorded(serde_json::json!(text)).map(|span| span.0.as_millis());
         for (text, ms) in
             [("30s", 30_000), ("0ms", 0), ("500us", 1), ("1.5ms", 2), ("2562047788015215h", u128::from(LONGEST_MS))]
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn m8_a_size_has_one_suffix_and_no_sign() {
+    fn a_size_has_one_suffix_and_no_sign() {
         for text in ["10MBBBB", "10IBIB", "10IB", "10BB", "10MM", "10MiBB", "+5K", "-5K", "+5"] {
             assert!(text.parse::<Size>().is_err(), "{text:?}");
         }
@@ -184,20 +184,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn m7_every_duration_is_read_as_it_is_displayed(ms in 0..=LONGEST_MS) {
+        fn every_duration_is_read_as_it_is_displayed(ms in 0..=LONGEST_MS) {
             let span = Span(Duration::from_millis(ms));
             prop_assert_eq!(span.to_string().parse::<Span>().unwrap(), span);
         }
 
         #[test]
-        fn m7_every_duration_that_is_accepted_is_displayed_whole(text in "[0-9]{1,9}(\\.[0-9]{1,4})?(us|ms|s|m|h)") {
+        fn every_duration_that_is_accepted_is_displayed_whole(text in "[0-9]{1,9}(\\.[0-9]{1,4})?(us|ms|s|m|h)") {
             if let Ok(span) = text.parse::<Span>() {
                 prop_assert_eq!(span.to_string().parse::<Span>().unwrap(), span);
             }
         }
 
         #[test]
-        fn t27_no_text_panics_as_span_or_size(text in ".*") {
+        fn no_text_panics_as_span_or_size(text in ".*") {
             let _ = (text.parse::<Span>(), text.parse::<Size>());
         }
     }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
+use crate::config::environment::Variables;
 use crate::error::{Error, Result, reason};
 use crate::os::file::read_regular;
-use crate::spec::environment::Variables;
 
 /// The largest file that is read, in bytes.
 const LARGEST: u64 = 1024 * 1024;
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn t17_only_a_regular_file_is_read() {
+    fn only_a_regular_file_is_read() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("fifo.env");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -379,7 +379,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn t27_no_text_panics(text in "[A-Z=\"'$\\\\{}# \n\u{e9}]{0,80}") {
+        fn no_text_panics(text in "[A-Z=\"'$\\\\{}# \n\u{e9}]{0,80}") {
             let _ = parsed(&text);
         }
 

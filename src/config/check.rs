@@ -156,7 +156,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn t27_no_text_panics_as_a_check(text in ".*") {
+        fn no_text_panics_as_a_check(text in ".*") {
             if let Ok(check) = text.parse::<Check>() {
                 prop_assert_eq!(check.to_string().parse::<Check>().unwrap(), check);
             }

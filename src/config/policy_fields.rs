@@ -3,10 +3,10 @@
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess};
 
-use crate::spec::check::Check;
-use crate::spec::fields::Text;
-use crate::spec::policy::{Policy, RestartWhen, StopSignal};
-use crate::spec::span::{Size, Span};
+use crate::config::check::Check;
+use crate::config::fields::Text;
+use crate::config::policy::{Policy, RestartWhen, StopSignal};
+use crate::config::span::{Size, Span};
 
 /// Reads the value of a field into a policy.
 ///

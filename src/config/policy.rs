@@ -3,9 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::check::Check;
+use crate::config::span::{Size, Span};
 use crate::os::signal;
-use crate::spec::check::Check;
-use crate::spec::span::{Size, Span};
 
 /// When a service that has ended is started again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn m6_m7_a_policy_with_durations_that_are_refused_now_stays_readable() {
+    fn a_policy_with_durations_that_are_refused_now_stays_readable() {
         let text =
             r#"{"grace":"2562047788015215h","window":"1500us","ready-interval":"0ms","health-interval":"500us"}"#;
         let policy: Policy = serde_json::from_str(text).unwrap();

@@ -121,7 +121,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn t27_no_output_leaves_a_control_character_for_a_terminal(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_output_leaves_a_control_character_for_a_terminal(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let shown = for_terminal(&bytes);
             let without_colours = String::from_utf8(strip(shown.as_bytes())).unwrap();
             prop_assert!(without_colours.chars().all(|c| c == '\t' || !c.is_control()), "{shown:?}");
