@@ -46,7 +46,7 @@ const RECORD_RETRY: Duration = Duration::from_secs(1);
 /// A wait that is long enough for a timer to be late by more than a millisecond.
 const LONG_WAIT: Duration = Duration::from_millis(500);
 
-/// In what caller_context a supervisor runs.
+/// How and where a supervisor runs.
 #[derive(Debug)]
 pub(crate) struct SupervisorSetup {
     /// Whether somebody watches our own streams, or the log is the only output.
@@ -201,7 +201,7 @@ struct Supervisor<'a> {
     is_unasked: bool,
     /// The last failure that was told while it was tried again; `None` if there was none.
     complaint: Option<String>,
-    /// In what caller_context we run.
+    /// How and where it runs.
     terms: SupervisorSetup,
     /// What we get told.
     signals: Signals,

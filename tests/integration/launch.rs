@@ -1,4 +1,4 @@
-//! Where services run: windows of a shared tmux session, hostile caller_context, machines without tmux.
+//! Where services run: windows of a shared tmux session, hostile configurations, machines without tmux.
 
 use std::fs;
 
