@@ -16,7 +16,7 @@ pub(super) struct SpawnError {
     /// A sentence fragment for people.
     pub(super) why: String,
     /// Whether it will be the same the next time.
-    pub(super) lasting: bool,
+    pub(super) is_permanent: bool,
 }
 
 /// Starts the child of a service.
@@ -32,7 +32,7 @@ pub(super) fn spawn(
 ) -> Result<(ProcessIdentity, Vec<Stream>), SpawnError> {
     let (ours, childs) = Stream::open(kind).map_err(|error| SpawnError {
         why: format!("no terminal for it: {}", crate::error::reason(&error)),
-        lasting: false,
+        is_permanent: false,
     })?;
     let child = execute(&reservation.cmd, reservation, environment, registry, term, childs)?;
     Ok((child, ours))
@@ -60,7 +60,7 @@ fn execute(
     term: Option<&str>,
     streams: ChildStreams,
 ) -> Result<ProcessIdentity, SpawnError> {
-    let told = ChildVariables {
+    let variables = ChildVariables {
         port: reservation.service_port(),
         port_variable: reservation.port_env.as_deref(),
         key: reservation.key.as_ref(),
@@ -69,27 +69,30 @@ fn execute(
         cwd: &reservation.cwd,
         term,
     };
-    let environment = environment.for_child(&told);
+    let environment = environment.for_child(&variables);
     let value_of = |name: &str| environment.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
     let expanded: Vec<String> = words.iter().map(|word| expand(word, value_of)).collect();
     if expanded.first().is_none_or(String::is_empty) {
         let why = format!("the command {:?} expands to nothing", words.first().map_or("", String::as_str));
-        return Err(SpawnError { why, lasting: true });
+        return Err(SpawnError { why, is_permanent: true });
     }
     let pid = spawn::child(&expanded, &environment, &reservation.cwd, streams).map_err(|error| SpawnError {
         why: spawn_failure(&expanded[0], &reservation.cwd, &error),
-        lasting: is_lasting(&error),
+        is_permanent: is_permanent_failure(&error),
     })?;
     ProcessIdentity::of_child(pid).map_err(|error| {
-        // A child that cannot be told from later processes could never be stopped safely. It is not reaped yet, so
+        // A child that cannot be variables from later processes could never be stopped safely. It is not reaped yet, so
         // its number is its own.
         let _ = process::kill_child(pid);
-        SpawnError { why: format!("could not identify pid {pid}: {}", crate::error::reason(&error)), lasting: false }
+        SpawnError {
+            why: format!("could not identify pid {pid}: {}", crate::error::reason(&error)),
+            is_permanent: false,
+        }
     })
 }
 
 /// Whether a failure to execute a program is about the program or its directory, and not about the moment.
-fn is_lasting(error: &io::Error) -> bool {
+fn is_permanent_failure(error: &io::Error) -> bool {
     use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
     matches!(error.kind(), NotFound | PermissionDenied | NotADirectory | IsADirectory)
         || error.raw_os_error().is_some_and(|code| UNUSABLE_PROGRAM.contains(&code))
