@@ -1,13 +1,14 @@
 //! The process that owns one running service (`devport run`).
 //!
-//! `lifecycle`, `backoff` and `readiness` decide, and are pure. `recorder`, `service`, `child`, `running_child`, `relay`,
-//! `signals`, `stream`, `probe` and `readiness_probe` act. `supervise` takes the service's lock and sets these up;
-//! `event_loop` is the one thread that connects them. Nothing here prints with the standard macros, which panic if the
-//! terminal has vanished.
+//! `supervise` takes the service's lock; `event_loop` is the one thread, which waits and dispatches. `lifecycle`,
+//! `backoff` and `readiness` decide, and are pure. `executor` acts on their decisions through `service`, `child`,
+//! `running_child`, `recorder`, `relay`, `signals`, `stream`, `probe` and `readiness_probe`. Nothing here prints with
+//! the standard macros, which panic if the terminal has vanished.
 
 mod backoff;
 mod child;
 mod event_loop;
+mod executor;
 mod lifecycle;
 mod probe;
 mod readiness;
