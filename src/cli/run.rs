@@ -45,8 +45,8 @@ pub(super) fn launched(launched: &Launched, caller_context: CallerContext) -> Re
     let window = if watched { own_window(environment.get("TMUX"), environment.get("TMUX_PANE")) } else { None };
     let term = environment.get("TERM").filter(|_| watched).and_then(|term| term.to_str()).map(str::to_owned);
     drop(environment);
-    let supervised =
-        supervise(&registry, &launched.hash, SupervisorSetup { watched, window, term }).inspect_err(|error| {
+    let supervised = supervise(&registry, &launched.hash, SupervisorSetup { is_attached: watched, window, term })
+        .inspect_err(|error| {
             let me = i32::try_from(std::process::id()).unwrap_or_default();
             let is_recorded = |run: Option<RunState>| run.is_some_and(|run| run.supervisor.pid == me);
             if !registry.run_state(&launched.hash).is_ok_and(is_recorded) {
@@ -85,7 +85,7 @@ pub(super) fn execute(context: &mut Context, arguments: Run) -> Result<()> {
         None => note(name),
     }
     let term = context.environment().get("TERM").and_then(|term| term.to_str()).map(str::to_owned);
-    match supervise(&context.registry, &reservation.hash, SupervisorSetup { watched: true, window: None, term })? {
+    match supervise(&context.registry, &reservation.hash, SupervisorSetup { is_attached: true, window: None, term })? {
         Supervised::AlreadyRunning => print_running(context, &reservation),
         Supervised::Ended(Outcome::Stopped) => Ok(()),
         Supervised::Ended(Outcome::Failed(why)) => {

@@ -1,51 +1,47 @@
-//! When a child that has crashed is started again, and when it is not.
+//! `Backoff`: when a crashed child is restarted, and when devport gives up. Pure.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::config::Policy;
 
-/// A child that ran longer than this was up: the next wait is the first again.
+/// A child that ran for longer than this was up, so the next wait is the initial one. Startup failures are faster.
 const UP_AFTER: Duration = Duration::from_secs(5);
-/// So many crashes …
+/// This many crashes within [`LOOP_WINDOW`] are a crash loop. Fewer can come from a dependency that restarts.
 const LOOP_CRASHES: usize = 5;
-/// … within this time are a loop.
 const LOOP_WINDOW: Duration = Duration::from_secs(60);
-/// By how much a wait may be shorter, in hundredths: services that one database felled shall not come back in step.
+/// The jitter, in percent of a wait: services that crashed together must not restart together.
 const JITTER: u64 = 10;
 
-/// What follows a crash.
+/// What to do after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AfterCrash {
-    /// A start after this time.
+    /// Restart after this time.
     Wait(Duration),
-    /// A start after this time, the longest, because it crashes all the time.
+    /// Restart after this time, the longest wait, because the child is in a crash loop.
     Loop(Duration),
-    /// None: there were too many.
+    /// Do not restart: the limit is reached.
     GiveUp,
 }
 
-/// The waits 1, 2, 4, 8, 16, 30, 30 … seconds, or others as the policy says, each up to 10 % shorter.
+/// The waits of a policy, by default 1, 2, 4, 8, 16, 30, 30 … seconds, each up to 10 % shorter.
 #[derive(Debug, Clone)]
 pub(super) struct Backoff {
-    /// The first wait.
     initial: Duration,
-    /// The longest wait.
     longest: Duration,
-    /// How many restarts there may be within `window`; `None`: any number.
+    /// The number of restarts allowed within `window`; `None` if unlimited.
     max_restarts: Option<u32>,
-    /// What they are counted in.
     window: Duration,
     /// Crashes since the child was last up.
     crashes: u32,
-    /// When it crashed, oldest first, as far as that still matters.
+    /// The times of recent crashes, oldest first.
     crashed_at: VecDeque<Instant>,
-    /// Where the jitter comes from.
+    /// The state of the random generator; never 0, from which xorshift cannot leave.
     random: u64,
 }
 
 impl Backoff {
-    /// The waits of a policy. `seed` makes those of two supervisors differ.
+    /// Starts with the initial wait. Different seeds give different jitter.
     pub(super) fn new(policy: &Policy, seed: u64) -> Self {
         Self {
             initial: policy.backoff_initial.0,
@@ -58,7 +54,7 @@ impl Backoff {
         }
     }
 
-    /// What follows the crash of a child that ran for `ran`.
+    /// Decides what to do after the crash of a child that ran for `ran`.
     pub(super) fn after_crash(&mut self, ran: Duration, now: Instant) -> AfterCrash {
         if ran > UP_AFTER {
             self.crashes = 0;
@@ -68,7 +64,7 @@ impl Backoff {
         let within = |window: Duration| {
             self.crashed_at.iter().filter(|at| now.saturating_duration_since(**at) <= window).count()
         };
-        // Each crash that is remembered was followed by a restart; this one is not counted yet.
+        // The remembered crashes are also the number of restarts so far: each was followed by one.
         let give_up = self.max_restarts.is_some_and(|most| within(self.window) >= most as usize);
         let in_loop = within(LOOP_WINDOW) + 1 >= LOOP_CRASHES;
         self.crashed_at.push_back(now);
@@ -81,7 +77,7 @@ impl Backoff {
         if in_loop { AfterCrash::Loop(self.jittered(self.longest)) } else { AfterCrash::Wait(self.jittered(wait)) }
     }
 
-    /// A wait that is up to 10 % shorter. Source of the generator: Marsaglia, "Xorshift RNGs", 2003.
+    /// Shortens a wait by up to 10 %, at random (Marsaglia, "Xorshift RNGs", 2003).
     fn jittered(&mut self, wait: Duration) -> Duration {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -90,7 +86,7 @@ impl Backoff {
         wait * (100 - hundredths) / 100
     }
 
-    /// Forgets the crashes: somebody saw to it.
+    /// Forgets the crashes, because the user has restarted the service.
     pub(super) fn reset(&mut self) {
         self.crashes = 0;
         self.crashed_at.clear();
@@ -108,11 +104,11 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_to_thirty_seconds_and_begin_anew_after_a_child_was_up() {
+    fn waits_double_to_thirty_seconds_and_start_over_after_a_child_was_up() {
         let mut backoff = Backoff::new(&Policy::default(), 7);
         let mut now = clock::now();
         for (ran_s, expected) in [(0, 1.0), (0, 2.0), (0, 4.0), (5, 8.0), (6, 1.0), (0, 2.0)] {
-            // Far enough apart not to be a loop.
+            // Far enough apart not to be a crash loop.
             now += Duration::from_secs(20);
             let after = backoff.after_crash(Duration::from_secs(ran_s), now);
             assert!(nominal(expected, after), "{expected}: {after:?}");
@@ -140,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn more_restarts_than_allowed_are_the_end() {
+    fn too_many_restarts_within_the_window_are_given_up() {
         let policy = Policy { max_restarts: Some(2), ..Policy::default() };
         let mut backoff = Backoff::new(&policy, 7);
         let now = clock::now();
@@ -154,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn two_supervisors_do_not_wait_alike() {
+    fn different_seeds_give_different_waits() {
         let waits = |seed| {
             let mut backoff = Backoff::new(&Policy::default(), seed);
             (0..4).map(|_| backoff.after_crash(Duration::ZERO, clock::now())).collect::<Vec<_>>()

@@ -1,4 +1,4 @@
-//! The child: starting it, and finding out who else has its port.
+//! Starting the child of a service, and finding out which process listens on its port.
 
 use std::io;
 use std::path::Path;
@@ -15,11 +15,11 @@ use crate::supervisor::stream::{Stream, StreamKind};
 pub(super) struct SpawnError {
     /// A sentence fragment for people.
     pub(super) why: String,
-    /// Whether it will be the same the next time.
-    pub(super) lasting: bool,
+    /// Whether a later attempt would fail in the same way.
+    pub(super) is_permanent: bool,
 }
 
-/// Starts the child of a service.
+/// Starts the child of a service. `term` is its `TERM`. Returns the child and our ends of its streams.
 ///
 /// # Errors
 /// If it cannot be executed.
@@ -32,13 +32,13 @@ pub(super) fn spawn(
 ) -> Result<(ProcessIdentity, Vec<Stream>), SpawnError> {
     let (ours, childs) = Stream::open(kind).map_err(|error| SpawnError {
         why: format!("no terminal for it: {}", crate::error::reason(&error)),
-        lasting: false,
+        is_permanent: false,
     })?;
     let child = execute(&reservation.cmd, reservation, environment, registry, term, childs)?;
     Ok((child, ours))
 }
 
-/// Starts a command that finds out something about a service, in the service's directory and environment.
+/// Starts the command of a check in the service's directory and environment, without streams.
 ///
 /// # Errors
 /// If it cannot be executed.
@@ -60,7 +60,7 @@ fn execute(
     term: Option<&str>,
     streams: ChildStreams,
 ) -> Result<ProcessIdentity, SpawnError> {
-    let told = ChildVariables {
+    let variables = ChildVariables {
         port: reservation.service_port(),
         port_variable: reservation.port_env.as_deref(),
         key: reservation.key.as_ref(),
@@ -69,40 +69,43 @@ fn execute(
         cwd: &reservation.cwd,
         term,
     };
-    let environment = environment.for_child(&told);
+    let environment = environment.for_child(&variables);
     let value_of = |name: &str| environment.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
     let expanded: Vec<String> = words.iter().map(|word| expand(word, value_of)).collect();
     if expanded.first().is_none_or(String::is_empty) {
         let why = format!("the command {:?} expands to nothing", words.first().map_or("", String::as_str));
-        return Err(SpawnError { why, lasting: true });
+        return Err(SpawnError { why, is_permanent: true });
     }
     let pid = spawn::child(&expanded, &environment, &reservation.cwd, streams).map_err(|error| SpawnError {
         why: spawn_failure(&expanded[0], &reservation.cwd, &error),
-        lasting: is_lasting(&error),
+        is_permanent: is_permanent_failure(&error),
     })?;
     ProcessIdentity::of_child(pid).map_err(|error| {
-        // A child that cannot be told from later processes could never be stopped safely. It is not reaped yet, so
-        // its number is its own.
+        // Without an identity, a later process with the same pid would look like the child, so stopping it would
+        // never be safe. The child is not reaped yet, so its pid is still its own.
         let _ = process::kill_child(pid);
-        SpawnError { why: format!("could not identify pid {pid}: {}", crate::error::reason(&error)), lasting: false }
+        SpawnError {
+            why: format!("could not identify pid {pid}: {}", crate::error::reason(&error)),
+            is_permanent: false,
+        }
     })
 }
 
-/// Whether a failure to execute a program is about the program or its directory, and not about the moment.
-fn is_lasting(error: &io::Error) -> bool {
+/// Returns whether an error concerns the program or its directory, rather than a shortage such as too many processes.
+fn is_permanent_failure(error: &io::Error) -> bool {
     use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
     matches!(error.kind(), NotFound | PermissionDenied | NotADirectory | IsADirectory)
         || error.raw_os_error().is_some_and(|code| UNUSABLE_PROGRAM.contains(&code))
 }
 
-/// What the system says of a file that is no program for it.
+/// The error for a file that is not a program (`execve(2)`).
 #[cfg(target_os = "linux")]
 const UNUSABLE_PROGRAM: [i32; 1] = [libc::ENOEXEC];
-/// What the system says of a file that is no program for it; for another processor it has a code of its own.
+/// The errors for a file that is not a program, among them one for a program for another processor (`execve(2)`).
 #[cfg(target_os = "macos")]
 const UNUSABLE_PROGRAM: [i32; 4] = [libc::ENOEXEC, libc::EBADARCH, libc::EBADEXEC, libc::EBADMACHO];
 
-/// Says why a program could not be executed: the system has one error for a missing program, a missing
+/// Explains why a program could not be executed. `execve(2)` has the same error for a missing program, a missing
 /// interpreter and a missing directory.
 fn spawn_failure(program: &str, cwd: &Path, error: &io::Error) -> String {
     match std::fs::metadata(cwd) {
@@ -124,10 +127,10 @@ fn spawn_failure(program: &str, cwd: &Path, error: &io::Error) -> String {
     }
 }
 
-/// Says who listens on a port: pid, command, and whose it is; `None` if nobody does.
+/// Describes the processes that listen on a port, by pid, command and service; `None` if the port is free.
 ///
 /// # Errors
-/// If that cannot be found out.
+/// If the system does not report the port's listeners.
 pub(super) fn port_owner(port: u16, registry: &Registry, own: &Reservation) -> io::Result<Option<String>> {
     if socket::is_free(port)? {
         return Ok(None);
@@ -136,7 +139,7 @@ pub(super) fn port_owner(port: u16, registry: &Registry, own: &Reservation) -> i
         .into_iter()
         .map(|pid| {
             let command = command_of(pid).unwrap_or_default();
-            format!("pid {pid} ({command}), {}", belonging(pid, registry, own))
+            format!("pid {pid} ({command}), {}", service_of(pid, registry, own))
         })
         .collect();
     Ok(Some(if owners.is_empty() {
@@ -146,10 +149,10 @@ pub(super) fn port_owner(port: u16, registry: &Registry, own: &Reservation) -> i
     }))
 }
 
-/// Where the owner of a port belongs.
-fn belonging(pid: i32, registry: &Registry, own: &Reservation) -> String {
+/// Describes which service a process belongs to.
+fn service_of(pid: i32, registry: &Registry, own: &Reservation) -> String {
     use std::os::unix::ffi::OsStrExt;
-    // Only a message: what cannot be read is not known.
+    // An environment that cannot be read counts as none: this only words a message.
     let value = |name| environment_value(pid, name).ok().flatten();
     let (hash, home) = (value(tree::HASH_VARIABLE), value(tree::HOME_VARIABLE));
     let (Some(hash), Some(home)) = (hash, home) else { return "not a devport service".into() };

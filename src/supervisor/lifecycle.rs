@@ -21,18 +21,22 @@ pub(super) enum Event {
         orphans: bool,
     },
     /// The child executes: the answer to [`Action::Spawn`].
-    Spawned,
+    Spawned { since: Instant },
     /// The child could not be executed: another answer.
     SpawnFailed {
         /// The reason.
         why: String,
         /// Whether it will be the same the next time: the program or the directory is not there.
-        lasting: bool,
+        is_permanent: bool,
     },
     /// The port is taken, as this message says: the third answer.
     PortTaken(String),
     /// The child ended.
-    Exited(ExitHow),
+    Exited {
+        how: ExitHow,
+        /// How long it ran.
+        ran: Duration,
+    },
     /// The service is ready.
     Ready,
     /// It took longer than allowed to become ready, for this reason.
@@ -192,13 +196,13 @@ impl Lifecycle {
                 self.clear(Then::StartAt(now, State::Starting), now, State::Starting, None)
             }
             Event::Begin { orphans: false } => self.start(),
-            Event::Spawned => self.spawned(now),
-            Event::SpawnFailed { why, lasting } => self.spawn_failed(why, lasting, now),
+            Event::Spawned { since } => self.spawned(since),
+            Event::SpawnFailed { why, is_permanent } => self.spawn_failed(why, is_permanent, now),
             Event::PortTaken(why) => {
                 self.phase = Phase::PortConflict { until: now + PORT_RETRY };
                 vec![Action::Record(State::PortConflict, Some(why))]
             }
-            Event::Exited(how) => self.exited(how, now),
+            Event::Exited { how, ran } => self.exited(how, ran, now),
             Event::Ready | Event::Healthy => self.show_as(State::Ready, None),
             Event::NotReady(why) => self.show_as(State::Running, Some(why)),
             Event::Unhealthy(why) => self.unhealthy(why, now),
@@ -226,8 +230,8 @@ impl Lifecycle {
     }
 
     /// The child executes.
-    fn spawned(&mut self, now: Instant) -> Vec<Action> {
-        self.phase = Phase::Running { since: now, shown: State::Running };
+    fn spawned(&mut self, since: Instant) -> Vec<Action> {
+        self.phase = Phase::Running { since, shown: State::Running };
         vec![Action::Record(State::Running, None)]
     }
 
@@ -250,8 +254,8 @@ impl Lifecycle {
 
     /// The child could not be executed. A missing program or directory will not come back while we wait; anything
     /// else, such as too many open files, passes and counts as a crash.
-    fn spawn_failed(&mut self, why: String, lasting: bool, now: Instant) -> Vec<Action> {
-        if lasting {
+    fn spawn_failed(&mut self, why: String, is_permanent: bool, now: Instant) -> Vec<Action> {
+        if is_permanent {
             return self.end(Outcome::Failed(why));
         }
         match self.backoff.after_crash(Duration::ZERO, now) {
@@ -269,15 +273,17 @@ impl Lifecycle {
     }
 
     /// The child ended. What it has left behind is ended too, before anything else is done.
-    fn exited(&mut self, how: ExitHow, now: Instant) -> Vec<Action> {
-        let Phase::Running { since, .. } = self.phase else { return Vec::new() };
+    fn exited(&mut self, how: ExitHow, ran: Duration, now: Instant) -> Vec<Action> {
+        if !matches!(self.phase, Phase::Running { .. }) {
+            return Vec::new();
+        }
         let outcome = match (how, self.policy.restart) {
             // What shells say of a command that cannot be executed, or is not there.
             (ExitHow::Code(126), _) => Outcome::Failed("exit code 126: the command cannot be executed".into()),
             (ExitHow::Code(127), _) => Outcome::Failed("exit code 127: there is no such command".into()),
             (ExitHow::Code(0), RestartWhen::OnFailure | RestartWhen::Never) => Outcome::Stopped,
             (how, RestartWhen::Never) => Outcome::Failed(format!("{how}, and `restart` is never")),
-            _ => return self.crash(now.saturating_duration_since(since), now, None),
+            _ => return self.crash(ran, now, None),
         };
         self.clear_for_end(outcome, now)
     }
@@ -399,12 +405,16 @@ mod tests {
     fn running_with(policy: Policy, now: Instant) -> Lifecycle {
         let mut life = Lifecycle::new(policy, 7);
         assert_eq!(life.step(Event::Begin { orphans: false }, now), [Action::Spawn]);
-        assert_eq!(life.step(Event::Spawned, now), [Action::Record(State::Running, None)]);
+        assert_eq!(life.step(Event::Spawned { since: now }, now), [Action::Record(State::Running, None)]);
         life
     }
 
+    fn exited(how: ExitHow) -> Event {
+        Event::Exited { how, ran: Duration::ZERO }
+    }
+
     fn crash(life: &mut Lifecycle, now: Instant) {
-        life.step(Event::Exited(ExitHow::Code(1)), now);
+        life.step(exited(ExitHow::Code(1)), now);
         life.step(Event::TreeGone, now);
     }
 
@@ -433,7 +443,7 @@ mod tests {
         let now = clock::now();
         let mut life = running(now);
         assert_eq!(life.step(Event::Stop(StopCause::Request), now).last(), Some(&Action::Terminate));
-        assert_eq!(life.step(Event::Exited(ExitHow::Code(0)), now), [], "members of the tree may be left");
+        assert_eq!(life.step(exited(ExitHow::Code(0)), now), [], "members of the tree may be left");
         assert_eq!(life.step(Event::Tick, now + Duration::from_secs(5)), [Action::Kill]);
         assert_eq!(
             life.step(Event::TreeGone, now + Duration::from_secs(5)).last(),
@@ -459,7 +469,7 @@ mod tests {
         }
         // The first signal, too, while what a finished command left behind cleans up.
         let mut life = running_with(Policy { restart: RestartWhen::Never, ..Policy::default() }, now);
-        life.step(Event::Exited(ExitHow::Code(0)), now);
+        life.step(exited(ExitHow::Code(0)), now);
         assert_eq!(life.step(Event::Stop(Signal), now), []);
     }
 
@@ -468,16 +478,16 @@ mod tests {
         let now = clock::now();
         let mut life = running(now);
         assert_eq!(life.step(Event::Restart, now).last(), Some(&Action::Terminate));
-        life.step(Event::Exited(ExitHow::Signal(15)), now);
+        life.step(exited(ExitHow::Signal(15)), now);
         assert_eq!(life.step(Event::TreeGone, now), [Action::Spawn]);
         assert_eq!(life.restarts(), 0, "it was asked for");
-        life.step(Event::Spawned, now);
+        life.step(Event::Spawned { since: now }, now);
         crash(&mut life, now);
         assert_eq!(life.step(Event::Restart, now), [Action::Spawn]);
     }
 
-    fn spawn_failed(lasting: bool) -> Event {
-        Event::SpawnFailed { why: "no".into(), lasting }
+    fn spawn_failed(is_permanent: bool) -> Event {
+        Event::SpawnFailed { why: "no".into(), is_permanent }
     }
 
     #[test]
@@ -488,12 +498,12 @@ mod tests {
         let failed = Action::Quit(Outcome::Failed("no".into()));
         let waits = Action::Record(State::Backoff, Some("no".into()));
         assert_eq!(first.step(spawn_failed(false), now).last(), Some(&waits), "the first time too");
-        for lasting in [false, true] {
+        for is_permanent in [false, true] {
             let mut life = running(now);
             life.step(Event::Restart, now);
             life.step(Event::TreeGone, now);
-            let last = life.step(spawn_failed(lasting), now).pop().unwrap();
-            assert_eq!(&last, if lasting { &failed } else { &waits });
+            let last = life.step(spawn_failed(is_permanent), now).pop().unwrap();
+            assert_eq!(&last, if is_permanent { &failed } else { &waits });
         }
     }
 
@@ -501,7 +511,7 @@ mod tests {
     fn after_exit(policy: Policy, how: ExitHow) -> Action {
         let now = clock::now();
         let mut life = running_with(policy, now);
-        life.step(Event::Exited(how), now);
+        life.step(exited(how), now);
         life.step(Event::TreeGone, now).pop().unwrap()
     }
 
@@ -541,9 +551,9 @@ mod tests {
             crash(&mut life, now);
             let due = life.deadline().unwrap();
             life.step(Event::Tick, due);
-            life.step(Event::Spawned, now);
+            life.step(Event::Spawned { since: now }, now);
         }
-        assert_eq!(life.step(Event::Exited(ExitHow::Code(1)), now)[0], Action::Record(State::CrashLoop, None));
+        assert_eq!(life.step(exited(ExitHow::Code(1)), now)[0], Action::Record(State::CrashLoop, None));
         assert_eq!(life.step(Event::TreeGone, now), [Action::Record(State::CrashLoop, None)]);
         assert!((27..=30).contains(&(life.deadline().unwrap() - now).as_secs()));
     }
@@ -562,7 +572,7 @@ mod tests {
         life.step(Event::Ready, now);
         let actions = life.step(Event::Unhealthy("it says 500".into()), now);
         assert_eq!(actions, [Action::Record(State::Backoff, why()), Action::Terminate]);
-        assert_eq!(life.step(Event::Exited(ExitHow::Signal(15)), now), []);
+        assert_eq!(life.step(exited(ExitHow::Signal(15)), now), []);
         life.step(Event::TreeGone, now);
         life.step(Event::Tick, life.deadline().unwrap());
         assert_eq!(life.restarts(), 1, "it counts as a crash");
@@ -589,15 +599,15 @@ mod tests {
 
     fn any_event() -> impl Strategy<Value = Event> {
         prop_oneof![
-            Just(Event::Exited(ExitHow::Code(1))),
+            Just(exited(ExitHow::Code(1))),
             Just(Event::TreeGone),
             Just(Event::Stop(StopCause::Signal)),
             Just(Event::Stop(StopCause::Request)),
             Just(Event::Stop(StopCause::HangUp)),
             Just(Event::Restart),
             Just(Event::Tick),
-            Just(Event::Exited(ExitHow::Code(0))),
-            Just(Event::Exited(ExitHow::Code(127))),
+            Just(exited(ExitHow::Code(0))),
+            Just(exited(ExitHow::Code(127))),
             Just(Event::Ready),
             Just(Event::NotReady("no".into())),
             Just(Event::Unhealthy("no".into())),
@@ -629,13 +639,13 @@ mod tests {
             // What may cut the grace period short: its end, or a second signal.
             let (mut grace_ends, mut signals) = (None, 0);
             prop_assert_eq!(life.step(Event::Begin { orphans: false }, now), vec![Action::Spawn]);
-            let mut queue = vec![Event::Spawned];
+            let mut queue = vec![Event::Spawned { since: now }];
             for (event, ms, answer) in events {
                 now += Duration::from_millis(ms);
                 // Only what can happen: a child that exits, a tree that is gone when there is none.
                 match event {
-                    Event::Exited(_) if !child => continue,
-                    Event::Exited(_) => child = false,
+                    Event::Exited { .. } if !child => continue,
+                    Event::Exited { .. } => child = false,
                     Event::TreeGone if child || !life.is_clearing() => continue,
                     Event::Stop(cause) => {
                         stopped = true;
@@ -659,7 +669,7 @@ mod tests {
                                 0 => spawn_failed(false),
                                 3 => spawn_failed(true),
                                 1 => Event::PortTaken("by x".into()),
-                                _ => { child = true; Event::Spawned }
+                                _ => { child = true; Event::Spawned { since: now } }
                             });
                         }
                     }

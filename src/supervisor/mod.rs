@@ -1,20 +1,25 @@
 //! The process that owns one running service (`devport run`).
 //!
-//! `lifecycle`, `backoff` and `readiness` decide and are pure; `child`, `probe`, `relay`, `service`, `signals`, `stream`
-//! and `watch` act; `event_loop` is the one thread between them. Nothing here prints with the standard macros: a terminal that has
-//! vanished must not kill the supervisor.
+//! `supervise` takes the service's lock; `event_loop` is the one thread, which waits and dispatches. `lifecycle`,
+//! `backoff` and `readiness` decide, and are pure. `executor` acts on their decisions through `service`, `child`,
+//! `running_child`, `recorder`, `relay`, `signals`, `stream`, `probe` and `readiness_probe`. Nothing here prints with
+//! the standard macros, which panic if the terminal has vanished.
 
 mod backoff;
 mod child;
 mod event_loop;
+mod executor;
 mod lifecycle;
 mod probe;
 mod readiness;
+mod readiness_probe;
+mod recorder;
 mod relay;
+mod running_child;
 mod service;
 mod signals;
 mod stream;
-mod watch;
+mod supervise;
 
-pub(crate) use event_loop::{Supervised, SupervisorSetup, supervise};
 pub(crate) use lifecycle::Outcome;
+pub(crate) use supervise::{Supervised, SupervisorSetup, supervise};

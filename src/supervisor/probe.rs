@@ -1,4 +1,4 @@
-//! `Probe`: one question that takes its time, without anybody waiting for it: a connection, a request, a command.
+//! `Probe`: one running check that takes time (a connection, an HTTP request, a command) and never blocks the loop.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,81 +12,74 @@ use crate::os::process::ProcessIdentity;
 use crate::os::socket;
 use crate::registry::ExitHow;
 
-/// How much of an answer is looked at, in bytes.
+/// How many bytes of an HTTP response are read. A status line is shorter, and nothing else is needed.
 const LONGEST_STATUS_LINE: usize = 256;
+/// How long a check may take: a local service that takes longer is of no use to its callers.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What came of a question; an error is a sentence fragment for people.
-pub(super) type Answer = Result<(), String>;
+/// The result of a check; an error is a sentence fragment for people.
+pub(super) type CheckResult = Result<(), String>;
 
-/// A question under way.
+/// A running check.
 #[derive(Debug)]
 pub(super) struct Probe {
-    /// When it is given up.
+    /// When it fails if it has no result by then.
     deadline: Instant,
-    /// How long that was, for the message.
-    limit: Duration,
-    /// What is being done.
     work: Work,
 }
 
-/// What a probe does.
+/// What a check waits for.
 #[derive(Debug)]
 enum Work {
-    /// It connects.
+    /// A connection.
     Connecting {
-        /// The socket.
         stream: TcpStream,
-        /// Where to.
         port: u16,
-        /// Whether that is `::1`, the second attempt.
+        /// Whether this is the second attempt, to `::1`.
         v6: bool,
-        /// What is asked then; `None`: nothing.
+        /// The request to send once connected; `None` if a connection is enough.
         request: Option<Request>,
     },
-    /// It waits for the status line of an answer.
+    /// The status line of a response.
     Reading {
-        /// The socket.
         stream: TcpStream,
-        /// What came so far.
         read: Vec<u8>,
-        /// The status that counts; `None`: 200 to 399.
+        /// The expected status; `None` for any from 200 to 399.
         status: Option<u16>,
     },
-    /// A command runs.
+    /// The exit of a command.
     Command(ProcessIdentity),
 }
 
-/// A request by HTTP.
+/// An HTTP request.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
-    /// The path.
     pub(super) path: String,
-    /// The status that counts; `None`: 200 to 399.
+    /// The expected status; `None` for any from 200 to 399.
     pub(super) status: Option<u16>,
 }
 
 impl Probe {
-    /// Begins to connect to a port, and to ask something there.
+    /// Starts to connect to a port of this machine, and then to send a request if there is one.
     ///
     /// # Errors
-    /// If that fails at once.
-    pub(super) fn connect(port: u16, request: Option<Request>, limit: Duration, now: Instant) -> Result<Self, String> {
-        let work = connecting(port, request)?;
-        Ok(Self { deadline: later(now, limit), limit, work })
+    /// If the connection fails at once.
+    pub(super) fn connect(port: u16, request: Option<Request>, now: Instant) -> Result<Self, String> {
+        Ok(Self { deadline: later(now, TIMEOUT), work: connecting(port, request)? })
     }
 
-    /// Waits for a command that was started.
-    pub(super) fn command(process: ProcessIdentity, limit: Duration, now: Instant) -> Self {
-        Self { deadline: later(now, limit), limit, work: Work::Command(process) }
+    /// Waits for the exit of a command that was started.
+    pub(super) fn command(process: ProcessIdentity, now: Instant) -> Self {
+        Self { deadline: later(now, TIMEOUT), work: Work::Command(process) }
     }
 
-    /// When it is given up.
+    /// Returns when the check times out.
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// What is waited for; `None`: the end of a process.
-    pub(super) fn waits_for(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+    /// Returns the descriptor to poll; `None` if the check waits for an exit.
+    pub(super) fn poll_fd(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         match &self.work {
             Work::Connecting { stream, .. } => Some((stream.as_fd(), PollFlags::POLLOUT)),
             Work::Reading { stream, .. } => Some((stream.as_fd(), PollFlags::POLLIN)),
@@ -94,22 +87,22 @@ impl Probe {
         }
     }
 
-    /// Goes on as far as that goes without waiting; returns the answer when there is one.
-    pub(super) fn step(&mut self, now: Instant) -> Option<Answer> {
-        let answer = match &mut self.work {
+    /// Advances the check as far as it goes without waiting; returns the result once there is one.
+    pub(super) fn step(&mut self, now: Instant) -> Option<CheckResult> {
+        let result = match &mut self.work {
             Work::Command(_) => None,
-            Work::Connecting { .. } => self.connected(),
-            Work::Reading { stream, read, status } => status_line(stream, read, *status),
+            Work::Connecting { .. } => self.check_connection(),
+            Work::Reading { stream, read, status } => read_status(stream, read, *status),
         };
-        if answer.is_none() && now >= self.deadline {
+        if result.is_none() && now >= self.deadline {
             self.abandon();
-            return Some(Err(format!("no answer in {} s", self.limit.as_secs_f64())));
+            return Some(Err(format!("no answer in {} s", TIMEOUT.as_secs_f64())));
         }
-        answer
+        result
     }
 
-    /// A process has ended; `None` if it is not this probe's.
-    pub(super) fn reaped(&self, pid: i32, how: ExitHow) -> Option<Answer> {
+    /// Handles the exit of a process; returns the result if it was this check's command.
+    pub(super) fn handle_exit(&self, pid: i32, how: ExitHow) -> Option<CheckResult> {
         match &self.work {
             Work::Command(process) if process.pid == pid => {
                 Some(if how == ExitHow::Code(0) { Ok(()) } else { Err(format!("the command ended: {how}")) })
@@ -118,16 +111,16 @@ impl Probe {
         }
     }
 
-    /// Nobody wants to know any more.
+    /// Kills the check's command, if it has one.
     pub(super) fn abandon(&self) {
         if let Work::Command(process) = &self.work {
-            // It leads a group of its own.
+            // With its descendants: it leads a process group.
             let _ = process.signal_group(libc::SIGKILL);
         }
     }
 
-    /// Sees whether the connection is there, and asks what is to be asked.
-    fn connected(&mut self) -> Option<Answer> {
+    /// Checks whether the connection is established, and then sends the request.
+    fn check_connection(&mut self) -> Option<CheckResult> {
         let Work::Connecting { stream, port, v6, request } = &mut self.work else { return None };
         let failure = match stream.take_error() {
             Ok(error) => error,
@@ -137,7 +130,7 @@ impl Probe {
             if *v6 {
                 return Some(Err(format!("port {port}: {}", crate::error::reason(&error))));
             }
-            return match second_attempt(*port, request.take()) {
+            return match connecting_v6(*port, request.take()) {
                 Ok(work) => {
                     self.work = work;
                     None
@@ -145,13 +138,13 @@ impl Probe {
                 Err(why) => Some(Err(why)),
             };
         }
-        // Not connected yet, unless it has a peer.
+        // A socket that still connects has no error and no peer (`connect(2)`, `getpeername(2)`).
         stream.peer_addr().ok()?;
         let Some(Request { path, status }) = request.take() else { return Some(Ok(())) };
         let text = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nUser-Agent: devport\r\nAccept: */*\r\nConnection: close\r\n\r\n"
         );
-        // It fits into the socket's buffer, which is empty.
+        // One write is enough: the socket's buffer is empty, and larger than a request.
         if let Err(error) = stream.write_all(text.as_bytes()) {
             return Some(Err(format!("port {port}: {}", crate::error::reason(&error))));
         }
@@ -161,23 +154,23 @@ impl Probe {
     }
 }
 
-/// Connects to 127.0.0.1, or to `::1` if that is refused at once.
+/// Starts to connect to 127.0.0.1, or to `::1` if that fails at once.
 fn connecting(port: u16, request: Option<Request>) -> Result<Work, String> {
     match socket::connect(port, false) {
         Ok(stream) => Ok(Work::Connecting { stream, port, v6: false, request }),
-        Err(_) => second_attempt(port, request),
+        Err(_) => connecting_v6(port, request),
     }
 }
 
-/// Connects to `::1`.
-fn second_attempt(port: u16, request: Option<Request>) -> Result<Work, String> {
+/// Starts to connect to `::1`.
+fn connecting_v6(port: u16, request: Option<Request>) -> Result<Work, String> {
     let stream =
         socket::connect(port, true).map_err(|error| format!("port {port}: {}", crate::error::reason(&error)))?;
     Ok(Work::Connecting { stream, port, v6: true, request })
 }
 
-/// Reads on; judges the status once it is there.
-fn status_line(stream: &mut TcpStream, read: &mut Vec<u8>, wanted: Option<u16>) -> Option<Answer> {
+/// Reads more of a response; returns the result once the status line is complete.
+fn read_status(stream: &mut TcpStream, read: &mut Vec<u8>, expected: Option<u16>) -> Option<CheckResult> {
     let mut part = [0; LONGEST_STATUS_LINE];
     let ended = match stream.read(&mut part) {
         Ok(0) => true,
@@ -192,19 +185,19 @@ fn status_line(stream: &mut TcpStream, read: &mut Vec<u8>, wanted: Option<u16>) 
     if line.len() == read.len() && !ended && read.len() < LONGEST_STATUS_LINE {
         return None;
     }
-    Some(judge(&String::from_utf8_lossy(line), wanted))
+    Some(check_status(&String::from_utf8_lossy(line), expected))
 }
 
-/// What a status line says. Source: RFC 9112, section 4.
-fn judge(line: &str, wanted: Option<u16>) -> Answer {
+/// Checks a status line (RFC 9112, section 4).
+fn check_status(line: &str, expected: Option<u16>) -> CheckResult {
     let mut words = line.split_ascii_whitespace();
     let version = words.next().unwrap_or_default();
     let status: Option<u16> = words.next().and_then(|word| word.parse().ok());
-    match (status, wanted) {
-        (Some(status), Some(wanted)) if version.starts_with("HTTP/") && status == wanted => Ok(()),
+    match (status, expected) {
+        (Some(status), Some(expected)) if version.starts_with("HTTP/") && status == expected => Ok(()),
         (Some(status), None) if version.starts_with("HTTP/") && (200..400).contains(&status) => Ok(()),
-        (Some(status), Some(wanted)) if version.starts_with("HTTP/") => {
-            Err(format!("it answers with status {status} instead of {wanted}"))
+        (Some(status), Some(expected)) if version.starts_with("HTTP/") => {
+            Err(format!("it answers with status {status} instead of {expected}"))
         }
         (Some(status), None) if version.starts_with("HTTP/") => Err(format!("it answers with status {status}")),
         _ => Err("what answers does not speak HTTP".into()),
@@ -216,14 +209,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_is_judged() {
-        assert_eq!(judge("HTTP/1.1 200 OK\r", None), Ok(()));
-        assert_eq!(judge("HTTP/1.0 302 Found\r", None), Ok(()));
-        assert_eq!(judge("HTTP/1.1 500 Oh\r", None), Err("it answers with status 500".into()));
-        assert_eq!(judge("HTTP/1.1 204 No Content\r", Some(204)), Ok(()));
-        assert_eq!(judge("HTTP/1.1 200 OK\r", Some(204)), Err("it answers with status 200 instead of 204".into()));
+    fn a_status_line_passes_with_the_expected_status_or_any_from_200_to_399() {
+        assert_eq!(check_status("HTTP/1.1 200 OK\r", None), Ok(()));
+        assert_eq!(check_status("HTTP/1.0 302 Found\r", None), Ok(()));
+        assert_eq!(check_status("HTTP/1.1 500 Oh\r", None), Err("it answers with status 500".into()));
+        assert_eq!(check_status("HTTP/1.1 204 No Content\r", Some(204)), Ok(()));
+        assert_eq!(
+            check_status("HTTP/1.1 200 OK\r", Some(204)),
+            Err("it answers with status 200 instead of 204".into())
+        );
         for line in ["", "SSH-2.0-OpenSSH_9.6", "HTTP/1.1", "220 200"] {
-            assert_eq!(judge(line, None), Err("what answers does not speak HTTP".into()), "{line:?}");
+            assert_eq!(check_status(line, None), Err("what answers does not speak HTTP".into()), "{line:?}");
         }
     }
 }

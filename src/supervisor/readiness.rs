@@ -1,4 +1,4 @@
-//! `Readiness`: when to ask whether a service is ready or well, and what the answers mean. Pure.
+//! `Readiness`: when to check whether a service is ready or healthy, and what the results mean. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -6,79 +6,75 @@ use crate::config::{Check, Policy};
 use crate::os::clock::later;
 use crate::supervisor::lifecycle::Event;
 
-/// How soon the first questions follow each other.
+/// The time between the first checks of a new child. A check of a local port takes less than a millisecond, so 10 ms
+/// costs little and reports a fast service promptly.
 const FIRST_INTERVAL: Duration = Duration::from_millis(10);
-/// How often is asked at the least: a service that never becomes ready shall not keep its supervisor awake.
+/// The longest time between checks of a service that missed its deadline: it may never become ready, and frequent
+/// checks would keep its supervisor awake.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(30);
-/// How long a service without a port must live.
+/// How long a service without a port must run to count as ready: most that fail at startup do so within a second.
 const ALIVE: Duration = Duration::from_secs(1);
-/// How long a reason that says what to do must hold until it is told.
-const TELLING_AFTER: Duration = Duration::from_secs(1);
-/// How long an answer may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How long a mistake must persist until it is reported: a service may open other ports before its own.
+const REPORT_AFTER: Duration = Duration::from_secs(1);
 
-/// Why a service is not ready, or not well.
+/// Why a service is not ready, or not healthy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reason {
     /// A sentence fragment for people.
     pub(super) text: String,
-    /// Whether it names a mistake, which waiting will not mend.
+    /// Whether it names a mistake that waiting will not fix.
     pub(super) is_mistake: bool,
 }
 
 impl Reason {
-    /// A reason that may pass.
-    pub(super) fn passing(text: impl Into<String>) -> Self {
+    /// Creates a reason that may pass with time.
+    pub(super) fn temporary(text: impl Into<String>) -> Self {
         Self { text: text.into(), is_mistake: false }
     }
 }
 
-/// What is being asked.
+/// What is being checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Stage {
-    /// Nothing: nothing runs, or all has been answered.
+    /// No child runs, or it is ready and has no health check.
     Idle,
-    /// Whether it is ready.
     Ready(PendingCheck),
-    /// Whether it is well.
     Health(PendingCheck),
 }
 
-/// A question that is asked again and again.
+/// A check that is repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct PendingCheck {
-    /// When the child was started.
+    /// When this stage began.
     since: Instant,
-    /// When it is asked next; `None` while an answer is awaited, or comes by itself.
+    /// When the check is run next; `None` while it runs, and for a check of the output.
     next: Option<Instant>,
-    /// When the service is late; `None` when that was told.
+    /// When the service misses its deadline; `None` if it has none, or has missed it.
     late_at: Option<Instant>,
     /// Failures in a row.
     failures: u32,
-    /// The last reason, and since when it holds.
-    reason: Option<(Reason, Instant)>,
-    /// What was told; `None`: nothing.
-    told: Option<String>,
+    /// Why the last check failed, and since when it has failed for that reason.
+    failure: Option<(Reason, Instant)>,
+    /// The last text that was reported.
+    reported: Option<String>,
 }
 
-/// Asks whether a service is ready, and then whether it is well.
+/// Schedules the checks of a service: until it is ready, and of its health from then on.
 #[derive(Debug, Clone)]
 pub(super) struct Readiness {
-    /// What was asked for.
     policy: Policy,
-    /// What makes it ready.
+    /// The check that makes the service ready.
     ready: Check,
-    /// What is being asked.
     stage: Stage,
 }
 
 impl Readiness {
-    /// For a service of which nothing runs yet.
+    /// Creates the schedule of a service whose child is not started yet.
     pub(super) fn new(policy: &Policy, has_port: bool) -> Self {
         Self { policy: policy.clone(), ready: policy.ready_check(has_port), stage: Stage::Idle }
     }
 
-    /// The child was started.
+    /// Begins to check a child that was started now.
     pub(super) fn begin(&mut self, now: Instant) {
         let next = match self.ready {
             Check::Log(_) => None,
@@ -86,110 +82,105 @@ impl Readiness {
             _ => Some(now),
         };
         let late_at = Some(later(now, self.policy.ready_timeout.0));
-        self.stage = Stage::Ready(PendingCheck { since: now, next, late_at, failures: 0, reason: None, told: None });
+        self.stage = Stage::Ready(PendingCheck { late_at, ..PendingCheck::new(now, next) });
     }
 
-    /// The child ended, or shall.
+    /// Stops checking: the child has exited or is being ended.
     pub(super) fn end(&mut self) {
         self.stage = Stage::Idle;
     }
 
-    /// When [`Self::due`] or [`Self::tick`] has something to say; `None` if never.
+    /// Returns when [`Self::due`] or [`Self::tick`] is due; `None` if never.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let (Stage::Ready(asking) | Stage::Health(asking)) = &self.stage else { return None };
-        [asking.next, asking.late_at].into_iter().flatten().min()
+        let (Stage::Ready(pending) | Stage::Health(pending)) = &self.stage else { return None };
+        [pending.next, pending.late_at].into_iter().flatten().min()
     }
 
-    /// The question that is due, with how long an answer may take; it is asked by the caller.
-    pub(super) fn due(&mut self, now: Instant) -> Option<(Check, Duration)> {
-        let (asking, check) = match &mut self.stage {
+    /// Returns the check that is due. The caller runs it and passes the result to [`Self::handle_result`].
+    pub(super) fn due(&mut self, now: Instant) -> Option<Check> {
+        let (pending, check) = match &mut self.stage {
             Stage::Idle => return None,
-            Stage::Ready(asking) => (asking, Some(&self.ready)),
-            Stage::Health(asking) => (asking, self.policy.health.as_ref()),
+            Stage::Ready(pending) => (pending, Some(&self.ready)),
+            Stage::Health(pending) => (pending, self.policy.health.as_ref()),
         };
-        asking.next.filter(|next| *next <= now)?;
-        asking.next = None;
-        Some((check?.clone(), ANSWER_LIMIT))
+        pending.next.filter(|next| *next <= now)?;
+        pending.next = None;
+        check.cloned()
     }
 
-    /// Whether the output is being waited for.
-    pub(super) fn wants_output(&self) -> bool {
+    /// Returns whether the service becomes ready by a line of its output.
+    pub(super) fn needs_output(&self) -> bool {
         matches!((&self.stage, &self.ready), (Stage::Ready(_), Check::Log(_)))
     }
 
-    /// An answer came: `Err` with the reason why it is not so.
-    pub(super) fn answer(&mut self, answer: Result<(), Reason>, now: Instant) -> Option<Event> {
-        match (&mut self.stage, answer) {
+    /// Handles the result of a check, and schedules the next one.
+    pub(super) fn handle_result(&mut self, result: Result<(), Reason>, now: Instant) -> Option<Event> {
+        match (&mut self.stage, result) {
             (Stage::Idle, _) => None,
             (Stage::Ready(_), Ok(())) => {
-                self.stage = self.policy.health.as_ref().map_or(Stage::Idle, |_| {
-                    let next = Some(later(now, self.policy.health_interval.0));
-                    Stage::Health(PendingCheck {
-                        since: now,
-                        next,
-                        late_at: None,
-                        failures: 0,
-                        reason: None,
-                        told: None,
-                    })
-                });
+                let next = later(now, self.policy.health_interval.0);
+                let has_health = self.policy.health.is_some();
+                self.stage = if has_health { Stage::Health(PendingCheck::new(now, Some(next))) } else { Stage::Idle };
                 Some(Event::Ready)
             }
-            (Stage::Ready(asking), Err(reason)) => {
+            (Stage::Ready(pending), Err(reason)) => {
                 let interval = self.policy.ready_interval.0;
-                // Quickly at first: a service that starts in 50 ms shall not be waited for 250.
-                let pause = now.saturating_duration_since(asking.since) / 5;
-                let longest = if asking.late_at.is_some() { interval } else { interval.max(LONGEST_INTERVAL) };
-                asking.next = Some(later(now, pause.max(FIRST_INTERVAL).min(longest)));
-                asking.remember(reason, now);
-                asking.mistake(now).map(Event::NotReady)
+                // A fifth of the time so far: a service that starts in 50 ms is noticed within about 10 ms.
+                let pause = now.saturating_duration_since(pending.since) / 5;
+                let longest = if pending.late_at.is_some() { interval } else { interval.max(LONGEST_INTERVAL) };
+                pending.next = Some(later(now, pause.max(FIRST_INTERVAL).min(longest)));
+                pending.remember(reason, now);
+                pending.new_mistake(now).map(Event::NotReady)
             }
-            (Stage::Health(asking), Ok(())) => {
-                let was_unhealthy = asking.failures >= self.policy.health_failures;
-                asking.failures = 0;
-                asking.next = Some(later(now, self.policy.health_interval.0));
+            (Stage::Health(pending), Ok(())) => {
+                let was_unhealthy = pending.failures >= self.policy.health_failures;
+                pending.failures = 0;
+                pending.next = Some(later(now, self.policy.health_interval.0));
                 was_unhealthy.then_some(Event::Healthy)
             }
-            (Stage::Health(asking), Err(reason)) => {
-                asking.failures = asking.failures.saturating_add(1);
-                asking.next = Some(later(now, self.policy.health_interval.0));
-                (asking.failures == self.policy.health_failures).then_some(Event::Unhealthy(reason.text))
+            (Stage::Health(pending), Err(reason)) => {
+                pending.failures = pending.failures.saturating_add(1);
+                pending.next = Some(later(now, self.policy.health_interval.0));
+                (pending.failures == self.policy.health_failures).then_some(Event::Unhealthy(reason.text))
             }
         }
     }
 
-    /// Time has passed: tells if the service is late.
+    /// Reports a missed readiness deadline, once.
     pub(super) fn tick(&mut self, now: Instant) -> Option<Event> {
-        let Stage::Ready(asking) = &mut self.stage else { return None };
-        asking.late_at.filter(|late| *late <= now)?;
-        asking.late_at = None;
-        let reason = match (&asking.reason, &self.ready) {
+        let Stage::Ready(pending) = &mut self.stage else { return None };
+        pending.late_at.filter(|late| *late <= now)?;
+        pending.late_at = None;
+        let reason = match (&pending.failure, &self.ready) {
             (Some((reason, _)), _) => reason.text.clone(),
             (None, Check::Log(pattern)) => format!("no line of its output matches {pattern:?}"),
             (None, _) => "its check gives no answer".into(),
         };
         let text = format!("not ready after {}: {reason}", self.policy.ready_timeout);
-        asking.told = Some(text.clone());
+        pending.reported = Some(text.clone());
         Some(Event::NotReady(text))
     }
 }
 
 impl PendingCheck {
-    /// Keeps a reason, and since when it holds.
+    fn new(since: Instant, next: Option<Instant>) -> Self {
+        Self { since, next, late_at: None, failures: 0, failure: None, reported: None }
+    }
+
+    /// Keeps a reason with the time when it was first seen, if it is not the last one again.
     fn remember(&mut self, reason: Reason, now: Instant) {
-        match &self.reason {
-            Some((old, _)) if *old == reason => {}
-            _ => self.reason = Some((reason, now)),
+        if self.failure.as_ref().is_none_or(|(last, _)| *last != reason) {
+            self.failure = Some((reason, now));
         }
     }
 
-    /// A mistake that holds for long enough and was not told yet.
-    fn mistake(&mut self, now: Instant) -> Option<String> {
-        let (reason, since) = self.reason.as_ref()?;
-        let lasts = now.saturating_duration_since(*since) >= TELLING_AFTER;
-        let is_new = self.told.as_ref() != Some(&reason.text);
-        (reason.is_mistake && lasts && is_new).then(|| {
-            self.told = Some(reason.text.clone());
+    /// Returns a mistake that has persisted for long enough and was not reported yet.
+    fn new_mistake(&mut self, now: Instant) -> Option<String> {
+        let (reason, since) = self.failure.as_ref()?;
+        let has_persisted = now.saturating_duration_since(*since) >= REPORT_AFTER;
+        let is_new = self.reported.as_ref() != Some(&reason.text);
+        (reason.is_mistake && has_persisted && is_new).then(|| {
+            self.reported = Some(reason.text.clone());
             reason.text.clone()
         })
     }
@@ -206,7 +197,7 @@ mod tests {
     }
 
     fn failing() -> Result<(), Reason> {
-        Err(Reason::passing("nothing listens"))
+        Err(Reason::temporary("nothing listens"))
     }
 
     fn begun(policy: &Policy) -> (Readiness, Instant) {
@@ -218,81 +209,84 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_ready_service_is_not_asked_again() {
+    fn a_ready_service_without_a_health_check_is_not_checked_again() {
         let (mut readiness, now) = begun(&Policy::default());
-        assert_eq!(readiness.due(now).unwrap().0, Check::Listen);
+        assert_eq!(readiness.due(now).unwrap(), Check::Listen);
         assert_eq!(readiness.due(now), None, "one at a time");
-        assert_eq!(readiness.answer(failing(), now), None);
+        assert_eq!(readiness.handle_result(failing(), now), None);
         assert_eq!(readiness.deadline(), Some(now + FIRST_INTERVAL));
-        assert_eq!(readiness.due(now + FIRST_INTERVAL).unwrap().0, Check::Listen);
-        assert_eq!(readiness.answer(Ok(()), now + ms(20)), Some(Event::Ready));
+        assert_eq!(readiness.due(now + FIRST_INTERVAL).unwrap(), Check::Listen);
+        assert_eq!(readiness.handle_result(Ok(()), now + ms(20)), Some(Event::Ready));
         assert_eq!((readiness.deadline(), readiness.due(now + ms(9999))), (None, None));
     }
 
     #[test]
-    fn being_late_is_told_once_and_it_is_asked_on() {
+    fn a_missed_deadline_is_reported_once_and_checks_go_on() {
         let (mut readiness, now) = begun(&Policy::default());
         readiness.due(now);
-        readiness.answer(failing(), now);
+        readiness.handle_result(failing(), now);
         assert_eq!(readiness.tick(now + ms(29_999)), None);
         let late = now + ms(30_000);
         assert_eq!(readiness.tick(late), Some(Event::NotReady("not ready after 30s: nothing listens".into())));
         assert_eq!(readiness.tick(late), None);
         readiness.due(late);
-        readiness.answer(failing(), late);
+        readiness.handle_result(failing(), late);
         assert_eq!(readiness.deadline(), Some(late + ms(6000)), "less and less often");
         readiness.due(late + ms(6000));
-        assert_eq!(readiness.answer(Ok(()), late + ms(6000)), Some(Event::Ready));
+        assert_eq!(readiness.handle_result(Ok(()), late + ms(6000)), Some(Event::Ready));
     }
 
     #[test]
-    fn a_mistake_is_told_when_it_lasts() {
+    fn a_mistake_is_reported_once_when_it_persists() {
         let (mut readiness, now) = begun(&Policy::default());
-        let wrong = || Err(Reason { text: "listens on 5173".into(), is_mistake: true });
-        assert_eq!(readiness.answer(wrong(), now), None);
-        assert_eq!(readiness.answer(failing(), now + ms(900)), None);
-        assert_eq!(readiness.answer(wrong(), now + ms(1500)), None);
-        assert_eq!(readiness.answer(wrong(), now + ms(2500)), Some(Event::NotReady("listens on 5173".into())));
-        assert_eq!(readiness.answer(wrong(), now + ms(9000)), None, "once");
+        let mistake = || Err(Reason { text: "listens on 5173".into(), is_mistake: true });
+        assert_eq!(readiness.handle_result(mistake(), now), None);
+        assert_eq!(readiness.handle_result(failing(), now + ms(900)), None);
+        assert_eq!(readiness.handle_result(mistake(), now + ms(1500)), None);
+        assert_eq!(readiness.handle_result(mistake(), now + ms(2500)), Some(Event::NotReady("listens on 5173".into())));
+        assert_eq!(readiness.handle_result(mistake(), now + ms(9000)), None, "once");
     }
 
     #[test]
-    fn without_a_port_it_must_live_for_a_second_and_output_comes_by_itself() {
+    fn a_service_without_a_port_must_run_for_a_second_and_a_log_check_is_never_due() {
         let now = clock::now();
         let mut alive = Readiness::new(&Policy::default(), false);
         alive.begin(now);
-        assert_eq!((alive.due(now + ms(999)), alive.due(now + ms(1000)).unwrap().0), (None, Check::Alive));
+        assert_eq!((alive.due(now + ms(999)), alive.due(now + ms(1000)).unwrap()), (None, Check::Alive));
         let policy = Policy { ready: Some(Check::Log("up".into())), ..Policy::default() };
         let (mut log, now) = begun(&policy);
-        assert!(log.wants_output() && log.due(now + ms(9999)).is_none());
+        assert!(log.needs_output() && log.due(now + ms(9999)).is_none());
         assert_eq!(
             log.tick(now + ms(30_000)),
             Some(Event::NotReady("not ready after 30s: no line of its output matches \"up\"".into()))
         );
-        assert_eq!(log.answer(Ok(()), now), Some(Event::Ready));
-        assert!(!log.wants_output());
+        assert_eq!(log.handle_result(Ok(()), now), Some(Event::Ready));
+        assert!(!log.needs_output());
     }
 
     #[test]
-    fn health_is_lost_after_three_failures_in_a_row_and_comes_back_with_one_success() {
+    fn a_service_is_unhealthy_after_three_failures_in_a_row_and_healthy_after_one_success() {
         let policy = Policy { health: Some(Check::Tcp), ..Policy::default() };
         let (mut readiness, now) = begun(&policy);
-        readiness.answer(Ok(()), now);
+        readiness.handle_result(Ok(()), now);
         assert_eq!(readiness.due(now + ms(4999)), None);
         let mut at = now;
-        let mut ask = |answer: Result<(), Reason>| {
+        let mut check = |result: Result<(), Reason>| {
             at += ms(5000);
-            assert_eq!(readiness.due(at).unwrap().0, Check::Tcp);
-            readiness.answer(answer, at)
+            assert_eq!(readiness.due(at).unwrap(), Check::Tcp);
+            readiness.handle_result(result, at)
         };
         let unhealthy = Some(Event::Unhealthy("nothing listens".into()));
-        assert_eq!([failing(), failing(), Ok(()), failing(), failing()].map(&mut ask), [const { None }; 5]);
-        assert_eq!([failing(), failing(), Ok(()), Ok(())].map(&mut ask), [unhealthy, None, Some(Event::Healthy), None]);
+        assert_eq!([failing(), failing(), Ok(()), failing(), failing()].map(&mut check), [const { None }; 5]);
+        assert_eq!(
+            [failing(), failing(), Ok(()), Ok(())].map(&mut check),
+            [unhealthy, None, Some(Event::Healthy), None]
+        );
     }
 
     proptest! {
         #[test]
-        fn it_never_asks_twice_at_once_nor_stops_asking_before_it_is_ready(
+        fn one_check_runs_at_a_time_and_checks_go_on_until_the_service_is_ready(
             steps in proptest::collection::vec((any::<bool>(), 0_u64..40_000), 1..80)
         ) {
             let policy = Policy { health: Some(Check::Tcp), ..Policy::default() };
@@ -306,7 +300,7 @@ mod tests {
                 prop_assert!(!ready || event.is_none(), "what was ready is not late");
                 if readiness.due(now).is_some() {
                     prop_assert!(readiness.due(now).is_none());
-                    let event = readiness.answer(if passes { Ok(()) } else { failing() }, now);
+                    let event = readiness.handle_result(if passes { Ok(()) } else { failing() }, now);
                     prop_assert!(!ready || event != Some(Event::Ready));
                     ready |= event == Some(Event::Ready);
                 }

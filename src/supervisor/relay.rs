@@ -149,7 +149,7 @@ pub(super) struct Screen {
     /// Where input comes from; `None` once it has ended.
     input: Option<OwnedFd>,
     /// The terminal whose end is the service's end; `None` if there is none.
-    watched: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
     /// Keeps the terminal raw.
     raw: Option<RawTerminal>,
     /// Whether the child gets a terminal.
@@ -169,8 +169,8 @@ pub(super) enum Input {
 
 impl Screen {
     /// Nobody watches; the log is the only output.
-    pub(super) fn none() -> Self {
-        Self { output: None, errors: None, input: None, watched: None, raw: None, child_terminal: true }
+    pub(super) fn detached() -> Self {
+        Self { output: None, errors: None, input: None, terminal: None, raw: None, child_terminal: true }
     }
 
     /// Whoever is at our own streams: a terminal, or whatever they were redirected to.
@@ -180,7 +180,7 @@ impl Screen {
     pub(super) fn of_own_streams() -> io::Result<Self> {
         use std::io::IsTerminal;
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
-        let watched = if stdin.is_terminal() {
+        let terminal = if stdin.is_terminal() {
             Some(stdin.as_fd().try_clone_to_owned()?)
         } else if stdout.is_terminal() {
             Some(stdout.as_fd().try_clone_to_owned()?)
@@ -190,19 +190,19 @@ impl Screen {
         let shared = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(|fd| Outlet::new(fd, false));
         if !stdout.is_terminal() {
             let (output, errors) = (Some(shared(stdout.as_fd())?), Some(shared(stderr.as_fd())?));
-            return Ok(Self { output, errors, input: None, watched, raw: None, child_terminal: false });
+            return Ok(Self { output, errors, input: None, terminal, raw: None, child_terminal: false });
         }
         let output = match terminal::reopen(&stdout) {
             Some(own) => Outlet::new(own, true),
             None => shared(stdout.as_fd())?,
         };
         // Raw on the way out too: the child's terminal has ended its lines already.
-        let terminal = if stdin.is_terminal() { stdin.as_fd() } else { stdout.as_fd() };
-        let in_foreground = nix::unistd::tcgetpgrp(terminal).is_ok_and(|group| group == nix::unistd::getpgrp());
-        let raw = if in_foreground { RawTerminal::enter(terminal) } else { None };
+        let own = if stdin.is_terminal() { stdin.as_fd() } else { stdout.as_fd() };
+        let in_foreground = nix::unistd::tcgetpgrp(own).is_ok_and(|group| group == nix::unistd::getpgrp());
+        let raw = if in_foreground { RawTerminal::enter(own) } else { None };
         let input =
             if raw.is_some() || !stdin.is_terminal() { Some(stdin.as_fd().try_clone_to_owned()?) } else { None };
-        Ok(Self { output: Some(output), errors: None, input, watched, raw, child_terminal: true })
+        Ok(Self { output: Some(output), errors: None, input, terminal, raw, child_terminal: true })
     }
 
     /// Whether the child gets a terminal, and of what size.
@@ -256,9 +256,9 @@ impl Screen {
 
     /// Whether the terminal is gone: closed, or hung up.
     pub(super) fn is_gone(&self) -> bool {
-        let Some(watched) = &self.watched else { return false };
+        let Some(terminal) = &self.terminal else { return false };
         // XNU tells of a hang-up only if it is asked for (`sys_generic.c`); Linux always does.
-        let mut fds = [PollFd::new(watched.as_fd(), PollFlags::POLLHUP)];
+        let mut fds = [PollFd::new(terminal.as_fd(), PollFlags::POLLHUP)];
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
             && fds[0]
                 .revents()
@@ -267,7 +267,7 @@ impl Screen {
 
     /// Stops watching: nothing more can be shown.
     pub(super) fn close(&mut self) {
-        *self = Self { child_terminal: self.child_terminal, ..Self::none() };
+        *self = Self { child_terminal: self.child_terminal, ..Self::detached() };
     }
 
     /// Where input comes from.
@@ -275,9 +275,9 @@ impl Screen {
         self.input.as_ref().map(AsFd::as_fd)
     }
 
-    /// The terminal to be watched.
-    pub(super) fn watched_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.watched.as_ref().map(AsFd::as_fd)
+    /// The terminal to be terminal.
+    pub(super) fn terminal_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.terminal.as_ref().map(AsFd::as_fd)
     }
 
     /// The outlets that have something pending.

@@ -1,50 +1,58 @@
-//! `Service`: what a supervisor is responsible for, and what it can do with it.
+//! `Service`: what a supervisor is responsible for, and the processes that run of it.
+
+use std::io;
 
 use crate::config::Variables;
 use crate::error::Result;
 use crate::os::process::ProcessIdentity;
 use crate::registry::{IdentityLock, Registry, Reservation, RunState, Scan, TreeEnded};
 use crate::supervisor::child::{self, SpawnError};
-use crate::supervisor::stream::{Stream, StreamKind};
-use crate::supervisor::watch::ProbeTarget;
+use crate::supervisor::readiness_probe::ProbeTarget;
+use crate::supervisor::running_child::RunningChild;
+use crate::supervisor::stream::StreamKind;
 
-/// A service, and the processes that run of it.
+/// A service and its processes.
 #[derive(Debug)]
 pub(super) struct Service<'a> {
-    /// Where everything is recorded.
     pub(super) registry: &'a Registry,
-    /// The lock that makes us the supervisor; held to the end.
-    pub(super) identity: IdentityLock,
-    /// Our own pid.
-    pub(super) supervisor: i32,
-    /// The record.
+    /// The lock that makes this process the supervisor.
+    pub(super) identity: &'a IdentityLock,
     pub(super) reservation: Reservation,
     /// What the child's environment is made of.
     pub(super) environment: Variables,
+    /// The value of `TERM` for the child; `None` if this process has no terminal.
+    pub(super) term: Option<String>,
     /// The child, from its start until its tree has ended.
-    pub(super) child: Option<ProcessIdentity>,
+    pub(super) child: Option<RunningChild>,
     /// What an earlier supervisor left, until it has ended.
     pub(super) orphans: Option<Orphans>,
+    /// The proof that no process runs; `None` while one may.
+    pub(super) proof: Option<TreeEnded>,
 }
 
-/// What an earlier supervisor may have left running.
+/// Processes that an earlier supervisor may have left running.
 #[derive(Debug)]
 pub(super) struct Orphans {
-    /// What that supervisor last recorded; `None` if that cannot be read.
+    /// What that supervisor recorded last; `None` if its run state is missing or corrupt.
     pub(super) before: Option<RunState>,
 }
 
 impl Service<'_> {
-    /// Looks, afresh, for processes of the service.
+    /// Returns the child if the command itself has not exited.
+    pub(super) fn running_child(&self) -> Option<&RunningChild> {
+        self.child.as_ref().filter(|child| child.is_running())
+    }
+
+    /// Scans for processes of the service.
     ///
     /// # Errors
-    /// If the system does not answer: then some may be left.
+    /// If the system cannot list them; some may be left.
     pub(super) fn scan(&self) -> Result<Scan> {
-        let mut scans = vec![self.registry.scan_below(&self.identity, self.supervisor)?];
+        let mut scans = vec![self.registry.scan_below(self.identity, nix::unistd::getpid().as_raw())?];
         if let Some(Orphans { before }) = &self.orphans {
-            scans.push(self.registry.scan_orphans(&self.identity, self.reservation.name(), before.as_ref())?);
+            scans.push(self.registry.scan_orphans(self.identity, self.reservation.name(), before.as_ref())?);
         }
-        let mut left = self.left_session()?;
+        let mut left = self.scan_session()?;
         let (mut proof, mut has_ended) = (None, left.is_empty());
         for scan in scans {
             match scan {
@@ -61,66 +69,88 @@ impl Service<'_> {
         })
     }
 
-    /// Processes that are no longer below us. On Linux there are none: a supervisor is a subreaper.
+    /// Returns processes that are no longer descendants of this one. Linux has none: a supervisor is a subreaper
+    /// (`PR_SET_CHILD_SUBREAPER` in `prctl(2)`), so it becomes the parent of orphaned descendants.
     #[cfg(target_os = "linux")]
     #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "the same signature on every system")]
-    fn left_session(&self) -> Result<Vec<ProcessIdentity>> {
+    fn scan_session(&self) -> Result<Vec<ProcessIdentity>> {
         Ok(Vec::new())
     }
 
-    /// Processes that are no longer below us: those of the child's session, and those that its marker shows.
+    /// Returns processes that are no longer descendants of this one: those in the child's session, and those whose
+    /// environment has the service's marker. macOS has no subreaper.
     #[cfg(not(target_os = "linux"))]
-    fn left_session(&self) -> Result<Vec<ProcessIdentity>> {
+    fn scan_session(&self) -> Result<Vec<ProcessIdentity>> {
         use crate::error::Error;
         let Some(child) = &self.child else { return Ok(Vec::new()) };
         let unknown = || Error::system(format!("look for processes of {}", self.reservation.name()));
-        let mut left = crate::os::tree::session(child.pid).map_err(unknown())?;
+        let mut left = crate::os::tree::session(child.identity.pid).map_err(unknown())?;
         let marker = self.registry.marker(self.identity.hash());
         left.extend(crate::os::tree::marked(marker).map_err(unknown())?);
         Ok(left)
     }
 
-    /// Asks every process to end, with this signal: the child's process group as a whole, and one by one those that
-    /// left it.
+    /// Takes the proof that no process runs, from a new scan if there is none yet; `None` if some process may run.
     ///
     /// # Errors
-    /// If the processes cannot be listed. The group of a child that has not been reaped (`is_child_ours`) has got the
-    /// signal all the same.
-    pub(super) fn terminate(&self, signal: i32, is_child_ours: bool) -> Result<()> {
-        // SIGCONT behind it: a stopped process would not notice the one without the other.
-        for signal in [signal, libc::SIGCONT] {
-            self.signal_tree(signal, is_child_ours)?;
+    /// As [`Self::scan`].
+    pub(super) fn take_proof(&mut self) -> Result<Option<TreeEnded>> {
+        if let Some(ended) = self.proof.take() {
+            return Ok(Some(ended));
+        }
+        Ok(match self.scan()? {
+            Scan::Ended(ended) => Some(ended),
+            Scan::Left(_) => None,
+        })
+    }
+
+    /// Forgets the child and the orphans, of which no process is left.
+    pub(super) fn tree_ended(&mut self, ended: TreeEnded) {
+        self.proof = Some(ended);
+        self.child = None;
+        self.orphans = None;
+    }
+
+    /// Sends the stop signal to every process: to the child's process group as a whole, and to each process outside
+    /// it.
+    ///
+    /// # Errors
+    /// If the processes cannot be listed. The group of a child that has not been reaped has got the signal anyway.
+    pub(super) fn terminate(&self) -> Result<()> {
+        // SIGCONT after it, because a stopped process handles the stop signal only once it continues (`signal(7)`).
+        for signal in [self.reservation.policy.stop_signal.0, libc::SIGCONT] {
+            self.signal_tree(signal)?;
         }
         Ok(())
     }
 
-    /// Kills every process that is left.
+    /// Kills every process.
     ///
     /// # Errors
     /// As [`Self::terminate`].
-    pub(super) fn kill(&self, is_child_ours: bool) -> Result<()> {
-        self.signal_tree(libc::SIGKILL, is_child_ours)
+    pub(super) fn kill(&self) -> Result<()> {
+        self.signal_tree(libc::SIGKILL)
     }
 
-    /// Sends a signal to every process of the service, each once.
-    fn signal_tree(&self, signal: i32, is_child_ours: bool) -> Result<()> {
-        let mut group = None;
-        if let Some(child) = self.child.as_ref().filter(|_| is_child_ours) {
-            // Without /proc: the number is the child's own until it is reaped.
-            let _ = child.signal_group(signal);
-            group = Some(child.pid);
+    /// Sends a signal once to every process of the service.
+    fn signal_tree(&self, signal: i32) -> Result<()> {
+        let mut signalled_group = None;
+        if let Some(child) = self.running_child() {
+            // No scan is needed: until the child is reaped, its pid cannot belong to another process.
+            let _ = child.identity.signal_group(signal);
+            signalled_group = Some(child.identity.pid);
         }
         for member in self.members()? {
-            // A process that is gone meanwhile has no group and needs no signal.
-            let own_group = member.group().ok().flatten();
-            if own_group.is_some() && own_group == group {
+            // A process that has ended since the scan has no group and needs no signal.
+            let group = member.group().ok().flatten();
+            if group.is_some() && group == signalled_group {
                 continue;
             }
             match &self.child {
-                // A member is alive, so the number is still that of the child's group.
-                Some(child) if own_group == Some(child.pid) => {
-                    let _ = child.signal_group(signal);
-                    group = own_group;
+                // The member is alive, so the number still belongs to the child's group.
+                Some(child) if group == Some(child.identity.pid) => {
+                    let _ = child.identity.signal_group(signal);
+                    signalled_group = group;
                 }
                 _ => drop(member.signal(signal)),
             }
@@ -128,10 +158,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// The living processes of the service.
-    ///
-    /// # Errors
-    /// If the system does not answer.
+    /// Lists the living processes of the service.
     fn members(&self) -> Result<Vec<ProcessIdentity>> {
         Ok(match self.scan()? {
             Scan::Ended(_) => Vec::new(),
@@ -139,17 +166,26 @@ impl Service<'_> {
         })
     }
 
-    /// Starts the child. `term` is the kind of terminal that we sit in. The proof that nothing runs is used up.
+    /// Describes the process that listens on the service's port; `None` if the port is free or there is none.
     ///
     /// # Errors
-    /// If it cannot be executed.
+    /// If the system does not report the port's listeners.
+    pub(super) fn port_owner(&self, port: u16) -> io::Result<Option<String>> {
+        child::port_owner(port, self.registry, &self.reservation)
+    }
+
+    /// Starts the child, and uses up the proof that no process runs.
+    ///
+    /// # Errors
+    /// If the command cannot be executed.
     pub(super) fn spawn(
-        &self,
+        &mut self,
         _ended: TreeEnded,
-        term: Option<&str>,
         kind: StreamKind,
-    ) -> std::result::Result<(ProcessIdentity, Vec<Stream>), SpawnError> {
-        child::spawn(&self.reservation, &self.environment, self.registry, term, kind)
+    ) -> std::result::Result<&mut RunningChild, SpawnError> {
+        let term = self.term.as_deref();
+        let (identity, streams) = child::spawn(&self.reservation, &self.environment, self.registry, term, kind)?;
+        Ok(self.child.insert(RunningChild::new(identity, streams)))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The signals that a supervisor gets, through a pipe of its own.
+//! The signals that a supervisor receives, delivered through a pipe that the event loop polls.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -10,33 +10,33 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 use crate::error::{Error, Result};
 use crate::os::process::{self, SentStops};
 
-/// What a signal asks for.
+/// What a signal requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Request {
-    /// A child has ended.
+    /// Reap the children that have exited.
     Reap,
-    /// End the service, as a signal of a person or of the system asks: ctrl-c, `kill`, a logout.
+    /// End the service: ctrl-c, `kill` or a logout.
     Stop,
-    /// End the service, as a devport command asks.
+    /// End the service, on behalf of a devport command.
     StopCommand,
-    /// The terminal is gone, or the child shall be replaced.
+    /// End the service if the terminal has been closed; otherwise replace the child, as daemons do on SIGHUP.
     HangUp,
-    /// The child shall be replaced.
+    /// Replace the child.
     Restart,
-    /// The terminal has another size.
+    /// Pass a new size of our terminal on to the child's.
     Resize,
-    /// Anything else goes on to the child's process group.
+    /// Pass the signal on to the child's process group.
     Forward(i32),
 }
 
 impl Request {
-    /// What a signal asks for. Source: design.md, section 6.
     fn of(signal: i32) -> Self {
         match signal {
             number::SIGCHLD => Self::Reap,
-            // Those that people sent are counted apart.
+            // `Signals::pending` turns those that did not come from a devport command into `Stop`.
             number::SIGINT | number::SIGTERM => Self::StopCommand,
             number::SIGHUP => Self::HangUp,
+            // ctrl-z: a supervisor cannot be suspended, so the key restarts the child.
             number::SIGTSTP => Self::Restart,
             number::SIGWINCH => Self::Resize,
             other => Self::Forward(other),
@@ -44,11 +44,13 @@ impl Request {
     }
 }
 
-/// The highest signal number.
+/// The highest signal number: `SIGRTMAX` on Linux (`signal(7)`), `NSIG - 1` on macOS.
 const LAST: i32 = if cfg!(target_os = "linux") { 64 } else { 31 };
-/// Signals that cannot be caught, that say that we ourselves are broken, or that this process ignores;
-/// and the two that glibc keeps to itself.
-const LEFT_ALONE: [i32; 10] = [
+/// The real-time signals that glibc reserves for its threads (`nptl(7)`).
+const RESERVED: std::ops::Range<i32> = 32..34;
+/// Signals that cannot be caught (KILL, STOP), that report a fault of this process itself, or that it ignores (PIPE,
+/// TTIN, TTOU).
+const NOT_CAUGHT: [i32; 10] = [
     number::SIGKILL,
     number::SIGSTOP,
     number::SIGILL,
@@ -64,34 +66,35 @@ const LEFT_ALONE: [i32; 10] = [
 /// Catches every signal that can be caught.
 #[derive(Debug)]
 pub(super) struct Signals {
-    /// Tells of each kind of signal that came.
+    /// Reports each kind of signal that has arrived.
     delivery: SignalDelivery<UnixStream, SignalOnly>,
-    /// Counts the stop signals that people and the system sent.
+    /// Counts the stop signals that did not come from a devport command.
     sent: SentStops,
 }
 
 impl Signals {
-    /// Begins to catch signals. Before this returns, a stop would kill the supervisor.
+    /// Begins to catch signals. Until this returns, a stop signal kills the process.
     ///
     /// # Errors
     /// If the system refuses.
     pub(super) fn install() -> Result<Self> {
         let failed = || Error::system("catch signals");
         process::ignore_terminal_stops().map_err(failed())?;
-        // First, so that a stop is counted by the time that it is seen.
+        // Before the delivery: handlers run in this order, so a stop is counted before it is delivered.
         let sent = SentStops::count([number::SIGINT, number::SIGTERM]).map_err(failed())?;
         let (read, write) = UnixStream::pair().map_err(failed())?;
-        let caught = (1..=LAST).filter(|signal| !LEFT_ALONE.contains(signal) && !(32..34).contains(signal));
+        let caught = (1..=LAST).filter(|signal| !NOT_CAUGHT.contains(signal) && !RESERVED.contains(signal));
         let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, caught).map_err(failed())?;
         Ok(Self { delivery, sent })
     }
 
-    /// Readable when a signal has come.
+    /// Returns a descriptor that becomes readable when a signal arrives.
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.delivery.get_read().as_fd()
     }
 
-    /// What has been asked for since the last call, with one [`Request::Stop`] for each stop signal that was sent.
+    /// Returns the requests since the last call, with one [`Request::Stop`] for each stop signal that did not come from
+    /// a devport command.
     pub(super) fn pending(&mut self) -> Vec<Request> {
         let mut requests: Vec<Request> = self.delivery.pending().map(Request::of).collect();
         let sent = self.sent.take();

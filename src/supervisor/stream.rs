@@ -8,38 +8,38 @@ use nix::errno::Errno;
 use crate::os::spawn::ChildStreams;
 use crate::os::terminal::{PseudoTerminal, WindowSize, set_nonblocking};
 
-/// How many bytes of output are taken in before anything else is looked at.
-const READ_AT_ONCE: usize = 64 * 1024;
+/// How many bytes one read of a stream returns at most, so that a child that writes without pause does not delay
+/// signals. 64 KiB is the capacity of a pipe on Linux (`pipe(7)`).
+const READ_LIMIT: usize = 64 * 1024;
 
-/// Which streams a child gets.
+/// Which kind of streams a child gets.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum StreamKind {
     /// A pseudo-terminal of this size.
     Terminal(WindowSize),
-    /// Pipes, standard output and standard error apart.
+    /// One pipe for standard output and one for standard error.
     Pipes,
 }
 
-/// One stream from the child, non-blocking.
+/// Our end of one stream of a child. Reads do not block.
 #[derive(Debug)]
 pub(super) struct Stream {
-    /// Our end.
     fd: OwnedFd,
-    /// Whether it is standard error.
+    /// Whether this is standard error, on a pipe of its own.
     pub(super) is_errors: bool,
-    /// Whether it is a pseudo-terminal, which takes input too.
+    /// Whether this is a pseudo-terminal, which also takes input.
     pub(super) is_terminal: bool,
     /// Whether the other end may still be open.
-    pub(super) open: bool,
+    pub(super) is_open: bool,
 }
 
 impl Stream {
-    /// Makes the streams of a child: our ends, and the child's.
+    /// Creates the streams of a child. Returns our ends and the child's.
     ///
     /// # Errors
-    /// If the system has none left.
+    /// If the system cannot create a terminal or a pipe.
     pub(super) fn open(kind: StreamKind) -> io::Result<(Vec<Self>, ChildStreams)> {
-        let ours = |fd: OwnedFd, is_errors, is_terminal| Self { fd, is_errors, is_terminal, open: true };
+        let ours = |fd: OwnedFd, is_errors, is_terminal| Self { fd, is_errors, is_terminal, is_open: true };
         match kind {
             StreamKind::Terminal(size) => {
                 let pair = PseudoTerminal::open(size)?;
@@ -56,25 +56,25 @@ impl Stream {
         }
     }
 
-    /// Our end.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    /// Reads what there is, up to a limit. A stream whose other end is closed is kept, but not waited for: a
-    /// terminal that we closed would hang up on a child that only has closed its streams.
+    /// Appends what the stream holds to the buffer, up to a limit. A stream whose other end is closed stays open on
+    /// our side but is no longer polled: closing our end of a terminal would send SIGHUP to a child that has only
+    /// closed its own streams.
     pub(super) fn read_available(&mut self, buffer: &mut Vec<u8>) {
         let mut chunk = [0; 4096];
-        while buffer.len() < READ_AT_ONCE {
+        while buffer.len() < READ_LIMIT {
             match nix::unistd::read(&self.fd, &mut chunk) {
                 Ok(count) if count > 0 => {
-                    self.open = true;
+                    self.is_open = true;
                     buffer.extend_from_slice(&chunk[..count]);
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return,
                 Ok(_) | Err(_) => {
-                    self.open = false;
+                    self.is_open = false;
                     return;
                 }
             }
