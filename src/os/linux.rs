@@ -12,8 +12,8 @@ use std::time::Duration;
 use nix::sched::{sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::process::{ProcessState, ProcessStatus};
 use super::sock_diag;
+use super::status::{ProcessState, ProcessStatus};
 
 /// Identifies this boot of the machine. It cannot change while a process lives, so it is read once. Source:
 /// `random(4)`, `/proc/sys/kernel/random/boot_id`.

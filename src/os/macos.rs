@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::process::{ProcessState, ProcessStatus};
+use super::status::{ProcessState, ProcessStatus};
 use super::{spawn, sys, tool};
 
 /// The most that a program's words and environment may take, in bytes. Source: `<sys/syslimits.h>`, `ARG_MAX`.

@@ -12,6 +12,7 @@ pub(crate) mod process;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod spawn;
+mod status;
 pub(crate) mod terminal;
 pub(crate) mod tool;
 pub(crate) mod tree;

@@ -13,34 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::{self, Deadline};
 use super::platform;
-use super::sys;
-
-/// What the kernel says of a process at one moment.
-#[derive(Debug, Clone)]
-pub(crate) struct ProcessStatus {
-    /// The program's short name.
-    pub(crate) name: String,
-    /// Whether it still runs.
-    pub(crate) state: ProcessState,
-    /// The parent's pid.
-    pub(crate) parent: i32,
-    /// The process group's id: the pid of the process that leads it.
-    pub(crate) group: i32,
-    /// The session's id: the pid of the process that began it. Linux finds what left a group by its parents.
-    #[cfg(not(target_os = "linux"))]
-    pub(crate) session: i32,
-    /// When it started, in units of the system's own; with the pid it is unique within one boot.
-    pub(crate) start_time: u64,
-}
-
-/// Whether a process can still do anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ProcessState {
-    /// It runs, sleeps or is stopped.
-    Alive,
-    /// It has ended and waits to be reaped.
-    Dead,
-}
+use super::status::ProcessState;
+use super::sys::{self, SignalOrigin};
 
 /// One process, for ever: a pid alone comes back within seconds. Source: trust.md, point 4.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,7 +102,7 @@ impl ProcessIdentity {
     /// # Errors
     /// If the system refuses, as for a process of another user, or does not answer.
     pub(crate) fn signal(&self, signal: i32) -> io::Result<Delivery> {
-        self.deliver(signal, How::Kill)
+        self.deliver(signal, SignalOrigin::Kill)
     }
 
     /// Asks a supervisor to stop its service: SIGTERM, marked on Linux as sent by devport (`sigqueue(3)`), so that
@@ -137,12 +111,12 @@ impl ProcessIdentity {
     /// # Errors
     /// As [`Self::signal`].
     pub(crate) fn request_stop(&self) -> io::Result<Delivery> {
-        self.deliver(libc::SIGTERM, How::Queue)
+        self.deliver(libc::SIGTERM, SignalOrigin::Queue)
     }
 
     /// Sends a signal after proving that the pid is still this process's.
     #[cfg(target_os = "linux")]
-    fn deliver(&self, signal: i32, how: How) -> io::Result<Delivery> {
+    fn deliver(&self, signal: i32, origin: SignalOrigin) -> io::Result<Delivery> {
         // The descriptor is opened before the identity is checked: then it cannot be a later process.
         let pidfd = match sys::pidfd_open(self.pid) {
             Ok(pidfd) => pidfd,
@@ -152,13 +126,13 @@ impl ProcessIdentity {
         if !self.is_alive()? {
             return Ok(Delivery::Gone);
         }
-        delivery(sys::pidfd_send_signal(&pidfd, signal, how))
+        delivery(sys::pidfd_send_signal(&pidfd, signal, origin))
     }
 
     /// Sends a signal after proving that the pid is still this process's. Without pidfds the pid could be reused
     /// between the two calls, within microseconds.
     #[cfg(not(target_os = "linux"))]
-    fn deliver(&self, signal: i32, _how: How) -> io::Result<Delivery> {
+    fn deliver(&self, signal: i32, _origin: SignalOrigin) -> io::Result<Delivery> {
         if !self.is_alive()? {
             return Ok(Delivery::Gone);
         }
@@ -211,15 +185,6 @@ impl ProcessIdentity {
             (None, Some(error)) => Err(error),
         }
     }
-}
-
-/// How a signal is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum How {
-    /// As `kill(2)` does: `si_code` is `SI_USER`.
-    Kill,
-    /// As `sigqueue(3)` does: `si_code` is `SI_QUEUE`.
-    Queue,
 }
 
 /// "No such process" is an answer and not a failure; so is macOS's EPERM for a group of zombies.

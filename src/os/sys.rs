@@ -11,8 +11,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::sys::signal::{SigHandler, Signal};
 
-#[cfg(target_os = "linux")]
-use super::process::How;
+/// What a signal looks like to the process that receives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SignalOrigin {
+    /// Sent by `kill(2)`: `si_code` is `SI_USER`.
+    Kill,
+    /// Sent by `sigqueue(3)`: `si_code` is `SI_QUEUE`.
+    Queue,
+}
 
 /// Whether a file descriptor of the terminal becomes the child's controlling terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,11 +183,11 @@ pub(super) fn pidfd_open(pid: i32) -> io::Result<std::os::fd::OwnedFd> {
 
 /// Sends a signal to the process behind a pidfd. Source: `pidfd_send_signal(2)`.
 #[cfg(target_os = "linux")]
-pub(super) fn pidfd_send_signal(pidfd: &std::os::fd::OwnedFd, signal: i32, how: How) -> io::Result<()> {
+pub(super) fn pidfd_send_signal(pidfd: &std::os::fd::OwnedFd, signal: i32, origin: SignalOrigin) -> io::Result<()> {
     // SAFETY: a siginfo of zeroes is valid; it is filled as `sigqueue(3)` does before it is used.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     (info.si_signo, info.si_code) = (signal, libc::SI_QUEUE);
-    let info = if how == How::Queue { &raw const info } else { std::ptr::null() };
+    let info = if origin == SignalOrigin::Queue { &raw const info } else { std::ptr::null() };
     // SAFETY: `info` is null, which means the same as kill(2), or points to a whole siginfo that outlives the call.
     nix::errno::Errno::result(unsafe {
         libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0)

@@ -5,7 +5,8 @@ use std::io;
 use std::path::Path;
 
 use super::platform;
-use super::process::{ProcessIdentity, ProcessState, environment_value};
+use super::process::{ProcessIdentity, environment_value};
+use super::status::ProcessState;
 
 /// The variable that names the service that a process belongs to, by its hash.
 pub(crate) const HASH_VARIABLE: &str = "DEVPORT_HASH";

@@ -12,13 +12,15 @@ mod register;
 mod reservation;
 mod resolve;
 mod run_state;
+mod scan;
 mod store;
 
-pub(crate) use ended::{Scan, TreeEnded, supervisor_mark};
+pub(crate) use ended::TreeEnded;
 pub(crate) use lock::{Acquired, FileLock, Holder, IdentityLock, Liveness, Role};
 pub(crate) use paths::Paths;
 pub(crate) use port::PortRange;
 pub(crate) use register::Registration;
 pub(crate) use reservation::{Protocol, Reservation};
 pub(crate) use run_state::{Exit, ExitHow, Pane, RunState, State};
+pub(crate) use scan::{Scan, supervisor_mark};
 pub(crate) use store::{Registry, Supervision};
