@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
@@ -94,33 +95,44 @@ impl Protocol {
     }
 }
 
-/// The field that holds the environment. Most readers have no use for it, parsing it is most of the work, and
-/// what does not have it cannot print it: [`parse_environment`] reads it alone.
+/// The field that holds the environment. [`Reservation`] does not have it: most readers have no use for it, parsing it
+/// is most of the work, and what is not in memory cannot be printed. [`parse_environment`] reads it alone.
 const ENVIRONMENT: &str = "env";
-/// Every field that is written, in the order of new records, and the two of the first devport that ours replaces.
-const FIELDS: [&str; 21] = [
-    "schema",
-    "hash",
-    "hashid",
-    "key",
-    "port",
-    "no_port",
-    "port_env",
-    "tailnet",
-    "tailnet_name",
-    "tailnet_protocol",
-    "policy",
-    "cwd",
-    "cmd",
-    "file",
-    "root",
-    "root_id",
-    "git_dir",
-    ENVIRONMENT,
-    "last_up",
-    "state",
-    "error",
-];
+/// Fields of the first devport that this one replaces by the run state.
+const REPLACED: [&str; 2] = ["state", "error"];
+
+/// Returns the names of all fields of [`Reservation`], from its `Deserialize` implementation.
+fn field_names() -> &'static [&'static str] {
+    /// Keeps the names that serde passes to a deserializer, and deserializes nothing.
+    struct Names(&'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for &mut Names {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _name: &'static str,
+            fields: &'static [&'static str],
+            visitor: V,
+        ) -> std::result::Result<V::Value, Self::Error> {
+            self.0 = fields;
+            self.deserialize_any(visitor)
+        }
+
+        fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> std::result::Result<V::Value, Self::Error> {
+            Err(serde::de::Error::custom("only the names are wanted"))
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    let mut names = Names(&[]);
+    let _ = Reservation::deserialize(&mut names);
+    names.0
+}
 
 /// The first devport writes no key as an empty one.
 fn key_or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Key>, D::Error> {
@@ -186,28 +198,17 @@ impl Reservation {
             Some(bytes) => serde_json::from_slice(bytes).map_err(failed())?,
             None => Map::new(),
         };
-        let mut known = match serde_json::to_value(self).map_err(failed())? {
-            Value::Object(known) => known,
-            _ => Map::new(),
-        };
-        for name in FIELDS {
-            let value = if name == ENVIRONMENT {
-                // Without a new one, that of the file before stays.
-                let Some(environment) = environment else { continue };
-                Some(serde_json::to_value(environment).map_err(failed())?)
-            } else {
-                known.remove(name)
-            };
-            match value {
-                Some(value) => {
-                    fields.insert(name.into(), value);
-                }
-                None => {
-                    fields.shift_remove(name);
-                }
-            }
+        let mut known: Map<String, Value> =
+            serde_json::to_value(self).and_then(serde_json::from_value).map_err(failed())?;
+        // A field that is not written any more, such as a port variable that is now the default.
+        for name in field_names().iter().chain(&REPLACED).filter(|name| !known.contains_key(**name)) {
+            fields.shift_remove(*name);
         }
-        // A field that the list above forgot is written all the same, at the end.
+        if let Some(environment) = environment {
+            // Before the last field, `last_up`, where the first devport writes it.
+            let environment = serde_json::to_value(environment).map_err(failed())?;
+            known.shift_insert(known.len().saturating_sub(1), ENVIRONMENT.into(), environment);
+        }
         fields.extend(known);
         let mut bytes = serde_json::to_vec_pretty(&fields).map_err(failed())?;
         bytes.push(b'\n');
@@ -356,6 +357,32 @@ mod tests {
         assert_eq!(rewritten["extra"].to_string(), r#"{"b":1,"a":2}"#);
         assert_eq!(rewritten["env"][0], "A=1");
         assert!(!rewritten.contains_key("error") && !rewritten.contains_key("state"));
+    }
+
+    #[test]
+    fn a_field_that_is_no_longer_set_is_removed_and_the_others_keep_their_order() {
+        let mut record = parse(FIRST_DEVPORT).unwrap();
+        record.port_env = Some("WEB_PORT".into());
+        record.root = Some("/tmp".into());
+        let set = record.to_bytes(Some(FIRST_DEVPORT.as_bytes()), None).unwrap();
+        assert!(String::from_utf8_lossy(&set).contains("WEB_PORT"));
+        (record.key, record.port_env, record.root) = (None, None, None);
+        let unset: Map<String, Value> = serde_json::from_slice(&record.to_bytes(Some(&set), None).unwrap()).unwrap();
+        let names: Vec<_> = unset.keys().map(String::as_str).collect();
+        let expected = ["hash", "hashid", "port", "tailnet", "cwd", "cmd", "env", "last_up", "extra", "schema"];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn a_new_record_has_every_field_in_the_order_of_the_first_devport() {
+        let mut record = Reservation::new(hash(), parse(FIRST_DEVPORT).unwrap().hashid, Some(Key::new("a").unwrap()));
+        record.port_env = Some("WEB_PORT".into());
+        let new = record.to_bytes(None, Some(&Variables::default())).unwrap();
+        let new: Map<String, Value> = serde_json::from_slice(&new).unwrap();
+        let names: Vec<_> = new.keys().map(String::as_str).collect();
+        let expected =
+            ["schema", "hash", "hashid", "key", "port", "port_env", "tailnet", "cwd", "cmd", "env", "last_up"];
+        assert_eq!(names, expected);
     }
 
     #[test]
