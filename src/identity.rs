@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result, TailnetError};
+use crate::text::{is_deceptive, shorten};
 
 /// How many hexadecimal digits a hash has.
 pub(crate) const HASH_LENGTH: usize = 10;
@@ -14,8 +15,6 @@ pub(crate) const HASH_LENGTH: usize = 10;
 pub(crate) const SHORTEST_PREFIX: usize = 3;
 /// How many bytes a name on the tailnet has at the most. Source: RFC 1035, 2.3.4.
 const LONGEST_LABEL: usize = 63;
-/// How many characters of a text that the user typed are shown in a message.
-const LONGEST_SHOWN: usize = 80;
 /// How many bytes a key has at the most.
 const LONGEST_KEY: usize = 128;
 
@@ -39,7 +38,7 @@ impl Key {
             "is longer than 128 bytes"
         } else if key.chars().any(char::is_control) {
             "contains a control character"
-        } else if key.chars().any(is_deceptive) {
+        } else if key.chars().any(|c| is_deceptive(c) || (c.is_whitespace() && c != ' ')) {
             "contains a character that is invisible or reverses the text"
         } else if key.starts_with('-') {
             "starts with a dash"
@@ -52,22 +51,6 @@ impl Key {
     /// The name as text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-/// Whether a character makes two keys look alike, or one look like another: white space but for the blank, and what
-/// Unicode has to hide or to reorder text. Source: UAX #9, "Explicit Directional Formatting Characters".
-fn is_deceptive(c: char) -> bool {
-    (c.is_whitespace() && c != ' ')
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{2069}' | '\u{feff}')
-}
-
-/// The beginning of a text that is too long for a message.
-pub(crate) fn shorten(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
     }
 }
 

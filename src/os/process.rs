@@ -15,6 +15,7 @@ use super::clock::{self, Deadline};
 use super::platform;
 use super::status::ProcessState;
 use super::sys::{self, SignalOrigin};
+use crate::text::{printable, shorten};
 
 /// One process, for ever: a pid alone comes back within seconds. Source: trust.md, point 4.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,14 +222,7 @@ pub(crate) fn memory(pid: i32) -> u64 {
 pub(crate) fn command_of(pid: i32) -> Option<String> {
     let name = || platform::process_status(pid).ok().flatten().map(|status| status.name);
     let line = platform::command_line(pid).or_else(name)?;
-    let escaped: String = line
-        .chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-        .collect();
-    match escaped.char_indices().nth(80) {
-        Some((end, _)) => Some(format!("{}…", &escaped[..end])),
-        None => Some(escaped),
-    }
+    Some(shorten(&printable(&line)))
 }
 
 /// Whether some process has this pid now, and has not ended.

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::identity::{SHORTEST_PREFIX, ServiceHash, Target, shorten};
+use crate::identity::{SHORTEST_PREFIX, ServiceHash, Target};
 use crate::project::{Ownership, Place};
 use crate::registry::reservation::Reservation;
 use crate::registry::store::Registry;
+use crate::text::shorten;
 
 /// How many near keys an error suggests.
 const SUGGESTIONS: usize = 3;

@@ -14,6 +14,7 @@ use crate::error::{ApiProblem, Error, Result, TailnetError};
 use crate::os::clock::{self, Deadline};
 use crate::tailnet::credentials::{Credentials, Secret, redact};
 use crate::tailnet::definition::Definition;
+use crate::text::printable;
 
 /// Where the API is unless `TAILSCALE_BASE_URL` says otherwise.
 const BASE: &str = "https://api.tailscale.com";
@@ -267,7 +268,8 @@ impl Api {
         for secret in secrets.into_iter().flatten() {
             text = text.replace(secret.expose(), "…");
         }
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect::<String>().trim().to_owned()
+        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        printable(&line.chars().take(300).collect::<String>())
     }
 }
 

@@ -16,6 +16,7 @@ use crate::os::{spawn, tool};
 use crate::tailnet::credentials::redact;
 use crate::tailnet::endpoint::{Endpoint, ServeConfig};
 use crate::tailnet::node::Node;
+use crate::text::printable;
 
 /// Where macOS has the program if it is not in `PATH`.
 const IN_APP: &str = "/Applications/Tailscale.app/Contents/MacOS/Tailscale";
@@ -204,7 +205,7 @@ pub(super) fn first_words(message: &str) -> String {
         .filter(|line| !line.is_empty() && !line.starts_with("Warning: client version"))
         .filter(|line| !(line.starts_with("20") && line.get(4..5) == Some("/")));
     let words: String = lines.take(3).collect::<Vec<_>>().join("; ");
-    words.chars().filter(|c| !c.is_control()).take(300).collect()
+    printable(&words.chars().take(300).collect::<String>())
 }
 
 #[cfg(test)]
