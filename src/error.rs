@@ -21,9 +21,7 @@ pub(crate) enum Error {
     Io {
         /// What was attempted, as an infinitive: `read`, `write`.
         verb: &'static str,
-        /// The file.
         path: PathBuf,
-        /// The reason.
         #[source]
         source: io::Error,
     },
@@ -32,14 +30,12 @@ pub(crate) enum Error {
     System {
         /// What was attempted, as an infinitive with its object.
         verb: String,
-        /// The reason.
         #[source]
         source: io::Error,
     },
     /// The command line does not make sense, in a way that clap cannot see.
     #[error("{message}")]
     Usage {
-        /// What is wrong.
         message: String,
         /// What to type instead.
         hint: String,
@@ -55,42 +51,32 @@ pub(crate) enum Error {
     /// A word, path or variable that is not UTF-8.
     #[error("{what} is not UTF-8: {lossy:?}")]
     NotUtf8 {
-        /// Which thing.
         what: String,
         /// It, with U+FFFD in place of what cannot be shown; empty where it might be a secret.
         lossy: String,
     },
     /// `DEVPORT_PORT_RANGE` is not a range of ports.
     #[error("DEVPORT_PORT_RANGE={value:?} is not a range of ports")]
-    InvalidPortRange {
-        /// The value.
-        value: String,
-    },
+    InvalidPortRange { value: String },
     /// A signal that does not exist.
     #[error("unknown signal {name:?}")]
-    InvalidSignal {
-        /// As typed.
-        name: String,
-    },
+    InvalidSignal { name: String },
     /// The state directory cannot be derived.
     #[error("there is no home directory to keep services in")]
     NoHome,
     /// A file of the user's that devport reads is wrong.
     #[error("{}{}: {why}", path.display(), at_line(*line))]
     InvalidFile {
-        /// The file.
         path: PathBuf,
         /// Line in the file, from 1; `None` if it is the file as a whole.
         line: Option<usize>,
         /// What is wrong; never a value of a dotenv file.
         why: String,
-        /// What to do.
         hint: Option<String>,
     },
     /// The directory that a service shall run in is not there.
     #[error("working directory {} {why}", path.display())]
     InvalidDirectory {
-        /// The directory.
         path: PathBuf,
         /// `does not exist`, `is not a directory`, …
         why: String,
@@ -98,7 +84,6 @@ pub(crate) enum Error {
     /// No service answers to the target.
     #[error("no service matching {target:?}")]
     NoSuchService {
-        /// As typed.
         target: String,
         /// The keys nearest to it, best first.
         nearest: Vec<String>,
@@ -106,7 +91,6 @@ pub(crate) enum Error {
     /// A hash prefix that is too short to be one.
     #[error("no service matching {target:?} (a hash prefix needs at least 3 characters)")]
     PrefixTooShort {
-        /// As typed.
         target: String,
         /// The keys nearest to it, best first.
         nearest: Vec<String>,
@@ -114,7 +98,6 @@ pub(crate) enum Error {
     /// A hash prefix that several services share.
     #[error("{target:?} is ambiguous: {}", matches.join(", "))]
     Ambiguous {
-        /// As typed.
         target: String,
         /// What it matches, each as `hash (key)`.
         matches: Vec<String>,
@@ -122,9 +105,7 @@ pub(crate) enum Error {
     /// Two different keys with one hash.
     #[error("key {key:?} has the same hash {hash} as the registered {other:?}")]
     HashCollision {
-        /// The new key.
         key: String,
-        /// The common hash.
         hash: String,
         /// The name of the registered service.
         other: String,
@@ -132,7 +113,6 @@ pub(crate) enum Error {
     /// The key belongs to another checkout.
     #[error("{key} belongs to {owner}{}; this is {here}", state.as_ref().map(|state| format!(" ({state})")).unwrap_or_default())]
     KeyElsewhere {
-        /// The key.
         key: String,
         /// The root of the checkout that it belongs to.
         owner: String,
@@ -145,30 +125,18 @@ pub(crate) enum Error {
     },
     /// The port asked for belongs to another service.
     #[error("port {port} is reserved for {owner}")]
-    PortReserved {
-        /// The port.
-        port: u16,
-        /// The other service.
-        owner: String,
-    },
+    PortReserved { port: u16, owner: String },
     /// Something listens on the port.
     #[error("port {port} is taken by {owner}")]
     PortTaken {
-        /// The port.
         port: u16,
         /// Who listens on it, as far as can be told.
         owner: String,
-        /// What to do.
         hint: String,
     },
     /// The service has a port already, and ports never move.
     #[error("{service} has port {port} already, and a port never moves")]
-    PortFixed {
-        /// The service.
-        service: String,
-        /// Its port.
-        port: u16,
-    },
+    PortFixed { service: String, port: u16 },
     /// Every port of the range is reserved or taken.
     #[error("no free port in {first}-{last}: {reserved} reserved, {listening} taken by other programs")]
     PoolExhausted {
@@ -184,35 +152,25 @@ pub(crate) enum Error {
     /// A record that cannot be read; it is left alone.
     #[error("{} is not a usable record: {why}", path.display())]
     CorruptRecord {
-        /// The file.
         path: PathBuf,
         /// Why it cannot be used.
         why: String,
     },
     /// A record of a later devport; it is left alone.
     #[error("{} was written by a newer devport (schema {schema})", path.display())]
-    NewerRecord {
-        /// The file.
-        path: PathBuf,
-        /// Its schema number.
-        schema: u32,
-    },
+    NewerRecord { path: PathBuf, schema: u32 },
     /// The state directory belongs to somebody else.
     #[error("{} belongs to user {owner}, not to user {me}", path.display())]
     ForeignDirectory {
-        /// The directory.
         path: PathBuf,
         /// Its owner's user id.
         owner: u32,
-        /// Our user id.
         me: u32,
     },
     /// A lock stayed busy past its time limit.
     #[error("{what} is still held by {holder} after {waited_s} s")]
     LockBusy {
-        /// Which lock.
         what: String,
-        /// Who holds it.
         holder: String,
         /// How long we waited, in seconds.
         waited_s: u64,
@@ -220,17 +178,14 @@ pub(crate) enum Error {
     /// The service did not come up.
     #[error("{service} did not start: {why}")]
     StartFailed {
-        /// The service.
         service: String,
         /// The reason, from its supervisor.
         why: String,
-        /// What to do.
         hint: Option<String>,
     },
     /// The supervisor or its tree did not end in time.
     #[error("{service} is still stopping after {waited_s} s: {left}")]
     StillStopping {
-        /// The service.
         service: String,
         /// How long we waited, in seconds.
         waited_s: u64,
@@ -239,36 +194,19 @@ pub(crate) enum Error {
     },
     /// The supervisor runs, but cannot be told apart from a stranger.
     #[error("{service} runs, but its supervisor cannot be identified: {why}")]
-    UnknownSupervisor {
-        /// The service.
-        service: String,
-        /// What is known.
-        why: String,
-    },
+    UnknownSupervisor { service: String, why: String },
     /// Leftovers of an earlier run that cannot be proved to be ours.
     #[error("{service} may still run as {process}, which cannot be proved to be its process")]
-    UnprovenLeftover {
-        /// The service.
-        service: String,
-        /// pid and command.
-        process: String,
-    },
+    UnprovenLeftover { service: String, process: String },
     /// The service has no port.
     #[error("{service} has no port")]
-    NoPort {
-        /// The service.
-        service: String,
-    },
+    NoPort { service: String },
     /// The service has a port and no command.
     #[error("{service} is a reserved port without a command")]
-    NoCommand {
-        /// The service.
-        service: String,
-    },
+    NoCommand { service: String },
     /// The log has no lines of a run.
     #[error("the log of {service} has no {run}: {kept}")]
     NoSuchRun {
-        /// The service.
         service: String,
         /// `run 99` or `previous run`.
         run: String,
@@ -277,34 +215,22 @@ pub(crate) enum Error {
     },
     /// No browser can be started.
     #[error("no browser could be started for {url}")]
-    NoBrowser {
-        /// The address.
-        url: String,
-    },
+    NoBrowser { url: String },
     /// The command needs a running service.
     #[error("{service} is not running")]
-    NotRunning {
-        /// The service.
-        service: String,
-    },
+    NotRunning { service: String },
     /// The terminal part cannot do what was asked.
     #[error("cannot attach to {service}: {why}")]
     CannotAttach {
         /// The service, or what was to be attached.
         service: String,
-        /// The reason.
         why: String,
         /// What to do instead.
         hint: String,
     },
     /// tmux answered with an error.
     #[error("tmux {command}: {message}")]
-    Tmux {
-        /// The tmux command.
-        command: &'static str,
-        /// What tmux wrote.
-        message: String,
-    },
+    Tmux { command: &'static str, message: String },
     /// The tmux server hangs.
     #[error("the tmux server gives no answer in {waited_s} s")]
     TmuxSilent {
@@ -317,21 +243,16 @@ pub(crate) enum Error {
     /// One or more of several services failed; each was reported already.
     #[error("{failed} of {total} services failed")]
     SomeFailed {
-        /// How many failed.
         failed: usize,
         /// How many there were.
         total: usize,
     },
     /// Services are missing in a list, because their records could not be read; each was reported already.
     #[error("the list is not complete: {missing} records could not be read")]
-    SomeUnread {
-        /// How many.
-        missing: usize,
-    },
+    SomeUnread { missing: usize },
     /// A service did not come to be what it was waited for.
     #[error("{service} is not {state}: {why}")]
     NotInTime {
-        /// The service.
         service: String,
         /// `ready` or `stopped`.
         state: &'static str,

@@ -27,7 +27,6 @@ pub(crate) enum Check {
     Log(String),
     /// A command exits with code 0; its words.
     Exec(Vec<String>),
-    /// Nothing is asked.
     None,
 }
 

@@ -187,11 +187,9 @@ pub(crate) struct ChildVariables<'a> {
     pub(crate) port_variable: Option<&'a str>,
     /// The service's key, if any.
     pub(crate) key: Option<&'a Key>,
-    /// The service's hash.
     pub(crate) hash: &'a ServiceHash,
     /// The state directory: the child's own `devport` commands shall find the same services.
     pub(crate) home: &'a Path,
-    /// The working directory.
     pub(crate) cwd: &'a Path,
     /// The kind of terminal that the supervisor sits in; `None` if it has none.
     pub(crate) term: Option<&'a str>,

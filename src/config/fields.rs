@@ -82,7 +82,6 @@ fn suggestion(name: &str) -> String {
 pub(super) struct Text<F> {
     /// What is expected, for the error about another type.
     pub(super) expected: &'static str,
-    /// The check.
     pub(super) check: F,
 }
 
@@ -115,7 +114,6 @@ impl<'de> Deserialize<'de> for Port {
     }
 }
 
-/// Reads a port.
 struct PortVisitor;
 
 impl Visitor<'_> for PortVisitor {

@@ -21,7 +21,6 @@ const DEEPEST: usize = 500;
 /// One entry of the file, checked as far as one entry can be.
 #[derive(Debug, Default)]
 pub(crate) struct ConfigEntry {
-    /// The service's key.
     key: Option<Key>,
     /// The command, split into words.
     words: Vec<String>,
@@ -157,7 +156,6 @@ fn invalid(path: &Path, error: &serde_yaml::Error) -> Error {
     }
 }
 
-/// The whole list.
 struct Entries(Vec<ConfigEntry>);
 
 impl<'de> Deserialize<'de> for Entries {

@@ -11,12 +11,10 @@ use crate::os::signal;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum RestartWhen {
-    /// However it ended.
     #[default]
     Always,
     /// Unless it exited with code 0.
     OnFailure,
-    /// Not at all.
     Never,
 }
 

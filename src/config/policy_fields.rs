@@ -69,9 +69,7 @@ fn on_unhealthy(text: &str) -> Result<bool, String> {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Backoff {
-    /// The first wait.
     initial: Option<Span>,
-    /// The longest.
     max: Option<Span>,
 }
 
@@ -101,7 +99,6 @@ struct Scalar(String);
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// Reads either.
         struct Visitor;
         impl de::Visitor<'_> for Visitor {
             type Value = Scalar;
@@ -142,16 +139,13 @@ struct AskedFields {
     /// It takes a connection.
     #[serde(default)]
     tcp: bool,
-    /// Nothing is asked.
     #[serde(default)]
     none: bool,
     /// The path of a request.
     http: Option<String>,
     /// The status that it must have.
     status: Option<u16>,
-    /// A regular expression.
     log: Option<String>,
-    /// A command.
     exec: Option<String>,
     /// How often it is asked.
     interval: Option<Span>,

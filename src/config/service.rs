@@ -45,9 +45,7 @@ pub(crate) struct Request {
 pub(crate) enum PortRequest {
     /// The one that it has, or else the lowest free one.
     Any,
-    /// This one.
     Exactly(u16),
-    /// It needs none.
     NoPort,
 }
 

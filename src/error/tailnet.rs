@@ -25,10 +25,7 @@ pub(crate) enum TailnetError {
     },
     /// A `tailscale` that does not know services.
     #[error("tailscale {version} is too old: services need 1.86 or later")]
-    TooOld {
-        /// Its version.
-        version: String,
-    },
+    TooOld { version: String },
     /// The machine belongs to a person; only tagged ones may offer services.
     #[error("this machine has no tag, and only tagged machines may offer services on a tailnet")]
     Untagged {
@@ -47,7 +44,6 @@ pub(crate) enum TailnetError {
         /// What the program wrote.
         message: String,
     },
-    /// The program hangs.
     #[error("`tailscale {command}` gave no answer in {waited_s} s")]
     Silent {
         /// Its arguments, up to the first option.
@@ -63,7 +59,6 @@ pub(crate) enum TailnetError {
     Program {
         /// Its arguments, up to the first option.
         command: String,
-        /// What it wrote.
         message: String,
     },
     /// The program reported success, and the daemon does not serve the service.
@@ -76,26 +71,18 @@ pub(crate) enum TailnetError {
     },
     /// A service that listens nowhere.
     #[error("{service} has no port that could be published")]
-    NoPort {
-        /// The service.
-        service: String,
-    },
+    NoPort { service: String },
     /// The name belongs to something else.
     #[error("the name svc:{name} is taken by {owner}")]
     NameTaken {
-        /// The name.
         name: String,
-        /// Whose it is.
         owner: String,
         /// The service that shall have it.
         service: String,
     },
     /// Not the name of a service on a tailnet.
     #[error("{name:?} cannot be a name on the tailnet")]
-    InvalidName {
-        /// As typed.
-        name: String,
-    },
+    InvalidName { name: String },
     /// A credential that cannot be used.
     #[error("{variable}: {why}")]
     Credential {
@@ -103,7 +90,6 @@ pub(crate) enum TailnetError {
         variable: String,
         /// What is wrong; never the credential.
         why: String,
-        /// What to do.
         hint: String,
     },
     /// The API did not do what was asked.
@@ -111,7 +97,6 @@ pub(crate) enum TailnetError {
     Api {
         /// What was asked for, as an infinitive with its object.
         action: String,
-        /// Why not.
         problem: ApiProblem,
     },
     /// The API approved, and the daemon does not hear of it.
@@ -142,7 +127,6 @@ pub(crate) enum ApiProblem {
     /// 400 and other refusals.
     #[error("the request was refused{} ({})", said(.message), .status)]
     Refused {
-        /// The status.
         status: u16,
         /// What the API wrote.
         message: String,
@@ -158,19 +142,13 @@ pub(crate) enum ApiProblem {
     /// 5xx, several times.
     #[error("the server has a problem{} ({})", said(.message), .status)]
     Server {
-        /// The status.
         status: u16,
         /// What the API wrote.
         message: String,
     },
     /// A redirect, which would carry the key elsewhere.
     #[error("the server redirects to {to:?} ({status}), which is not followed")]
-    Redirect {
-        /// The status.
-        status: u16,
-        /// Where to.
-        to: String,
-    },
+    Redirect { status: u16, to: String },
     /// Success, with an answer that cannot be understood.
     #[error("the answer is not the API's JSON, but {0}")]
     NotJson(String),
@@ -180,7 +158,6 @@ pub(crate) enum ApiProblem {
         /// How long we waited, in seconds.
         waited_s: u64,
     },
-    /// No connection.
     #[error("no connection: {0}")]
     Unreachable(String),
 }

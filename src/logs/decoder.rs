@@ -16,7 +16,6 @@ pub(crate) struct Line {
     pub(crate) at: Option<Timestamp>,
     /// The run that wrote it; 0 if unknown.
     pub(crate) run: u64,
-    /// What it says.
     pub(crate) content: Content,
 }
 
@@ -34,7 +33,6 @@ pub(crate) enum Content {
 pub(super) struct Decoder {
     /// The time of the last mark.
     at: Option<Timestamp>,
-    /// The current run.
     run: u64,
     /// Whether `at` and `run` are known. Lines before that are skipped.
     is_dated: bool,

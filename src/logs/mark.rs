@@ -26,7 +26,6 @@ pub(crate) enum Mark {
     },
     /// A child was started.
     Started {
-        /// Its pid.
         pid: i32,
         /// The number of the run, counted since the service was registered; 0 if unknown.
         run: u64,

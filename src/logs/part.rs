@@ -20,7 +20,6 @@ pub(super) type FileId = (u64, u64);
 pub(super) struct Part {
     /// The path under which it was opened.
     pub(super) path: PathBuf,
-    /// The open file.
     pub(super) reader: BufReader<File>,
     /// Its size when it was opened, in bytes.
     pub(super) size: u64,

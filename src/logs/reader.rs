@@ -30,9 +30,7 @@ trait Collect {
 struct Tail<'a> {
     /// How many are kept; `None`: all.
     limit: Option<usize>,
-    /// Which.
     wanted: Wanted<'a>,
-    /// Those, oldest first.
     lines: VecDeque<Line>,
 }
 
@@ -528,7 +526,6 @@ mod tests {
     enum Step {
         /// It writes, so many milliseconds later.
         Write(Vec<u8>, i64),
-        /// Something is noted.
         Mark(Mark),
         /// Its supervisor is another one.
         Reopen,

@@ -27,7 +27,6 @@ pub(crate) fn later(now: Instant, duration: Duration) -> Instant {
 /// When something must be done at the latest.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
-    /// That moment.
     at: Instant,
     /// How long there was in all.
     pub(crate) limit: Duration,

@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::clock::{self, Deadline};
@@ -20,7 +23,6 @@ use crate::text::{printable, shorten};
 /// One process, for ever: a pid alone comes back within seconds. Source: trust.md, point 4.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessIdentity {
-    /// The process id.
     pub(crate) pid: i32,
     /// When it started (`ProcessStatus::start_time`); `None` in records that do not say, which prove
     /// nothing.
@@ -236,7 +238,7 @@ pub(crate) fn is_running(pid: i32) -> io::Result<bool> {
 /// Whether a pid is in use, zombies included. One system call, so `ls` can afford it for every service; the pid
 /// may be another process's by now.
 pub(crate) fn exists(pid: i32) -> bool {
-    pid > 0 && !matches!(sys::kill(pid, 0), Err(error) if error.raw_os_error() == Some(libc::ESRCH))
+    pid > 0 && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
 }
 
 /// The value of a variable in the environment that a process was started with; `None` if it is unset or
@@ -259,7 +261,7 @@ pub(crate) fn kill_child(pid: i32) -> io::Result<()> {
     if pid <= 1 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    sys::kill(pid, libc::SIGKILL)
+    Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
 }
 
 /// Reaps one child that has ended, whichever: its pid and how it ended; `None` if there is none now.
@@ -342,7 +344,7 @@ mod tests {
         let identity = ProcessIdentity::of_child(pid).unwrap();
         // Waits without reaping: now it is a zombie, which `kill(pid, 0)` takes for alive.
         sys::wait_without_reaping(pid).unwrap();
-        assert!(sys::kill(pid, 0).is_ok());
+        assert!(kill(Pid::from_raw(pid), None).is_ok());
         assert!(!identity.is_alive().unwrap() && !is_running(pid).unwrap() && exists(pid));
         assert_eq!(identity.signal(libc::SIGTERM).unwrap(), Delivery::Gone);
         child.wait().unwrap();

@@ -78,7 +78,6 @@ pub(crate) fn connect(port: u16, v6: bool) -> io::Result<TcpStream> {
     }
 }
 
-/// Connects a socket.
 fn connect_to(socket: &OwnedFd, address: &dyn SockaddrLike) -> nix::Result<()> {
     nix::sys::socket::connect(socket.as_raw_fd(), address)
 }
@@ -101,9 +100,7 @@ enum BindCandidate {
 /// Whether a bind overlooks connections that have ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReuseAddress {
-    /// It does.
     Yes,
-    /// It does not.
     No,
 }
 

@@ -18,12 +18,9 @@ pub(crate) enum ChildStreams {
     Terminal(OwnedFd),
     /// Output and errors to a pipe each; input is empty.
     Pipes {
-        /// Standard output.
         output: OwnedFd,
-        /// Standard error.
         errors: OwnedFd,
     },
-    /// Nowhere.
     Nothing,
 }
 

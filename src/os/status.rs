@@ -7,7 +7,6 @@ pub(crate) struct ProcessStatus {
     pub(crate) name: String,
     /// Whether it still runs.
     pub(crate) state: ProcessState,
-    /// The parent's pid.
     pub(crate) parent: i32,
     /// The process group's id: the pid of the process that leads it.
     pub(crate) group: i32,

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nix::sys::signal::{SigHandler, Signal};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 
 /// What a signal looks like to the process that receives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(super) fn lead_own_session(command: &mut Command, terminal: ControllingTermi
             // SAFETY: TIOCSCTTY takes an integer and touches no memory of ours.
             nix::errno::Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY as _, 0) })?;
         }
-        reset_signals();
+        reset_signals()?;
         die_with_parent(parent)?;
         Ok(())
     };
@@ -59,7 +59,7 @@ pub(super) fn lead_own_session(command: &mut Command, terminal: ControllingTermi
 pub(super) fn detach_session(command: &mut Command) {
     let prepare = || {
         nix::unistd::setsid()?;
-        reset_signals();
+        reset_signals()?;
         Ok(())
     };
     // SAFETY: as in `lead_own_session`.
@@ -68,16 +68,11 @@ pub(super) fn detach_session(command: &mut Command) {
 
 /// Gives every signal its default disposition, and blocks none. Source: trust.md, point 14; exec(3) keeps
 /// ignored signals ignored.
-fn reset_signals() {
+fn reset_signals() -> io::Result<()> {
     for number in 1..=LAST_SIGNAL {
         reset_signal(number);
     }
-    // SAFETY: the set is initialised by sigemptyset before it is used.
-    unsafe {
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-    }
+    Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
 }
 
 /// Gives one signal its default disposition: by the kernel's own call, because glibc keeps two signals to

@@ -44,9 +44,7 @@ impl WindowSize {
 /// A new pseudo-terminal: our end, and the end that the child gets.
 #[derive(Debug)]
 pub(crate) struct PseudoTerminal {
-    /// Our end, non-blocking.
     pub(crate) controller: OwnedFd,
-    /// The child's end.
     pub(crate) terminal: OwnedFd,
 }
 
@@ -103,7 +101,6 @@ fn open_terminal(name: &Path) -> nix::Result<OwnedFd> {
 /// still reach us as signals.
 #[derive(Debug)]
 pub(crate) struct RawTerminal {
-    /// The terminal.
     fd: OwnedFd,
     /// How it was before.
     before: Termios,

@@ -59,7 +59,6 @@ pub(crate) fn finish(mut child: Child, limit: Duration) -> io::Result<Finished> 
 struct PipeReader {
     /// The pipe; `None` when it is at its end.
     pipe: Option<OwnedFd>,
-    /// What it held.
     read: Vec<u8>,
 }
 

@@ -17,7 +17,6 @@ pub(crate) const HOME_VARIABLE: &str = "DEVPORT_HOME";
 /// What marks the processes of one service: two variables of their environment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Marker<'a> {
-    /// The service's hash.
     pub(crate) hash: &'a str,
     /// The canonical state directory.
     pub(crate) home: &'a Path,
@@ -26,7 +25,6 @@ pub(crate) struct Marker<'a> {
 /// What the environment of a process says about the service that it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Claim {
-    /// The process.
     pub(crate) pid: i32,
     /// The value of `DEVPORT_HASH`.
     pub(crate) hash: String,
@@ -55,7 +53,6 @@ impl Claim {
 /// What a walk through a tree found.
 #[derive(Debug, Default)]
 pub(crate) struct Descendants {
-    /// The living processes.
     pub(crate) living: Vec<ProcessIdentity>,
     /// Whether the walk met processes that were ending: what they leave behind may not have been seen.
     pub(crate) is_unsettled: bool,

@@ -185,7 +185,6 @@ mod tests {
             self.path.join(relative)
         }
 
-        /// Makes a directory.
         fn dir(&self, relative: &str) -> PathBuf {
             let path = self.path(relative);
             fs::create_dir_all(&path).unwrap();

@@ -10,7 +10,6 @@ use crate::project::{DirectoryId, Root, root_of, same_root};
 /// Where a command stands: the checkouts that it speaks for.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
-    /// The directory.
     directory: PathBuf,
     /// The roots, that of the directory first.
     roots: Vec<Root>,

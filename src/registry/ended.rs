@@ -10,7 +10,6 @@ use crate::registry::run_state::RunState;
 /// The proof that no process of a service is left, for as long as its identity lock is held.
 #[derive(Debug)]
 pub(crate) struct TreeEnded {
-    /// The service.
     hash: ServiceHash,
 }
 

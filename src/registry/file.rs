@@ -106,7 +106,6 @@ pub(super) fn write(path: &Path, tag: &str, bytes: &[u8], durability: Durability
 
 /// A new state file, written whole beside the one that it will replace.
 pub(super) struct Staged<'a> {
-    /// Where it goes.
     path: &'a Path,
     /// Where it is; deleted with this.
     temporary: NamedTempFile,

@@ -42,7 +42,6 @@ pub(crate) struct Holder {
     /// What it is. Files of earlier versions do not say; supervisors wrote them for their whole lives.
     #[serde(default = "supervisor")]
     pub(crate) role: Role,
-    /// Its process id.
     pid: i32,
     /// When it started, as in [`ProcessIdentity`].
     #[serde(default)]
@@ -172,14 +171,12 @@ fn open_for_reading(path: &Path) -> io::Result<Option<File>> {
 pub(crate) struct FileLock {
     /// The open file that carries the lock.
     file: File,
-    /// Where it is.
     path: PathBuf,
 }
 
 /// What came of an attempt to take the identity lock.
 #[derive(Debug)]
 pub(crate) enum Acquired {
-    /// It is ours.
     Lock(IdentityLock),
     /// Another process has it; `None` if the file does not name a living process that has it open.
     Held(Option<Holder>),
@@ -188,9 +185,7 @@ pub(crate) enum Acquired {
 /// The lock that makes its holder the only one who may start, end or remove a service.
 #[derive(Debug)]
 pub(crate) struct IdentityLock {
-    /// The lock.
     lock: FileLock,
-    /// The service.
     hash: ServiceHash,
 }
 

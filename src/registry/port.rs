@@ -8,9 +8,7 @@ use crate::error::{Error, Result};
 /// The ports that devport hands out, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PortRange {
-    /// The lowest.
     pub(crate) first: u16,
-    /// The highest.
     pub(crate) last: u16,
 }
 

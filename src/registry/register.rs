@@ -259,11 +259,8 @@ impl Registry {
 
 /// A service that gives up its port, with the locks that keep it from being started.
 struct Stale {
-    /// Its record.
     reservation: Reservation,
-    /// Its launch lock.
     launch: FileLock,
-    /// Its identity lock.
     identity: IdentityLock,
 }
 

@@ -286,7 +286,6 @@ fn newer_schema(bytes: &[u8]) -> Option<u32> {
     /// The one field that every version has.
     #[derive(Deserialize)]
     struct Versioned {
-        /// The version.
         schema: u32,
     }
     serde_json::from_slice::<Versioned>(bytes).ok().map(|record| record.schema).filter(|schema| *schema > SCHEMA)

@@ -19,7 +19,6 @@ const KEPT_EXITS: usize = 20;
 pub(crate) enum State {
     /// The supervisor is there, the child not yet.
     Starting,
-    /// The child runs.
     Running,
     /// The service answers, or passes its check.
     Ready,
@@ -86,7 +85,6 @@ impl fmt::Display for ExitHow {
 /// One end of a child.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Exit {
-    /// When.
     pub(crate) at: Timestamp,
     /// How: `code` or `signal`, as the field's name.
     #[serde(flatten)]
@@ -107,9 +105,7 @@ pub(crate) struct Pane {
 /// What a supervisor last recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunState {
-    /// The finer state.
     pub(crate) state: State,
-    /// Who recorded this.
     pub(crate) supervisor: ProcessIdentity,
     /// The child; `None` while there is none.
     #[serde(default)]

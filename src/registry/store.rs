@@ -30,7 +30,6 @@ pub(crate) struct Registry {
 /// Who supervises a service.
 #[derive(Debug)]
 pub(crate) enum Supervision {
-    /// Nobody.
     Free,
     /// This process, which is alive and has the lock file open.
     By(ProcessIdentity),

@@ -34,7 +34,6 @@ pub(super) struct Api {
     client: Client,
     /// Scheme, host and port.
     base: Url,
-    /// Which tailnet.
     tailnet: String,
     /// What lets us in.
     credentials: Credentials,

@@ -38,13 +38,10 @@ impl fmt::Debug for Secret {
 /// What the API lets us in with.
 #[derive(Debug)]
 pub(super) enum Credentials {
-    /// An access token.
     Key(Secret),
     /// An OAuth client, which a token is fetched for.
     Client {
-        /// Its id.
         id: String,
-        /// Its secret.
         secret: Secret,
     },
 }

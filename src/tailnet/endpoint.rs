@@ -68,7 +68,6 @@ pub(super) struct ServeConfig {
 /// What is served for one service.
 #[derive(Debug, Default, Deserialize)]
 struct Served {
-    /// By port.
     #[serde(rename = "TCP", default)]
     tcp: BTreeMap<String, TcpHandler>,
     /// By `host:port`.
@@ -79,13 +78,10 @@ struct Served {
 /// What happens on a port.
 #[derive(Debug, Default, Deserialize)]
 struct TcpHandler {
-    /// It speaks HTTPS.
     #[serde(rename = "HTTPS", default)]
     https: bool,
-    /// It speaks HTTP.
     #[serde(rename = "HTTP", default)]
     http: bool,
-    /// It leads here.
     #[serde(rename = "TCPForward", default)]
     forward: String,
 }
@@ -93,7 +89,6 @@ struct TcpHandler {
 /// What happens on the paths of a web server.
 #[derive(Debug, Default, Deserialize)]
 struct WebHandlers {
-    /// By path.
     #[serde(rename = "Handlers", default)]
     handlers: BTreeMap<String, WebHandler>,
 }
@@ -101,7 +96,6 @@ struct WebHandlers {
 /// What happens on a path.
 #[derive(Debug, Default, Deserialize)]
 struct WebHandler {
-    /// It leads here.
     #[serde(rename = "Proxy", default)]
     proxy: String,
 }

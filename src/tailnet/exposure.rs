@@ -43,7 +43,6 @@ impl PublishRequest {
 /// The tailnet, for the services of a registry.
 #[derive(Debug)]
 pub(crate) struct Tailnet<'a> {
-    /// The services.
     pub(crate) registry: &'a Registry,
     /// Where the `tailscale` program and the credentials are.
     pub(crate) environment: &'a CallerEnvironment,

@@ -17,7 +17,6 @@ const CONNECTED: &str = "Running";
 /// This machine, as `tailscale status --json --peers=false` prints it.
 #[derive(Debug, Deserialize)]
 pub(super) struct Node {
-    /// The daemon's version.
     #[serde(rename = "Version", default)]
     version: String,
     /// `Running`, `NeedsLogin`, …
@@ -37,7 +36,6 @@ struct Own {
     /// The id that the API knows it by.
     #[serde(rename = "ID", default)]
     id: String,
-    /// Its name.
     #[serde(rename = "HostName", default)]
     host_name: String,
     /// Its tags; `None` or none if it belongs to a person.

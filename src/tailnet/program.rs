@@ -26,7 +26,6 @@ const ATTEMPTS: u32 = 5;
 /// The program, and what it may know of our environment.
 #[derive(Debug)]
 pub(super) struct Tailscale {
-    /// Where it is.
     program: PathBuf,
     /// The caller's environment without credentials: it needs none.
     environment: Vec<(OsString, OsString)>,
@@ -34,7 +33,6 @@ pub(super) struct Tailscale {
 
 /// What the program answered.
 struct Answer {
-    /// Standard output.
     output: String,
     /// Whether it ended with exit code 0.
     success: bool,
@@ -118,7 +116,6 @@ impl Tailscale {
         Err(TailnetError::ConcurrentEdit.into())
     }
 
-    /// Runs a command.
     fn ask(&self, arguments: &[&str], deadline: Deadline) -> Result<Answer> {
         let cannot = |error: std::io::Error| {
             Error::Tailnet(TailnetError::Program { command: name_of(arguments), message: crate::error::reason(&error) })
