@@ -19,13 +19,13 @@ impl TreeEnded {
         Self { hash: lock.hash().clone() }
     }
 
-    /// The proof that the last holder of the lock recorded; `None` if it recorded none. A service that was never
-    /// supervised has no process.
+    /// Returns the proof that the last holder of the lock recorded; `None` if it recorded none. A service that was
+    /// never supervised has no process.
     pub(crate) fn recorded(lock: &IdentityLock, before: Option<&RunState>) -> Option<Self> {
         before.is_none_or(RunState::is_final).then(|| Self { hash: lock.hash().clone() })
     }
 
-    /// The service that it is about.
+    /// The service that has no process.
     pub(crate) fn hash(&self) -> &ServiceHash {
         &self.hash
     }

@@ -1,7 +1,7 @@
 //! All reservations of this user on this machine, and the only code that writes them.
 //!
-//! The file system is the database: one JSON file a service, every change under one lock and by rename,
-//! and a kernel lock that says which services run.
+//! The file system is the database: one JSON file per service, replaced by rename under one lock. A kernel lock per
+//! service shows which services run.
 
 mod ended;
 mod file;

@@ -12,34 +12,34 @@ use crate::registry::paths::Paths;
 use crate::registry::run_state::RunState;
 use crate::registry::store::Registry;
 
-/// What a scan for the processes of a service found.
+/// The result of a scan for the processes of a service.
 #[derive(Debug)]
 pub(crate) enum Scan {
-    /// None.
+    /// No process is left.
     Ended(TreeEnded),
-    /// These. The list is empty if nothing living was found, but processes were ending: scan again.
+    /// These processes are left. If the list is empty, some processes were ending: scan again.
     Left(Vec<ProcessIdentity>),
 }
 
-/// How a supervisor of an ordinary service marks its own environment: it is no process of the service that it may
-/// have been started from.
+/// The prefix that a supervisor puts before the hash in its own environment. A supervisor may be started from another
+/// service, and must not count as a process of it.
 const SUPERVISOR_MARK: &str = "supervisor:";
 
-/// The value of `DEVPORT_HASH` for the supervisor of a service.
+/// Returns the value of `DEVPORT_HASH` for the supervisor of a service.
 pub(crate) fn supervisor_mark(hash: &ServiceHash) -> String {
     format!("{SUPERVISOR_MARK}{hash}")
 }
 
 impl Registry {
-    /// What marks the processes of a service.
+    /// Returns the marker of the processes of a service.
     pub(crate) fn marker<'a>(&'a self, hash: &'a ServiceHash) -> Marker<'a> {
         Marker { hash: hash.as_str(), home: self.paths.base() }
     }
 
-    /// Looks for the processes of a service below its supervisor, which is this process.
+    /// Scans for processes of a service below its supervisor, which is this process.
     ///
     /// # Errors
-    /// If the system does not answer: then some may be left.
+    /// If the system does not answer: some may be left.
     pub(crate) fn scan_below(&self, lock: &IdentityLock, supervisor: i32) -> Result<Scan> {
         let found = self.descendants(lock.hash(), supervisor)?;
         Ok(if found.living.is_empty() && !found.is_unsettled {
@@ -49,7 +49,7 @@ impl Registry {
         })
     }
 
-    /// The processes of a service below its supervisor.
+    /// Finds the processes of a service below its supervisor.
     ///
     /// # Errors
     /// If the system does not answer.
@@ -58,12 +58,13 @@ impl Registry {
             .map_err(Error::system(format!("list the processes below pid {supervisor}")))
     }
 
-    /// Looks for processes that survived the supervisor which recorded `before`: by the recorded child, and by the
-    /// marker in the environment of every process. Finding none is checked twice, because a process that forks and
-    /// ends, or executes a program, can be missed once.
+    /// Scans for processes that survived the supervisor that recorded `before`: by the recorded child, and by the
+    /// marker in every process's environment. An empty scan is repeated once, because a process that forks and exits,
+    /// or executes a program, can be missed once.
     ///
     /// # Errors
-    /// [`Error::UnprovenLeftover`] if a process may be one and cannot be told, or if the system does not answer.
+    /// [`Error::UnprovenLeftover`] if a process may belong to the service but cannot be identified, or if the system
+    /// does not answer.
     pub(crate) fn scan_orphans(&self, lock: &IdentityLock, service: &str, before: Option<&RunState>) -> Result<Scan> {
         for _ in 0..2 {
             let found = self.orphans(lock.hash(), service, before)?;
@@ -74,7 +75,7 @@ impl Registry {
         Ok(Scan::Ended(TreeEnded::proved_by_scan(lock)))
     }
 
-    /// One look at what survived a supervisor.
+    /// Scans once for processes that survived a supervisor.
     fn orphans(&self, hash: &ServiceHash, service: &str, before: Option<&RunState>) -> Result<Vec<ProcessIdentity>> {
         let unknown = || Error::system(format!("look for processes of {service}"));
         let mut found = tree::marked(self.marker(hash)).map_err(unknown())?;
@@ -82,7 +83,7 @@ impl Registry {
         if found.contains(child) {
             return Ok(found);
         }
-        // The environment of Apple's own programs cannot be read: the rest of the child's session is looked at, too.
+        // The environment of Apple's own programs cannot be read, so the rest of the child's session is included.
         #[cfg(target_os = "macos")]
         if child.start_time.is_some() && child.boot_id == ProcessIdentity::current().map_err(unknown())?.boot_id {
             let session = tree::session(child.pid).map_err(unknown())?;
@@ -102,8 +103,8 @@ impl Registry {
     }
 }
 
-/// Whether a process really belongs to another service that a supervisor runs: the service that its environment
-/// names must have one, and a process that claims to be that supervisor must be it.
+/// Returns whether a process really belongs to another supervised service: the service that its environment names must
+/// have a supervisor, and a process that claims to be that supervisor must be it.
 fn is_supervised(claim: &Claim) -> std::io::Result<bool> {
     let (text, is_supervisor) = match claim.hash.strip_prefix(SUPERVISOR_MARK) {
         Some(hash) => (hash, true),
