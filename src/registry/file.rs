@@ -344,8 +344,8 @@ pub(super) fn check_links(path: &Path) -> Result<()> {
 /// Returns whether a user other than root and the owner can replace the entries of a directory.
 fn is_writable_by_others(directory: &Metadata) -> bool {
     let (me, mode) = (my_uid(), directory.mode());
-    // Debian and others give each user a group with the user's number and set the umask to 002: that group has no other
-    // user.
+    // Some distributions give each user a group with the user's number and set the umask to 002: that group has no
+    // other user.
     let by_group = mode & 0o020 != 0 && directory.gid() != me;
     let is_sticky = mode & 0o1000 != 0;
     ![0, me].contains(&directory.uid()) || (!is_sticky && (by_group || mode & 0o002 != 0))

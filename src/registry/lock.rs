@@ -1,8 +1,8 @@
-//! Locks: a kernel `flock` on a file. Who holds it is the truth; what the file says about the holder is
-//! advice.
+//! Locks: a kernel `flock` on a file. The kernel decides who holds a lock; what the file says about the holder is
+//! advisory.
 //!
-//! Every lock is closed on exec, so that no child can keep it alive. A lock file may be deleted by its
-//! holder; whoever takes a lock therefore checks that the file it locked is the one at the path.
+//! Every lock is closed on exec, so no child can keep it. A holder may delete its lock file, so after locking a file
+//! devport checks that it is still the one at the path.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
