@@ -1,6 +1,6 @@
-//! The one error type: plain data, a message, a hint, an exit code.
+//! The error type: values, a message, a hint, an exit code.
 //!
-//! It knows nothing of the rest of the program and prints nothing; `main.rs` prints an error once.
+//! It knows no other module and prints nothing; `main.rs` prints an error once.
 
 mod tailnet;
 
@@ -10,38 +10,34 @@ use std::process::ExitCode;
 
 pub(crate) use tailnet::{ApiProblem, SERVICES_PAGE, TailnetError};
 
-/// What every fallible function of devport returns.
+/// The result of every fallible function.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
-/// Everything that can go wrong, each with the values that a person needs to put it right.
+/// Every failure, with the values that the user needs to fix it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// A system call on a file failed.
     #[error("could not {verb} {}: {}", path.display(), reason(source))]
     Io {
-        /// What was attempted, as an infinitive: `read`, `write`.
+        /// The verb of the message, as an infinitive: `read`, `write`.
         verb: &'static str,
-        /// The file.
         path: PathBuf,
-        /// The reason.
         #[source]
         source: io::Error,
     },
     /// A system call that concerns no file failed.
     #[error("could not {verb}: {}", reason(source))]
     System {
-        /// What was attempted, as an infinitive with its object.
+        /// The verb of the message and its object.
         verb: String,
-        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// The command line does not make sense, in a way that clap cannot see.
+    /// A combination of arguments that clap cannot check.
     #[error("{message}")]
     Usage {
-        /// What is wrong.
         message: String,
-        /// What to type instead.
+        /// The right command.
         hint: String,
     },
     /// A key that cannot name a service.
@@ -49,82 +45,67 @@ pub(crate) enum Error {
     InvalidKey {
         /// The key as typed.
         key: String,
-        /// What is wrong with it.
+        /// The rule that it breaks.
         why: &'static str,
     },
     /// A word, path or variable that is not UTF-8.
     #[error("{what} is not UTF-8: {lossy:?}")]
     NotUtf8 {
-        /// Which thing.
         what: String,
-        /// It, with U+FFFD in place of what cannot be shown; empty where it might be a secret.
+        /// The value, with U+FFFD for bytes that are not UTF-8; empty if it may be a secret.
         lossy: String,
     },
     /// `DEVPORT_PORT_RANGE` is not a range of ports.
     #[error("DEVPORT_PORT_RANGE={value:?} is not a range of ports")]
-    InvalidPortRange {
-        /// The value.
-        value: String,
-    },
+    InvalidPortRange { value: String },
     /// A signal that does not exist.
     #[error("unknown signal {name:?}")]
-    InvalidSignal {
-        /// As typed.
-        name: String,
-    },
-    /// The state directory cannot be derived.
+    InvalidSignal { name: String },
+    /// There is no home directory for the state directory.
     #[error("there is no home directory to keep services in")]
     NoHome,
-    /// A file of the user's that devport reads is wrong.
+    /// A file that the user wrote is not valid.
     #[error("{}{}: {why}", path.display(), at_line(*line))]
     InvalidFile {
-        /// The file.
         path: PathBuf,
-        /// Line in the file, from 1; `None` if it is the file as a whole.
+        /// The line, from 1; `None` for the whole file.
         line: Option<usize>,
-        /// What is wrong; never a value of a dotenv file.
+        /// The problem; never a value of a dotenv file.
         why: String,
-        /// What to do.
         hint: Option<String>,
     },
-    /// The directory that a service shall run in is not there.
+    /// The service's working directory is missing or not a directory.
     #[error("working directory {} {why}", path.display())]
     InvalidDirectory {
-        /// The directory.
         path: PathBuf,
         /// `does not exist`, `is not a directory`, …
         why: String,
     },
-    /// No service answers to the target.
+    /// The target names no service.
     #[error("no service matching {target:?}")]
     NoSuchService {
-        /// As typed.
         target: String,
-        /// The keys nearest to it, best first.
+        /// The most similar keys, best first.
         nearest: Vec<String>,
     },
     /// A hash prefix that is too short to be one.
     #[error("no service matching {target:?} (a hash prefix needs at least 3 characters)")]
     PrefixTooShort {
-        /// As typed.
         target: String,
-        /// The keys nearest to it, best first.
+        /// The most similar keys, best first.
         nearest: Vec<String>,
     },
     /// A hash prefix that several services share.
     #[error("{target:?} is ambiguous: {}", matches.join(", "))]
     Ambiguous {
-        /// As typed.
         target: String,
-        /// What it matches, each as `hash (key)`.
+        /// The matches, each as `hash (key)`.
         matches: Vec<String>,
     },
-    /// Two different keys with one hash.
+    /// Two different keys have one hash.
     #[error("key {key:?} has the same hash {hash} as the registered {other:?}")]
     HashCollision {
-        /// The new key.
         key: String,
-        /// The common hash.
         hash: String,
         /// The name of the registered service.
         other: String,
@@ -132,43 +113,30 @@ pub(crate) enum Error {
     /// The key belongs to another checkout.
     #[error("{key} belongs to {owner}{}; this is {here}", state.as_ref().map(|state| format!(" ({state})")).unwrap_or_default())]
     KeyElsewhere {
-        /// The key.
         key: String,
-        /// The root of the checkout that it belongs to.
+        /// The root of the checkout that owns the key.
         owner: String,
-        /// The state and port of its service; `None` if it does not matter.
+        /// The state and port of its service; `None` if they do not matter.
         state: Option<String>,
-        /// The root of the checkout that the command was run in.
+        /// The root of the checkout in which the command ran.
         here: String,
         /// What to do instead.
         hint: String,
     },
-    /// The port asked for belongs to another service.
+    /// The requested port belongs to another service.
     #[error("port {port} is reserved for {owner}")]
-    PortReserved {
-        /// The port.
-        port: u16,
-        /// The other service.
-        owner: String,
-    },
-    /// Something listens on the port.
+    PortReserved { port: u16, owner: String },
+    /// A program listens on the port.
     #[error("port {port} is taken by {owner}")]
     PortTaken {
-        /// The port.
         port: u16,
-        /// Who listens on it, as far as can be told.
+        /// The listening process, if it can be seen.
         owner: String,
-        /// What to do.
         hint: String,
     },
     /// The service has a port already, and ports never move.
     #[error("{service} has port {port} already, and a port never moves")]
-    PortFixed {
-        /// The service.
-        service: String,
-        /// Its port.
-        port: u16,
-    },
+    PortFixed { service: String, port: u16 },
     /// Every port of the range is reserved or taken.
     #[error("no free port in {first}-{last}: {reserved} reserved, {listening} taken by other programs")]
     PoolExhausted {
@@ -176,169 +144,122 @@ pub(crate) enum Error {
         first: u16,
         /// Last port of the range.
         last: u16,
-        /// How many belong to services.
+        /// The number of ports of services.
         reserved: usize,
-        /// How many something else listens on.
+        /// The number of ports of other programs.
         listening: usize,
     },
-    /// A record that cannot be read; it is left alone.
+    /// A record that cannot be read. devport does not change it.
     #[error("{} is not a usable record: {why}", path.display())]
     CorruptRecord {
-        /// The file.
         path: PathBuf,
         /// Why it cannot be used.
         why: String,
     },
-    /// A record of a later devport; it is left alone.
+    /// A record of a later devport. This devport does not change it.
     #[error("{} was written by a newer devport (schema {schema})", path.display())]
-    NewerRecord {
-        /// The file.
-        path: PathBuf,
-        /// Its schema number.
-        schema: u32,
-    },
-    /// The state directory belongs to somebody else.
+    NewerRecord { path: PathBuf, schema: u32 },
+    /// The state directory belongs to another user.
     #[error("{} belongs to user {owner}, not to user {me}", path.display())]
     ForeignDirectory {
-        /// The directory.
         path: PathBuf,
         /// Its owner's user id.
         owner: u32,
-        /// Our user id.
         me: u32,
     },
     /// A lock stayed busy past its time limit.
     #[error("{what} is still held by {holder} after {waited_s} s")]
     LockBusy {
-        /// Which lock.
         what: String,
-        /// Who holds it.
         holder: String,
-        /// How long we waited, in seconds.
+        /// The time limit, in seconds.
         waited_s: u64,
     },
-    /// The service did not come up.
+    /// The service did not start.
     #[error("{service} did not start: {why}")]
     StartFailed {
-        /// The service.
         service: String,
         /// The reason, from its supervisor.
         why: String,
-        /// What to do.
         hint: Option<String>,
     },
-    /// The supervisor or its tree did not end in time.
+    /// The process tree of the service did not end in time.
     #[error("{service} is still stopping after {waited_s} s: {left}")]
     StillStopping {
-        /// The service.
         service: String,
-        /// How long we waited, in seconds.
+        /// The time limit, in seconds.
         waited_s: u64,
-        /// The processes that are left.
+        /// The remaining processes.
         left: String,
     },
-    /// The supervisor runs, but cannot be told apart from a stranger.
+    /// A supervisor runs, but it does not name itself in its lock file.
     #[error("{service} runs, but its supervisor cannot be identified: {why}")]
-    UnknownSupervisor {
-        /// The service.
-        service: String,
-        /// What is known.
-        why: String,
-    },
-    /// Leftovers of an earlier run that cannot be proved to be ours.
+    UnknownSupervisor { service: String, why: String },
+    /// A process may be left of an earlier run, but cannot be identified.
     #[error("{service} may still run as {process}, which cannot be proved to be its process")]
-    UnprovenLeftover {
-        /// The service.
-        service: String,
-        /// pid and command.
-        process: String,
-    },
+    UnprovenLeftover { service: String, process: String },
     /// The service has no port.
     #[error("{service} has no port")]
-    NoPort {
-        /// The service.
-        service: String,
-    },
+    NoPort { service: String },
     /// The service has a port and no command.
     #[error("{service} is a reserved port without a command")]
-    NoCommand {
-        /// The service.
-        service: String,
-    },
-    /// The log has no lines of a run.
+    NoCommand { service: String },
+    /// The log has no lines of the requested run.
     #[error("the log of {service} has no {run}: {kept}")]
     NoSuchRun {
-        /// The service.
         service: String,
         /// `run 99` or `previous run`.
         run: String,
-        /// Which runs it has.
+        /// The runs that it has.
         kept: String,
     },
     /// No browser can be started.
     #[error("no browser could be started for {url}")]
-    NoBrowser {
-        /// The address.
-        url: String,
-    },
+    NoBrowser { url: String },
     /// The command needs a running service.
     #[error("{service} is not running")]
-    NotRunning {
-        /// The service.
-        service: String,
-    },
-    /// The terminal part cannot do what was asked.
+    NotRunning { service: String },
+    /// A terminal cannot be attached.
     #[error("cannot attach to {service}: {why}")]
     CannotAttach {
-        /// The service, or what was to be attached.
+        /// The service, or the window.
         service: String,
-        /// The reason.
         why: String,
         /// What to do instead.
         hint: String,
     },
-    /// tmux answered with an error.
+    /// A tmux command failed.
     #[error("tmux {command}: {message}")]
-    Tmux {
-        /// The tmux command.
-        command: &'static str,
-        /// What tmux wrote.
-        message: String,
-    },
-    /// The tmux server hangs.
+    Tmux { command: &'static str, message: String },
+    /// The tmux server does not respond.
     #[error("the tmux server gives no answer in {waited_s} s")]
     TmuxSilent {
-        /// How long we waited, in seconds.
+        /// The time limit, in seconds.
         waited_s: u64,
     },
-    /// Publication on the tailnet.
+    /// An error of the tailnet.
     #[error(transparent)]
     Tailnet(#[from] TailnetError),
-    /// One or more of several services failed; each was reported already.
+    /// Some of several services failed; each was reported already.
     #[error("{failed} of {total} services failed")]
     SomeFailed {
-        /// How many failed.
         failed: usize,
         /// How many there were.
         total: usize,
     },
-    /// Services are missing in a list, because their records could not be read; each was reported already.
+    /// Records that could not be read are missing in a list; each was reported already.
     #[error("the list is not complete: {missing} records could not be read")]
-    SomeUnread {
-        /// How many.
-        missing: usize,
-    },
-    /// A service did not come to be what it was waited for.
+    SomeUnread { missing: usize },
+    /// A service did not reach a state within the timeout.
     #[error("{service} is not {state}: {why}")]
     NotInTime {
-        /// The service.
         service: String,
         /// `ready` or `stopped`.
         state: &'static str,
-        /// Why, as far as is known.
+        /// The reason, if it is known.
         why: String,
     },
-    /// So did several; each was reported already.
+    /// Some of several services did not reach a state; each was reported already.
     #[error("{failed} of {total} services did not come to it")]
     NotAllInTime {
         /// How many did not.
@@ -346,28 +267,28 @@ pub(crate) enum Error {
         /// How many there were.
         total: usize,
     },
-    /// The user changed their mind.
+    /// The user cancelled a prompt.
     #[error("cancelled")]
     Cancelled,
-    /// Standard output is closed; nobody is there to be told.
+    /// Standard output is closed, as by `devport ls | head -1`.
     #[error("standard output is closed")]
     ClosedOutput,
 }
 
 impl Error {
-    /// Makes an [`Error::Io`] out of what a system call returned: for `map_err`.
+    /// Returns a function for `map_err` that turns an I/O error into an [`Error::Io`].
     pub(crate) fn io(verb: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { verb, path, source }
     }
 
-    /// Makes an [`Error::System`] out of what a system call returned: for `map_err`.
+    /// Returns a function for `map_err` that turns an error into an [`Error::System`].
     pub(crate) fn system<E: Into<io::Error>>(verb: impl Into<String>) -> impl FnOnce(E) -> Self {
         let verb = verb.into();
         move |source| Self::System { verb, source: source.into() }
     }
 
-    /// What the user can do about it; `None` if there is nothing that the message does not say.
+    /// Returns what the user can do about it; `None` if the message says everything.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Io { source, path, .. } => io_hint(source, path),
@@ -381,7 +302,7 @@ impl Error {
         }
     }
 
-    /// The hint of an error that carries none of its own.
+    /// Returns the hint for an error that carries none itself.
     fn standard_hint(&self) -> Option<String> {
         let hint = match self {
             Self::InvalidKey { .. } => "a key has 1 to 128 bytes, no control characters and no leading dash".into(),
@@ -427,13 +348,13 @@ impl Error {
             Self::NotInTime { service, .. } => {
                 format!("`devport which {service}` and `devport logs {service}` tell more")
             }
-            // The others say all there is in the message, or carry a hint of their own.
+            // The other messages say everything, or the error carries its hint.
             _ => return None,
         };
         Some(hint)
     }
 
-    /// The documented exit code. Source: design.md, section 9.
+    /// Returns the exit code, as the README documents it.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::ClosedOutput => 0,
@@ -475,7 +396,7 @@ impl Error {
     }
 }
 
-/// The operating system's reason as a sentence fragment: lower case, without `(os error 13)`.
+/// Returns the system's reason as a sentence fragment: lower case, without `(os error 13)`.
 pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
@@ -483,12 +404,12 @@ pub(crate) fn reason(error: &io::Error) -> String {
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
 
-/// `, line 7`, or nothing.
+/// Returns `:7` for line 7, or nothing.
 fn at_line(line: Option<usize>) -> String {
     line.map(|number| format!(":{number}")).unwrap_or_default()
 }
 
-/// The remedy for the failures of the file system that have one.
+/// Returns the hint for failures of the file system that have one.
 fn io_hint(error: &io::Error, path: &std::path::Path) -> Option<String> {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {

@@ -1,4 +1,4 @@
-//! Names of services: `Key`, `ServiceHash`, `HashId`, `TailnetName`, `Target`. Pure; it reads nothing.
+//! Names of services: `Key`, `ServiceHash`, `HashId`, `TailnetName`, `Target`. Pure: no I/O.
 
 use std::fmt::{self, Write as _};
 use std::path::Path;
@@ -7,21 +7,20 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result, TailnetError};
+use crate::text::{is_deceptive, shorten};
 
-/// How many hexadecimal digits a hash has.
+/// The number of hexadecimal digits of a hash.
 pub(crate) const HASH_LENGTH: usize = 10;
-/// How many digits of a hash name a service at the least.
+/// The fewest digits of a hash that name a service: two would match by chance among a few dozen services.
 pub(crate) const SHORTEST_PREFIX: usize = 3;
-/// How many bytes a name on the tailnet has at the most. Source: RFC 1035, 2.3.4.
+/// The most bytes in a name on the tailnet: a DNS label (RFC 1035, 2.3.4).
 const LONGEST_LABEL: usize = 63;
-/// How many characters of a text that the user typed are shown in a message.
-const LONGEST_SHOWN: usize = 80;
-/// How many bytes a key has at the most.
+/// The most bytes in a key.
 const LONGEST_KEY: usize = 128;
 
 /// The user's name for a service: 1 to 128 bytes, no control characters, no leading dash.
 ///
-/// Records are read without this check: the first devport allowed more.
+/// Records are read without this check, because the first devport allowed more.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Key(String);
@@ -39,7 +38,7 @@ impl Key {
             "is longer than 128 bytes"
         } else if key.chars().any(char::is_control) {
             "contains a control character"
-        } else if key.chars().any(is_deceptive) {
+        } else if key.chars().any(|c| is_deceptive(c) || (c.is_whitespace() && c != ' ')) {
             "contains a character that is invisible or reverses the text"
         } else if key.starts_with('-') {
             "starts with a dash"
@@ -55,41 +54,25 @@ impl Key {
     }
 }
 
-/// Whether a character makes two keys look alike, or one look like another: white space but for the blank, and what
-/// Unicode has to hide or to reorder text. Source: UAX #9, "Explicit Directional Formatting Characters".
-fn is_deceptive(c: char) -> bool {
-    (c.is_whitespace() && c != ' ')
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{2069}' | '\u{feff}')
-}
-
-/// The beginning of a text that is too long for a message.
-pub(crate) fn shorten(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-/// What a service is filed under: 10 lower-case hexadecimal digits.
+/// Identifies a service in the registry: 10 lower-case hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct ServiceHash(String);
 
 impl ServiceHash {
-    /// The hash of a service with a key: SHA-256 of the key.
+    /// Hashes a key with SHA-256.
     pub(crate) fn of_key(key: &Key) -> Self {
         Self::digest(key.as_str().as_bytes())
     }
 
-    /// The hash of a service without a key: SHA-256 of the canonical directory and the words of the
-    /// command, with NUL between them.
+    /// Hashes a service without a key: SHA-256 of the canonical directory and the words of the command, separated by
+    /// NUL.
     pub(crate) fn of_command(cwd: &Path, words: &[String]) -> Self {
         use std::os::unix::ffi::OsStrExt;
         let mut text = cwd.as_os_str().as_bytes().to_vec();
@@ -100,18 +83,18 @@ impl ServiceHash {
         Self::digest(&text)
     }
 
-    /// The first digits of SHA-256.
+    /// Returns the first digits of SHA-256.
     fn digest(bytes: &[u8]) -> Self {
         let digest = Sha256::digest(bytes);
         let mut digits = String::with_capacity(HASH_LENGTH);
         for byte in digest.iter().take(HASH_LENGTH / 2) {
-            // Writing to a text cannot fail.
+            // Writing to a string cannot fail.
             let _ = write!(digits, "{byte:02x}");
         }
         Self(digits)
     }
 
-    /// Reads a hash as it stands in a file name or a record; `None` if it is not one.
+    /// Parses the hash in a file name or record; `None` if it is not one.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         (text.len() == HASH_LENGTH && text.bytes().all(digit)).then(|| Self(text.to_owned()))
@@ -122,8 +105,8 @@ impl ServiceHash {
         &self.0
     }
 
-    /// The shortest prefix, of 3 digits or more, that none of `others` shares; the whole hash if they
-    /// share all but that.
+    /// Returns the shortest prefix of at least 3 digits that none of `others` has; the whole hash if they share all but
+    /// its last digit.
     pub(crate) fn shortest_unique_prefix<'a>(&self, others: impl IntoIterator<Item = &'a Self>) -> HashId {
         let shared =
             others.into_iter().filter(|other| *other != self).map(|other| self.shared_digits(other)).max().unwrap_or(0);
@@ -131,7 +114,7 @@ impl ServiceHash {
         HashId(self.0.chars().take(length).collect())
     }
 
-    /// How many leading digits two hashes have in common.
+    /// Returns how many leading digits two hashes share.
     fn shared_digits(&self, other: &Self) -> usize {
         self.0.bytes().zip(other.0.bytes()).take_while(|(a, b)| a == b).count()
     }
@@ -175,16 +158,16 @@ impl fmt::Display for HashId {
     }
 }
 
-/// What a service is called on the tailnet, without `svc:`: one DNS label, in lower case.
+/// A service's name on the tailnet, without `svc:`: one lower-case DNS label.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct TailnetName(String);
 
 impl TailnetName {
-    /// Checks a name. Source: tailnet.md, section 1, "Service name".
+    /// Checks a name. Tailscale accepts DNS labels as names of services.
     ///
     /// # Errors
-    /// [`TailnetError::InvalidName`] if it cannot be a label of a host name.
+    /// [`TailnetError::InvalidName`] if it is not a DNS label.
     pub(crate) fn new(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
         let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -207,12 +190,12 @@ impl fmt::Display for TailnetName {
     }
 }
 
-/// What a user types to name a service.
+/// The text that a user types to name a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target(String);
 
 impl Target {
-    /// Takes what was typed; whether it names anything is the registry's to say.
+    /// Takes the text as typed. The registry finds out whether it names a service.
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -222,12 +205,12 @@ impl Target {
         &self.0
     }
 
-    /// It as a key; `None` if it cannot be one.
+    /// Interprets the target as a key; `None` if it cannot be one.
     pub(crate) fn as_key(&self) -> Option<Key> {
         Key::new(self.0.clone()).ok()
     }
 
-    /// It as a port, written plainly: not `+19000`, not `019000`; `None` if it is not one.
+    /// Interprets the target as a port in plain notation, neither `+19000` nor `019000`; `None` if it is not one.
     pub(crate) fn as_port(&self) -> Option<u16> {
         self.0.parse().ok().filter(|port: &u16| *port > 0 && port.to_string() == self.0)
     }

@@ -14,6 +14,7 @@ mod project;
 mod registry;
 mod supervisor;
 mod tailnet;
+mod text;
 mod view;
 
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::error::Error;
+use crate::text::printable;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -44,10 +46,10 @@ fn print(error: &Error) {
     if matches!(error, Error::ClosedOutput) {
         return;
     }
-    let mut text = format!("devport: {error}\n");
+    let mut text = format!("devport: {}\n", printable(&error.to_string()));
     if let Some(hint) = error.hint() {
         text += "hint: ";
-        text += &hint;
+        text += &printable(&hint);
         text += "\n";
     }
     let _ = std::io::stderr().write_all(text.as_bytes());

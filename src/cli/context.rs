@@ -12,6 +12,7 @@ use crate::os::terminal::WindowSize;
 use crate::project::Place;
 use crate::registry::{FileLock, Paths, PortRange, Registry, Reservation};
 use crate::tailnet::{Addresses, Suffix, Tailnet};
+use crate::text::printable;
 use crate::view::{self, Overview, ServiceView, TableStyle};
 
 /// What is outside: read once, in `main`.
@@ -60,7 +61,7 @@ pub(super) struct Chosen {
 
 /// Writes a line of devport's own on standard error; one that nobody can read is lost.
 pub(super) fn note(text: impl AsRef<str>) {
-    let _ = writeln!(io::stderr(), "devport: {}", text.as_ref());
+    let _ = writeln!(io::stderr(), "devport: {}", printable(text.as_ref()));
 }
 
 impl Context {
@@ -263,9 +264,9 @@ pub(super) fn report(name: &str, error: &Error) {
 pub(super) fn report_with(what: &str, error: &Error, retry: Option<&str>) {
     note(format!("{what}: {error}"));
     if let Some(hint) = error.hint() {
-        let _ = writeln!(io::stderr(), "hint: {hint}");
+        let _ = writeln!(io::stderr(), "hint: {}", printable(&hint));
     }
     if let Some(retry) = retry {
-        let _ = writeln!(io::stderr(), "retry: {retry}");
+        let _ = writeln!(io::stderr(), "retry: {}", printable(retry));
     }
 }

@@ -124,7 +124,7 @@ fn sources(context: &Context, arguments: &Logs) -> Result<Vec<Source>> {
     let mut sources = Vec::with_capacity(reservations.len());
     let (mut failed, total) = (0, reservations.len());
     for (index, reservation) in reservations.into_iter().enumerate() {
-        let name = format!("{:<width$} | ", view::escape(reservation.name()));
+        let name = format!("{:<width$} | ", crate::text::printable(reservation.name()));
         let prefix = match (several, color) {
             (false, _) => String::new(),
             (true, false) => name,

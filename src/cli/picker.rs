@@ -7,7 +7,7 @@ use crate::cli::context::Context;
 use crate::error::{Error, Result};
 use crate::os::spawn::{find_program, tool};
 use crate::registry::Reservation;
-use crate::view::escape;
+use crate::text::printable;
 
 /// Lets the user choose a service that runs.
 ///
@@ -35,7 +35,7 @@ pub(super) fn pick(context: &Context) -> Result<Reservation> {
 /// A service as a line to choose.
 fn line(reservation: &Reservation) -> String {
     let port = reservation.service_port().map_or_else(|| "-".into(), |port| port.to_string());
-    escape(&format!("{:<20} {:<6} {port:<6} {}", reservation.name(), reservation.hashid, reservation.cmd.join(" ")))
+    printable(&format!("{:<20} {:<6} {port:<6} {}", reservation.name(), reservation.hashid, reservation.cmd.join(" ")))
 }
 
 /// Asks with fzf; it speaks to the terminal itself. Source: fzf(1): 130 is a cancellation, 1 no match.

@@ -11,12 +11,13 @@ use crate::cli::tailnet;
 use crate::cli::wait;
 use crate::config::{PortRequest, Request, ServiceSpec, Span};
 use crate::error::{Error, Result};
-use crate::identity::{Key, TailnetName, shorten};
+use crate::identity::{Key, TailnetName};
 use crate::launch::{self, Urgency};
 use crate::os::clock;
 use crate::project::{Ownership, Place};
 use crate::registry::{FileLock, Liveness, Registration, Reservation, State};
 use crate::tailnet::PublishRequest;
+use crate::text::{printable, shorten};
 use crate::view::Outcome;
 
 /// How a start goes about it.
@@ -447,7 +448,7 @@ fn running(context: &Context, reservation: &Reservation) -> Result<Option<Reserv
 fn note_differences(running: &Reservation, spec: &ServiceSpec) {
     let mut differences = Vec::new();
     if running.cmd != spec.words {
-        differences.push(format!("the command {}", crate::view::escape(&running.cmd.join(" "))));
+        differences.push(format!("the command {}", printable(&running.cmd.join(" "))));
     }
     if Path::new(&running.cwd) != spec.cwd {
         differences.push(format!("the directory {}", running.cwd.display()));

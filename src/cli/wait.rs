@@ -134,7 +134,7 @@ impl Progress {
 
     /// Says it, unless that stands there already.
     fn show(&mut self, name: &str, waited: Duration) {
-        let text = format!("waiting for {}, {} s", view::escape(name), waited.as_secs());
+        let text = format!("waiting for {}, {} s", crate::text::printable(name), waited.as_secs());
         if self.seen && text != self.shown {
             let _ = write!(io::stderr(), "\r\x1b[K{text}");
             self.shown = text;

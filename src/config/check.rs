@@ -1,4 +1,4 @@
-//! `Check`: how one finds out whether a service is ready, or well.
+//! `Check`: a condition for readiness or health.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,51 +6,50 @@ use std::str::FromStr;
 use regex::bytes::Regex;
 use serde::{Deserialize, Serialize};
 
-/// How one finds out whether a service is ready, or well.
+/// A condition for readiness or health.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) enum Check {
-    /// A process of its own tree listens on its port.
+    /// A process of the service listens on its port.
     Listen,
-    /// Its process lives for a second.
+    /// The child has run for a second.
     Alive,
-    /// Its port takes a connection, whoever listens there.
+    /// The port accepts a connection, whichever process listens.
     Tcp,
-    /// A request is answered.
+    /// An HTTP request gets a response.
     Http {
-        /// The path, with its slash.
+        /// The path, with its leading slash.
         path: String,
-        /// The status that counts; `None`: 200 to 399.
+        /// The required status; `None` for 200 to 399.
         status: Option<u16>,
     },
     /// A line of its output matches this regular expression.
     Log(String),
-    /// A command exits with code 0; its words.
+    /// A command exits with 0.
     Exec(Vec<String>),
-    /// Nothing is asked.
     None,
 }
 
 impl Check {
-    /// The check of a service that asks for none: whether it listens, or else whether it lives.
+    /// Returns the default: `listen` for a service with a port, else `alive`.
     pub(crate) fn usual(has_port: bool) -> Self {
         if has_port { Self::Listen } else { Self::Alive }
     }
 
-    /// Whether it needs a port to ask at.
+    /// Returns whether the check needs a port.
     pub(crate) fn needs_port(&self) -> bool {
         matches!(self, Self::Listen | Self::Tcp | Self::Http { .. })
     }
 
-    /// Whether it can be asked again and again.
+    /// Returns whether the check can be repeated, as a health check is.
     pub(crate) fn is_repeatable(&self) -> bool {
         matches!(self, Self::Listen | Self::Tcp | Self::Http { .. } | Self::Exec(_))
     }
 
-    /// The regular expression of a check of the output.
+    /// Compiles the pattern of a `log` check.
     ///
     /// # Errors
-    /// Why it is none, on one line.
+    /// Why it is not a regular expression, on one line.
     pub(crate) fn pattern(text: &str) -> Result<Regex, String> {
         Regex::new(text).map_err(|error| {
             let reason = error.to_string();
@@ -84,7 +83,7 @@ impl FromStr for Check {
     }
 }
 
-/// A check by HTTP: `/path`, or `204:/path` where the status matters.
+/// Parses the rest of an `http` check: `/path`, or `204:/path` with a required status.
 fn http(text: &str) -> Result<Check, String> {
     let (status, path) = match text.split_once(':') {
         Some((status, path)) if !status.is_empty() && status.bytes().all(|byte| byte.is_ascii_digit()) => {

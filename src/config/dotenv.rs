@@ -1,5 +1,6 @@
-//! Dotenv files. The syntax is that of the dotenvy crate, plus what godotenv 1.5.1 accepts beyond it (`NAME: value`,
-//! blanks in values without quotes); both lack a limit on what `${NAME}` expands to. Errors name a line and no value.
+//! Dotenv files. The syntax is that of the crate dotenvy, plus what godotenv 1.5.1 also accepts (`NAME: value`, spaces
+//! in unquoted values). Neither limits the length of expanded variables, so devport has its own parser. Errors name a
+//! line and never a value.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,17 +10,16 @@ use crate::config::environment::Variables;
 use crate::error::{Error, Result, reason};
 use crate::os::file::read_regular;
 
-/// The largest file that is read, in bytes.
+/// The largest file in bytes. `execve(2)` would not accept more.
 const LARGEST: u64 = 1024 * 1024;
-/// The largest sum of the values of one file, in bytes.
+/// The most bytes of all values of one file: `${NAME}` could double them with every line.
 const BUDGET: usize = 1024 * 1024;
 
-/// Reads the variables of a dotenv file, in order. `${NAME}` is the value from the lines before, else from
-/// `environment`.
+/// Reads the variables of a dotenv file in order. `${NAME}` is the value from an earlier line, else from `environment`.
 ///
 /// # Errors
 /// [`Error::InvalidFile`] if it is not a regular file, cannot be read, is over 1 MiB, is not UTF-8, does not parse, or
-/// its values have more than 1 MiB in total.
+/// its values exceed 1 MiB in total.
 pub(super) fn read(path: &Path, environment: &Variables) -> Result<Vec<(String, String)>> {
     let text = text_of(path, "env file", read_regular)?;
     parse(&text, environment).map_err(|(line, why)| Error::InvalidFile {
@@ -31,7 +31,7 @@ pub(super) fn read(path: &Path, environment: &Variables) -> Result<Vec<(String, 
     })
 }
 
-/// Reads the text of a file that the user wrote, by `read`, which takes the path and a limit in bytes.
+/// Reads the text of a user's file. `read` takes the path and a limit in bytes.
 ///
 /// # Errors
 /// [`Error::InvalidFile`] if it cannot be read, is over 1 MiB, or is not UTF-8.
@@ -59,7 +59,7 @@ pub(super) fn text_of(path: &Path, what: &str, read: fn(&Path, u64) -> io::Resul
     })
 }
 
-/// Parses the text of a dotenv file. The error is a line, from 1, and what is wrong with it.
+/// Parses the text of a dotenv file. The error is a line, from 1, and the problem.
 fn parse(text: &str, environment: &Variables) -> std::result::Result<Vec<(String, String)>, (usize, &'static str)> {
     let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
     let mut parser = Parser { rest: &text, known: HashMap::new(), left: BUDGET };
@@ -82,16 +82,16 @@ fn parse(text: &str, environment: &Variables) -> std::result::Result<Vec<(String
     }
 }
 
-/// What a step of the parser returns; the error says what is wrong.
+/// The result of a step of the parser; the error is the problem.
 type Parsed<T> = std::result::Result<T, &'static str>;
 
 /// A dotenv file that is being parsed.
 struct Parser<'a> {
-    /// What is not parsed yet.
+    /// The text that is not parsed yet.
     rest: &'a str,
-    /// What `${NAME}` stands for.
+    /// The values for `${NAME}`.
     known: HashMap<String, String>,
-    /// How many bytes the values to come may have.
+    /// How many bytes the remaining values may have.
     left: usize,
 }
 
@@ -111,7 +111,7 @@ impl Parser<'_> {
         Ok((name, value))
     }
 
-    /// Parses a name and the blanks after it.
+    /// Parses a name and the spaces after it.
     fn name(&mut self) -> Parsed<String> {
         let is_part = |c: char| c == '_' || c == '.' || c.is_ascii_alphanumeric();
         let (name, rest) = split_where(self.rest, |c| !is_part(c));
@@ -123,8 +123,8 @@ impl Parser<'_> {
         Ok(name.to_owned())
     }
 
-    /// Parses a value up to the end of its line or to a comment: a `#` after a blank. As in a shell, a part in quotes
-    /// may stand anywhere in it.
+    /// Parses a value up to the end of its line or a comment: a `#` after a space. As in a shell, any part of it may be
+    /// quoted.
     fn value(&mut self) -> Parsed<String> {
         let mut value = String::new();
         let mut blanks = String::new();
@@ -157,7 +157,7 @@ impl Parser<'_> {
         Ok(value)
     }
 
-    /// Takes all up to the next `'` as it stands. A `'` after a backslash ends nothing.
+    /// Parses up to the next `'` without escapes. A `'` after a backslash does not end the quote.
     fn single_quoted(&mut self, value: &mut String) -> Parsed<()> {
         while let Some(c) = self.next() {
             if c == '\'' {
@@ -171,7 +171,7 @@ impl Parser<'_> {
         Err(OPEN_QUOTE)
     }
 
-    /// Takes all up to the next `"`, with escapes and `$NAME`.
+    /// Parses up to the next `"`, with escapes and `$NAME`.
     fn double_quoted(&mut self, value: &mut String) -> Parsed<()> {
         while let Some(c) = self.next() {
             if c == '"' {
@@ -182,7 +182,7 @@ impl Parser<'_> {
         Err(OPEN_QUOTE)
     }
 
-    /// Takes one character, which may begin an escape or a `$NAME`.
+    /// Parses one character, which may begin an escape or a `$NAME`.
     fn unquoted(&mut self, c: char, value: &mut String) -> Parsed<()> {
         match c {
             '\\' => self.escape(value),
@@ -192,7 +192,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// Takes what follows a backslash. A backslash that escapes nothing stays.
+    /// Parses the character after a backslash. A backslash that escapes nothing is kept.
     fn escape(&mut self, value: &mut String) {
         let escaped = match self.rest.chars().next() {
             Some(c @ ('\\' | '\'' | '"' | '$' | ' ')) => c,
@@ -204,8 +204,8 @@ impl Parser<'_> {
         self.next();
     }
 
-    /// Takes what follows a `$`: `NAME` or `{NAME}`. A name that is not known stands for nothing, and a `$` before
-    /// anything else stays.
+    /// Parses the name after a `$`: `NAME` or `{NAME}`. An unknown name expands to nothing. A `$` before anything else
+    /// is kept.
     fn substitute(&mut self, value: &mut String) -> Parsed<()> {
         let (name, rest) = if let Some(braced) = self.rest.strip_prefix('{') {
             let (name, _) = split_where(braced, |c| c == '}' || c == '\n');
@@ -227,7 +227,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// Takes the next character.
+    /// Returns the next character.
     fn next(&mut self) -> Option<char> {
         let mut chars = self.rest.chars();
         let c = chars.next()?;
@@ -235,7 +235,7 @@ impl Parser<'_> {
         Some(c)
     }
 
-    /// Skips blanks within the line.
+    /// Skips white space within the line.
     fn skip_blanks(&mut self) {
         self.rest = self.rest.trim_start_matches(|c: char| c != '\n' && c.is_whitespace());
     }
@@ -246,10 +246,10 @@ impl Parser<'_> {
     }
 }
 
-/// What is wrong with a value whose quote is not closed.
+/// The error for a quote that is not closed.
 const OPEN_QUOTE: &str = "this line opens a quote that is never closed";
 
-/// What is wrong with a line at which the budget is exceeded.
+/// The error for the line that exceeds the budget.
 const TOO_LARGE: &str = "up to this line, the values of this file have more than 1 MiB in total";
 
 /// Splits a text before the first character that `ends` accepts, or at its end.
@@ -263,7 +263,7 @@ mod tests {
     use proptest::prelude::*;
     use std::fs;
 
-    /// Parses a file in an environment with `CALLER=outside` and `A=caller`.
+    /// Parses a file with `CALLER=outside` and `A=caller` in the environment.
     fn parsed(text: &str) -> std::result::Result<Vec<(String, String)>, (usize, &'static str)> {
         let mut environment = Variables::default();
         environment.set("CALLER", "outside");
@@ -271,7 +271,7 @@ mod tests {
         parse(text, &environment)
     }
 
-    /// The value of the last variable of a file.
+    /// Returns the value of the last variable of a file.
     fn value(text: &str) -> String {
         parsed(text).unwrap_or_else(|error| panic!("{text:?}: {error:?}")).pop().unwrap().1
     }
@@ -362,7 +362,7 @@ mod tests {
         assert_eq!(parsed(&bomb(5)).unwrap_err().0, 6);
         assert_eq!(parsed(&bomb(9)).unwrap_err().0, 6);
         assert!(parsed(&bomb(9)).unwrap_err().1.contains("1 MiB in total"));
-        // What the environment contributes counts too.
+        // Values from the environment count too.
         let mut environment = Variables::default();
         environment.set("BIG", "x".repeat(100_000));
         assert_eq!(parse(&"K=\"$BIG\"\n".repeat(20), &environment).unwrap_err().0, 11);

@@ -1,4 +1,4 @@
-//! Environments: what the caller has, what a service keeps of it, and what its child gets.
+//! Environments: the caller's, the part that a service keeps, and the child's.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,9 +11,9 @@ use crate::error::{Error, Result};
 use crate::identity::{Key, ServiceHash};
 use crate::os::tree::{HASH_VARIABLE, HOME_VARIABLE};
 
-/// Variables that belong to the caller's shell or terminal, and not to what it starts.
+/// Variables that describe the caller's shell or terminal.
 const OF_THE_CALLER: [&str; 7] = ["STY", "_", "SHLVL", "OLDPWD", "COLUMNS", "LINES", "PWD"];
-/// Tailscale's credentials: never stored, never passed on.
+/// Tailscale's credentials: never recorded, never passed on.
 const CREDENTIALS: [&str; 5] = [
     "TAILSCALE_API_KEY",
     "TAILSCALE_OAUTH_CLIENT_SECRET",
@@ -21,35 +21,35 @@ const CREDENTIALS: [&str; 5] = [
     "TS_AUTHKEY",
     "TS_CLIENT_SECRET",
 ];
-/// How the text of a Tailscale key begins.
+/// How every Tailscale key begins.
 pub(crate) const CREDENTIAL_PREFIX: &str = "tskey-";
-/// Where `PORT` goes unless another variable was named.
+/// The variable with the port, unless the service names another one.
 const PORT_VARIABLE: &str = "PORT";
 
-/// The environment of whoever runs devport, read once in `main`.
+/// The environment of the devport command, read once in `main`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CallerEnvironment(Vec<(OsString, OsString)>);
 
 impl CallerEnvironment {
-    /// Takes the environment as the system hands it over.
+    /// Takes the environment as the system passes it.
     pub(crate) fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         Self(variables.into_iter().collect())
     }
 
-    /// The value of a variable; `None` if it is unset or empty.
+    /// Returns a variable; `None` if it is unset or empty.
     pub(crate) fn get(&self, name: &str) -> Option<&OsStr> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_os_str()).filter(|value| !value.is_empty())
     }
 
-    /// The home directory; `None` if it is not set, or not absolute.
+    /// Returns the home directory; `None` if it is unset or relative.
     pub(crate) fn home(&self) -> Option<&Path> {
         self.get("HOME").map(Path::new).filter(|home| home.is_absolute())
     }
 
-    /// What a service keeps: everything but what belongs to the caller's shell or terminal.
+    /// Returns the variables that a service keeps: all except those of the caller's shell or terminal, and credentials.
     ///
     /// # Errors
-    /// If a variable is not UTF-8; it would be altered in a record.
+    /// If a variable is not UTF-8: a record could not hold it unchanged.
     pub(crate) fn for_services(&self) -> Result<Variables> {
         let mut kept = Variables::default();
         for (name, value) in &self.0 {
@@ -70,7 +70,7 @@ impl CallerEnvironment {
         Ok(kept)
     }
 
-    /// Everything but credentials: for a tool that shall work as it does in the caller's shell.
+    /// Returns all variables except credentials, for a tool that must behave as in the caller's shell.
     pub(crate) fn for_tools(&self) -> Vec<(OsString, OsString)> {
         self.0
             .iter()
@@ -79,8 +79,8 @@ impl CallerEnvironment {
             .collect()
     }
 
-    /// What a program that outlives this command may have: where it is and how it speaks, and nothing that
-    /// could be a secret. A tmux server shows its environment to every window.
+    /// Returns the variables for a program that outlives this command: paths, terminal and locale, nothing that could
+    /// be secret. A tmux server passes its environment to every window.
     pub(crate) fn for_background(&self) -> Vec<(OsString, OsString)> {
         const HARMLESS: [&str; 16] = [
             "HOME",
@@ -106,18 +106,18 @@ impl CallerEnvironment {
     }
 }
 
-/// Whether a variable must never be stored, passed on or shown. Source: tailnet.md, section 5.
+/// Returns whether a variable is a credential, which must never be recorded, passed on or shown.
 fn is_secret(name: &str, value: &str) -> bool {
     CREDENTIALS.contains(&name) || value.contains(CREDENTIAL_PREFIX)
 }
 
-/// An environment as a record keeps it: `K=V` each, in order, no name twice.
+/// An environment as a record keeps it: a list of `NAME=value` in order, without duplicates.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Variables(Vec<String>);
 
 impl Variables {
-    /// Sets a variable, in the place that it has.
+    /// Sets a variable; an existing one keeps its position.
     pub(crate) fn set(&mut self, name: impl AsRef<str>, value: impl AsRef<str>) {
         let name = name.as_ref();
         let entry = format!("{name}={}", value.as_ref());
@@ -127,8 +127,8 @@ impl Variables {
         }
     }
 
-    /// Sets variables, later ones over earlier ones. A large dotenv file has 100,000 of them, which would take minutes
-    /// one by one.
+    /// Sets variables; later values replace earlier ones. A dotenv file may have 100,000 of them: setting one at a time
+    /// would take minutes.
     pub(crate) fn set_all(&mut self, variables: Vec<(String, String)>) {
         let place = |(place, entry): (usize, &String)| entry.split_once('=').map(|(name, _)| (name.to_owned(), place));
         let mut places: HashMap<String, usize> = self.0.iter().enumerate().filter_map(place).collect();
@@ -144,17 +144,17 @@ impl Variables {
         }
     }
 
-    /// Drops what must never be stored.
+    /// Removes credentials.
     pub(crate) fn drop_secrets(&mut self) {
         self.0.retain(|entry| entry.split_once('=').is_none_or(|(name, value)| !is_secret(name, value)));
     }
 
-    /// Names and values, in order.
+    /// Returns names and values in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().filter_map(|entry| entry.split_once('='))
     }
 
-    /// The environment of a child: this one, with what devport tells it over it.
+    /// Returns the environment of a child: these variables, with devport's own over them.
     pub(crate) fn for_child(&self, told: &ChildVariables<'_>) -> Vec<(String, String)> {
         let mut all = self.clone();
         all.drop_secrets();
@@ -178,22 +178,20 @@ impl Variables {
     }
 }
 
-/// What devport tells a child in its environment.
+/// The variables that devport sets for a child.
 #[derive(Debug)]
 pub(crate) struct ChildVariables<'a> {
     /// The service's port; `None` if it has none.
     pub(crate) port: Option<u16>,
-    /// The variable that holds the port; `None`: `PORT`.
+    /// The variable with the port; `None` for `PORT`.
     pub(crate) port_variable: Option<&'a str>,
-    /// The service's key, if any.
+    /// The service's key, if it has one.
     pub(crate) key: Option<&'a Key>,
-    /// The service's hash.
     pub(crate) hash: &'a ServiceHash,
-    /// The state directory: the child's own `devport` commands shall find the same services.
+    /// The state directory, so that `devport` commands of the child find the same services.
     pub(crate) home: &'a Path,
-    /// The working directory.
     pub(crate) cwd: &'a Path,
-    /// The kind of terminal that the supervisor sits in; `None` if it has none.
+    /// The terminal type of the supervisor; `None` if it has no terminal.
     pub(crate) term: Option<&'a str>,
 }
 

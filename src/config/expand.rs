@@ -1,10 +1,9 @@
-//! `$VAR` in the words of a command.
+//! Expands `$VAR` in the words of a command.
 
 use std::fmt::Write as _;
 
-/// Replaces `$VAR` and `${VAR}` by their values, unset ones by nothing, and `$$` by `$`. A `$` that starts
-/// neither stays as it is, as do `${` without a name or an end: no shell is involved, and what looks like
-/// another language's syntax is left to it.
+/// Replaces `$VAR` and `${VAR}` by their values, unset variables by nothing, and `$$` by `$`. Any other `$` is kept,
+/// such as `${` without a name or an end: there is no shell, and it may be syntax of the command.
 pub(crate) fn expand<'a>(word: &str, value_of: impl Fn(&str) -> Option<&'a str>) -> String {
     let mut expanded = String::with_capacity(word.len());
     let mut rest = word;
@@ -25,13 +24,13 @@ pub(crate) fn expand<'a>(word: &str, value_of: impl Fn(&str) -> Option<&'a str>)
     expanded
 }
 
-/// `{NAME}` at the start of the text: the name, and what follows.
+/// Parses `{NAME}` at the start of the text; returns the name and the rest.
 fn braced_name(text: &str) -> Option<(&str, &str)> {
     let (name, behind) = text.strip_prefix('{')?.split_once('}')?;
     matches!(plain_name(name), Some((_, ""))).then_some((name, behind))
 }
 
-/// `NAME` at the start of the text: the name, and what follows.
+/// Parses `NAME` at the start of the text; returns the name and the rest.
 fn plain_name(text: &str) -> Option<(&str, &str)> {
     if !text.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic()) {
         return None;

@@ -1,4 +1,4 @@
-//! The fields of an entry of `devport.yaml`, each checked where it stands, so that an error names its line.
+//! The fields of an entry of `devport.yaml`. Each is checked while it is parsed, so that an error names its line.
 
 use std::fmt;
 
@@ -28,9 +28,9 @@ const FIELDS: [&str; 19] = [
     "log",
 ];
 
-/// Reads the name of a field.
+/// Parses the name of a field.
 pub(super) struct FieldSeed<'a> {
-    /// Fields that the entry has already.
+    /// The fields that the entry has so far.
     pub(super) seen: &'a mut Vec<&'static str>,
 }
 
@@ -61,7 +61,7 @@ impl Visitor<'_> for FieldSeed<'_> {
     }
 }
 
-/// `, did you mean …?`, or the fields that there are.
+/// Returns `, did you mean …?`, or a list of all fields.
 fn suggestion(name: &str) -> String {
     let plain = name.replace('_', "-").to_lowercase();
     let near = FIELDS.into_iter().map(|field| (strsim::damerau_levenshtein(&plain, field), field)).min();
@@ -78,11 +78,10 @@ fn suggestion(name: &str) -> String {
     }
 }
 
-/// Reads a text and checks it where it stands, so that an error names its line.
+/// Parses and checks a text, so that an error names its line.
 pub(super) struct Text<F> {
-    /// What is expected, for the error about another type.
+    /// The expected type, for the error about another one.
     pub(super) expected: &'static str,
-    /// The check.
     pub(super) check: F,
 }
 
@@ -106,7 +105,7 @@ impl<T, F: FnOnce(&str) -> std::result::Result<T, String>> Visitor<'_> for Text<
     }
 }
 
-/// A port that a service may ask for.
+/// Parses a port.
 pub(super) struct Port(pub(super) u16);
 
 impl<'de> Deserialize<'de> for Port {
@@ -115,7 +114,6 @@ impl<'de> Deserialize<'de> for Port {
     }
 }
 
-/// Reads a port.
 struct PortVisitor;
 
 impl Visitor<'_> for PortVisitor {
@@ -140,7 +138,7 @@ impl<'de> Deserialize<'de> for EnvFiles {
     }
 }
 
-/// Reads a path or a list of paths.
+/// Parses a path or a list of paths.
 struct EnvFilesVisitor;
 
 impl<'de> Visitor<'de> for EnvFilesVisitor {

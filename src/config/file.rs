@@ -15,38 +15,37 @@ use crate::error::{Error, Result};
 use crate::identity::{Key, TailnetName};
 use crate::os::file::read_any;
 
-/// How many brackets may be open at one time; quoted ones count too.
+/// How many brackets may be open at a time, quoted ones included. Deeper nesting makes the parser slow.
 const DEEPEST: usize = 500;
 
-/// One entry of the file, checked as far as one entry can be.
+/// One entry of the file. Its fields were checked, but not against the file system.
 #[derive(Debug, Default)]
 pub(crate) struct ConfigEntry {
-    /// The service's key.
     key: Option<Key>,
     /// The command, split into words.
     words: Vec<String>,
-    /// The command as written, which is the entry's name if it has no key.
+    /// The command as written: the entry's name if it has no key.
     exec: String,
-    /// Where to run it, as written.
+    /// The directory, as written.
     cwd: Option<String>,
-    /// Whether it needs no port.
+    /// Whether the service has no port.
     no_port: bool,
-    /// The port that it asks for.
+    /// The requested port.
     port: Option<u16>,
-    /// The variable that tells it its port.
+    /// The variable with the port.
     port_variable: Option<String>,
-    /// Whether it shall be published on the tailnet.
+    /// Whether to publish it on the tailnet.
     tailnet: bool,
-    /// What it shall be called there.
+    /// Its name on the tailnet.
     tailnet_name: Option<TailnetName>,
-    /// How it is watched over.
+    /// Readiness, health, restarts, stopping and logs.
     policy: Policy,
     /// Dotenv files, as written.
     env_files: Vec<String>,
 }
 
 impl ConfigEntry {
-    /// What the summary calls the entry: its key, or else its command.
+    /// Returns the name in the summary: the key, or else the command.
     pub(crate) fn name(&self) -> &str {
         self.key.as_ref().map_or(&self.exec, Key::as_str)
     }
@@ -56,7 +55,8 @@ impl ConfigEntry {
         self.key.as_ref()
     }
 
-    /// The request that this entry stands for. Relative paths are relative to the directory of `file`, whose path is
+    /// Turns the entry into a request. Relative paths are relative to the directory of `file`, whose path is canonical;
+    /// `~` is `home`.
     /// canonical; `~` is `home`.
     pub(crate) fn into_request(self, file: &Path, home: Option<&Path>) -> Request {
         let directory = file.parent().unwrap_or(Path::new("/"));
@@ -89,10 +89,10 @@ fn expand_home(path: &str, home: Option<&Path>) -> PathBuf {
     }
 }
 
-/// Reads and checks a `devport.yaml`, whole, before anything is started from it.
+/// Reads and checks a whole `devport.yaml` before anything is started from it.
 ///
 /// # Errors
-/// [`Error::InvalidFile`], with the line, if it cannot be read or used.
+/// [`Error::InvalidFile`] with the line, if it cannot be read or used.
 pub(crate) fn load(path: &Path) -> Result<Vec<ConfigEntry>> {
     let text = text_of(path, "configuration", read_any)?;
     parse(path, &text)
@@ -115,7 +115,7 @@ fn parse(path: &Path, text: &str) -> Result<Vec<ConfigEntry>> {
     Ok(entries.0)
 }
 
-/// Refuses a text whose brackets nest absurdly: the parser's time grows with the square of their depth.
+/// Refuses deeply nested brackets: the parser's time grows with the square of their depth.
 fn check_nesting(path: &Path, text: &str) -> Result<()> {
     let mut depth = 0_usize;
     for (index, line) in text.lines().enumerate() {
@@ -139,12 +139,12 @@ fn check_nesting(path: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// A parser's error with its line in front and without it behind.
+/// Moves the line of a parser's error to the front.
 fn invalid(path: &Path, error: &serde_yaml::Error) -> Error {
     let line = error.location().map(|location| location.line());
     let text = error.to_string();
     let text = text.split(" at line ").next().unwrap_or_default();
-    // A path such as `[2].port: ` in front says less than the line does.
+    // A path such as `[2].port: ` says less than the line.
     let text = match text.split_once(": ") {
         Some((place, rest)) if place.starts_with(".[") || place.starts_with('[') => rest,
         _ => text,
@@ -157,7 +157,6 @@ fn invalid(path: &Path, error: &serde_yaml::Error) -> Error {
     }
 }
 
-/// The whole list.
 struct Entries(Vec<ConfigEntry>);
 
 impl<'de> Deserialize<'de> for Entries {
@@ -166,7 +165,7 @@ impl<'de> Deserialize<'de> for Entries {
     }
 }
 
-/// Reads the list, or the nothing of an empty file.
+/// Parses the list; an empty file is an empty list.
 struct EntriesVisitor;
 
 impl<'de> Visitor<'de> for EntriesVisitor {
@@ -194,9 +193,9 @@ impl<'de> Visitor<'de> for EntriesVisitor {
     }
 }
 
-/// Reads one entry; `keys` are those of the entries before.
+/// Parses one entry; `keys` are those of the earlier entries.
 struct EntrySeed<'a> {
-    /// Keys that are used up.
+    /// The keys of all entries so far.
     keys: &'a mut Vec<String>,
 }
 
@@ -272,7 +271,7 @@ fn split(exec: &str) -> std::result::Result<Vec<String>, String> {
     Ok(words)
 }
 
-/// A key that no entry before has.
+/// Checks that no earlier entry has the key.
 fn unused_key(keys: &mut Vec<String>, name: &str) -> std::result::Result<Key, String> {
     if keys.iter().any(|key| key == name) {
         return Err(format!("key {name:?} belongs to an earlier service of this file"));

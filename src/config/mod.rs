@@ -1,6 +1,6 @@
-//! What the user asked for: one resolved request to run one command.
+//! Configuration: a request to run one command, from arguments or `devport.yaml`.
 //!
-//! Arguments and `devport.yaml` both become a [`ServiceSpec`]; nothing here knows of services that exist.
+//! Both become a [`ServiceSpec`]. Nothing here knows which services exist.
 
 mod check;
 mod dotenv;

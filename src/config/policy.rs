@@ -7,24 +7,22 @@ use crate::config::check::Check;
 use crate::config::span::{Size, Span};
 use crate::os::signal;
 
-/// When a service that has ended is started again.
+/// Whether a service is restarted after it has ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum RestartWhen {
-    /// However it ended.
     #[default]
     Always,
-    /// Unless it exited with code 0.
+    /// Unless it exited with 0.
     OnFailure,
-    /// Not at all.
     Never,
 }
 
 impl RestartWhen {
-    /// Reads it as it is written.
+    /// Parses the name of a value.
     ///
     /// # Errors
-    /// What there is instead.
+    /// The list of valid values.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         match text {
             "always" => Ok(Self::Always),
@@ -35,16 +33,16 @@ impl RestartWhen {
     }
 }
 
-/// A signal, by its name.
+/// The signal that stops a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct StopSignal(pub(crate) i32);
 
 impl StopSignal {
-    /// Reads a name or number.
+    /// Parses a name or a number.
     ///
     /// # Errors
-    /// That there is no such signal, or that it ends nothing.
+    /// Why it cannot stop a service.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         match signal::parse(text) {
             Some(libc::SIGCONT | libc::SIGSTOP | libc::SIGTSTP | libc::SIGCHLD | libc::SIGWINCH) => {
@@ -70,48 +68,48 @@ impl From<StopSignal> for String {
     }
 }
 
-/// How a service is watched over. What a record does not hold is as usual.
+/// The policy of a service. A field that a record lacks has its default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub(crate) struct Policy {
-    /// When it is started again.
+    /// When it is restarted.
     pub(crate) restart: RestartWhen,
-    /// The wait after the first crash.
+    /// The delay after the first crash.
     #[serde(deserialize_with = "Span::recorded")]
     pub(crate) backoff_initial: Span,
-    /// The longest wait after a crash.
+    /// The longest delay after a crash.
     #[serde(deserialize_with = "Span::recorded")]
     pub(crate) backoff_max: Span,
-    /// How many restarts there may be within `window`; `None`: any number.
+    /// The most restarts within `window`; `None` for no limit.
     pub(crate) max_restarts: Option<u32>,
-    /// What `max_restarts` is counted in.
+    /// The period for `max_restarts`.
     #[serde(deserialize_with = "Span::recorded")]
     pub(crate) window: Span,
-    /// What asks it to end.
+    /// The signal that stops it.
     pub(crate) stop_signal: StopSignal,
-    /// How long it may take to end until it is killed.
+    /// Time between the stop signal and SIGKILL.
     #[serde(deserialize_with = "Span::recorded")]
     pub(crate) grace: Span,
-    /// What makes it ready; `None`: as usual.
+    /// The readiness check; `None` for the default.
     pub(crate) ready: Option<Check>,
-    /// How often that is asked.
+    /// How often the readiness check runs.
     #[serde(deserialize_with = "Span::recorded_interval")]
     pub(crate) ready_interval: Span,
-    /// After which time it is told that it is not ready.
+    /// The service is reported as not ready after this time.
     #[serde(deserialize_with = "Span::recorded")]
     pub(crate) ready_timeout: Span,
-    /// What tells whether it is well, once it is ready; `None`: nothing is asked.
+    /// The health check, once it is ready; `None` for none.
     pub(crate) health: Option<Check>,
-    /// How often that is asked.
+    /// How often the health check runs.
     #[serde(deserialize_with = "Span::recorded_interval")]
     pub(crate) health_interval: Span,
-    /// After how many failures in a row it is unhealthy.
+    /// After this many failures in a row it is unhealthy.
     pub(crate) health_failures: u32,
-    /// Whether it is restarted then.
+    /// Whether an unhealthy service is restarted.
     pub(crate) restart_unhealthy: bool,
-    /// How large its log grows until it is cut.
+    /// The size at which its log is rotated.
     pub(crate) log_max_size: Size,
-    /// How many old logs are kept.
+    /// How many old parts of its log are kept.
     pub(crate) log_keep: u32,
 }
 
@@ -139,17 +137,17 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Whether it is the usual one, which is not written down.
+    /// Returns whether this is the default, which records omit.
     pub(crate) fn is_usual(&self) -> bool {
         *self == Self::default()
     }
 
-    /// What makes a service ready.
+    /// Returns the readiness check.
     pub(crate) fn ready_check(&self, has_port: bool) -> Check {
         self.ready.clone().unwrap_or_else(|| Check::usual(has_port))
     }
 
-    /// What cannot be, taken together; `None` if all is well. `has_port`: whether the service has one.
+    /// Returns which values contradict each other; `None` if none do. `has_port` is whether the service has a port.
     pub(crate) fn contradiction(&self, has_port: bool) -> Option<String> {
         let short = |span: Span| span.0.is_zero();
         let asks_port = |check: &Option<Check>| check.as_ref().is_some_and(Check::needs_port);

@@ -1,4 +1,4 @@
-//! The fields of an entry of `devport.yaml` that say how the service is watched over.
+//! The fields of an entry of `devport.yaml` that form its policy.
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess};
@@ -8,10 +8,10 @@ use crate::config::fields::Text;
 use crate::config::policy::{Policy, RestartWhen, StopSignal};
 use crate::config::span::{Size, Span};
 
-/// Reads the value of a field into a policy.
+/// Parses the value of a field into a policy.
 ///
 /// # Errors
-/// If it cannot be used.
+/// If the value is not valid.
 pub(super) fn policy_field<'de, A: MapAccess<'de>>(
     field: &str,
     policy: &mut Policy,
@@ -51,12 +51,12 @@ pub(super) fn policy_field<'de, A: MapAccess<'de>>(
     Ok(())
 }
 
-/// Reads a text that is checked where it stands.
+/// Parses a text and checks it.
 fn text<T, F: FnOnce(&str) -> Result<T, String>>(expected: &'static str, check: F) -> Text<F> {
     Text { expected, check }
 }
 
-/// What is done about an unhealthy service: whether it is restarted.
+/// Parses the action for an unhealthy service: whether it is restarted.
 fn on_unhealthy(text: &str) -> Result<bool, String> {
     match text {
         "restart" => Ok(true),
@@ -69,9 +69,7 @@ fn on_unhealthy(text: &str) -> Result<bool, String> {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Backoff {
-    /// The first wait.
     initial: Option<Span>,
-    /// The longest.
     max: Option<Span>,
 }
 
@@ -79,13 +77,13 @@ struct Backoff {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Log {
-    /// How large it grows.
+    /// The size at which the log is rotated.
     max_size: Option<YamlSize>,
-    /// How many old ones are kept.
+    /// How many old parts are kept.
     keep: Option<u32>,
 }
 
-/// A size, as text or as a number of bytes.
+/// Parses a size: a text or a number of bytes.
 #[derive(Debug)]
 struct YamlSize(Size);
 
@@ -96,12 +94,11 @@ impl<'de> Deserialize<'de> for YamlSize {
     }
 }
 
-/// A text or a whole number, as text.
+/// Parses a text or a whole number as text.
 struct Scalar(String);
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// Reads either.
         struct Visitor;
         impl de::Visitor<'_> for Visitor {
             type Value = Scalar;
@@ -122,16 +119,16 @@ impl<'de> Deserialize<'de> for Scalar {
     }
 }
 
-/// `ready:` or `health:`: a check as text, or with more to say.
+/// Parses `ready` or `health`: a check as text, or an object.
 #[derive(Debug, Default)]
 struct Asked {
-    /// The check; `None`: the usual one.
+    /// The check; `None` for the default.
     check: Option<Check>,
-    /// How often it is asked.
+    /// How often it runs.
     interval: Option<Span>,
-    /// After which time it is told that it is not so.
+    /// Its timeout.
     timeout: Option<Span>,
-    /// How many failures in a row count.
+    /// The number of failures in a row.
     failures: Option<u32>,
 }
 
@@ -139,30 +136,27 @@ struct Asked {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AskedFields {
-    /// It takes a connection.
+    /// Whether the port must accept a connection.
     #[serde(default)]
     tcp: bool,
-    /// Nothing is asked.
     #[serde(default)]
     none: bool,
     /// The path of a request.
     http: Option<String>,
-    /// The status that it must have.
+    /// The required status.
     status: Option<u16>,
-    /// A regular expression.
     log: Option<String>,
-    /// A command.
     exec: Option<String>,
-    /// How often it is asked.
+    /// How often it runs.
     interval: Option<Span>,
-    /// After which time it is told that it is not so.
+    /// Its timeout.
     timeout: Option<Span>,
-    /// How many failures in a row count.
+    /// The number of failures in a row.
     failures: Option<u32>,
 }
 
 impl AskedFields {
-    /// The check that they describe.
+    /// Returns the check that the fields describe.
     fn check(&self) -> Result<Option<Check>, String> {
         let status = self.status.map_or_else(String::new, |status| format!("{status}:"));
         let texts = [
@@ -184,7 +178,7 @@ impl AskedFields {
 
 impl<'de> Deserialize<'de> for Asked {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// Reads a text or an object.
+        /// Parses a text or an object.
         struct Visitor;
         impl<'de> de::Visitor<'de> for Visitor {
             type Value = Asked;

@@ -9,83 +9,81 @@ use crate::error::{Error, Result};
 use crate::identity::{Key, ServiceHash, TailnetName};
 use crate::project::Place;
 
-/// The size that one `NAME=value` must stay below, in bytes. Source: `execve(2)`, `MAX_ARG_STRLEN`.
+/// The size that one `NAME=value` must stay below, in bytes (`execve(2)`, `MAX_ARG_STRLEN`).
 const LARGEST_STRING: usize = 128 * 1024;
-/// The largest environment and command, in bytes. Source: `execve(2)` (a quarter of the usual stack of 8 MiB), and
+/// The largest environment and command in bytes: a quarter of the usual stack of 8 MiB on Linux (`execve(2)`), and
 /// `ARG_MAX` on macOS. 64 KiB are left for PORT and the other variables that devport sets.
 const LARGEST_TOTAL: usize = if cfg!(target_os = "macos") { 1024 * 1024 } else { 2 * 1024 * 1024 } - 64 * 1024;
 
-/// What was typed or written in `devport.yaml`, before any file was looked at.
+/// A request as typed or written in `devport.yaml`, before any file is read.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
-    /// The user's name for the service; `None`: it is named by its directory and command.
+    /// The user's name for the service; `None` if its directory and command name it.
     pub(crate) key: Option<Key>,
     /// The command and its arguments, unexpanded.
     pub(crate) words: Vec<String>,
-    /// Where to run it, absolute.
+    /// The absolute directory.
     pub(crate) cwd: PathBuf,
-    /// The `devport.yaml` that asks for it, canonical; `None` if it was typed.
+    /// The canonical `devport.yaml` with the entry; `None` for a typed command.
     pub(crate) file: Option<PathBuf>,
-    /// Which port it wants.
+    /// The requested port.
     pub(crate) port: PortRequest,
-    /// The variable that tells it its port; `None`: `PORT`.
+    /// The variable with the port; `None` for `PORT`.
     pub(crate) port_variable: Option<String>,
-    /// Whether it shall be published on the tailnet.
+    /// Whether to publish it on the tailnet.
     pub(crate) tailnet: bool,
-    /// What it shall be called there; `None`: as before, or as its hashid.
+    /// Its name on the tailnet; `None` for the current one, or else its hashid.
     pub(crate) tailnet_name: Option<TailnetName>,
-    /// How it is watched over.
+    /// Readiness, health, restarts, stopping and logs.
     pub(crate) policy: Policy,
-    /// Dotenv files, absolute; later ones override earlier ones.
+    /// Absolute paths of dotenv files; later ones override earlier ones.
     pub(crate) env_files: Vec<PathBuf>,
 }
 
-/// Which port a service wants.
+/// The port that a service requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PortRequest {
-    /// The one that it has, or else the lowest free one.
+    /// Its current one, or else the lowest free one.
     Any,
-    /// This one.
     Exactly(u16),
-    /// It needs none.
     NoPort,
 }
 
-/// One resolved request to run one command.
+/// A resolved request to run one command.
 #[derive(Debug, Clone)]
 pub(crate) struct ServiceSpec {
-    /// What the service is filed under.
+    /// The service's hash.
     pub(crate) hash: ServiceHash,
     /// The user's name for it, if any.
     pub(crate) key: Option<Key>,
     /// The command and its arguments, unexpanded.
     pub(crate) words: Vec<String>,
-    /// Where to run it: an existing directory, canonical.
+    /// The directory: existing and canonical.
     pub(crate) cwd: PathBuf,
-    /// The `devport.yaml` that asks for it, canonical; `None` if it was typed.
+    /// The canonical `devport.yaml` with the entry; `None` for a typed command.
     pub(crate) file: Option<PathBuf>,
     /// The checkouts that it belongs to.
     pub(crate) place: Place,
-    /// Which port it wants.
+    /// The requested port.
     pub(crate) port: PortRequest,
-    /// The variable that tells it its port; `None`: `PORT`.
+    /// The variable with the port; `None` for `PORT`.
     pub(crate) port_variable: Option<String>,
-    /// Whether it shall be published on the tailnet.
+    /// Whether to publish it on the tailnet.
     pub(crate) tailnet: bool,
-    /// What it shall be called there; `None`: as before, or as its hashid.
+    /// Its name on the tailnet; `None` for the current one, or else its hashid.
     pub(crate) tailnet_name: Option<TailnetName>,
-    /// How it is watched over.
+    /// Readiness, health, restarts, stopping and logs.
     pub(crate) policy: Policy,
     /// The caller's environment with the dotenv files over it.
     pub(crate) environment: Variables,
 }
 
 impl ServiceSpec {
-    /// Resolves a request: checks the directory and the words, reads the dotenv files.
+    /// Resolves a request: checks the directory and the words, and reads the dotenv files.
     ///
     /// # Errors
-    /// If the command is empty, the directory is not there, a name is not valid, a dotenv file cannot be read, or
-    /// the environment is larger than `execve(2)` takes.
+    /// If the command is empty, the directory is missing, a name is not valid, a dotenv file cannot be read, or the
+    /// environment is too large for `execve(2)`.
     pub(crate) fn resolve(request: Request, caller: &CallerEnvironment) -> Result<Self> {
         match request.words.first() {
             None => return Err(empty_command("there is no command to run")),
@@ -124,7 +122,7 @@ impl ServiceSpec {
         })
     }
 
-    /// A port for something that devport does not run: without command and environment.
+    /// Creates the spec of a port for a program that devport does not run, without command and environment.
     pub(crate) fn port_alone(key: Key, port: PortRequest, cwd: PathBuf, caller: &CallerEnvironment) -> Self {
         Self {
             place: Place::new(&cwd, None, caller.home()),
@@ -142,7 +140,7 @@ impl ServiceSpec {
         }
     }
 
-    /// What messages call the service: its key, or else its hash.
+    /// Returns the name for messages: the key, or else the hash.
     pub(crate) fn name(&self) -> &str {
         self.key.as_ref().map_or(self.hash.as_str(), Key::as_str)
     }
@@ -169,9 +167,9 @@ fn environment(request: &Request, cwd: &Path, caller: &CallerEnvironment) -> Res
     Ok(environment)
 }
 
-/// Refuses an environment that, with the words of the command, `execve` could not take.
+/// Refuses an environment that is too large for `execve` together with the words of the command.
 fn check_total(environment: &Variables, words: &[String]) -> Result<()> {
-    // Each string ends with a NUL, and has a pointer.
+    // The kernel counts the NUL and a pointer for each string.
     let taken = |length: usize| length + 1 + size_of::<usize>();
     let variables: Vec<(usize, &str)> =
         environment.iter().map(|(name, value)| (taken(name.len() + 1 + value.len()), name)).collect();
@@ -192,12 +190,12 @@ fn check_total(environment: &Variables, words: &[String]) -> Result<()> {
     })
 }
 
-/// The start of a variable's name, which may itself be what is too large.
+/// Returns the start of a variable's name, which may itself be the part that is too large.
 fn start_of(name: &str) -> String {
     name.chars().take(64).collect()
 }
 
-/// A usage error about the command.
+/// Creates a usage error about the command.
 fn empty_command(message: &str) -> Error {
     Error::Usage {
         message: message.into(),
@@ -205,10 +203,10 @@ fn empty_command(message: &str) -> Error {
     }
 }
 
-/// How the names of devport's own variables begin: the port in one of them would hide whose a process is.
+/// The prefix of devport's own variables. A dotenv file that sets one would hide which service a process belongs to.
 const RESERVED_PREFIX: &str = "DEVPORT_";
 
-/// A variable's name must survive in an environment.
+/// Refuses a name that an environment cannot hold.
 fn check_variable_name(name: &str) -> Result<()> {
     let good = |(index, c): (usize, char)| c == '_' || c.is_ascii_alphabetic() || (index > 0 && c.is_ascii_digit());
     if name.starts_with(RESERVED_PREFIX) {
@@ -226,7 +224,7 @@ fn check_variable_name(name: &str) -> Result<()> {
     })
 }
 
-/// The canonical path of a directory that is there.
+/// Returns the canonical path of an existing directory.
 fn existing_directory(path: &Path) -> Result<PathBuf> {
     let wrong = |why: String| Error::InvalidDirectory { path: path.to_owned(), why };
     let canonical = path.canonicalize().map_err(|error| match error.kind() {
@@ -242,7 +240,7 @@ fn existing_directory(path: &Path) -> Result<PathBuf> {
     Ok(canonical)
 }
 
-/// A path as text.
+/// Returns a path as text.
 pub(super) fn path_text(path: &Path) -> Result<String> {
     path.to_str()
         .map(str::to_owned)

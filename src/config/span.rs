@@ -1,4 +1,4 @@
-//! `Span` and `Size`: durations and sizes as people write them.
+//! `Span` and `Size`: durations and sizes in the notation of arguments and `devport.yaml`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,26 +7,25 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The longest duration, in milliseconds: 366 days, so that a leap year fits. Sums of a few of them cannot overflow
-/// an `Instant`.
+/// The longest duration in milliseconds: 366 days, a leap year. Sums of a few of them cannot overflow an `Instant`.
 const LONGEST_MS: u64 = 366 * 24 * 60 * 60 * 1000;
 
-/// A duration, written like `500ms`, `30s`, `5m` or `1m30s`: whole milliseconds, at most 366 days.
+/// A duration such as `500ms`, `30s`, `5m` or `1m30s`: whole milliseconds, at most 366 days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Span(pub(crate) Duration);
 
 impl Span {
-    /// So many seconds.
+    /// Creates a duration of this many seconds.
     pub(crate) const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
-    /// Reads a duration from a record. Earlier devports accepted any length and precision, and a record must stay
-    /// readable: the value is rounded up to whole milliseconds, and cut to 366 days.
+    /// Parses a duration in a record. Earlier devports accepted any length and precision, so the value is rounded up to
+    /// whole milliseconds and limited to 366 days.
     ///
     /// # Errors
-    /// If the text is no duration at all.
+    /// If the text is not a duration.
     pub(super) fn recorded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let duration = duration(&text).ok_or_else(|| serde::de::Error::custom(invalid(&text)))?;
@@ -34,23 +33,23 @@ impl Span {
         Ok(Self(Duration::from_millis(u64::try_from(ms).unwrap_or(LONGEST_MS))))
     }
 
-    /// Reads an interval from a record, as [`Self::recorded`] does. Earlier devports recorded `0ms` for an interval
-    /// below a millisecond, with which a supervisor would use a whole core.
+    /// Parses an interval in a record like [`Self::recorded`]. Earlier devports recorded `0ms` for an interval below a
+    /// millisecond, which would make a supervisor use a whole processor.
     ///
     /// # Errors
-    /// As those of [`Self::recorded`].
+    /// Like [`Self::recorded`].
     pub(super) fn recorded_interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::recorded(deserializer).map(|span| span.max(Self(Duration::from_millis(1))))
     }
 }
 
-/// Reads a duration of any length and precision; `None` if the text is none, or negative.
+/// Parses a duration of any length and precision; `None` if the text is not one or is negative.
 fn duration(text: &str) -> Option<Duration> {
     let duration: SignedDuration = text.trim().parse().ok()?;
     duration.try_into().ok()
 }
 
-/// The error for a text that is no duration, or too long.
+/// Returns the error for a text that is not a duration, or too long.
 fn invalid(text: &str) -> String {
     format!("{text:?} is not a duration up to 8784h (366 days); write it like 500ms, 30s or 5m")
 }
@@ -94,7 +93,7 @@ impl From<Span> for String {
     }
 }
 
-/// A number of bytes, written like `512K`, `10M` or `1G`: powers of 1024. `10MB` and `10MiB` mean the same as `10M`.
+/// A number of bytes such as `512K`, `10M` or `1G`, in powers of 1024. `10MB` and `10MiB` mean the same as `10M`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Size(pub(crate) u64);

@@ -1,130 +1,115 @@
-//! What can go wrong with the tailnet: the `tailscale` program, the vendor's HTTP API, credentials.
+//! Errors of the tailnet: the `tailscale` program, Tailscale's HTTP API, credentials.
 
-/// Where an administrator sees and approves services.
+/// The page on which an administrator sees and approves services.
 pub(crate) const SERVICES_PAGE: &str = "https://login.tailscale.com/admin/services";
-/// Where keys are made.
+/// The page on which keys are created.
 const KEYS_PAGE: &str = "https://login.tailscale.com/admin/settings/keys";
 
-/// Why a service is not on the tailnet, or not off it. Text from outside has lost its keys before it gets here.
+/// Why a service could not be published or taken back. Text from outside contains no keys.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TailnetError {
-    /// There is no `tailscale`.
+    /// There is no `tailscale` program.
     #[error("there is no `tailscale` program in PATH")]
     NoProgram,
-    /// The program is there, and its daemon is not.
+    /// tailscaled does not run.
     #[error("the tailscale daemon does not answer: {message}")]
     DaemonDown {
-        /// What the program wrote.
+        /// The program's message.
         message: String,
     },
-    /// The daemon runs, and the machine is not on its tailnet.
+    /// tailscaled runs, but the machine is not connected to its tailnet.
     #[error("this machine is not connected to a tailnet: {}", state_text(state))]
     NotConnected {
-        /// The daemon's state, such as `NeedsLogin`.
+        /// The state of tailscaled, such as `NeedsLogin`.
         state: String,
     },
-    /// A `tailscale` that does not know services.
+    /// A version of `tailscale` without services.
     #[error("tailscale {version} is too old: services need 1.86 or later")]
-    TooOld {
-        /// Its version.
-        version: String,
-    },
-    /// The machine belongs to a person; only tagged ones may offer services.
+    TooOld { version: String },
+    /// The machine belongs to a person; only tagged machines may host services.
     #[error("this machine has no tag, and only tagged machines may offer services on a tailnet")]
     Untagged {
-        /// The service's port, for the way that works without a tag.
+        /// The service's port, for the hint that works without a tag.
         port: u16,
     },
     /// The tailnet has no HTTPS certificates.
     #[error("HTTPS is not enabled on this tailnet")]
     NoHttps {
-        /// Where tailscale says it can be enabled; `None` if it does not say.
+        /// The page to enable it; `None` if tailscale names none.
         visit: Option<String>,
     },
-    /// The user may not change what the daemon serves.
+    /// The user may not change what tailscaled serves.
     #[error("the tailscale daemon refuses: {message}")]
     Denied {
-        /// What the program wrote.
+        /// The program's message.
         message: String,
     },
-    /// The program hangs.
     #[error("`tailscale {command}` gave no answer in {waited_s} s")]
     Silent {
-        /// Its arguments, up to the first option.
+        /// Its arguments up to the first option.
         command: String,
-        /// How long we waited, in seconds.
+        /// The time limit, in seconds.
         waited_s: u64,
     },
-    /// Somebody else changes the daemon's configuration all the time.
+    /// Other clients keep changing tailscaled's configuration.
     #[error("somebody else keeps changing what this machine serves")]
     ConcurrentEdit,
     /// Any other failure of the program.
     #[error("`tailscale {command}`: {message}")]
     Program {
-        /// Its arguments, up to the first option.
+        /// Its arguments up to the first option.
         command: String,
-        /// What it wrote.
         message: String,
     },
-    /// The program reported success, and the daemon does not serve the service.
+    /// The program reported success, but tailscaled does not serve the service.
     #[error("tailscale reported success, but does not serve svc:{name}{}", said(message))]
     NotServed {
         /// The service's name on the tailnet.
         name: String,
-        /// What the program wrote.
+        /// The program's message.
         message: String,
     },
-    /// A service that listens nowhere.
+    /// The service has no port.
     #[error("{service} has no port that could be published")]
-    NoPort {
-        /// The service.
-        service: String,
-    },
+    NoPort { service: String },
     /// The name belongs to something else.
     #[error("the name svc:{name} is taken by {owner}")]
     NameTaken {
-        /// The name.
         name: String,
-        /// Whose it is.
         owner: String,
-        /// The service that shall have it.
+        /// The service that requested the name.
         service: String,
     },
-    /// Not the name of a service on a tailnet.
+    /// The name is not valid for a service on a tailnet.
     #[error("{name:?} cannot be a name on the tailnet")]
-    InvalidName {
-        /// As typed.
-        name: String,
-    },
+    InvalidName { name: String },
     /// A credential that cannot be used.
     #[error("{variable}: {why}")]
     Credential {
         /// The variable that holds or names it.
         variable: String,
-        /// What is wrong; never the credential.
+        /// The problem; never the credential.
         why: String,
-        /// What to do.
         hint: String,
     },
-    /// The API did not do what was asked.
+    /// A request to the API failed.
     #[error("could not {action}: {problem}")]
     Api {
-        /// What was asked for, as an infinitive with its object.
+        /// The request, as an infinitive with its object.
         action: String,
-        /// Why not.
         problem: ApiProblem,
     },
-    /// The API approved, and the daemon does not hear of it.
+    /// The API approved the machine, but tailscaled did not learn of it.
     #[error("this machine was approved for svc:{name}, but its daemon did not hear of it in {waited_s} s")]
     NotApproved {
         /// The service's name on the tailnet.
         name: String,
-        /// How long we waited, in seconds.
+        /// The time limit, in seconds.
         waited_s: u64,
     },
 }
 
-/// Why the API did not do what was asked.
+/// Why a request to the API failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ApiProblem {
     /// 401.
@@ -142,51 +127,43 @@ pub(crate) enum ApiProblem {
     /// 400 and other refusals.
     #[error("the request was refused{} ({})", said(.message), .status)]
     Refused {
-        /// The status.
         status: u16,
-        /// What the API wrote.
+        /// The API's message.
         message: String,
     },
-    /// 429, also after waiting as long as we were told to.
+    /// 429, also after the delay that the API requested.
     #[error("too many requests{} (429){}", said(.message), retry_text(*.retry_after_s))]
     RateLimited {
-        /// What the API wrote.
+        /// The API's message.
         message: String,
-        /// When to come again, in seconds; `None` if it does not say.
+        /// The requested delay, in seconds; `None` if there is none.
         retry_after_s: Option<u64>,
     },
-    /// 5xx, several times.
+    /// 5xx on every attempt.
     #[error("the server has a problem{} ({})", said(.message), .status)]
     Server {
-        /// The status.
         status: u16,
-        /// What the API wrote.
+        /// The API's message.
         message: String,
     },
-    /// A redirect, which would carry the key elsewhere.
+    /// A redirect. Following it would send the key to another server.
     #[error("the server redirects to {to:?} ({status}), which is not followed")]
-    Redirect {
-        /// The status.
-        status: u16,
-        /// Where to.
-        to: String,
-    },
-    /// Success, with an answer that cannot be understood.
+    Redirect { status: u16, to: String },
+    /// A success whose body cannot be parsed.
     #[error("the answer is not the API's JSON, but {0}")]
     NotJson(String),
-    /// No answer in time.
+    /// No response in time.
     #[error("no answer in {waited_s} s")]
     Silent {
-        /// How long we waited, in seconds.
+        /// The time limit, in seconds.
         waited_s: u64,
     },
-    /// No connection.
     #[error("no connection: {0}")]
     Unreachable(String),
 }
 
 impl TailnetError {
-    /// What the user can do about it; `None` if there is nothing that the message does not say.
+    /// Returns what the user can do about it; `None` if the message says everything.
     pub(super) fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NoProgram => "install it from https://tailscale.com/download, then `sudo tailscale up`".into(),
@@ -220,7 +197,7 @@ impl TailnetError {
         })
     }
 
-    /// The documented exit code: 2 for what was typed, 3 for what was configured.
+    /// Returns the exit code: 2 for a name, which the user typed; 3 for a credential, which was configured; else 1.
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::InvalidName { .. } => 2,
@@ -231,7 +208,7 @@ impl TailnetError {
 }
 
 impl ApiProblem {
-    /// What the user can do about it.
+    /// Returns what the user can do about it.
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Unauthorized(_) => {
@@ -259,17 +236,17 @@ impl ApiProblem {
     }
 }
 
-/// `: what they said`, or nothing.
+/// Returns `: message`, or nothing.
 fn said(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 
-/// `, again in 30 s`, or nothing.
+/// Returns `, again in 30 s`, or nothing.
 fn retry_text(seconds: Option<u64>) -> String {
     seconds.map_or_else(String::new, |seconds| format!(", to be tried again in {seconds} s"))
 }
 
-/// What a state of the daemon means.
+/// Describes a state of tailscaled.
 fn state_text(state: &str) -> &str {
     match state {
         "NeedsLogin" => "it is logged out",
@@ -281,7 +258,7 @@ fn state_text(state: &str) -> &str {
     }
 }
 
-/// What leads out of a state of the daemon.
+/// Returns how to leave a state of tailscaled.
 fn connect_hint(state: &str) -> &'static str {
     match state {
         "NeedsLogin" => "`sudo tailscale login` logs it in",

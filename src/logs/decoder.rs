@@ -1,4 +1,4 @@
-//! `Decoder`: puts the lines of a log together from its parts.
+//! `Decoder`: assembles the lines of a log from its parts.
 
 use std::io::{self, BufRead, Read};
 
@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::logs::mark::{MARK_BYTE, Mark};
 
-/// A longer line is read in pieces, in bytes: a log may be one line, and larger than the memory.
+/// A longer line is returned in pieces of this many bytes: a log may be a single line that is larger than the memory.
 const LONGEST_LINE: usize = 16 << 20;
 
 /// A line of a log.
@@ -16,31 +16,29 @@ pub(crate) struct Line {
     pub(crate) at: Option<Timestamp>,
     /// The run that wrote it; 0 if unknown.
     pub(crate) run: u64,
-    /// What it says.
     pub(crate) content: Content,
 }
 
 /// What a line says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// What the service wrote, without the line's end.
+    /// Output of the service, without the line's end.
     Output(Vec<u8>),
-    /// A mark of devport's own.
+    /// A mark of devport.
     Mark(Mark),
 }
 
-/// Reads the parts of a log in order, and keeps what is known between two lines.
+/// Reads the parts of a log in order, and keeps its state between two lines.
 #[derive(Debug)]
 pub(super) struct Decoder {
     /// The time of the last mark.
     at: Option<Timestamp>,
-    /// The current run.
     run: u64,
     /// Whether `at` and `run` are known. Lines before that are skipped.
     is_dated: bool,
     /// The current line, as far as it was read from the current part.
     begun: Vec<u8>,
-    /// What the previous part has of a line that the current part may continue.
+    /// The unfinished line of the previous part, which the current part may continue.
     head: Vec<u8>,
     /// Whether the start of the current line is missing: it was returned already, or was not read.
     in_line: bool,
@@ -49,12 +47,12 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// Starts with the log's first byte.
+    /// Starts at the first byte of a log.
     pub(super) fn at_log_start() -> Self {
         Self { is_dated: true, ..Self::at(0) }
     }
 
-    /// Starts at an offset of a part. Skips lines until a mark says which time and run they are of.
+    /// Starts at an offset of a part. Skips lines until a mark gives their time and run.
     pub(super) fn at(offset: u64) -> Self {
         Self {
             at: None,
@@ -104,29 +102,29 @@ impl Decoder {
         }
     }
 
-    /// Ends the current part. Returns its line if that began in it and cannot continue in the next.
+    /// Ends the current part. Returns its unfinished line if the next part cannot continue it.
     pub(super) fn end_part(&mut self) -> Option<Line> {
         if self.begun.is_empty() {
             self.at_part_start = true;
             return None;
         }
-        // A part without a line end: what the part before it left is not continued.
+        // The line of a part without a line end is not continued.
         let line = if self.at_part_start { self.end_head() } else { None };
         self.head = std::mem::take(&mut self.begun);
         self.at_part_start = true;
         line
     }
 
-    /// Returns the line that the previous part began, if no part continues it.
+    /// Returns the unfinished line of the previous part, if no part continues it.
     pub(super) fn end_head(&mut self) -> Option<Line> {
         let head = std::mem::take(&mut self.head);
         let in_line = std::mem::take(&mut self.in_line);
-        // A mark without an end is still being written.
+        // A mark without a line end is still being written.
         let is_mark = !in_line && head.starts_with(&[MARK_BYTE]) && !head.starts_with(&[MARK_BYTE; 2]);
         if head.is_empty() || is_mark { None } else { self.line(&head, in_line) }
     }
 
-    /// Returns whether the current line is complete, or as long as a piece may be.
+    /// Returns whether the current line is complete or has the maximum length of a piece.
     fn is_complete(&self) -> bool {
         self.begun.ends_with(b"\n") || self.begun.len() >= LONGEST_LINE
     }
@@ -134,7 +132,7 @@ impl Decoder {
     /// Decodes a line, with or without its end; `None` for marks that only date the lines after them.
     fn line(&mut self, bytes: &[u8], in_line: bool) -> Option<Line> {
         let line = without_end(bytes);
-        // A mark begins at a line's start; the same bytes further on are output.
+        // A mark starts a line. The same bytes elsewhere are output.
         let mark = if in_line { None } else { Mark::parse(line) };
         let content = match mark {
             Some((at, mark)) => {

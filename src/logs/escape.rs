@@ -1,21 +1,21 @@
-//! Escape sequences in output: taken out, or let through as far as they only set colours.
+//! Removes escape sequences from output, or keeps those that only set colours.
 
 /// A piece of output.
 enum Piece<'a> {
-    /// Text and single control characters.
+    /// Text and control characters outside of sequences.
     Text(&'a [u8]),
     /// A sequence that only sets colours.
     Color(&'a [u8]),
-    /// Any other sequence, or the beginning of one.
+    /// Any other sequence, or an unfinished one.
     Other,
 }
 
-/// The bytes that cancel a sequence. Source: ECMA-48, 8.3.13 and 8.3.148.
+/// The bytes that cancel a sequence: CAN and SUB (ECMA-48, 8.3.13 and 8.3.148).
 const CANCEL: [u8; 2] = [0x18, 0x1a];
-/// The byte that begins a sequence, and aborts the one before.
+/// The byte that begins a sequence and aborts the previous one.
 const ESCAPE: u8 = 0x1b;
 
-/// Takes the first piece off; `None` at the end. Source: ECMA-48, 5.3 to 5.6.
+/// Splits off the first piece; `None` at the end (ECMA-48, 5.3 to 5.6).
 fn take<'a>(output: &mut &'a [u8]) -> Option<Piece<'a>> {
     let all = *output;
     let [first, ..] = all else { return None };
@@ -24,7 +24,7 @@ fn take<'a>(output: &mut &'a [u8]) -> Option<Piece<'a>> {
         *output = &all[end..];
         return Some(Piece::Text(&all[..end]));
     }
-    // A sequence ends after its last byte or one that cancels it, and before the next sequence.
+    // A sequence ends after its final byte or a cancelling byte, and before the next sequence.
     let find = |ends: &dyn Fn(u8) -> bool| {
         let stops = |byte: &u8| *byte == ESCAPE || CANCEL.contains(byte) || ends(*byte);
         let at = all.iter().skip(2).position(stops).map_or(all.len(), |at| at + 2);
@@ -37,12 +37,12 @@ fn take<'a>(output: &mut &'a [u8]) -> Option<Piece<'a>> {
             let plain = parameters.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b';' | b':'));
             (end, plain && end > 2 && all[end - 1] == b'm')
         }
-        // Strings up to their terminator: titles, links, private data.
+        // Strings, which end with a terminator: titles, links, private data.
         Some(b']' | b'P' | b'X' | b'^' | b'_') => {
             let end = find(&|byte| byte == 0x07);
             (if all[end..].starts_with(&[ESCAPE, b'\\']) { end + 2 } else { end }, false)
         }
-        // Those with one more character behind intermediate ones.
+        // Sequences with intermediate bytes and one final byte.
         Some(0x20..=0x2f) => (find(&|byte| !(0x20..=0x2f).contains(&byte)), false),
         Some(&ESCAPE) | None => (1, false),
         Some(_) => (2, false),
@@ -51,7 +51,7 @@ fn take<'a>(output: &mut &'a [u8]) -> Option<Piece<'a>> {
     Some(if is_color { Piece::Color(&all[..end]) } else { Piece::Other })
 }
 
-/// Output without escape sequences; every other byte stays, whether it is text or not.
+/// Returns output without escape sequences. Every other byte stays, even if it is not UTF-8.
 pub(crate) fn strip(mut output: &[u8]) -> Vec<u8> {
     let mut kept = Vec::with_capacity(output.len());
     while let Some(piece) = take(&mut output) {
@@ -62,8 +62,8 @@ pub(crate) fn strip(mut output: &[u8]) -> Vec<u8> {
     kept
 }
 
-/// Output for a terminal that is not the service's: colours stay, and are switched off at the end; other sequences
-/// and control characters, which could move the cursor or rename the window, go.
+/// Returns output that is safe on another terminal. Colours stay and are reset at the end; other sequences and control
+/// characters, which could move the cursor or rename the window, are removed.
 pub(crate) fn for_terminal(mut output: &[u8]) -> String {
     let mut kept = String::with_capacity(output.len());
     let mut colored = false;

@@ -1,22 +1,22 @@
-//! `Mark`: a line of devport's own in a log.
+//! `Mark`: a line in a log that devport wrote.
 
 use std::fmt;
 
 use jiff::Timestamp;
 
-/// The byte that begins a mark (ASCII "record separator"). A line of output that begins with it gets another
-/// one in front.
+/// The first byte of a mark (ASCII "record separator"). If a line of output begins with this byte, the log has it
+/// twice.
 pub(super) const MARK_BYTE: u8 = 0x1e;
 
-/// A mark is never longer than this before its text, in bytes.
+/// The maximum length of a mark before its text, in bytes.
 pub(super) const LONGEST_HEADER: u64 = 256;
 
-/// What a mark says, after its time.
+/// The content of a mark, after its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// The following lines were written at this time or later.
     Time {
-        /// The run that wrote them; `None` in logs of an earlier devport.
+        /// `None` in logs of an earlier devport.
         run: Option<u64>,
     },
     /// The first mark of a part that continues the last line of the previous part.
@@ -26,21 +26,20 @@ pub(crate) enum Mark {
     },
     /// A child was started.
     Started {
-        /// Its pid.
         pid: i32,
-        /// The number of the run, counted since the service was registered; 0 if unknown.
+        /// The number of the run since registration; 0 if unknown.
         run: u64,
     },
     /// A child ended: how, and after how long.
     Ended(String),
-    /// Another event that the reader should know about.
+    /// Another event, for the reader.
     Note(String),
 }
 
 impl Mark {
-    /// Returns the line, with its end.
+    /// Returns the mark as a line with its end.
     pub(super) fn to_line(&self, at: Timestamp) -> Vec<u8> {
-        // A line break would end the mark, and what follows would be output.
+        // A line break would end the mark, and the rest would count as output.
         let one_line = |text: &str| text.replace('\n', " ");
         let text = match self {
             Self::Time { run: None } => String::new(),

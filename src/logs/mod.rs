@@ -1,11 +1,11 @@
 //! Captured output on disk: writing with rotation and marks, reading, following.
 //!
-//! A log is what the service wrote, byte for byte, with devport's own marks between its lines: when a child
-//! was started and ended, and what time it was. See [`Mark`] for their form.
+//! A log holds the service's output byte for byte, with devport's marks between the lines: when a child started and
+//! ended, and the time. See [`Mark`] for their format.
 //!
-//! A log consists of parts, one file each. A part begins with a mark that has the time and the number of the
-//! run, so that it can be read without the parts before it. It ends after a line; only a line that is longer
-//! than a part may be is cut, and the next part then begins with [`Mark::Continued`].
+//! A log consists of parts, one file each. A part begins with a mark that has the time and the number of the run, so it
+//! can be read without the earlier parts. It ends after a line; only a line that is longer than a part is cut, and the
+//! next part begins with [`Mark::Continued`] then.
 
 mod decoder;
 mod escape;

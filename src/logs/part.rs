@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// How many old parts a log can have.
+/// The most old parts that a log can have.
 pub(super) const MOST_KEPT: u32 = 100;
-/// How often the parts are opened again because the log was rotated meanwhile.
+/// How many times the parts are opened again if the log is rotated meanwhile.
 const ATTEMPTS: u32 = 10;
 
-/// Which file a part is, whatever its name: device and inode.
+/// The identity of a part, whatever its name: device and inode.
 pub(super) type FileId = (u64, u64);
 
 /// A part of a log, open for reading.
@@ -20,7 +20,6 @@ pub(super) type FileId = (u64, u64);
 pub(super) struct Part {
     /// The path under which it was opened.
     pub(super) path: PathBuf,
-    /// The open file.
     pub(super) reader: BufReader<File>,
     /// Its size when it was opened, in bytes.
     pub(super) size: u64,
@@ -50,27 +49,27 @@ pub(super) fn old_path(path: &Path, number: u32) -> PathBuf {
     name.into()
 }
 
-/// Returns which file a part is.
+/// Returns the identity of a part.
 fn id(metadata: &Metadata) -> FileId {
     (metadata.dev(), metadata.ino())
 }
 
-/// Returns which file the current part is; `None` if there is none.
+/// Returns the identity of the current part; `None` if there is none.
 pub(super) fn current(path: &Path) -> Option<FileId> {
     fs::symlink_metadata(path).ok().as_ref().map(id)
 }
 
-/// Opens every part of a log, the oldest first. A log that does not exist has none.
+/// Opens every part of a log, oldest first. A missing log has none.
 ///
 /// # Errors
-/// [`Error::Io`] if a part exists and cannot be opened.
+/// [`Error::Io`] if an existing part cannot be opened.
 pub(super) fn open_all(path: &Path) -> Result<Vec<Part>> {
     let mut parts: Vec<Part> = Vec::new();
     for _ in 0..ATTEMPTS {
         let before = current(path);
         parts.clear();
-        // Rotation moves parts to higher numbers. Read in that direction, a part that moves meanwhile is found
-        // twice and never missed, unless the log is rotated twice.
+        // Rotation moves parts to higher numbers. Opened from the lowest number up, a part that moves meanwhile is
+        // found twice and never missed, unless the log is rotated twice.
         for path in std::iter::once(path.to_owned()).chain((1..=MOST_KEPT).map(|number| old_path(path, number))) {
             let Some(part) = Part::open(path)? else { continue };
             if parts.iter().all(|other| other.id != part.id) {

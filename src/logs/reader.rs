@@ -1,4 +1,4 @@
-//! Reading a log: its last lines, and what is added to it, across rotation.
+//! Reads the last lines of a log, and follows it across rotation.
 
 use std::collections::VecDeque;
 use std::io::{Seek, SeekFrom};
@@ -10,29 +10,27 @@ use crate::logs::decoder::{Content, Decoder, Line};
 use crate::logs::mark::{LONGEST_HEADER, Mark};
 use crate::logs::part::{self, Part};
 
-/// How much of the end of a log is read first, in bytes.
+/// How much of the end of a log is read first, in bytes: enough for a screen of lines.
 const FIRST_WINDOW: u64 = 64 * 1024;
-/// How many times more is read if that was not enough.
+/// The factor by which more is read if that was not enough.
 const WINDOW_GROWTH: u64 = 8;
 
-/// Which lines are wanted.
+/// Selects lines.
 pub(crate) type Wanted<'a> = &'a dyn Fn(&Line) -> bool;
 
-/// What is looked for at the end of a log.
+/// Collects lines from the end of a log.
 trait Collect {
     /// Adds the next line.
     fn push(&mut self, line: Line);
-    /// Returns whether no line before those could change the result.
+    /// Returns whether earlier lines cannot change the result.
     fn is_done(&self) -> bool;
 }
 
-/// The last wanted lines, if there is a limit.
+/// The last selected lines.
 struct Tail<'a> {
-    /// How many are kept; `None`: all.
+    /// How many are kept; `None` for all.
     limit: Option<usize>,
-    /// Which.
     wanted: Wanted<'a>,
-    /// Those, oldest first.
     lines: VecDeque<Line>,
 }
 
@@ -60,7 +58,7 @@ struct BeforeEnd {
     lines: VecDeque<Vec<u8>>,
     /// Whether the start of their run was read.
     has_start: bool,
-    /// The last lines before the last end, and whether those are all.
+    /// The lines before the last end of a child, and whether these are complete.
     found: Option<(VecDeque<Vec<u8>>, bool)>,
 }
 
@@ -88,8 +86,8 @@ impl Collect for BeforeEnd {
     }
 }
 
-/// Reads the end of a log: the last `window` bytes, and more until `C` is done or everything was read.
-/// Returns what is needed to read on.
+/// Reads the last `window` bytes of a log, and more until the collector is done or everything was read. Returns the
+/// position to continue from.
 fn read_end<C: Collect>(path: &Path, mut window: u64, new: impl Fn() -> C) -> Result<(C, Follower)> {
     let mut parts = part::open_all(path)?;
     loop {
@@ -109,13 +107,13 @@ fn read_end<C: Collect>(path: &Path, mut window: u64, new: impl Fn() -> C) -> Re
     }
 }
 
-/// Returns the part and the offset in it where the last `window` bytes of a log start.
+/// Returns the part and offset where the last `window` bytes of a log start.
 fn start_of_window(parts: &[Part], window: u64) -> (usize, u64) {
     let mut left = window;
     for (index, part) in parts.iter().enumerate().rev() {
         if left <= part.size {
             let offset = part.size - left;
-            // Not in the middle of the mark that says whether the part continues a line.
+            // The offset must not be within the part's first mark, which tells whether the part continues a line.
             return (index, if offset < LONGEST_HEADER { 0 } else { offset });
         }
         left -= part.size;
@@ -131,8 +129,7 @@ fn read_part(part: &mut Part, decoder: &mut Decoder, take: &mut dyn FnMut(Line))
     Ok(())
 }
 
-/// Returns the last wanted lines of a log, oldest first; all of them without a `limit`. A log that does not
-/// exist is empty.
+/// Returns the last selected lines of a log, oldest first; all of them if `limit` is `None`. A missing log is empty.
 ///
 /// # Errors
 /// [`Error::Io`] if a part of it cannot be read.
@@ -140,18 +137,17 @@ pub(crate) fn tail(path: &Path, limit: Option<usize>, wanted: Wanted<'_>) -> Res
     tail_of(path, limit.map_or(u64::MAX, |_| FIRST_WINDOW), limit, wanted)
 }
 
-/// Returns the last wanted lines of a log as [`tail`]; reads this many bytes first.
+/// Like [`tail`], with the number of bytes to read first.
 fn tail_of(path: &Path, window: u64, limit: Option<usize>, wanted: Wanted<'_>) -> Result<Vec<Line>> {
     let (mut tail, Follower { mut decoder, .. }) =
         read_end(path, window, || Tail { limit, wanted, lines: VecDeque::new() })?;
-    // A line that has no end yet is a line too.
+    // A line without an end counts too.
     decoder.end_part().into_iter().for_each(|line| tail.push(line));
     decoder.end_head().into_iter().for_each(|line| tail.push(line));
     Ok(tail.lines.into())
 }
 
-/// Returns the last wanted lines of a log as [`tail`], and what reads on after them: no line is missing or
-/// returned twice.
+/// Like [`tail`], and returns a reader for the lines after them: no line is missing or returned twice.
 ///
 /// # Errors
 /// [`Error::Io`] if a part of it cannot be read.
@@ -161,15 +157,15 @@ pub(crate) fn follow(path: &Path, limit: Option<usize>, wanted: Wanted<'_>) -> R
     Ok((tail.lines.into(), follower))
 }
 
-/// Returns the last lines that a service wrote before its child last ended, oldest first; none if it never did,
-/// or if the log cannot be read.
+/// Returns the last lines of output before a child last ended, oldest first; none if no child ended or the log cannot
+/// be read.
 pub(crate) fn before_last_end(path: &Path, limit: usize) -> Vec<Vec<u8>> {
     let new = || BeforeEnd { limit, lines: VecDeque::new(), has_start: false, found: None };
     let found = read_end(path, FIRST_WINDOW, new).ok().and_then(|(collected, _)| collected.found);
     found.map(|(lines, _)| lines.into()).unwrap_or_default()
 }
 
-/// Returns the first and the last run that a log has lines of; `None` if it has none of any.
+/// Returns the first and the last run with lines in a log; `None` if there is none.
 ///
 /// # Errors
 /// [`Error::Io`] if a part of it cannot be read.
@@ -180,9 +176,9 @@ pub(crate) fn runs(path: &Path) -> Result<Option<RangeInclusive<u64>>> {
     Ok(first.zip(last).map(|(first, last)| first.run..=last.run))
 }
 
-/// Reads a log from its first line to its last, one at a time: a log may be large.
+/// Reads a log line by line, because it may be large.
 pub(crate) struct Lines {
-    /// The parts that are not read to their end, oldest first.
+    /// The parts that are not read to the end, oldest first.
     parts: VecDeque<Part>,
     /// What makes lines of them.
     decoder: Decoder,
@@ -223,7 +219,7 @@ impl Iterator for Lines {
     }
 }
 
-/// Reads what is added to a log.
+/// Reads the lines that are added to a log.
 #[derive(Debug)]
 pub(crate) struct Follower {
     /// The path of the log.
@@ -232,19 +228,19 @@ pub(crate) struct Follower {
     part: Option<Part>,
     /// What makes lines of it.
     decoder: Decoder,
-    /// Whether the log did not exist when that was last checked.
+    /// Whether the log was missing at the last check.
     was_missing: bool,
 }
 
 impl Follower {
-    /// Reads every line that was completed since the last call; follows the log through rotation.
+    /// Returns every line that was completed since the last call. Follows the log through rotation.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be read.
     pub(crate) fn next(&mut self) -> Result<Vec<Line>> {
         let mut lines = Vec::new();
         loop {
-            // Checked before reading: what is written to this part after its rotation is in the next one.
+            // Check before reading: bytes that are written after the rotation are in the next part.
             let current = part::current(&self.path);
             let is_current = current.is_none_or(|id| self.part.as_ref().is_some_and(|part| part.id == id));
             if let Some(part) = &mut self.part {
@@ -259,15 +255,15 @@ impl Follower {
         }
     }
 
-    /// Opens the part after the current one; the oldest if that was deleted. `None` if there is none.
+    /// Opens the part after the current one; the oldest if the current one was deleted. `None` if there is none.
     fn next_part(&self) -> Result<Option<Part>> {
         let parts = part::open_all(&self.path)?;
         let read = self.part.as_ref().and_then(|part| parts.iter().position(|other| other.id == part.id));
         Ok(parts.into_iter().nth(read.map_or(0, |index| index + 1)))
     }
 
-    /// Returns whether the log has been deleted: it is missing for the second time in a row, because it is
-    /// missing for a moment while it is rotated.
+    /// Returns whether the log was deleted: it is missing twice in a row. During rotation it is missing only for a
+    /// moment.
     pub(crate) fn is_deleted(&mut self) -> bool {
         let is_missing = self.part.is_some() && !self.path.exists();
         std::mem::replace(&mut self.was_missing, is_missing) && is_missing
@@ -441,7 +437,7 @@ mod tests {
         for ms in 0..50 {
             log.append(&b"line\n".repeat(1000), at(ms * 10));
         }
-        // It can be opened, and not be read.
+        // A directory can be opened but not read.
         fs::create_dir(part::old_path(&path, 1)).unwrap();
         let error = Lines::open(&path).unwrap().next().unwrap().unwrap_err().to_string();
         let expected = format!("could not read {}: ", directory.path().join("a.log.1").display());
@@ -515,7 +511,7 @@ mod tests {
         log.append(b"two\nthree\n", at(0));
         log.append(&[&[b'x'; 5000][..], b"\nfour\n"].concat(), at(0));
         log.mark(&Mark::Ended("x".into()), at(0));
-        // More than what is read first.
+        // More than is read first.
         for _ in 0..1500 {
             log.mark(&started(3), at(0));
         }
@@ -523,14 +519,13 @@ mod tests {
         assert_eq!(lines, [b"three".to_vec(), vec![b'x'; 5000], b"four".to_vec()]);
     }
 
-    /// What a service does, as far as its log knows.
+    /// An event in the life of a service's log.
     #[derive(Debug, Clone)]
     enum Step {
-        /// It writes, so many milliseconds later.
+        /// Writes output, this many milliseconds later.
         Write(Vec<u8>, i64),
-        /// Something is noted.
         Mark(Mark),
-        /// Its supervisor is another one.
+        /// A new supervisor takes over.
         Reopen,
     }
 
@@ -555,7 +550,7 @@ mod tests {
         ]
     }
 
-    /// The lines that steps make, as they must come back; the last one may have no end.
+    /// The lines that the steps must produce; the last one may have no end.
     fn expected(steps: &[Step]) -> Vec<Content> {
         let (mut expected, mut begun) = (Vec::new(), Vec::new());
         let line = |begun: &mut Vec<u8>| {
@@ -627,11 +622,11 @@ mod tests {
             for part in part::open_all(&path).unwrap() {
                 prop_assert!(part.size < 1024 * 4, "the bound holds, and a second byte for each mark byte");
             }
-            // Reading from the end gives the same lines, with the same times and runs.
+            // Reading from the end gives the same lines, times and runs.
             prop_assert_eq!(&tail(&path, None, ALL).unwrap(), &all);
             let last = &all[all.len().saturating_sub(limit)..];
             prop_assert_eq!(&tail_of(&path, window, Some(limit), ALL).unwrap()[..], last);
-            // A follower has every line that has an end.
+            // A follower has every complete line.
             if follower.is_some() {
                 let followed = contents(followed);
                 prop_assert!(followed.len() + 1 >= expected.len());

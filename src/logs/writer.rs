@@ -1,4 +1,4 @@
-//! `LogWriter`: appends output and marks, and rotates. Only the supervisor of the service has one.
+//! `LogWriter`: appends output and marks, and rotates. Only a service's supervisor has one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -11,9 +11,9 @@ use crate::config::Policy;
 use crate::logs::mark::{MARK_BYTE, Mark};
 use crate::logs::part::{MOST_KEPT, old_path};
 
-/// How far a part may exceed its maximum size in search of the end of a line, in bytes; at most that size again.
+/// How far a part may exceed its maximum size to end with a line, in bytes; at most by that size again.
 const SLACK: u64 = 1024 * 1024;
-/// How often the time is marked at most, in milliseconds.
+/// The resolution of time marks in milliseconds: finer marks would make logs of chatty services much larger.
 const TIME_GRAIN_MS: i64 = 10;
 
 /// The log of one service, open for appending.
@@ -33,19 +33,19 @@ pub(crate) struct LogWriter {
     run: u64,
     /// Whether the last byte of the log ended a line.
     at_line_start: bool,
-    /// Whether the current part has output or marks, other than the one at its start.
+    /// Whether the current part has output or marks besides its first mark.
     has_content: bool,
-    /// The last time that was marked, in grains.
+    /// The time of the last mark, in units of [`TIME_GRAIN_MS`].
     marked: i64,
-    /// How many bytes of output could not be written since the last that could.
+    /// How many bytes of output could not be written since the last success.
     lost: u64,
-    /// Bytes on their way to the file; kept to be used again.
+    /// Bytes to be written; kept to reuse the allocation.
     buffer: Vec<u8>,
 }
 
 impl LogWriter {
-    /// Returns a writer for a log that need not exist yet, in which run number `run` is the last. A write that
-    /// fails is tried again with the next output: a full disk costs output and nothing else.
+    /// Returns a writer for a log that need not exist yet. `run` is the number of its last run. A failed write is
+    /// retried with the next output: a full disk loses output and nothing else.
     pub(crate) fn new(path: PathBuf, policy: &Policy, run: u64) -> Self {
         let mut writer = Self {
             path,
@@ -61,7 +61,7 @@ impl LogWriter {
             buffer: Vec::new(),
         };
         writer.open();
-        // An earlier supervisor may have kept more.
+        // The policy of an earlier supervisor may have kept more.
         for number in writer.kept + 1..=MOST_KEPT {
             let _ = fs::remove_file(old_path(&writer.path, number));
         }
@@ -78,7 +78,7 @@ impl LogWriter {
             .custom_flags(libc::O_NOFOLLOW)
             .open(&self.path);
         let Ok(file) = options else { return false };
-        // The umask may have taken our own bits away.
+        // The umask may have removed the owner's bits.
         let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
         self.size = file.metadata().map_or(0, |metadata| metadata.len());
         self.at_line_start = self.size == 0 || ends_line(&file, self.size);
@@ -87,7 +87,7 @@ impl LogWriter {
         true
     }
 
-    /// Opens the current part again after a failure, and notes what was lost; returns whether that succeeded.
+    /// Opens the current part again after a failure, and notes how much was lost; returns whether that succeeded.
     fn reopen(&mut self, now: Timestamp) -> bool {
         if self.file.is_some() {
             return true;
@@ -95,7 +95,7 @@ impl LogWriter {
         if !self.open() {
             return false;
         }
-        // The write that failed may have left half a mark, and output must not complete it.
+        // The failed write may have left half a mark, which output must not complete.
         self.end_line();
         if self.lost > 0 {
             self.begin_part(now);
@@ -119,7 +119,7 @@ impl LogWriter {
                 self.begin_part(now);
                 end = self.fitting(rest);
             }
-            // A log that cannot be rotated grows.
+            // If rotation fails, the part grows.
             let end = if end == 0 { rest.len() } else { end };
             let (piece, after) = rest.split_at(end);
             self.push_output(piece, now);
@@ -131,7 +131,7 @@ impl LogWriter {
         }
     }
 
-    /// Returns how many bytes of the output belong into the current part; 0 if the next part begins first.
+    /// Returns how many bytes of the output fit into the current part; 0 if the next part must begin first.
     fn fitting(&self, output: &[u8]) -> usize {
         let used = self.size + self.buffer.len() as u64;
         let room = |largest: u64| usize::try_from(largest.saturating_sub(used)).unwrap_or(usize::MAX);
@@ -147,13 +147,13 @@ impl LogWriter {
         output[..most].iter().position(is_end).map_or(most, |end| end + 1)
     }
 
-    /// Appends output to the buffer, with a mark of the time where the time has changed.
+    /// Appends output to the buffer, with a time mark if the time has changed.
     fn push_output(&mut self, output: &[u8], now: Timestamp) {
         self.has_content = true;
         let mut rest = output;
         let grain = now.as_millisecond() / TIME_GRAIN_MS;
         if grain != self.marked {
-            // A mark stands between lines: first what ends the line that is begun.
+            // A mark stands between lines, so finish the current line first.
             if !self.at_line_start {
                 let end = rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |end| end + 1);
                 let (begun, after) = rest.split_at(end);
@@ -169,7 +169,7 @@ impl LogWriter {
         self.push_escaped(rest);
     }
 
-    /// Appends output to the buffer, with a second byte where a line begins like a mark.
+    /// Appends output to the buffer, and doubles the first byte of a line that begins like a mark.
     fn push_escaped(&mut self, output: &[u8]) {
         let Some(last) = output.last() else { return };
         if output.contains(&MARK_BYTE) {
@@ -186,7 +186,7 @@ impl LogWriter {
         }
     }
 
-    /// Appends a mark, on a line of its own.
+    /// Appends a mark on a line of its own.
     pub(crate) fn mark(&mut self, mark: &Mark, now: Timestamp) {
         if let Mark::Started { run, .. } = mark {
             self.run = *run;
@@ -207,7 +207,7 @@ impl LogWriter {
         self.flush();
     }
 
-    /// Ends the line that is begun.
+    /// Ends the current line.
     fn end_line(&mut self) {
         if !self.at_line_start {
             self.buffer.push(b'\n');
@@ -215,7 +215,7 @@ impl LogWriter {
         }
     }
 
-    /// Begins the current part with its mark, if it is empty.
+    /// Writes the first mark of the current part, if it is empty.
     fn begin_part(&mut self, now: Timestamp) {
         if self.size > 0 || !self.buffer.is_empty() {
             return;
@@ -239,21 +239,21 @@ impl LogWriter {
         written
     }
 
-    /// Makes the current part an old one, and begins a new one in the same line; returns whether that succeeded.
+    /// Moves the current part to the old ones and begins a new one; returns whether that succeeded.
     fn rotate(&mut self) -> bool {
-        // What is on its way belongs to the part that ends.
+        // The buffer belongs to the old part.
         if !self.buffer.is_empty() && !self.flush() {
             return false;
         }
         for number in (1..self.kept).rev() {
-            // One that does not exist need not be moved.
+            // A missing old part is not an error.
             let _ = fs::rename(old_path(&self.path, number), old_path(&self.path, number + 1));
         }
         let moved = match self.kept {
             0 => fs::remove_file(&self.path),
             _ => fs::rename(&self.path, old_path(&self.path, 1)),
         };
-        // Without a name it is as good as moved.
+        // A part whose name is gone counts as moved.
         if moved.is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
             return false;
         }
@@ -288,7 +288,7 @@ mod tests {
         fs::read_to_string(path).unwrap()
     }
 
-    /// The old parts that exist, the newest first.
+    /// Returns the existing old parts, newest first.
     fn old_parts(path: &Path) -> Vec<PathBuf> {
         (1..=MOST_KEPT).map(|number| old_path(path, number)).filter(|path| path.exists()).collect()
     }
@@ -336,7 +336,7 @@ mod tests {
         let mut policy = Policy::default();
         policy.log_max_size.0 = 1024;
         let mut log = LogWriter::new(path.clone(), &policy, 3);
-        // A chunk that is larger than a part, and ends in the middle of a line.
+        // A chunk that is larger than a part, and ends within a line.
         log.append(&[&b"0123456789\n".repeat(120)[..], b"01234"].concat(), at(5000));
         log.append(b"56789\n", at(6000));
         let old = fs::read_to_string(old_path(&path, 1)).unwrap();
@@ -377,7 +377,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.log");
         let mut log = LogWriter::new(path.clone(), &Policy::default(), 1);
-        // As a full disk leaves it: half a mark, and a file that takes no more.
+        // A full disk leaves half a mark; a file opened for reading then refuses output.
         fs::write(&path, "\u{1e}1970-01-01T00:00:00").unwrap();
         log.file = Some(File::open(&path).unwrap());
         log.append(b"lost\n", at(0));

@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-/// Monotonic time, for deadlines.
+/// Returns the monotonic time, for deadlines.
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// The calendar's time, for records and marks.
+/// Returns the wall-clock time, for records and log marks.
 pub(crate) fn wall() -> Timestamp {
     Timestamp::now()
 }
 
-/// The end of time: what a moment that cannot be represented becomes.
+/// How far ahead a moment is at most: 100 years, which `Instant` can represent on every system.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Returns the moment `duration` after `now`, or one in 100 years if that cannot be represented: `+` would panic.
@@ -24,40 +24,39 @@ pub(crate) fn later(now: Instant, duration: Duration) -> Instant {
     now.checked_add(duration).or_else(|| now.checked_add(FAR)).unwrap_or(now)
 }
 
-/// When something must be done at the latest.
+/// The moment by which an operation must finish.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
-    /// That moment.
     at: Instant,
-    /// How long there was in all.
+    /// The whole time that was allowed.
     pub(crate) limit: Duration,
 }
 
 impl Deadline {
-    /// A deadline so far from now.
+    /// Creates a deadline `limit` from now.
     pub(crate) fn after(limit: Duration) -> Self {
         Self { at: later(now(), limit), limit }
     }
 
-    /// How long there is left; zero when it has passed.
+    /// Returns the time left; zero once the deadline has passed.
     pub(crate) fn remaining(&self) -> Duration {
         self.at.saturating_duration_since(now())
     }
 }
 
-/// Lets time pass.
+/// Sleeps.
 pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
-/// How often [`poll`] asks eagerly.
+/// How many times [`poll`] runs its check at the caller's interval. Most waits end within these.
 const EAGER_QUESTIONS: u32 = 40;
-/// How long it waits between questions then, at the least: many who ask all the time would keep the processor
-/// from whoever shall answer.
+/// The shortest interval after that. Many processes that poll without pause take the processor from the one they wait
+/// for.
 const PATIENT_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Asks `question` every `interval`, later every 5 ms if that is longer, until it answers or `limit` has
-/// passed; `None` on time-out. The first question is asked at once.
+/// Runs `question` at once and then every `interval`, after 40 times every 5 ms if that is longer, until it returns a
+/// value. Returns `None` once `limit` has passed.
 pub(crate) fn poll<T>(interval: Duration, limit: Duration, mut question: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = later(now(), limit);
     let mut asked = 0_u32;

@@ -1,16 +1,16 @@
-//! Reading files that others write, up to a limit.
+//! Reading files that devport did not write, up to a limit.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Reads a regular file whole. Symbolic links are followed. Opening does not block, so a FIFO without a writer
-/// cannot hang devport.
+/// Reads a whole regular file. Follows symbolic links. `O_NONBLOCK` keeps a FIFO without a writer from blocking the
+/// open.
 ///
 /// # Errors
-/// `InvalidInput` if `path` is not a regular file, `FileTooLarge` if it has more than `limit` bytes, else the
-/// error of the system.
+/// `InvalidInput` if `path` is not a regular file, `FileTooLarge` if it has more than `limit` bytes, else the error of
+/// the system call.
 pub(crate) fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     if !file.metadata()?.is_file() {
@@ -19,10 +19,10 @@ pub(crate) fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_to_limit(file, limit)
 }
 
-/// Reads a file whole, whatever it is: `-f <(generate)` names a pipe.
+/// Reads a whole file of any kind: `-f <(generate)` names a pipe.
 ///
 /// # Errors
-/// `FileTooLarge` if it has more than `limit` bytes, else the error of the system.
+/// `FileTooLarge` if it has more than `limit` bytes, else the error of the system call.
 pub(crate) fn read_any(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_to_limit(File::open(path)?, limit)
 }
@@ -30,7 +30,7 @@ pub(crate) fn read_any(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// Reads an open file to its end; `FileTooLarge` if it has more than `limit` bytes.
 fn read_to_limit(file: File, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    // The size in the metadata is no bound: the file may grow, and files in /proc have size 0.
+    // The size in the metadata is not a limit: the file may grow, and files in /proc have size 0.
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));

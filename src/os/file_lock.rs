@@ -1,64 +1,64 @@
-//! Looking at a file lock without taking it.
+//! Checks whether a file is locked, without taking the lock.
 //!
-//! A probe that takes the lock, even for a moment and shared, keeps others from taking it: for ever, if the prober is
-//! suspended in between. On Linux `flock(2)` locks cannot be looked at, so that the holder also takes an open file
-//! description lock, which can. On macOS both kinds are one list, and `F_GETLK` sees the `flock` itself (XNU
-//! `kern_lockf.c`).
+//! A probe that takes the lock, even shared and for a moment, blocks other processes; if the probe is suspended
+//! meanwhile, it blocks them indefinitely. Linux has no call that queries a `flock(2)` lock, so the holder also takes
+//! an open file description lock, which `F_OFD_GETLK` reports. macOS keeps both kinds in one list, and `F_GETLK`
+//! reports the `flock` itself (XNU `kern_lockf.c`).
 
 use std::fs::File;
 use std::io;
 
 use nix::fcntl::{FcntlArg, fcntl};
 
-/// The constants of `fcntl(2)` as they fit into `libc::flock`: the systems' headers give them different types.
+/// The constants of `fcntl(2)` in the type that `libc::flock` needs: the headers of the two systems differ.
 #[cfg(target_os = "linux")]
 mod kind {
     use std::io;
 
-    /// A lock of a reader.
+    /// Returns the type of a read lock.
     pub(super) fn read() -> io::Result<libc::c_short> {
         libc::c_short::try_from(libc::F_RDLCK).map_err(io::Error::other)
     }
 
-    /// A lock of a writer.
+    /// Returns the type of a write lock.
     pub(super) fn write() -> io::Result<libc::c_short> {
         libc::c_short::try_from(libc::F_WRLCK).map_err(io::Error::other)
     }
 
-    /// Whether a kind is that of no lock.
+    /// Returns whether a type means "not locked".
     pub(super) fn is_none(kind: libc::c_short) -> bool {
         i32::from(kind) == libc::F_UNLCK
     }
 }
 
-/// The constants of `fcntl(2)` as they fit into `libc::flock`.
+/// The constants of `fcntl(2)` in the type that `libc::flock` needs.
 #[cfg(target_os = "macos")]
 mod kind {
     use std::io;
 
-    /// A lock of a reader.
+    /// Returns the type of a read lock.
     #[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
     pub(super) fn read() -> io::Result<libc::c_short> {
         Ok(libc::F_RDLCK)
     }
 
-    /// Whether a kind is that of no lock.
+    /// Returns whether a type means "not locked".
     pub(super) fn is_none(kind: libc::c_short) -> bool {
         kind == libc::F_UNLCK
     }
 }
 
-/// A lock of some kind on a whole file.
+/// Describes a lock of this type on the whole file.
 fn whole_file(kind: libc::c_short) -> io::Result<libc::flock> {
     let start = libc::c_short::try_from(libc::SEEK_SET).map_err(io::Error::other)?;
     Ok(libc::flock { l_type: kind, l_whence: start, l_start: 0, l_len: 0, l_pid: 0 })
 }
 
-/// Makes the exclusive `flock` that the caller holds on a file visible to [`is_announced`]. It goes with the open
-/// file, as the `flock` does.
+/// Makes the exclusive `flock` that the caller holds visible to [`is_announced`]. Both locks end when the file is
+/// closed.
 ///
 /// # Errors
-/// If the file system refuses. On NFS `flock` is such a lock itself, and visible already: that is no error.
+/// If the file system refuses. On NFS a `flock` is itself such a lock and already visible: that is not an error.
 #[cfg(target_os = "linux")]
 pub(crate) fn announce(file: &File) -> io::Result<()> {
     use nix::errno::Errno;
@@ -68,17 +68,17 @@ pub(crate) fn announce(file: &File) -> io::Result<()> {
     }
 }
 
-/// The `flock` is visible as it is.
+/// macOS shows the `flock` as it is.
 #[cfg(target_os = "macos")]
 #[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
 pub(crate) fn announce(_file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether some other open file holds an announced lock on this file. Takes no lock.
+/// Returns whether another open file holds an announced lock on this file. Takes no lock.
 ///
 /// # Errors
-/// If the file system cannot say.
+/// If the file system does not support the query.
 pub(crate) fn is_announced(file: &File) -> io::Result<bool> {
     let mut lock = whole_file(kind::read()?)?;
     #[cfg(target_os = "linux")]

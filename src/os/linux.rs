@@ -1,4 +1,4 @@
-//! Linux: what `/proc` knows of processes and sockets.
+//! Linux: processes and sockets, from `/proc` and netlink.
 
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
@@ -12,11 +12,11 @@ use std::time::Duration;
 use nix::sched::{sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::process::{ProcessState, ProcessStatus};
 use super::sock_diag;
+use super::status::{ProcessState, ProcessStatus};
 
-/// Identifies this boot of the machine. It cannot change while a process lives, so it is read once. Source:
-/// `random(4)`, `/proc/sys/kernel/random/boot_id`.
+/// Returns an id of this boot of the machine (`random(4)`, `/proc/sys/kernel/random/boot_id`). It cannot change while
+/// this process lives, so it is read once.
 pub(super) fn boot_id() -> io::Result<&'static str> {
     static BOOT_ID: OnceLock<String> = OnceLock::new();
     if let Some(id) = BOOT_ID.get() {
@@ -26,7 +26,7 @@ pub(super) fn boot_id() -> io::Result<&'static str> {
     Ok(BOOT_ID.get_or_init(|| id))
 }
 
-/// Turns "there is no such process" into `None`. Every other error means that the kernel did not answer.
+/// Turns "no such process" into `None`. Every other error means that the state of the process is unknown.
 fn unless_gone<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
     match answer {
         Ok(value) => Ok(Some(value)),
@@ -35,7 +35,7 @@ fn unless_gone<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// As [`unless_gone`]; what we are not allowed to see is `None` too.
+/// Like [`unless_gone`], and turns "permission denied" into `None` too.
 fn unless_hidden<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
     match answer {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
@@ -43,43 +43,42 @@ fn unless_hidden<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// The processor that runs the calling thread; `None` if the kernel does not say.
+/// Returns the processor that runs the calling thread; `None` if the kernel does not report it.
 pub(super) fn current_cpu() -> Option<usize> {
     nix::sched::sched_getcpu().ok()
 }
 
-/// Moves the calling thread to another processor than the given one, if it may use one, and lets it go
-/// anywhere from there. A new thread begins where its parent runs, and on a machine that is asked for
-/// nothing else it was seen to stay there for 2 to 4 ms.
+/// Moves the calling thread to a processor other than `cpu`, then lifts the restriction. Linux starts a new thread on
+/// its parent's processor and, on an idle machine, was measured to leave it there for 2 to 4 ms.
 pub(super) fn leave_cpu(cpu: Option<usize>) {
     let me = Pid::from_raw(0);
     let (Some(cpu), Ok(allowed)) = (cpu, sched_getaffinity(me)) else { return };
     let mut others = allowed;
     if others.unset(cpu).is_ok() && sched_setaffinity(me, &others).is_ok() {
-        // It only was about the move.
+        // The restriction only served the move.
         let _ = sched_setaffinity(me, &allowed);
     }
 }
 
-/// What the kernel says of a process; `None` if there is none. The start time is in clock ticks since
-/// boot. Source: `proc_pid_stat(5)`, fields 2 to 5, 20 and 22.
+/// Returns the kernel's status of a process; `None` if it does not exist. The start time is in clock ticks since boot.
+/// Source: `proc_pid_stat(5)`, fields 2 to 5, 20 and 22.
 pub(super) fn process_status(pid: i32) -> io::Result<Option<ProcessStatus>> {
     let Some(stat) = unless_gone(fs::read(format!("/proc/{pid}/stat")))? else { return Ok(None) };
     let unreadable = || io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has no known form"));
     parse_status(&String::from_utf8_lossy(&stat)).ok_or_else(unreadable).map(Some)
 }
 
-/// Reads a line of `/proc/PID/stat`.
+/// Parses `/proc/PID/stat`.
 fn parse_status(stat: &str) -> Option<ProcessStatus> {
-    // The name stands in parentheses and may itself hold parentheses and spaces.
+    // The name is in parentheses and may itself contain parentheses and spaces.
     let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let threads: u64 = fields.get(17)?.parse().ok()?;
     Some(ProcessStatus {
         name: name.to_owned(),
         state: match *fields.first()? {
-            // A zombie whose other threads run on is a process whose main thread has exited: `next-server` does
-            // that at its end, and serves meanwhile.
+            // A zombie with more than one thread has only lost its main thread. `next-server` shuts down that way and
+            // still serves meanwhile.
             "Z" if threads > 1 => ProcessState::Alive,
             "Z" | "X" | "x" => ProcessState::Dead,
             _ => ProcessState::Alive,
@@ -90,7 +89,7 @@ fn parse_status(stat: &str) -> Option<ProcessStatus> {
     })
 }
 
-/// How much of processors' time a process has used. Source: `proc_pid_stat(5)`, fields 14 and 15.
+/// Returns the CPU time that a process has used. Source: `proc_pid_stat(5)`, fields 14 and 15.
 pub(super) fn cpu_time(pid: i32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
@@ -99,8 +98,8 @@ pub(super) fn cpu_time(pid: i32) -> Option<Duration> {
     Some(Duration::from_secs(ticks) / u32::try_from(per_second).ok()?)
 }
 
-/// How much memory a process uses, in bytes: its proportional set size, or all that it has in memory where
-/// that may not be asked. Source: `proc_pid_smaps(5)`, `proc_pid_statm(5)`.
+/// Returns the memory of a process in bytes: its proportional set size, or its resident set size if `smaps_rollup` may
+/// not be read. Source: `proc_pid_smaps(5)`, `proc_pid_statm(5)`.
 pub(super) fn memory(pid: i32) -> Option<u64> {
     let kilobytes = |text: String| {
         let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?.trim().strip_suffix(" kB")?.parse().ok();
@@ -114,8 +113,8 @@ pub(super) fn memory(pid: i32) -> Option<u64> {
     fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok().and_then(kilobytes).or_else(pages)
 }
 
-/// The children of a process, of all its threads; none if it is gone. The kernel may leave a child out while
-/// others come and go, but an empty list is really empty. Source: `proc_tid_children(5)`.
+/// Returns the children of all threads of a process; none if it is gone. The kernel may omit a child while others start
+/// and exit, but an empty list is reliable. Source: `proc_tid_children(5)`.
 pub(super) fn children(pid: i32) -> io::Result<Vec<i32>> {
     let Some(threads) = unless_gone(fs::read_dir(format!("/proc/{pid}/task")))? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
@@ -123,7 +122,7 @@ pub(super) fn children(pid: i32) -> io::Result<Vec<i32>> {
         let Some(thread) = unless_gone(thread)? else { continue };
         match unless_gone(fs::read_to_string(thread.path().join("children")))? {
             Some(list) => found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
-            // A kernel without CONFIG_PROC_CHILDREN; a thread that has ended has no children either way.
+            // The kernel lacks CONFIG_PROC_CHILDREN, unless the thread has ended: then it has no children.
             None if unless_gone(fs::metadata(thread.path()))?.is_some() => return children_by_scan(pid),
             None => {}
         }
@@ -131,7 +130,7 @@ pub(super) fn children(pid: i32) -> io::Result<Vec<i32>> {
     Ok(found)
 }
 
-/// The children of a process on a kernel that does not list them.
+/// Returns the children of a process where the kernel has no list of them.
 fn children_by_scan(parent: i32) -> io::Result<Vec<i32>> {
     let mut children = Vec::new();
     for pid in all_pids()? {
@@ -142,7 +141,7 @@ fn children_by_scan(parent: i32) -> io::Result<Vec<i32>> {
     Ok(children)
 }
 
-/// Every pid on the machine.
+/// Returns every pid on the machine.
 pub(super) fn all_pids() -> io::Result<Vec<i32>> {
     let mut pids = Vec::new();
     for entry in fs::read_dir("/proc")? {
@@ -151,8 +150,8 @@ pub(super) fn all_pids() -> io::Result<Vec<i32>> {
     Ok(pids)
 }
 
-/// The directories of `/proc` that say what a process has: its own, and those of its threads if its main thread
-/// has exited, which took the process's memory and files with it.
+/// Returns the `/proc` directories that show the memory and files of a process: its own, or those of its threads if the
+/// main thread has exited, because its own directory is empty then.
 fn views_of(pid: i32) -> io::Result<Vec<PathBuf>> {
     let own = PathBuf::from(format!("/proc/{pid}"));
     let leader = unless_gone(fs::read(own.join("stat")))?.unwrap_or_default();
@@ -168,12 +167,11 @@ fn views_of(pid: i32) -> io::Result<Vec<PathBuf>> {
     Ok(views)
 }
 
-/// The environment that the process was started with, NUL between variables; `None` if the process is gone or
-/// its environment may not be read.
+/// Returns the environment that the process was started with, separated by NUL; `None` if the process is gone or its
+/// environment may not be read.
 pub(super) fn environment(pid: i32) -> io::Result<Option<Vec<u8>>> {
     let own = unless_hidden(fs::read(format!("/proc/{pid}/environ")))?;
-    // Without memory of its own, a process whose main thread has exited has an empty environment, or none since
-    // Linux 6.18.
+    // A process whose main thread has exited shows an empty environment, or none since Linux 6.18.
     if own.as_ref().is_some_and(|environment| !environment.is_empty()) {
         return Ok(own);
     }
@@ -186,12 +184,12 @@ pub(super) fn environment(pid: i32) -> io::Result<Option<Vec<u8>>> {
     Ok(own)
 }
 
-/// Whether a process has a file open; `None` if we may not see that.
+/// Returns whether a process has a file open; `None` if its descriptors may not be read.
 pub(super) fn has_open(pid: i32, file: &Metadata) -> io::Result<Option<bool>> {
     let Some(descriptors) = unless_hidden(fs::read_dir(format!("/proc/{pid}/fd")))? else { return Ok(None) };
     for descriptor in descriptors {
         let Some(descriptor) = unless_gone(descriptor)? else { continue };
-        // Follows the link to the open file itself, whatever its name has become.
+        // `metadata` follows the link to the open file itself, even if the file was renamed or deleted.
         let open = unless_hidden(fs::metadata(descriptor.path()))?;
         if open.is_some_and(|open| (open.dev(), open.ino()) == (file.dev(), file.ino())) {
             return Ok(Some(true));
@@ -200,7 +198,7 @@ pub(super) fn has_open(pid: i32, file: &Metadata) -> io::Result<Option<bool>> {
     Ok(Some(false))
 }
 
-/// The command line, words joined by blanks; `None` if there is none.
+/// Returns the command line with spaces between the words; `None` if there is none.
 pub(super) fn command_line(pid: i32) -> Option<String> {
     let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let words = String::from_utf8_lossy(&words);
@@ -208,7 +206,7 @@ pub(super) fn command_line(pid: i32) -> Option<String> {
     (!line.is_empty()).then_some(line)
 }
 
-/// The processes that listen on a TCP port, as far as we may see them, lowest pid first.
+/// Returns the processes that listen on a TCP port, lowest pid first. Processes of other users may be missing.
 pub(super) fn listeners(port: u16) -> io::Result<Vec<i32>> {
     let sockets: HashSet<u64> = listening_sockets()?
         .into_iter()
@@ -228,7 +226,7 @@ pub(super) fn listeners(port: u16) -> io::Result<Vec<i32>> {
     Ok(listeners)
 }
 
-/// The addresses on which some processes listen by TCP, as far as we may see them.
+/// Returns the TCP addresses that these processes listen on. Processes of other users may be missing.
 pub(super) fn listens(pids: &[i32]) -> io::Result<Vec<SocketAddr>> {
     let sockets = listening_sockets()?;
     if sockets.is_empty() {
@@ -241,7 +239,7 @@ pub(super) fn listens(pids: &[i32]) -> io::Result<Vec<SocketAddr>> {
     Ok(sockets.into_iter().filter(|(_, inode)| open.contains(inode)).map(|(address, _)| address).collect())
 }
 
-/// The inodes of the sockets that a process has open; none if it is gone or hidden from us.
+/// Returns the inodes of a process's open sockets; none if it is gone or may not be read.
 fn socket_inodes(pid: i32) -> io::Result<Vec<u64>> {
     let inode = |link: &Path| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok();
     let mut inodes = Vec::new();
@@ -255,16 +253,17 @@ fn socket_inodes(pid: i32) -> io::Result<Vec<u64>> {
     Ok(inodes)
 }
 
-/// Every socket that listens by TCP: its address and its inode.
+/// Returns every listening TCP socket: its address and its inode.
 fn listening_sockets() -> io::Result<Vec<(SocketAddr, u64)>> {
     sock_diag::listening_sockets().or_else(|_| listening_sockets_of_proc())
 }
 
-/// The same where there is no netlink. Source: `proc_pid_net(5)`; state 0A is LISTEN.
+/// Reads the listening sockets from text tables, where netlink is missing. Source: `proc_pid_net(5)`; state 0A is
+/// LISTEN.
 fn listening_sockets_of_proc() -> io::Result<Vec<(SocketAddr, u64)>> {
     let mut sockets = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        // There is no second table where there is no IPv6.
+        // The second table is missing on a machine without IPv6.
         let Some(table) = unless_gone(fs::read_to_string(table))? else { continue };
         for line in table.lines().skip(1) {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -279,7 +278,7 @@ fn listening_sockets_of_proc() -> io::Result<Vec<(SocketAddr, u64)>> {
     Ok(sockets)
 }
 
-/// An address as the kernel writes it: words of 32 bits in the machine's byte order, then the port.
+/// Parses an address of `/proc/net/tcp`: 32-bit words in the machine's byte order, then the port.
 fn socket_address(text: &str) -> Option<SocketAddr> {
     let (address, port) = text.rsplit_once(':')?;
     let words = address.as_bytes().chunks(8).map(|word| u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok());
@@ -291,7 +290,7 @@ fn socket_address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(address, u16::from_str_radix(port, 16).ok()?))
 }
 
-/// Makes orphaned descendants children of this process. Source: `PR_SET_CHILD_SUBREAPER(2const)`.
+/// Makes orphaned descendants children of this process (`PR_SET_CHILD_SUBREAPER(2const)`).
 pub(super) fn become_subreaper() -> io::Result<()> {
     Ok(nix::sys::prctl::set_child_subreaper(true)?)
 }

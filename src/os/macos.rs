@@ -1,4 +1,4 @@
-//! macOS: what libproc and sysctl know of processes, and lsof of sockets.
+//! macOS: processes from libproc and sysctl, sockets from lsof.
 
 use std::fs::Metadata;
 use std::io;
@@ -8,16 +8,16 @@ use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::process::{ProcessState, ProcessStatus};
+use super::status::{ProcessState, ProcessStatus};
 use super::{spawn, sys, tool};
 
-/// The most that a program's words and environment may take, in bytes. Source: `<sys/syslimits.h>`, `ARG_MAX`.
+/// The most bytes that a program's arguments and environment may have (`ARG_MAX` in `<sys/syslimits.h>`).
 const ARG_MAX: usize = 1024 * 1024;
-/// How long lsof may take: it can hang on a network mount that does not answer.
+/// Time limit for lsof, which can hang on an unresponsive network mount.
 const LSOF_LIMIT: Duration = Duration::from_secs(2);
 
-/// Identifies this boot of the machine. `kern.boottime` would not do: it moves whenever the clock is set. Source:
-/// XNU `kern_sysctl.c`, `kern.bootsessionuuid`.
+/// Returns an id of this boot of the machine (XNU `kern_sysctl.c`, `kern.bootsessionuuid`). `kern.boottime` would not
+/// do: it changes whenever the clock is set.
 pub(super) fn boot_id() -> io::Result<&'static str> {
     static BOOT_ID: OnceLock<String> = OnceLock::new();
     if let Some(id) = BOOT_ID.get() {
@@ -29,15 +29,15 @@ pub(super) fn boot_id() -> io::Result<&'static str> {
     Ok(BOOT_ID.get_or_init(|| id))
 }
 
-/// The processor that runs the calling thread: the system does not say.
+/// Returns `None`: macOS does not report the processor of a thread.
 pub(super) fn current_cpu() -> Option<usize> {
     None
 }
 
-/// Moving a thread to another processor: the system leaves no choice, and spreads threads well itself.
+/// Does nothing: macOS spreads threads itself and offers no such call.
 pub(super) fn leave_cpu(_cpu: Option<usize>) {}
 
-/// What the kernel says of a process, zombies included; `None` if there is none. The start time is in
+/// Returns the kernel's status of a process, zombies included; `None` if it does not exist. The start time is in
 /// microseconds since 1970.
 pub(super) fn process_status(pid: i32) -> io::Result<Option<ProcessStatus>> {
     let Some(info) = sys::pid_info::<libc::proc_bsdinfo>(pid, 1)? else { return Ok(None) };
@@ -48,13 +48,13 @@ pub(super) fn process_status(pid: i32) -> io::Result<Option<ProcessStatus>> {
         state: if info.pbi_status == libc::SZOMB { ProcessState::Dead } else { ProcessState::Alive },
         parent: id(info.pbi_ppid)?,
         group: id(info.pbi_pgid)?,
-        // A zombie has none.
+        // `getsid` fails for a zombie.
         session: nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid))).map_or(0, nix::unistd::Pid::as_raw),
         start_time: info.pbi_start_tvsec * 1_000_000 + info.pbi_start_tvusec,
     }))
 }
 
-/// How much of processors' time a process has used; `None` if the kernel does not say.
+/// Returns the CPU time that a process has used; `None` if the kernel does not report it.
 pub(super) fn cpu_time(pid: i32) -> Option<Duration> {
     let info = sys::pid_info::<libc::proc_taskinfo>(pid, 0).ok()??;
     let (numerator, denominator) = sys::mach_timebase();
@@ -63,12 +63,12 @@ pub(super) fn cpu_time(pid: i32) -> Option<Duration> {
     Some(Duration::from_nanos(u64::try_from(nanoseconds).ok()?))
 }
 
-/// How much memory a process uses, in bytes; `None` if the kernel does not say.
+/// Returns the resident memory of a process in bytes; `None` if the kernel does not report it.
 pub(super) fn memory(pid: i32) -> Option<u64> {
     Some(sys::pid_info::<libc::proc_taskinfo>(pid, 0).ok()??.pti_resident_size)
 }
 
-/// The children of a process.
+/// Returns the children of a process.
 pub(super) fn children(parent: i32) -> io::Result<Vec<i32>> {
     let mut children = Vec::new();
     for pid in all_pids()? {
@@ -79,7 +79,7 @@ pub(super) fn children(parent: i32) -> io::Result<Vec<i32>> {
     Ok(children)
 }
 
-/// As [`process_status`]; `None` also for another user's process, which the kernel does not describe to us.
+/// Like [`process_status`]; also `None` for another user's process, which the kernel does not describe to us.
 pub(super) fn status_if_visible(pid: i32) -> io::Result<Option<ProcessStatus>> {
     match process_status(pid) {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(None),
@@ -87,44 +87,45 @@ pub(super) fn status_if_visible(pid: i32) -> io::Result<Option<ProcessStatus>> {
     }
 }
 
-/// Every pid on the machine.
+/// Returns every pid on the machine.
 pub(super) fn all_pids() -> io::Result<Vec<i32>> {
     sys::all_pids()
 }
 
-/// The argument count, words and environment of a process, as the kernel stores them; `None` if they may not be
-/// read. Read in one call: between two of them the process could execute something longer. Source: `sysctl(3)`,
-/// `KERN_PROCARGS2`.
+/// Returns the argument count, and the arguments and environment of a process as the kernel stores them; `None` if they
+/// may not be read. One call reads both: between two calls the process could execute another program. Source:
+/// `sysctl(3)`, `KERN_PROCARGS2`.
 fn arguments(pid: i32) -> Option<(usize, Vec<Vec<u8>>)> {
     let raw = sys::sysctl(&mut [libc::CTL_KERN, libc::KERN_PROCARGS2, pid], ARG_MAX).ok()?;
     let (count, rest) = raw.split_first_chunk::<4>()?;
     let count = usize::try_from(i32::from_ne_bytes(*count)).ok()?;
-    // The path of the program, then padding, then the words and the variables.
+    // The path of the program, then padding, then the arguments and the variables.
     let path_end = rest.iter().position(|byte| *byte == 0)?;
     let words_start = path_end + rest[path_end..].iter().position(|byte| *byte != 0)?;
     Some((count, rest[words_start..].split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()))
 }
 
-/// The environment that the process was started with, NUL between variables; `None` if it may not be read, as for
-/// Apple's own programs. Source: XNU `kern_sysctl.c`, `sysctl_procargsx`.
+/// Returns the environment that the process was started with, separated by NUL; `None` if it may not be read, as for
+/// Apple's own programs (XNU `kern_sysctl.c`, `sysctl_procargsx`).
 #[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
 pub(super) fn environment(pid: i32) -> io::Result<Option<Vec<u8>>> {
     Ok(arguments(pid).and_then(|(count, strings)| Some(strings.get(count..)?.join(&0))))
 }
 
-/// Whether a process has a file open: the system cannot tell cheaply.
+/// Returns `None`: macOS has no cheap way to find out whether a process has a file open.
 #[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
 pub(super) fn has_open(_pid: i32, _file: &Metadata) -> io::Result<Option<bool>> {
     Ok(None)
 }
 
-/// The command line, words joined by blanks; `None` if there is none.
+/// Returns the command line with spaces between the words; `None` if there is none.
 pub(super) fn command_line(pid: i32) -> Option<String> {
     let (count, strings) = arguments(pid)?;
     Some(String::from_utf8_lossy(&strings.get(..count)?.join(&b' ')).into_owned())
 }
 
-/// What lsof prints. It lies in `/usr/sbin`, which a short `PATH` lacks. It exits with 1 if it finds nothing.
+/// Runs lsof and returns its output. It is in `/usr/sbin`, which a short `PATH` lacks. It exits with 1 if it finds
+/// nothing.
 fn lsof(arguments: &[&str]) -> io::Result<String> {
     let standard = Path::new("/usr/sbin/lsof");
     let program = if standard.exists() { standard } else { Path::new("lsof") };
@@ -136,14 +137,14 @@ fn lsof(arguments: &[&str]) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&finished.output).into_owned())
 }
 
-/// The processes that listen on a TCP port, as far as we may see them. Without `-sTCP:LISTEN`, lsof would return
-/// clients too.
+/// Returns the processes that listen on a TCP port. Without `-sTCP:LISTEN`, lsof would list clients too. Processes of
+/// other users may be missing.
 pub(super) fn listeners(port: u16) -> io::Result<Vec<i32>> {
     let output = lsof(&["-nP", &format!("-iTCP:{port}"), "-sTCP:LISTEN", "-Fp"])?;
     Ok(output.lines().filter_map(|line| line.strip_prefix('p')?.parse().ok()).collect())
 }
 
-/// The addresses on which some processes listen by TCP, as far as we may see them.
+/// Returns the TCP addresses that these processes listen on. Processes of other users may be missing.
 pub(super) fn listens(pids: &[i32]) -> io::Result<Vec<SocketAddr>> {
     if pids.is_empty() {
         return Ok(Vec::new());
@@ -152,7 +153,7 @@ pub(super) fn listens(pids: &[i32]) -> io::Result<Vec<SocketAddr>> {
     Ok(listening_addresses(&lsof(&["-nP", "-a", "-p", &list, "-iTCP", "-sTCP:LISTEN", "-Ftn"])?))
 }
 
-/// Reads the output of `lsof -Ftn`: a line `tIPv4` or `tIPv6`, then a line `n` with the address, where `*` is any.
+/// Parses the output of `lsof -Ftn`: a line `tIPv4` or `tIPv6`, then a line `n` with the address, where `*` is any.
 fn listening_addresses(output: &str) -> Vec<SocketAddr> {
     let mut is_v6 = false;
     let mut addresses = Vec::new();
@@ -167,7 +168,8 @@ fn listening_addresses(output: &str) -> Vec<SocketAddr> {
     addresses
 }
 
-/// macOS has no subreapers: a descendant that leaves the session is found by its environment or not at all.
+/// Does nothing: macOS has no subreapers. A descendant that leaves the session is found by its environment or not at
+/// all.
 #[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
 pub(super) fn become_subreaper() -> io::Result<()> {
     Ok(())

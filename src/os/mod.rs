@@ -1,8 +1,11 @@
-//! Everything that differs by operating system: clock, process identity and trees, listening sockets,
-//! terminals, starting programs.
+//! The system layer: clocks, process identity and trees, sockets, terminals, starting programs.
 //!
-//! The only room with `unsafe` code (`sys.rs`). `linux.rs` and `macos.rs` offer the same functions; the
-//! files beside them build what the rest of devport uses.
+//! `linux.rs` and `macos.rs` offer the same functions; the other files build on them what the rest of devport uses.
+//!
+//! devport calls the system through the crate nix: it covers both systems, signals, terminals and sockets, with safe
+//! types. libc is used only for its constants and for calls that nix does not wrap safely: those are in `sys.rs`, the
+//! only file with `unsafe` code. rustix comes with tempfile and crossterm and is not used directly: it has no signal
+//! masks or handlers, so a second layer beside it would remain.
 
 pub(crate) mod clock;
 pub(crate) mod file;
@@ -12,6 +15,7 @@ pub(crate) mod process;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod spawn;
+mod status;
 pub(crate) mod terminal;
 pub(crate) mod tool;
 pub(crate) mod tree;

@@ -1,4 +1,4 @@
-//! Spreading many small waits for the system over the machine's cores.
+//! Spreads many small system calls over the processors of the machine.
 
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,13 +6,13 @@ use std::thread;
 
 use super::platform;
 
-/// Fewer items than this are not worth a thread.
+/// With fewer items, starting a thread takes longer than it saves.
 const WORTH_IT: usize = 128;
-/// How many items a thread takes at once. A thread may be let in milliseconds after it was asked for, so the
-/// others must be able to do its work.
+/// How many items a thread takes at once. A new thread may start milliseconds late, so the others must be able to take
+/// over its share.
 const PORTION: usize = 16;
 
-/// Applies a function to every item; results come in the order of the items.
+/// Applies a function to every item and returns the results in the order of the items.
 pub(crate) fn map<T: Sync, R: Send>(items: &[T], function: impl Fn(&T) -> R + Sync) -> impl Iterator<Item = R> {
     let cores = if items.len() < WORTH_IT { 1 } else { thread::available_parallelism().map_or(1, NonZero::get).min(8) };
     let next = AtomicUsize::new(0);

@@ -1,4 +1,4 @@
-//! Who a process is: identity that survives the reuse of pids, and signals that reach nobody else.
+//! Process identity that survives the reuse of pids, and signals that reach only that process.
 
 use std::fmt;
 use std::fs::Metadata;
@@ -9,75 +9,52 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::clock::{self, Deadline};
 use super::platform;
-use super::sys;
+use super::status::ProcessState;
+use super::sys::{self, SignalOrigin};
+use crate::text::{printable, shorten};
 
-/// What the kernel says of a process at one moment.
-#[derive(Debug, Clone)]
-pub(crate) struct ProcessStatus {
-    /// The program's short name.
-    pub(crate) name: String,
-    /// Whether it still runs.
-    pub(crate) state: ProcessState,
-    /// The parent's pid.
-    pub(crate) parent: i32,
-    /// The process group's id: the pid of the process that leads it.
-    pub(crate) group: i32,
-    /// The session's id: the pid of the process that began it. Linux finds what left a group by its parents.
-    #[cfg(not(target_os = "linux"))]
-    pub(crate) session: i32,
-    /// When it started, in units of the system's own; with the pid it is unique within one boot.
-    pub(crate) start_time: u64,
-}
-
-/// Whether a process can still do anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ProcessState {
-    /// It runs, sleeps or is stopped.
-    Alive,
-    /// It has ended and waits to be reaped.
-    Dead,
-}
-
-/// One process, for ever: a pid alone comes back within seconds. Source: trust.md, point 4.
+/// One process. A pid alone does not identify it: the system can reuse a pid within seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessIdentity {
-    /// The process id.
     pub(crate) pid: i32,
-    /// When it started (`ProcessStatus::start_time`); `None` in records that do not say, which prove
+    /// Start time ([`super::status::ProcessStatus::start_time`]); `None` in records without one, which identify
     /// nothing.
     #[serde(default)]
     pub(crate) start_time: Option<u64>,
-    /// The boot that it started in; `None` in records that do not say, which prove nothing.
+    /// The boot that it started in; `None` in records without one, which identify nothing.
     #[serde(default)]
     pub(crate) boot_id: Option<String>,
 }
 
-/// What became of a signal.
+/// Whether a signal arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivery {
-    /// The process got it.
+    /// The signal was sent to the process.
     Sent,
-    /// There is no such process any more.
+    /// The process no longer exists.
     Gone,
 }
 
 impl ProcessIdentity {
-    /// The identity of the process that has this pid now; `None` if there is none (zombies do not count).
+    /// Returns the identity of the process that has this pid now; `None` if there is none or it is a zombie.
     ///
     /// # Errors
-    /// If the system does not answer: then the process may well exist.
+    /// If the system does not answer: the process may exist.
     pub(crate) fn of(pid: i32) -> io::Result<Option<Self>> {
-        // First, so that a system without `/proc` is an error and not an empty machine.
+        // First, so that a system without `/proc` is an error and does not look like an empty machine.
         let boot_id = platform::boot_id()?;
         let status = platform::process_status(pid)?.filter(|status| status.state == ProcessState::Alive);
         Ok(status.map(|status| Self { pid, start_time: Some(status.start_time), boot_id: Some(boot_id.to_owned()) }))
     }
 
-    /// The identity of a child of this process that has not been reaped: its pid is its own, alive or not.
+    /// Returns the identity of an unreaped child of this process. Its pid cannot be reused, alive or not.
     ///
     /// # Errors
     /// If the system does not answer.
@@ -87,7 +64,7 @@ impl ProcessIdentity {
         Ok(Self { pid, start_time: status.map(|status| status.start_time), boot_id: Some(boot_id) })
     }
 
-    /// The id of its process group; `None` if it has ended.
+    /// Returns the id of its process group; `None` if it has ended.
     ///
     /// # Errors
     /// If the system does not answer.
@@ -95,19 +72,19 @@ impl ProcessIdentity {
         Ok(platform::process_status(self.pid)?.map(|status| status.group))
     }
 
-    /// This process.
+    /// Returns the identity of this process.
     ///
     /// # Errors
-    /// If the system does not say who we are, as without `/proc`.
+    /// If the system does not report this process, as without `/proc`.
     pub(crate) fn current() -> io::Result<Self> {
         Self::of(nix::unistd::getpid().as_raw())?
             .ok_or_else(|| io::Error::other("the system does not list this process"))
     }
 
-    /// Whether this very process is alive. An identity without start time or boot proves nothing: `false`.
+    /// Returns whether this very process is alive; `false` for an identity without start time or boot.
     ///
     /// # Errors
-    /// If the system does not answer: then it may be alive.
+    /// If the system does not answer: the process may be alive.
     pub(crate) fn is_alive(&self) -> io::Result<bool> {
         if self.start_time.is_none() || self.boot_id.is_none() {
             return Ok(false);
@@ -115,7 +92,7 @@ impl ProcessIdentity {
         Ok(Self::of(self.pid)?.as_ref() == Some(self))
     }
 
-    /// Whether this process has a file open; `None` where the system cannot tell (macOS).
+    /// Returns whether this process has a file open; `None` where the system cannot tell (macOS).
     ///
     /// # Errors
     /// If the system does not answer.
@@ -128,22 +105,22 @@ impl ProcessIdentity {
     /// # Errors
     /// If the system refuses, as for a process of another user, or does not answer.
     pub(crate) fn signal(&self, signal: i32) -> io::Result<Delivery> {
-        self.deliver(signal, How::Kill)
+        self.deliver(signal, SignalOrigin::Kill)
     }
 
-    /// Asks a supervisor to stop its service: SIGTERM, marked on Linux as sent by devport (`sigqueue(3)`), so that
-    /// it does not count as a second Ctrl-C.
+    /// Sends SIGTERM to a supervisor so that it stops its service. On Linux the signal is sent by `sigqueue(3)`, which
+    /// the supervisor does not count as a second Ctrl-C.
     ///
     /// # Errors
     /// As [`Self::signal`].
     pub(crate) fn request_stop(&self) -> io::Result<Delivery> {
-        self.deliver(libc::SIGTERM, How::Queue)
+        self.deliver(libc::SIGTERM, SignalOrigin::Queue)
     }
 
-    /// Sends a signal after proving that the pid is still this process's.
+    /// Sends a signal once the pid is known to be still this process's.
     #[cfg(target_os = "linux")]
-    fn deliver(&self, signal: i32, how: How) -> io::Result<Delivery> {
-        // The descriptor is opened before the identity is checked: then it cannot be a later process.
+    fn deliver(&self, signal: i32, origin: SignalOrigin) -> io::Result<Delivery> {
+        // Open the descriptor before checking the identity: it cannot refer to a later process then.
         let pidfd = match sys::pidfd_open(self.pid) {
             Ok(pidfd) => pidfd,
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(Delivery::Gone),
@@ -152,24 +129,24 @@ impl ProcessIdentity {
         if !self.is_alive()? {
             return Ok(Delivery::Gone);
         }
-        delivery(sys::pidfd_send_signal(&pidfd, signal, how))
+        delivery(sys::pidfd_send_signal(&pidfd, signal, origin))
     }
 
-    /// Sends a signal after proving that the pid is still this process's. Without pidfds the pid could be reused
-    /// between the two calls, within microseconds.
+    /// Sends a signal once the pid is known to be still this process's. macOS has no pidfds, so the pid could be reused
+    /// in the microseconds between the two calls.
     #[cfg(not(target_os = "linux"))]
-    fn deliver(&self, signal: i32, _how: How) -> io::Result<Delivery> {
+    fn deliver(&self, signal: i32, _origin: SignalOrigin) -> io::Result<Delivery> {
         if !self.is_alive()? {
             return Ok(Delivery::Gone);
         }
         delivery(sys::kill(self.pid, signal))
     }
 
-    /// Sends a signal to the process group that this process leads. A group's number is proof against reuse only
-    /// while a process of it is known to exist: the caller must know one, or be the parent of an unreaped leader.
+    /// Sends a signal to the process group that this process leads. The number of a group cannot be reused while one of
+    /// its processes exists: the caller must know of one, or be the parent of the unreaped leader.
     ///
     /// # Errors
-    /// If the system refuses; for pids 0 and 1, whose groups are our own and everybody's.
+    /// If the system refuses, and for pids 0 and 1: their groups are this process's own and every process.
     pub(crate) fn signal_group(&self, signal: i32) -> io::Result<Delivery> {
         if self.pid <= 1 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("pid {} leads no service", self.pid)));
@@ -177,10 +154,10 @@ impl ProcessIdentity {
         delivery(sys::kill(-self.pid, signal))
     }
 
-    /// Waits until this process has ended; `false` if it has not within `limit`.
+    /// Waits until this process has ended; returns `false` if `limit` passes first.
     ///
     /// # Errors
-    /// If the system gave no answer to the end of the limit.
+    /// If the system did not answer up to the end of the limit.
     pub(crate) fn wait_for_end(&self, limit: Duration) -> io::Result<bool> {
         let deadline = Deadline::after(limit);
         #[cfg(target_os = "linux")]
@@ -189,7 +166,7 @@ impl ProcessIdentity {
             use std::os::fd::AsFd;
             if !matches!(self.is_alive(), Ok(false)) {
                 let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-                // Interrupted or not: whether it has ended is checked below.
+                // Ignore an interruption: the loop below checks whether the process has ended.
                 let _ = poll(&mut fds, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX));
             }
         }
@@ -213,16 +190,7 @@ impl ProcessIdentity {
     }
 }
 
-/// How a signal is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum How {
-    /// As `kill(2)` does: `si_code` is `SI_USER`.
-    Kill,
-    /// As `sigqueue(3)` does: `si_code` is `SI_QUEUE`.
-    Queue,
-}
-
-/// "No such process" is an answer and not a failure; so is macOS's EPERM for a group of zombies.
+/// "No such process" is a result and not a failure; so is macOS's EPERM for a group of zombies.
 fn delivery(sent: io::Result<()>) -> io::Result<Delivery> {
     match sent {
         Ok(()) => Ok(Delivery::Sent),
@@ -241,32 +209,25 @@ impl fmt::Display for ProcessIdentity {
     }
 }
 
-/// How much of processors' time a process has used; zero if nobody says.
+/// Returns the CPU time that a process has used; zero if the system does not report it.
 pub(crate) fn cpu_time(pid: i32) -> Duration {
     platform::cpu_time(pid).unwrap_or_default()
 }
 
-/// How much memory a process uses, in bytes, what it shares counted in part; 0 if nobody says.
+/// Returns the memory of a process in bytes, shared memory counted in part on Linux; 0 if the system does not report
+/// it.
 pub(crate) fn memory(pid: i32) -> u64 {
     platform::memory(pid).unwrap_or_default()
 }
 
-/// A process's command for messages: at most 80 characters, control characters escaped; `None` if there
-/// is no such process.
+/// Returns a process's command for messages, printable and at most 80 characters; `None` if there is no such process.
 pub(crate) fn command_of(pid: i32) -> Option<String> {
     let name = || platform::process_status(pid).ok().flatten().map(|status| status.name);
     let line = platform::command_line(pid).or_else(name)?;
-    let escaped: String = line
-        .chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-        .collect();
-    match escaped.char_indices().nth(80) {
-        Some((end, _)) => Some(format!("{}…", &escaped[..end])),
-        None => Some(escaped),
-    }
+    Some(shorten(&printable(&line)))
 }
 
-/// Whether some process has this pid now, and has not ended.
+/// Returns whether a process has this pid now and has not ended.
 ///
 /// # Errors
 /// If the system does not answer.
@@ -274,14 +235,13 @@ pub(crate) fn is_running(pid: i32) -> io::Result<bool> {
     Ok(platform::process_status(pid)?.is_some_and(|status| status.state == ProcessState::Alive))
 }
 
-/// Whether a pid is in use, zombies included. One system call, so `ls` can afford it for every service; the pid
-/// may be another process's by now.
+/// Returns whether a pid is in use, by a zombie too. This is one system call, so `ls` can afford it for every service;
+/// another process may have the pid by now.
 pub(crate) fn exists(pid: i32) -> bool {
-    pid > 0 && !matches!(sys::kill(pid, 0), Err(error) if error.raw_os_error() == Some(libc::ESRCH))
+    pid > 0 && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
 }
 
-/// The value of a variable in the environment that a process was started with; `None` if it is unset or
-/// may not be read.
+/// Returns a variable of the environment that a process was started with; `None` if it is unset or may not be read.
 ///
 /// # Errors
 /// If the system does not answer.
@@ -292,23 +252,23 @@ pub(crate) fn environment_value(pid: i32, name: &str) -> io::Result<Option<Vec<u
     Ok(value.map(<[u8]>::to_vec))
 }
 
-/// Kills our own child, which has not been reaped.
+/// Kills an unreaped child of this process.
 ///
 /// # Errors
-/// If it is gone.
+/// If the child is gone.
 pub(crate) fn kill_child(pid: i32) -> io::Result<()> {
     if pid <= 1 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    sys::kill(pid, libc::SIGKILL)
+    Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
 }
 
-/// Reaps one child that has ended, whichever: its pid and how it ended; `None` if there is none now.
+/// Reaps any child that has ended; returns its pid and exit status, or `None` if no child has ended.
 pub(crate) fn reap() -> Option<(i32, ExitStatus)> {
     sys::reap().map(|(pid, status)| (pid, ExitStatus::from_raw(status)))
 }
 
-/// Makes this process the parent of descendants whose own parent has ended (Linux; elsewhere nothing).
+/// Makes this process the parent of orphaned descendants (Linux; does nothing on macOS).
 ///
 /// # Errors
 /// If the kernel refuses.
@@ -316,13 +276,13 @@ pub(crate) fn become_subreaper() -> io::Result<()> {
     platform::become_subreaper()
 }
 
-/// Counts stop signals that were sent as `kill(2)` does, and not by [`ProcessIdentity::request_stop`]. Where there is
-/// no `sigqueue(3)` (macOS), those of devport count too.
+/// Counts stop signals that were sent by `kill(2)` and not by [`ProcessIdentity::request_stop`]. macOS has no
+/// `sigqueue(3)`, so devport's own signals count there too.
 #[derive(Debug)]
 pub(crate) struct SentStops(Arc<AtomicUsize>);
 
 impl SentStops {
-    /// Begins to count signals; they are caught from now on.
+    /// Installs handlers that count these signals.
     ///
     /// # Errors
     /// If the system refuses.
@@ -334,13 +294,13 @@ impl SentStops {
         Ok(Self(counter))
     }
 
-    /// How many came since the last call.
+    /// Returns how many arrived since the last call.
     pub(crate) fn take(&self) -> usize {
         self.0.swap(0, Ordering::Relaxed)
     }
 }
 
-/// Ignores the signals that would stop a background process which touches its terminal.
+/// Ignores SIGTTIN and SIGTTOU, which would stop a background process that uses its terminal.
 ///
 /// # Errors
 /// If the system refuses.
@@ -371,7 +331,7 @@ mod tests {
         ];
         for stranger in strangers {
             assert!(!stranger.is_alive().unwrap());
-            // SIGKILL to ourselves would end the test run.
+            // SIGKILL to this process would end the test run.
             assert_eq!(stranger.signal(libc::SIGKILL).unwrap(), Delivery::Gone);
         }
     }
@@ -381,9 +341,9 @@ mod tests {
         let mut child = super::super::spawn::tool("true").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let identity = ProcessIdentity::of_child(pid).unwrap();
-        // Waits without reaping: now it is a zombie, which `kill(pid, 0)` takes for alive.
+        // Wait without reaping: the child is a zombie now, which `kill(pid, 0)` reports as alive.
         sys::wait_without_reaping(pid).unwrap();
-        assert!(sys::kill(pid, 0).is_ok());
+        assert!(kill(Pid::from_raw(pid), None).is_ok());
         assert!(!identity.is_alive().unwrap() && !is_running(pid).unwrap() && exists(pid));
         assert_eq!(identity.signal(libc::SIGTERM).unwrap(), Delivery::Gone);
         child.wait().unwrap();
@@ -395,7 +355,7 @@ mod tests {
     fn the_groups_of_pids_0_and_1_are_never_signalled() {
         for pid in [-1, 0, 1] {
             let planted = ProcessIdentity { pid, start_time: Some(1), boot_id: Some("x".into()) };
-            // Signal 0 would only check: a mistake here must not end the machine.
+            // Signal 0 only checks: a bug here must not shut the machine down.
             assert!(planted.signal_group(0).is_err(), "{pid}");
         }
     }

@@ -1,10 +1,10 @@
-//! Names of signals.
+//! Names and numbers of signals.
 
 use std::str::FromStr;
 
 use nix::sys::signal::Signal;
 
-/// Reads a signal's name, with or without `SIG`, in any case, or its number; `None` if there is no such signal.
+/// Parses a signal's name, with or without `SIG`, in any case, or its number; `None` if there is no such signal.
 pub(crate) fn parse(text: &str) -> Option<i32> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         let last = if cfg!(target_os = "linux") { 64 } else { 31 };
@@ -15,7 +15,7 @@ pub(crate) fn parse(text: &str) -> Option<i32> {
     Signal::from_str(&name).map(|signal| signal as i32).ok()
 }
 
-/// A signal's name, or its number if it has none.
+/// Returns a signal's name, or its number if it has none.
 pub(crate) fn name(signal: i32) -> String {
     Signal::try_from(signal).map_or_else(|_| signal.to_string(), |signal| signal.to_string())
 }

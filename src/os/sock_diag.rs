@@ -1,7 +1,7 @@
-//! Linux: listening sockets by netlink. Source: `sock_diag(7)`.
+//! Linux: lists listening sockets by netlink (`sock_diag(7)`).
 //!
-//! The text files in `/proc/net` have every connection in them, and the kernel walks its whole table for each read:
-//! milliseconds, where this takes a tenth of one.
+//! The text tables in `/proc/net` hold every connection, and the kernel walks its whole table for each read. That takes
+//! milliseconds; this takes about 0.1 ms.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 
 /// The length of `struct nlmsghdr`.
 const HEADER: usize = 16;
-/// `SOCK_DIAG_BY_FAMILY`, the type of the question and of each answer.
+/// `SOCK_DIAG_BY_FAMILY`, the type of the request and of each response.
 const BY_FAMILY: u16 = 20;
 /// `NLM_F_REQUEST | NLM_F_DUMP`.
 const DUMP: u16 = 0x301;
@@ -21,13 +21,13 @@ const DONE: u16 = 3;
 const TCP: u8 = 6;
 /// `1 << TCP_LISTEN`.
 const LISTENING: u32 = 1 << 10;
-/// The length of `struct inet_diag_msg`, which begins an answer.
+/// The length of `struct inet_diag_msg`, which begins a response.
 const ANSWER: usize = 72;
 
-/// Every socket that listens by TCP: its address and its inode.
+/// Returns every listening TCP socket: its address and its inode.
 ///
 /// # Errors
-/// If the kernel does not answer; some sandboxes have no netlink.
+/// If the kernel does not answer: some sandboxes have no netlink.
 pub(super) fn listening_sockets() -> io::Result<Vec<(SocketAddr, u64)>> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let netlink = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkSockDiag)?;
@@ -38,7 +38,7 @@ pub(super) fn listening_sockets() -> io::Result<Vec<(SocketAddr, u64)>> {
     Ok(sockets)
 }
 
-/// Asks for the sockets of one family.
+/// Requests the sockets of one address family.
 fn ask(netlink: &OwnedFd, family: u8, sockets: &mut Vec<(SocketAddr, u64)>) -> io::Result<()> {
     send(netlink.as_raw_fd(), &question(family), MsgFlags::empty())?;
     let mut buffer = vec![0; 32 * 1024];
@@ -49,7 +49,7 @@ fn ask(netlink: &OwnedFd, family: u8, sockets: &mut Vec<(SocketAddr, u64)>) -> i
             match kind {
                 BY_FAMILY => sockets.extend(answer(message)),
                 DONE => return Ok(()),
-                // NLMSG_ERROR, or something that we did not ask for.
+                // NLMSG_ERROR, or a type that was not requested.
                 _ => return Err(io::ErrorKind::Unsupported.into()),
             }
             rest = after;
@@ -57,13 +57,13 @@ fn ask(netlink: &OwnedFd, family: u8, sockets: &mut Vec<(SocketAddr, u64)>) -> i
     }
 }
 
-/// The question for the listening sockets of a family: `struct nlmsghdr` and `struct inet_diag_req_v2`.
+/// Builds the request for the listening sockets of a family: `struct nlmsghdr` and `struct inet_diag_req_v2`.
 fn question(family: u8) -> Vec<u8> {
     let mut question = Vec::with_capacity(72);
     question.extend(72_u32.to_ne_bytes());
     question.extend(BY_FAMILY.to_ne_bytes());
     question.extend(DUMP.to_ne_bytes());
-    // Number and sender: there is one question at a time.
+    // Sequence number and sender: one request is under way at a time.
     question.extend([0; 8]);
     question.extend([family, TCP, 0, 0]);
     question.extend(LISTENING.to_ne_bytes());
@@ -72,7 +72,7 @@ fn question(family: u8) -> Vec<u8> {
     question
 }
 
-/// Takes the first message off: its type, what it holds, and the rest; `None` at the end.
+/// Splits off the first message: its type, its content, and the rest; `None` at the end.
 fn next_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let length = usize::try_from(u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?)).ok()?;
     let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
@@ -80,7 +80,7 @@ fn next_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((kind, message, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
-/// Address and inode of a socket; `None` if the message is too short.
+/// Parses the address and inode of a socket; `None` if the message is too short.
 fn answer(message: &[u8]) -> Option<(SocketAddr, u64)> {
     let message = message.get(..ANSWER)?;
     let port = u16::from_be_bytes(message[4..6].try_into().ok()?);

@@ -1,4 +1,4 @@
-//! Listening sockets: is a port free, and if not, who has it.
+//! TCP ports: whether one is free, and which processes listen.
 
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, TcpStream};
@@ -11,15 +11,15 @@ use nix::sys::socket::{
 
 use super::platform;
 
-/// Whether a server could bind the port on every local address.
+/// Returns whether a server could bind the port on every local address.
 ///
-/// `SO_REUSEADDR` makes the check blind to connections in `TIME_WAIT`, and on Linux only to those: one dual-stack bind
-/// collides with a listener on any address, v4 or v6. On macOS it collides only with listeners on exactly the address
-/// (XNU `in_pcb.c`), so that four addresses are tried, and then, if a strict bind fails, the listeners themselves are
-/// looked for.
+/// `SO_REUSEADDR` makes the check ignore connections in `TIME_WAIT`. On Linux it ignores nothing else: one dual-stack
+/// bind conflicts with a listener on any address, v4 or v6. On macOS a bind conflicts only with listeners on exactly
+/// its address (XNU `in_pcb.c`), so four addresses are tried. If a bind without `SO_REUSEADDR` fails there too, lsof
+/// decides.
 ///
 /// # Errors
-/// If no socket can be made at all, as when this process has too many files open.
+/// If no socket can be created, as when this process has too many open files.
 pub(crate) fn is_free(port: u16) -> io::Result<bool> {
     let candidates: &[BindCandidate] = if cfg!(target_os = "linux") {
         &[BindCandidate::AnyDual]
@@ -37,7 +37,7 @@ pub(crate) fn is_free(port: u16) -> io::Result<bool> {
     Ok(is_strictly_free || listeners(port)?.is_empty())
 }
 
-/// The processes that listen on a TCP port, as far as we may see them.
+/// Returns the processes that listen on a TCP port. Processes of other users may be missing.
 ///
 /// # Errors
 /// If the system does not answer.
@@ -45,7 +45,7 @@ pub(crate) fn listeners(port: u16) -> io::Result<Vec<i32>> {
     platform::listeners(port)
 }
 
-/// The addresses on which any of some processes listens, sorted, each once.
+/// Returns the addresses that any of these processes listens on, sorted and without duplicates.
 ///
 /// # Errors
 /// If the system does not answer.
@@ -56,14 +56,14 @@ pub(crate) fn listens(pids: &[i32]) -> io::Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-/// Begins to connect to a port of this machine, without waiting: it is writable when it is connected.
+/// Starts to connect to a port of this machine without waiting. The socket becomes writable once it is connected.
 ///
 /// # Errors
-/// As the system says; a refusal may come at once.
+/// The error of the system call; the connection may be refused at once.
 pub(crate) fn connect(port: u16, v6: bool) -> io::Result<TcpStream> {
     use std::net::{Ipv4Addr, Ipv6Addr};
     let family = if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
-    // macOS has no flags here; a supervisor has one thread, so that no fork comes in between.
+    // macOS has no SOCK_CLOEXEC. A supervisor has one thread, so no fork can happen in between.
     let fd = socket(family, SockType::Stream, SockFlag::empty(), None)?;
     nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
     super::terminal::set_nonblocking(&fd)?;
@@ -78,12 +78,11 @@ pub(crate) fn connect(port: u16, v6: bool) -> io::Result<TcpStream> {
     }
 }
 
-/// Connects a socket.
 fn connect_to(socket: &OwnedFd, address: &dyn SockaddrLike) -> nix::Result<()> {
     nix::sys::socket::connect(socket.as_raw_fd(), address)
 }
 
-/// One address to bind.
+/// An address that a port check binds.
 #[derive(Debug, Clone, Copy)]
 enum BindCandidate {
     /// `::`, v4 included.
@@ -98,17 +97,15 @@ enum BindCandidate {
     LocalV4,
 }
 
-/// Whether a bind overlooks connections that have ended.
+/// Whether a bind ignores connections in `TIME_WAIT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReuseAddress {
-    /// It does.
     Yes,
-    /// It does not.
     No,
 }
 
 impl BindCandidate {
-    /// Whether the address can be bound. Without IPv6 on this machine, its IPv4 counterpart decides.
+    /// Returns whether the address can be bound. On a machine without IPv6, `0.0.0.0` decides.
     fn is_free(self, port: u16, reuse: ReuseAddress) -> io::Result<bool> {
         match self.bind(port, reuse) {
             Ok(()) => Ok(true),
@@ -122,7 +119,7 @@ impl BindCandidate {
         }
     }
 
-    /// Binds a socket to the address and closes it again.
+    /// Binds a socket to the address and closes it.
     fn bind(self, port: u16, reuse: ReuseAddress) -> nix::Result<()> {
         use std::net::{Ipv4Addr, Ipv6Addr};
         let v6 = |address| SockaddrIn6::from(SocketAddrV6::new(address, port, 0, 0));
@@ -138,7 +135,7 @@ impl BindCandidate {
     }
 }
 
-/// Binds a new socket; it is closed again before this returns.
+/// Binds a new socket and closes it.
 fn bind_once(
     family: AddressFamily,
     v6_only: Option<bool>,
@@ -192,7 +189,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let (server, _) = listener.accept().unwrap();
-        // The side that closes first keeps the connection in TIME_WAIT on the server's port.
+        // The side that closes first keeps the connection in TIME_WAIT: here that is the server's port.
         drop(server);
         drop(client);
         drop(listener);

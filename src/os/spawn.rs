@@ -1,4 +1,4 @@
-//! Starting programs: the child of a service, a supervisor in the background, a tool such as tmux.
+//! Starts programs: a service's child, a background supervisor, a tool such as tmux.
 
 #![expect(clippy::disallowed_methods, reason = "this file owns starting programs")]
 
@@ -11,24 +11,21 @@ use std::process::{Command, Stdio};
 
 use super::sys::{self, ControllingTerminal};
 
-/// Where the streams of a child go.
+/// What the standard streams of a child are connected to.
 #[derive(Debug)]
 pub(crate) enum ChildStreams {
-    /// All three to a pseudo-terminal, which becomes its controlling terminal.
+    /// All three are a pseudo-terminal, which becomes the child's controlling terminal.
     Terminal(OwnedFd),
-    /// Output and errors to a pipe each; input is empty.
+    /// Output and errors are a pipe each; input is empty.
     Pipes {
-        /// Standard output.
         output: OwnedFd,
-        /// Standard error.
         errors: OwnedFd,
     },
-    /// Nowhere.
     Nothing,
 }
 
-/// Starts a service's command and returns its pid. It leads a session of its own, and on Linux dies with
-/// this process. It returns when the program has begun to execute.
+/// Starts a service's command and returns its pid once the program has begun to execute. It leads a new session, and on
+/// Linux the kernel kills it when this process ends.
 ///
 /// # Errors
 /// If it cannot be executed: no such program, no permission, no such directory.
@@ -59,8 +56,7 @@ pub(crate) fn child(
     i32::try_from(child.id()).map_err(io::Error::other)
 }
 
-/// Starts a program that outlives us: in a session of its own, with no terminal and no streams. Returns
-/// its pid.
+/// Starts a program that outlives this process, in a new session without terminal and streams. Returns its pid.
 ///
 /// # Errors
 /// If it cannot be executed.
@@ -76,7 +72,7 @@ pub(crate) fn detached(
     i32::try_from(command.spawn()?.id()).map_err(io::Error::other)
 }
 
-/// A tool that devport asks something, with nothing to read; to be completed and run by the caller.
+/// Creates a command for a tool, with empty standard input. The caller completes and runs it.
 pub(crate) fn tool(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null());
@@ -88,7 +84,7 @@ pub(crate) fn replace(program: &Path, arguments: &[OsString]) -> io::Error {
     Command::new(program).args(arguments).exec()
 }
 
-/// Finds a program in the directories of a `PATH`; `None` if it is in none of them.
+/// Finds a program in the absolute directories of a `PATH`; `None` if none has it.
 pub(crate) fn find_program(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
     std::env::split_paths(path?)
         .filter(|directory| directory.is_absolute())

@@ -1,4 +1,4 @@
-//! The system calls that neither the standard library nor nix wraps safely. The only `unsafe` code.
+//! System calls that neither the standard library nor nix wraps safely. The only file with `unsafe` code.
 
 #![expect(unsafe_code, reason = "system calls without a safe wrapper; each block says why it is sound")]
 
@@ -9,17 +9,23 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nix::sys::signal::{SigHandler, Signal};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 
-#[cfg(target_os = "linux")]
-use super::process::How;
+/// What a signal looks like to the process that receives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SignalOrigin {
+    /// Sent by `kill(2)`: `si_code` is `SI_USER`.
+    Kill,
+    /// Sent by `sigqueue(3)`: `si_code` is `SI_QUEUE`.
+    Queue,
+}
 
-/// Whether a file descriptor of the terminal becomes the child's controlling terminal.
+/// Whether the child gets a controlling terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ControllingTerminal {
-    /// Standard input is a pseudo-terminal of the child's own.
+    /// Its standard input, a pseudo-terminal.
     StandardInput,
-    /// The child has none.
+    /// It gets none.
     None,
 }
 
@@ -27,20 +33,20 @@ pub(super) enum ControllingTerminal {
     target_os = "macos",
     expect(clippy::cast_lossless, reason = "TIOCSCTTY is a u32 there and a u64 here; `into` would be useless here")
 )]
-/// Makes the child leader of a session of its own, with default signal dispositions, and (Linux)
-/// dead as soon as its parent is.
+/// Makes the child leader of a new session with default signal dispositions. On Linux the kernel kills it when its
+/// parent ends.
 pub(super) fn lead_own_session(command: &mut Command, terminal: ControllingTerminal) {
     let parent = nix::unistd::getpid();
-    // The kernel kills the child when the *thread* that forked it ends.
+    // PR_SET_PDEATHSIG fires when the *thread* that forked the child ends, not the process.
     #[cfg(target_os = "linux")]
     debug_assert!(cfg!(test) || nix::unistd::gettid() == parent, "children are forked by the main thread");
     let prepare = move || {
         nix::unistd::setsid()?;
         if terminal == ControllingTerminal::StandardInput {
-            // SAFETY: TIOCSCTTY takes an integer and touches no memory of ours.
+            // SAFETY: TIOCSCTTY takes an integer and touches no memory.
             nix::errno::Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY as _, 0) })?;
         }
-        reset_signals();
+        reset_signals()?;
         die_with_parent(parent)?;
         Ok(())
     };
@@ -49,37 +55,31 @@ pub(super) fn lead_own_session(command: &mut Command, terminal: ControllingTermi
     unsafe { command.pre_exec(prepare) };
 }
 
-/// Makes the program leader of a session of its own, without a terminal: for what shall outlive us.
+/// Makes the program leader of a new session without a terminal, so that it can outlive this process.
 pub(super) fn detach_session(command: &mut Command) {
     let prepare = || {
         nix::unistd::setsid()?;
-        reset_signals();
+        reset_signals()?;
         Ok(())
     };
     // SAFETY: as in `lead_own_session`.
     unsafe { command.pre_exec(prepare) };
 }
 
-/// Gives every signal its default disposition, and blocks none. Source: trust.md, point 14; exec(3) keeps
-/// ignored signals ignored.
-fn reset_signals() {
+/// Gives every signal its default disposition and unblocks all: exec(3) keeps ignored and blocked signals.
+fn reset_signals() -> io::Result<()> {
     for number in 1..=LAST_SIGNAL {
         reset_signal(number);
     }
-    // SAFETY: the set is initialised by sigemptyset before it is used.
-    unsafe {
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-    }
+    Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
 }
 
-/// Gives one signal its default disposition: by the kernel's own call, because glibc keeps two signals to
-/// itself. Source: `rt_sigaction(2)`.
+/// Gives one signal its default disposition by the kernel's own call: glibc's `sigaction` refuses the two real-time
+/// signals that it uses itself (`rt_sigaction(2)`).
 #[cfg(target_os = "linux")]
 fn reset_signal(number: i32) {
-    // SAFETY: a kernel sigaction of zeroes (at most 32 bytes) is SIG_DFL without flags, and is only read; numbers
-    // that cannot be changed are refused, which is harmless here.
+    // SAFETY: a kernel sigaction of zeros (at most 32 bytes) is SIG_DFL without flags and is only read. The kernel
+    // refuses signals that cannot be changed (SIGKILL, SIGSTOP), which is harmless.
     unsafe {
         libc::syscall(libc::SYS_rt_sigaction, number, [0_u64; 4].as_ptr(), std::ptr::null_mut::<u64>(), 8_usize);
     }
@@ -88,19 +88,19 @@ fn reset_signal(number: i32) {
 /// Gives one signal its default disposition.
 #[cfg(target_os = "macos")]
 fn reset_signal(number: i32) {
-    // SAFETY: SIG_DFL is always a valid disposition; numbers that cannot be changed are refused.
+    // SAFETY: SIG_DFL is always a valid disposition. The kernel refuses signals that cannot be changed.
     unsafe { libc::signal(number, libc::SIG_DFL) };
 }
 
-/// The highest signal number.
+/// The highest signal number, SIGRTMAX.
 #[cfg(target_os = "linux")]
 const LAST_SIGNAL: i32 = 64;
-/// The highest signal number.
+/// The highest signal number: macOS has no real-time signals.
 #[cfg(target_os = "macos")]
 const LAST_SIGNAL: i32 = 31;
 
-/// Has the kernel kill this process when its parent dies. The parent is asked for again afterwards,
-/// because it may have died before. Source: `PR_SET_PDEATHSIG(2const)`.
+/// Makes the kernel kill this process when its parent ends (`PR_SET_PDEATHSIG(2const)`). The parent may have ended
+/// before the call, so it is checked afterwards.
 #[cfg(target_os = "linux")]
 fn die_with_parent(parent: nix::unistd::Pid) -> io::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -110,26 +110,26 @@ fn die_with_parent(parent: nix::unistd::Pid) -> io::Result<()> {
     Ok(())
 }
 
-/// macOS has no such thing; the hang-up of the pseudo-terminal does what it can.
+/// Does nothing: macOS has no such call. The hang-up of the pseudo-terminal ends most programs there.
 #[cfg(target_os = "macos")]
 #[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
 fn die_with_parent(_parent: nix::unistd::Pid) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether `sigqueue(3)` sent a signal.
+/// Returns whether `sigqueue(3)` sent a signal.
 #[cfg(target_os = "linux")]
 fn is_queued(info: &libc::siginfo_t) -> bool {
     info.si_code == libc::SI_QUEUE
 }
 
-/// Whether `sigqueue(3)` sent a signal: macOS has no such call.
+/// Returns `false`: macOS has no `sigqueue(3)`.
 #[cfg(target_os = "macos")]
 fn is_queued(_info: &libc::siginfo_t) -> bool {
     false
 }
 
-/// Counts a signal each time that it comes, unless `sigqueue(3)` sent it. Source: `sigaction(2)`, `SI_QUEUE`.
+/// Counts each arrival of a signal that was not sent by `sigqueue(3)` (`sigaction(2)`, `SI_QUEUE`).
 pub(super) fn count_sent(signal: i32, counter: Arc<AtomicUsize>) -> io::Result<()> {
     let count = move |info: &libc::siginfo_t| {
         if !is_queued(info) {
@@ -141,14 +141,14 @@ pub(super) fn count_sent(signal: i32, counter: Arc<AtomicUsize>) -> io::Result<(
     Ok(())
 }
 
-/// Ignores a signal in this process. Children get the default back.
+/// Ignores a signal in this process. Children get the default disposition back.
 pub(super) fn ignore_signal(signal: Signal) -> io::Result<()> {
-    // SAFETY: SIG_IGN runs no code of ours.
+    // SAFETY: SIG_IGN runs no handler.
     unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }?;
     Ok(())
 }
 
-/// Reads the size of a terminal.
+/// Returns the size of a terminal.
 pub(super) fn window_size(terminal: impl AsFd) -> io::Result<libc::winsize> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCGWINSZ writes one winsize, which `size` is.
@@ -156,32 +156,31 @@ pub(super) fn window_size(terminal: impl AsFd) -> io::Result<libc::winsize> {
     Ok(size)
 }
 
-/// Sets the size of a terminal; its foreground process group gets SIGWINCH if it changed.
+/// Sets the size of a terminal; the kernel sends SIGWINCH to its foreground process group if it changed.
 pub(super) fn set_window_size(terminal: impl AsFd, size: libc::winsize) -> io::Result<()> {
     // SAFETY: TIOCSWINSZ reads one winsize, which `size` is.
     nix::errno::Errno::result(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })?;
     Ok(())
 }
 
-/// Opens a descriptor that stays with this very process, whatever becomes of its pid. Source:
-/// `pidfd_open(2)`.
+/// Opens a descriptor that refers to this process even after its pid was reused (`pidfd_open(2)`).
 #[cfg(target_os = "linux")]
 pub(super) fn pidfd_open(pid: i32) -> io::Result<std::os::fd::OwnedFd> {
     use std::os::fd::FromRawFd;
     // SAFETY: takes two integers.
     let fd = nix::errno::Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel just made this descriptor for us; nobody else owns it.
+    // SAFETY: the kernel just created this descriptor, and nothing else owns it.
     Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
 }
 
 /// Sends a signal to the process behind a pidfd. Source: `pidfd_send_signal(2)`.
 #[cfg(target_os = "linux")]
-pub(super) fn pidfd_send_signal(pidfd: &std::os::fd::OwnedFd, signal: i32, how: How) -> io::Result<()> {
-    // SAFETY: a siginfo of zeroes is valid; it is filled as `sigqueue(3)` does before it is used.
+pub(super) fn pidfd_send_signal(pidfd: &std::os::fd::OwnedFd, signal: i32, origin: SignalOrigin) -> io::Result<()> {
+    // SAFETY: a siginfo of zeros is valid; it is filled as `sigqueue(3)` does before it is used.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     (info.si_signo, info.si_code) = (signal, libc::SI_QUEUE);
-    let info = if how == How::Queue { &raw const info } else { std::ptr::null() };
+    let info = if origin == SignalOrigin::Queue { &raw const info } else { std::ptr::null() };
     // SAFETY: `info` is null, which means the same as kill(2), or points to a whole siginfo that outlives the call.
     nix::errno::Errno::result(unsafe {
         libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0)
@@ -189,16 +188,15 @@ pub(super) fn pidfd_send_signal(pidfd: &std::os::fd::OwnedFd, signal: i32, how: 
     Ok(())
 }
 
-/// Sends a signal by number to a process, or (negative) to a process group: nix knows no real-time
-/// signals.
+/// Sends a signal by number to a process, or to a process group if `pid` is negative. nix has no real-time signals.
 pub(super) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: takes two integers.
     nix::errno::Errno::result(unsafe { libc::kill(pid, signal) })?;
     Ok(())
 }
 
-/// Reaps one child that has ended: its pid and the raw status; `None` if there is none now. nix cannot do it: it
-/// reaps a child that a real-time signal has killed, and returns an error.
+/// Reaps one child that has ended; returns its pid and raw status, or `None` if there is none. nix's `waitpid` would
+/// reap a child that a real-time signal killed, and return an error.
 pub(super) fn reap() -> Option<(i32, i32)> {
     let mut status = 0;
     loop {
@@ -212,7 +210,7 @@ pub(super) fn reap() -> Option<(i32, i32)> {
     }
 }
 
-/// Gives freed heap pages back to the system: what start-up needed, an idle supervisor does not.
+/// Returns freed heap pages to the system: a supervisor idles for days after its start-up.
 pub(crate) fn trim_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: malloc_trim(3) only releases memory that is already free.
@@ -221,8 +219,8 @@ pub(crate) fn trim_heap() {
     }
 }
 
-/// One structure that the kernel keeps of a process; `None` if there is no such process. Source:
-/// `<sys/proc_info.h>`, `proc_pidinfo`.
+/// Reads one kernel structure about a process (`proc_pidinfo` in `<sys/proc_info.h>`); `None` if there is no such
+/// process.
 ///
 /// `argument` 1 with `PROC_PIDTBSDINFO` finds zombies too (XNU `proc_info.c`, `findzomb`).
 #[cfg(target_os = "macos")]
@@ -242,7 +240,7 @@ pub(super) fn pid_info<T: PidInfo>(pid: i32, argument: u64) -> io::Result<Option
 /// A plain structure of `<sys/proc_info.h>` that `proc_pidinfo` fills.
 #[cfg(target_os = "macos")]
 pub(super) trait PidInfo {
-    /// The number by which `proc_pidinfo` knows it.
+    /// The `flavor` argument of `proc_pidinfo`.
     const FLAVOR: i32;
 }
 
@@ -256,7 +254,7 @@ impl PidInfo for libc::proc_taskinfo {
     const FLAVOR: i32 = libc::PROC_PIDTASKINFO;
 }
 
-/// How many nanoseconds a unit of Mach time has, as a fraction.
+/// Returns the length of a unit of Mach time in nanoseconds, as a fraction.
 #[cfg(target_os = "macos")]
 #[expect(deprecated, reason = "libc points to a crate of its own for these two; the system call is not deprecated")]
 pub(super) fn mach_timebase() -> (u32, u32) {
@@ -266,14 +264,14 @@ pub(super) fn mach_timebase() -> (u32, u32) {
     (base.numer, base.denom.max(1))
 }
 
-/// Every pid on the machine. Source: `<libproc.h>`, `proc_listallpids`.
+/// Returns every pid on the machine (`proc_listallpids` in `<libproc.h>`).
 #[cfg(target_os = "macos")]
 pub(super) fn all_pids() -> io::Result<Vec<i32>> {
     let mut pids = vec![0_i32; 65_536];
     let bytes = i32::try_from(pids.len() * size_of::<i32>()).map_err(io::Error::other)?;
     // SAFETY: the buffer has the size that is passed, and is valid for writes.
     let count = unsafe { libc::proc_listallpids(pids.as_mut_ptr().cast(), bytes) };
-    // 0 is an error too: this process alone makes one.
+    // 0 is an error too: there is at least this process.
     pids.truncate(usize::try_from(count).ok().filter(|count| *count > 0).ok_or_else(io::Error::last_os_error)?);
     Ok(pids)
 }
@@ -305,7 +303,7 @@ pub(super) fn sysctl_by_name(name: &std::ffi::CStr, limit: usize) -> io::Result<
     Ok(value)
 }
 
-/// Waits until a child has ended, without reaping it. For tests: nix has no `waitid` on macOS.
+/// Waits until a child has ended without reaping it. For tests: nix has no `waitid` on macOS.
 #[cfg(test)]
 pub(super) fn wait_without_reaping(pid: i32) -> io::Result<()> {
     let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();

@@ -1,4 +1,4 @@
-//! Terminals: pseudo-terminals for children, the state of our own, and its size.
+//! Terminals: pseudo-terminals for children, and the raw mode and size of our own.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,25 +9,25 @@ use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, cf
 
 use super::sys;
 
-/// Rows and columns of a terminal.
+/// The size of a terminal in rows and columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WindowSize(libc::winsize);
 
 impl WindowSize {
-    /// What a child without a window gets: 24 rows of 80 columns.
+    /// The size for a child without a window: the traditional 24 rows of 80 columns.
     pub(crate) const STANDARD: Self = Self(libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 });
 
-    /// The size of a terminal; `None` if it is not one or has none.
+    /// Returns the size of a terminal; `None` if it is not a terminal or has no size.
     pub(crate) fn of(terminal: impl AsFd) -> Option<Self> {
         sys::window_size(terminal).ok().filter(|size| size.ws_row > 0 && size.ws_col > 0).map(Self)
     }
 
-    /// How many columns that are.
+    /// Returns the number of columns.
     pub(crate) fn columns(self) -> u16 {
         self.0.ws_col
     }
 
-    /// How many rows that are.
+    /// Returns the number of rows.
     pub(crate) fn rows(self) -> u16 {
         self.0.ws_row
     }
@@ -35,26 +35,24 @@ impl WindowSize {
     /// Gives a terminal this size.
     ///
     /// # Errors
-    /// If it is gone.
+    /// If the terminal is gone.
     pub(crate) fn apply(self, terminal: impl AsFd) -> io::Result<()> {
         sys::set_window_size(terminal, self.0)
     }
 }
 
-/// A new pseudo-terminal: our end, and the end that the child gets.
+/// A new pseudo-terminal: the supervisor's end, and the child's end.
 #[derive(Debug)]
 pub(crate) struct PseudoTerminal {
-    /// Our end, non-blocking.
     pub(crate) controller: OwnedFd,
-    /// The child's end.
     pub(crate) terminal: OwnedFd,
 }
 
 impl PseudoTerminal {
-    /// Makes one. Neither end is inherited by a program unless it is handed over.
+    /// Opens one. Programs that are executed inherit neither end unless it is passed to them.
     ///
     /// # Errors
-    /// If the system has none left.
+    /// If the system has no pseudo-terminals left.
     pub(crate) fn open(size: WindowSize) -> io::Result<Self> {
         let pair = nix::pty::openpty(&size.0, None)?;
         for end in [&pair.master, &pair.slave] {
@@ -65,8 +63,7 @@ impl PseudoTerminal {
     }
 }
 
-/// The character that means end of file to whoever reads the terminal behind `controller` (usually
-/// ctrl-d).
+/// Returns the end-of-file character of the terminal behind `controller` (usually Ctrl-D, 4).
 pub(crate) fn end_of_file_character(controller: impl AsFd) -> u8 {
     tcgetattr(controller).map_or(4, |settings| settings.control_chars[SpecialCharacterIndices::VEOF as usize])
 }
@@ -81,14 +78,14 @@ pub(crate) fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens the terminal behind a descriptor once more, so that it can be made non-blocking for us without
-/// being so for everybody who shares the descriptor (a shell, say). `None` if it is not a terminal.
+/// Opens the terminal behind a descriptor again. Non-blocking mode belongs to the open file, so setting it on the
+/// original would affect every process that shares it, such as a shell. `None` if it is not a terminal.
 pub(crate) fn reopen(fd: impl AsFd) -> Option<OwnedFd> {
     let name = nix::unistd::ttyname(fd).ok()?;
     open_terminal(&name).ok()
 }
 
-/// Opens a terminal by its name, without making it ours.
+/// Opens a terminal by name without making it the controlling terminal.
 fn open_terminal(name: &Path) -> nix::Result<OwnedFd> {
     nix::fcntl::open(
         name,
@@ -97,20 +94,18 @@ fn open_terminal(name: &Path) -> nix::Result<OwnedFd> {
     )
 }
 
-/// Our own terminal, in raw mode but for the keys that make signals, until this is dropped.
+/// Our terminal in raw mode, except for the keys that send signals. Dropping this restores it.
 ///
-/// Bytes pass unchanged, because the child's pseudo-terminal does all the processing; ctrl-c and ctrl-z
-/// still reach us as signals.
+/// Bytes pass unchanged, because the child's pseudo-terminal processes them. Ctrl-C and Ctrl-Z still arrive as signals.
 #[derive(Debug)]
 pub(crate) struct RawTerminal {
-    /// The terminal.
     fd: OwnedFd,
-    /// How it was before.
+    /// The settings to restore.
     before: Termios,
 }
 
 impl RawTerminal {
-    /// Puts a terminal in raw mode; `None` if it is not a terminal, or does not let us.
+    /// Puts a terminal in raw mode; `None` if it is not a terminal or refuses.
     pub(crate) fn enter(fd: BorrowedFd<'_>) -> Option<Self> {
         let before = tcgetattr(fd).ok()?;
         let fd = fd.try_clone_to_owned().ok()?;

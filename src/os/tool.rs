@@ -1,4 +1,4 @@
-//! Waiting for tools that may hang.
+//! Waits for tools that may hang.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,19 +13,18 @@ use nix::unistd::Pid;
 use super::clock::Deadline;
 use super::process::ProcessIdentity;
 
-/// What a tool did.
+/// The result of a tool.
 #[derive(Debug)]
 pub(crate) struct Finished {
-    /// How it ended; `None`: it did not in time, and was killed.
+    /// How it ended; `None` if it was killed at the time limit.
     pub(crate) status: Option<ExitStatus>,
-    /// What it wrote on standard output, if that was a pipe.
+    /// Its standard output, if that was a pipe.
     pub(crate) output: Vec<u8>,
-    /// What it wrote on standard error, if that was a pipe.
+    /// Its standard error, if that was a pipe.
     pub(crate) errors: Vec<u8>,
 }
 
-/// Waits for a tool, but not longer than `limit`. It is killed then, with the process group that it leads, if
-/// it leads one.
+/// Waits for a tool for at most `limit`. After that it is killed, with its process group if it leads one.
 ///
 /// # Errors
 /// If its output cannot be read.
@@ -45,7 +44,7 @@ pub(crate) fn finish(mut child: Child, limit: Duration) -> io::Result<Finished> 
     let process = ProcessIdentity::of_child(pid);
     let ended = process.and_then(|process| process.wait_for_end(deadline.remaining()));
     if !matches!(ended, Ok(true)) {
-        // There is no such group if it leads none.
+        // The call fails if the tool leads no group.
         let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
         child.kill()?;
     }
@@ -57,14 +56,13 @@ pub(crate) fn finish(mut child: Child, limit: Duration) -> io::Result<Finished> 
 
 /// A pipe that is being read.
 struct PipeReader {
-    /// The pipe; `None` when it is at its end.
+    /// `None` once the pipe has ended.
     pipe: Option<OwnedFd>,
-    /// What it held.
     read: Vec<u8>,
 }
 
 impl PipeReader {
-    /// Reads what the pipe holds, without waiting for more.
+    /// Reads what the pipe holds now.
     fn take_what_is_there(&mut self) -> io::Result<()> {
         let Some(pipe) = &self.pipe else { return Ok(()) };
         let mut asked = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
@@ -80,7 +78,7 @@ impl PipeReader {
     }
 }
 
-/// Waits until a pipe holds something, or is at its end.
+/// Waits until a pipe is readable or has ended.
 fn wait(pipes: &[PipeReader], limit: Duration) -> io::Result<()> {
     let mut asked: Vec<PollFd<'_>> =
         pipes.iter().filter_map(|drain| Some(PollFd::new(drain.pipe.as_ref()?.as_fd(), PollFlags::POLLIN))).collect();

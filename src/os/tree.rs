@@ -1,31 +1,30 @@
-//! The process tree of a service: everything that its command has spawned, and nothing else.
+//! The process tree of a service: everything that its command started, and nothing else.
 
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
 use super::platform;
-use super::process::{ProcessIdentity, ProcessState, environment_value};
+use super::process::{ProcessIdentity, environment_value};
+use super::status::ProcessState;
 
-/// The variable that names the service that a process belongs to, by its hash.
+/// The variable with the hash of the service that a process belongs to.
 pub(crate) const HASH_VARIABLE: &str = "DEVPORT_HASH";
-/// The variable that names the state directory which the service is registered in: two directories may hold
-/// services with the same hash.
+/// The variable with the state directory in which that service is registered: two directories may hold services with
+/// the same hash.
 pub(crate) const HOME_VARIABLE: &str = "DEVPORT_HOME";
 
-/// What marks the processes of one service: two variables of their environment.
+/// The two environment variables that mark the processes of one service.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Marker<'a> {
-    /// The service's hash.
     pub(crate) hash: &'a str,
     /// The canonical state directory.
     pub(crate) home: &'a Path,
 }
 
-/// What the environment of a process says about the service that it belongs to.
+/// The service that a process belongs to according to its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Claim {
-    /// The process.
     pub(crate) pid: i32,
     /// The value of `DEVPORT_HASH`.
     pub(crate) hash: String,
@@ -34,7 +33,7 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Reads the claim of a process; `None` if its environment makes none or may not be read.
+    /// Reads the claim of a process; `None` if its environment has none or may not be read.
     ///
     /// # Errors
     /// If the system does not answer.
@@ -45,29 +44,29 @@ impl Claim {
         Ok(Some(Self { pid, hash: text(hash), home: text(home) }))
     }
 
-    /// Whether the claim names this service.
+    /// Returns whether the claim names this service.
     fn is_for(&self, marker: Marker<'_>) -> bool {
         self.hash == marker.hash && Path::new(&self.home) == marker.home
     }
 }
 
-/// What a walk through a tree found.
+/// The result of a walk through a tree.
 #[derive(Debug, Default)]
 pub(crate) struct Descendants {
-    /// The living processes.
     pub(crate) living: Vec<ProcessIdentity>,
-    /// Whether the walk met processes that were ending: what they leave behind may not have been seen.
+    /// Whether some processes were ending during the walk: their children may have been missed.
     pub(crate) is_unsettled: bool,
 }
 
-/// The processes below `root`, itself not included, that belong to the service.
+/// Finds the living processes below `root`, without `root` itself, that belong to the service.
 ///
-/// A service may itself start other services (`devport start` in a script). Those, and the tmux server that devport
-/// made for them, end up below our supervisor, but are not part of the service. A process that names another service
-/// is left out with everything below it only if `is_supervised` confirms the claim: anybody can set a variable.
+/// A service may start other services itself (`devport start` in a script). Their processes, and the tmux server that
+/// devport starts for them, end up below our supervisor but do not belong to the service. Any process can set a
+/// variable, so a process that names another service is skipped, with everything below it, only if `is_supervised`
+/// confirms the claim.
 ///
 /// # Errors
-/// If the system does not answer: then the tree is not known.
+/// If the system does not answer: the tree is unknown then.
 pub(crate) fn descendants(
     root: i32,
     marker: Marker<'_>,
@@ -86,7 +85,7 @@ pub(crate) fn descendants(
         };
         let is_elsewhere = match Claim::of(pid)? {
             Some(claim) => !claim.is_for(marker) && is_supervised(&claim)?,
-            // The server's title on Linux; a server on macOS is not below us.
+            // The title of the server on Linux. On macOS the server is not below us, because there are no subreapers.
             None => status.name.starts_with("tmux: server"),
         };
         if is_elsewhere {
@@ -105,21 +104,20 @@ pub(crate) fn descendants(
     Ok(found)
 }
 
-/// Every living process that carries a service's marker, wherever it is, but for this process itself: what survived
-/// a supervisor that was killed. Processes whose environment may not be read are not found.
+/// Finds every living process with a service's marker, anywhere on the machine, except this one: these survived a
+/// supervisor that was killed. Processes whose environment may not be read are not found.
 ///
 /// # Errors
-/// If the system does not answer: then some may not have been seen.
+/// If the system does not answer: some may have been missed.
 pub(crate) fn marked(marker: Marker<'_>) -> io::Result<Vec<ProcessIdentity>> {
     let found = all_marked(marker.home)?;
     Ok(found.into_iter().filter(|(hash, _)| hash == marker.hash).map(|(_, process)| process).collect())
 }
 
-/// The living processes of every service of a state directory, each with the service's hash, but for this process
-/// itself.
+/// Finds the living processes of every service of a state directory, each with the service's hash, except this process.
 ///
 /// # Errors
-/// If the system does not answer: then some may not have been seen.
+/// If the system does not answer: some may have been missed.
 pub(crate) fn all_marked(home: &Path) -> io::Result<Vec<(String, ProcessIdentity)>> {
     let me = nix::unistd::getpid().as_raw();
     let mut found = Vec::new();

@@ -1,5 +1,5 @@
-//! Roots of checkouts, and the identity of directories. It follows git's layout as `gitrepository-layout(5)`
-//! describes it; checked with git 2.47.
+//! Roots of checkouts, and the identity of directories. Follows git's layout in `gitrepository-layout(5)`; checked with
+//! git 2.47.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -14,17 +14,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::os::file::read_regular;
 
-/// The largest `.git` file that is read, in bytes.
+/// The largest `.git` file in bytes: it holds one path, which Linux limits to 4096 bytes.
 const LARGEST: u64 = 64 * 1024;
 
-/// The root of the checkout that a directory belongs to.
+/// The root of a directory's checkout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Root {
-    /// The root: absolute, and canonical as far as it exists.
+    /// Absolute, and canonical as far as it exists.
     pub(crate) path: PathBuf,
     /// Whether it is under version control; if not, `path` is the directory itself.
     pub(crate) is_versioned: bool,
-    /// Its git directory, if it is a linked worktree or a submodule: what its `.git` file names.
+    /// The git directory that its `.git` file names, if it is a linked worktree or a submodule.
     pub(crate) git_dir: Option<PathBuf>,
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn root_of(directory: &Path, home: Option<&Path>) -> Root {
 /// Returns whether two roots are one: their paths are equal, or both exist with one device and inode.
 ///
 /// # Errors
-/// If one of them exists perhaps, but its metadata cannot be read.
+/// If one of them may exist but its metadata cannot be read.
 pub(crate) fn same_root(a: &Path, b: &Path) -> io::Result<bool> {
     if a == b {
         return Ok(true);
@@ -68,9 +68,9 @@ pub(crate) fn same_root(a: &Path, b: &Path) -> io::Result<bool> {
 pub(crate) struct DirectoryId {
     /// Its device number. btrfs and overlayfs may assign another one at each mount.
     device: u64,
-    /// Its inode number. ext4 gives the number of a deleted directory to the next new one.
+    /// Its inode number. ext4 reuses the number of a deleted directory for the next new one.
     inode: u64,
-    /// When it was created; `None` if the file system does not say.
+    /// Its birth time; `None` if the file system does not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     born: Option<Timestamp>,
 }
@@ -84,7 +84,7 @@ impl DirectoryId {
         Ok(directory_metadata(path)?.map(|metadata| Self {
             device: metadata.dev(),
             inode: metadata.ino(),
-            // File systems that do not store it may report the epoch.
+            // File systems that do not record it may report the epoch.
             born: metadata.created().ok().filter(|born| *born != UNIX_EPOCH).and_then(|born| born.try_into().ok()),
         }))
     }
@@ -119,7 +119,7 @@ fn canonical(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
-/// Why a directory may be a root.
+/// Why a directory is a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Marker {
     /// It has `.jj`, or a `.git` that is not a submodule's.
@@ -128,7 +128,7 @@ enum Marker {
     Submodule,
 }
 
-/// Returns what marks a directory as a root, with the git directory that its `.git` file names; `None` if nothing does.
+/// Returns why a directory is a root, with the git directory that its `.git` file names; `None` if it is none.
 fn marker(directory: &Path) -> Option<(Marker, Option<PathBuf>)> {
     let exists = |path: &Path| fs::symlink_metadata(path).is_ok();
     let git = directory.join(".git");
@@ -141,20 +141,20 @@ fn marker(directory: &Path) -> Option<(Marker, Option<PathBuf>)> {
     Some((if is_submodule { Marker::Submodule } else { Marker::Checkout }, git_dir))
 }
 
-/// Returns the git directory that a `.git` file names; `None` if `git` is no such file, or names no directory.
+/// Returns the git directory that a `.git` file names; `None` if `git` is not such a file or names no directory.
 fn git_dir(directory: &Path, git: &Path) -> Option<PathBuf> {
     let text = read_regular(git, LARGEST).ok()?;
     let target = Path::new(OsStr::from_bytes(text.strip_prefix(b"gitdir: ")?.trim_ascii_end()));
     directory.join(target).canonicalize().ok()
 }
 
-/// Returns whether a git directory is a submodule's. A linked worktree has `commondir`; that of a submodule is a
-/// checkout, though it lies below `modules/` too.
+/// Returns whether a git directory is a submodule's. A linked worktree has `commondir`: a worktree of a submodule is a
+/// checkout, though it is below `modules/` too.
 fn is_submodule(git_dir: &Path) -> bool {
     !git_dir.join("commondir").exists() && lies_below_modules(git_dir)
 }
 
-/// Returns whether a git directory lies below another one's `modules/`. Every git directory has a `HEAD`.
+/// Returns whether a git directory is below another one's `modules/`. Every git directory has a `HEAD`.
 fn lies_below_modules(git_directory: &Path) -> bool {
     git_directory
         .ancestors()
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    /// A temporary directory, canonical.
+    /// Returns a canonical temporary directory.
     struct Scratch {
         _directory: tempfile::TempDir,
         path: PathBuf,
@@ -185,14 +185,13 @@ mod tests {
             self.path.join(relative)
         }
 
-        /// Makes a directory.
         fn dir(&self, relative: &str) -> PathBuf {
             let path = self.path(relative);
             fs::create_dir_all(&path).unwrap();
             path
         }
 
-        /// Runs git in a directory, without the configuration of this machine.
+        /// Runs git in a directory without the configuration of this machine.
         #[expect(clippy::disallowed_methods, reason = "a test runs the real git")]
         fn git(&self, directory: &str, arguments: &[&str]) {
             let output = std::process::Command::new("git")
@@ -210,7 +209,7 @@ mod tests {
             assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         }
 
-        /// Makes a repository with one commit.
+        /// Creates a repository with one commit.
         fn repository(&self, directory: &str) {
             self.git(directory, &["init", "-q"]);
             self.git(directory, &["commit", "-q", "--allow-empty", "-m", "first"]);

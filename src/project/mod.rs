@@ -1,5 +1,5 @@
-//! Checkouts: which working copy a directory belongs to, and which one a service belongs to. Runs no git and links no
-//! git library; `checkout.rs` reads what git writes.
+//! Checkouts: which working copy a directory or a service belongs to. Neither runs git nor links a git library:
+//! `checkout.rs` reads git's files.
 
 mod checkout;
 mod owner;

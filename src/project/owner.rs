@@ -1,5 +1,5 @@
-//! Whose a service is: a service belongs to the checkout of its directory, and to that of the `devport.yaml` that
-//! registered it. A command in one checkout must not get another one's service.
+//! Ownership: a service belongs to the checkout of its directory, and to that of the `devport.yaml` that registered it.
+//! A command in one checkout must not affect a service of another.
 
 use std::cell::RefCell;
 use std::io;
@@ -7,16 +7,15 @@ use std::path::{Path, PathBuf};
 
 use crate::project::{DirectoryId, Root, root_of, same_root};
 
-/// Where a command stands: the checkouts that it speaks for.
+/// The checkouts that a command acts for.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
-    /// The directory.
     directory: PathBuf,
     /// The roots, that of the directory first.
     roots: Vec<Root>,
     /// The home directory, which is never a root; `None` if there is none.
     home: Option<PathBuf>,
-    /// The roots of directories that were looked up. A command checks one service several times, and a lookup reads files.
+    /// The roots that were looked up. A command checks one service several times, and each lookup reads files.
     known: RefCell<Vec<(PathBuf, Root)>>,
 }
 
@@ -27,25 +26,25 @@ pub(crate) struct Site<'a> {
     pub(crate) directory: &'a Path,
     /// The `devport.yaml` that registered it; `None` if none did.
     pub(crate) file: Option<&'a Path>,
-    /// The root of the checkout when it was registered; `None` in records of earlier versions.
+    /// The root of the checkout at registration; `None` in records of earlier versions.
     pub(crate) root: Option<&'a Path>,
-    /// Which directory that root was; `None` in records of earlier versions.
+    /// The identity of that root; `None` in records of earlier versions.
     pub(crate) root_id: Option<&'a DirectoryId>,
 }
 
-/// Whose a service is, for a command at some place.
+/// The owner of a service, as seen from a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ownership {
-    /// It belongs to the place.
+    /// The service belongs to the place.
     Ours,
-    /// It belongs to a checkout with this root.
+    /// The service belongs to the checkout with this root.
     Other(PathBuf),
-    /// This directory of it no longer exists, or is another one by now.
+    /// This directory of the service no longer exists, or was replaced by another one.
     Gone(PathBuf),
 }
 
 impl Place {
-    /// The place of a command in a directory, or with a file.
+    /// Creates the place of a command that was run in a directory, or with a `devport.yaml`.
     pub(crate) fn new(directory: &Path, file: Option<&Path>, home: Option<&Path>) -> Self {
         let (directory, home) = (directory.to_owned(), home.map(Path::to_owned));
         let mut place = Self { directory, roots: Vec::new(), home, known: RefCell::default() };
@@ -54,30 +53,30 @@ impl Place {
         place
     }
 
-    /// The root of the checkout of the directory.
+    /// The root of the directory's checkout.
     pub(crate) fn root(&self) -> &Path {
         self.roots.first().map_or(Path::new("/"), |root| &root.path)
     }
 
-    /// The git directory of the checkout, if that is a linked worktree.
+    /// Returns the git directory of the checkout if that is a linked worktree.
     pub(crate) fn git_dir(&self) -> Option<&Path> {
         self.roots.first().and_then(|root| root.git_dir.as_deref())
     }
 
-    /// Whether the directory is under version control.
+    /// Returns whether the directory is under version control.
     pub(crate) fn is_versioned(&self) -> bool {
         self.roots.first().is_some_and(|root| root.is_versioned)
     }
 
-    /// A path as people write it: with `~` for the home directory.
+    /// Returns a path with `~` for the home directory.
     pub(crate) fn abbreviate(&self, path: &Path) -> String {
         abbreviate(path, self.home.as_deref())
     }
 
-    /// Whose a service is, for a command that would register or start it.
+    /// Returns the owner of a service, for a command that would register or start it.
     ///
     /// # Errors
-    /// If a directory cannot be looked at: then it is not known.
+    /// If a directory cannot be read: the owner is unknown.
     pub(crate) fn ownership(&self, site: Site<'_>) -> io::Result<Ownership> {
         if let (Some(root), Some(before)) = (site.root, site.root_id)
             && DirectoryId::of(root)?.is_none_or(|now| !now.is_same(before))
@@ -98,18 +97,19 @@ impl Place {
         self.compare(&theirs)
     }
 
-    /// Whether a name typed here may mean a service: it belongs to this checkout, or to a directory without version
-    /// control. Outside of any checkout every name may. Otherwise returns the root that it belongs to.
+    /// Returns `None` if a name that is typed here may mean a service: the service belongs to this checkout or to a
+    /// directory without version control, or this directory is in no checkout. Otherwise returns the root that the
+    /// service belongs to.
     ///
     /// # Errors
-    /// If a directory cannot be looked at: then it is not known.
+    /// If a directory cannot be read: the owner is unknown.
     pub(crate) fn can_name(&self, site: Site<'_>) -> io::Result<Ownership> {
         if !self.is_versioned() {
             return Ok(Ownership::Ours);
         }
         let mut theirs = self.roots_of(site);
         if let (None, Some(root)) = (DirectoryId::of(site.directory)?, site.root) {
-            // A deleted worktree inside a repository is no part of that: only the record says where it was.
+            // A deleted worktree within a repository does not belong to that: only the record has its root.
             theirs[0] = Root { path: root.to_owned(), is_versioned: true, git_dir: None };
         }
         if theirs.iter().all(|root| !root.is_versioned) {
@@ -121,20 +121,21 @@ impl Place {
         }
     }
 
-    /// The checkouts of a service: that of its directory first.
+    /// Returns the checkouts of a service, that of its directory first.
     fn roots_of(&self, site: Site<'_>) -> Vec<Root> {
         let mut roots = vec![self.root_of(site.directory)];
         roots.extend(self.root_of_file(site.file));
         roots
     }
 
-    /// The checkout of a file; `None` if its directory was deleted: what stands above that is another checkout, perhaps.
+    /// Returns the checkout of a file; `None` if its directory was deleted, because the directories above may belong to
+    /// another checkout.
     fn root_of_file(&self, file: Option<&Path>) -> Option<Root> {
         let parent = file?.parent()?;
         (!matches!(DirectoryId::of(parent), Ok(None))).then(|| self.root_of(parent))
     }
 
-    /// The checkout of a directory, looked up once.
+    /// Returns the checkout of a directory. Each directory is looked up once.
     fn root_of(&self, directory: &Path) -> Root {
         let mut known = self.known.borrow_mut();
         if let Some((_, root)) = known.iter().find(|(path, _)| path == directory) {
@@ -145,7 +146,7 @@ impl Place {
         root
     }
 
-    /// Whether any of some roots is one of ours.
+    /// Returns whether one of these roots is one of the place's.
     fn compare(&self, theirs: &[Root]) -> io::Result<Ownership> {
         for root in theirs {
             for ours in &self.roots {
@@ -158,7 +159,7 @@ impl Place {
     }
 }
 
-/// A path with `~` in place of the home directory.
+/// Replaces the home directory at the start of a path by `~`.
 fn abbreviate(path: &Path, home: Option<&Path>) -> String {
     match home.and_then(|home| path.strip_prefix(home).ok()) {
         Some(rest) if rest.as_os_str().is_empty() => "~".into(),

@@ -1,140 +1,32 @@
 //! `TreeEnded`: the proof that no process of a service is left.
 //!
-//! Only a scan made here can prove it, and only for the holder of the service's identity lock, so that nobody starts
-//! the service meanwhile. Recording an end, deleting a record and starting a successor require the proof.
+//! Only a scan under the service's identity lock makes it, so no other process can start the service meanwhile.
+//! Recording an end, deleting a record and starting a successor require the proof.
 
-use std::path::Path;
-
-use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
-use crate::os::process::{self, ProcessIdentity};
-use crate::os::tree::{self, Claim, Marker};
-use crate::registry::lock::{IdentityLock, Liveness};
-use crate::registry::paths::Paths;
+use crate::registry::lock::IdentityLock;
 use crate::registry::run_state::RunState;
-use crate::registry::store::Registry;
 
 /// The proof that no process of a service is left, for as long as its identity lock is held.
 #[derive(Debug)]
 pub(crate) struct TreeEnded {
-    /// The service.
     hash: ServiceHash,
 }
 
-/// What a scan for the processes of a service found.
-#[derive(Debug)]
-pub(crate) enum Scan {
-    /// None.
-    Ended(TreeEnded),
-    /// These. The list is empty if nothing living was found, but processes were ending: scan again.
-    Left(Vec<ProcessIdentity>),
-}
-
-/// How a supervisor of an ordinary service marks its own environment: it is no process of the service that it may
-/// have been started from.
-const SUPERVISOR_MARK: &str = "supervisor:";
-
-/// The value of `DEVPORT_HASH` for the supervisor of a service.
-pub(crate) fn supervisor_mark(hash: &ServiceHash) -> String {
-    format!("{SUPERVISOR_MARK}{hash}")
-}
-
 impl TreeEnded {
-    /// The proof that the last holder of the lock recorded; `None` if it recorded none. A service that was never
-    /// supervised has no process.
+    /// Makes the proof. Only a scan under the service's identity lock that found no process may call this.
+    pub(super) fn proved_by_scan(lock: &IdentityLock) -> Self {
+        Self { hash: lock.hash().clone() }
+    }
+
+    /// Returns the proof that the last holder of the lock recorded; `None` if it recorded none. A service that was
+    /// never supervised has no process.
     pub(crate) fn recorded(lock: &IdentityLock, before: Option<&RunState>) -> Option<Self> {
         before.is_none_or(RunState::is_final).then(|| Self { hash: lock.hash().clone() })
     }
 
-    /// The service that it is about.
+    /// The service that has no process.
     pub(crate) fn hash(&self) -> &ServiceHash {
         &self.hash
-    }
-}
-
-impl Registry {
-    /// What marks the processes of a service.
-    pub(crate) fn marker<'a>(&'a self, hash: &'a ServiceHash) -> Marker<'a> {
-        Marker { hash: hash.as_str(), home: self.paths.base() }
-    }
-
-    /// Looks for the processes of a service below its supervisor, which is this process.
-    ///
-    /// # Errors
-    /// If the system does not answer: then some may be left.
-    pub(crate) fn scan_below(&self, lock: &IdentityLock, supervisor: i32) -> Result<Scan> {
-        let found = self.descendants(lock.hash(), supervisor)?;
-        Ok(if found.living.is_empty() && !found.is_unsettled {
-            Scan::Ended(TreeEnded { hash: lock.hash().clone() })
-        } else {
-            Scan::Left(found.living)
-        })
-    }
-
-    /// The processes of a service below its supervisor.
-    ///
-    /// # Errors
-    /// If the system does not answer.
-    pub(crate) fn descendants(&self, hash: &ServiceHash, supervisor: i32) -> Result<tree::Descendants> {
-        tree::descendants(supervisor, self.marker(hash), &is_supervised)
-            .map_err(Error::system(format!("list the processes below pid {supervisor}")))
-    }
-
-    /// Looks for processes that survived the supervisor which recorded `before`: by the recorded child, and by the
-    /// marker in the environment of every process. Finding none is checked twice, because a process that forks and
-    /// ends, or executes a program, can be missed once.
-    ///
-    /// # Errors
-    /// [`Error::UnprovenLeftover`] if a process may be one and cannot be told, or if the system does not answer.
-    pub(crate) fn scan_orphans(&self, lock: &IdentityLock, service: &str, before: Option<&RunState>) -> Result<Scan> {
-        for _ in 0..2 {
-            let found = self.orphans(lock.hash(), service, before)?;
-            if !found.is_empty() {
-                return Ok(Scan::Left(found));
-            }
-        }
-        Ok(Scan::Ended(TreeEnded { hash: lock.hash().clone() }))
-    }
-
-    /// One look at what survived a supervisor.
-    fn orphans(&self, hash: &ServiceHash, service: &str, before: Option<&RunState>) -> Result<Vec<ProcessIdentity>> {
-        let unknown = || Error::system(format!("look for processes of {service}"));
-        let mut found = tree::marked(self.marker(hash)).map_err(unknown())?;
-        let Some(child) = before.and_then(|before| before.child.as_ref()) else { return Ok(found) };
-        if found.contains(child) {
-            return Ok(found);
-        }
-        // The environment of Apple's own programs cannot be read: the rest of the child's session is looked at, too.
-        #[cfg(target_os = "macos")]
-        if child.start_time.is_some() && child.boot_id == ProcessIdentity::current().map_err(unknown())?.boot_id {
-            let session = tree::session(child.pid).map_err(unknown())?;
-            let is_later = |process: &ProcessIdentity| process.start_time >= child.start_time;
-            found.extend(session.into_iter().filter(|process| *process != *child && is_later(process)));
-        }
-        if child.is_alive().map_err(unknown())? {
-            found.push(child.clone());
-        } else if (child.start_time.is_none() || child.boot_id.is_none())
-            && ProcessIdentity::of(child.pid).map_err(unknown())?.is_some()
-        {
-            let command = process::command_of(child.pid).unwrap_or_default();
-            let process = format!("pid {} ({command})", child.pid);
-            return Err(Error::UnprovenLeftover { service: service.to_owned(), process });
-        }
-        Ok(found)
-    }
-}
-
-/// Whether a process really belongs to another service that a supervisor runs: the service that its environment
-/// names must have one, and a process that claims to be that supervisor must be it.
-fn is_supervised(claim: &Claim) -> std::io::Result<bool> {
-    let (text, is_supervisor) = match claim.hash.strip_prefix(SUPERVISOR_MARK) {
-        Some(hash) => (hash, true),
-        None => (claim.hash.as_str(), false),
-    };
-    let Some(hash) = ServiceHash::parse(text) else { return Ok(false) };
-    match Liveness::probe(&Paths::at(Path::new(&claim.home)).identity_lock(&hash)) {
-        Liveness::Held(holder) => Ok(!is_supervisor || holder.is_some_and(|holder| holder.pid == claim.pid)),
-        Liveness::Free => Ok(false),
-        Liveness::Unknown(error) => Err(error),
     }
 }

@@ -1,4 +1,4 @@
-//! Reading and writing state files: whole or not at all, private, and never through a symbolic link.
+//! Reads and writes state files: private, whole or not at all, and never through a symbolic link.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -14,52 +14,53 @@ use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 
-/// How temporary files begin; what a kill left behind is swept by this name.
+/// How the names of temporary files begin. Files left by a killed process are swept by this prefix.
 pub(super) const TEMPORARY_PREFIX: &str = ".tmp-";
-/// More than most state files have, in bytes.
+/// The size of the read buffer in bytes: more than most state files have.
 const USUAL: usize = 8 * 1024;
-/// The largest state file that is read or written, in bytes. A record has an environment of up to 2 MiB, and JSON makes
-/// 6 bytes of a control character.
+/// The largest state file in bytes. A record has an environment of up to 2 MiB, and JSON may need 6 bytes for a control
+/// character.
 const LARGEST: usize = 16 * 1024 * 1024;
-/// How old a temporary file is that no write can still use.
+/// The age at which no write can still use a temporary file.
 const STALE: Duration = Duration::from_secs(60 * 60);
-/// How many symbolic links a path may lead through. Source: Linux, `MAXSYMLINKS`.
+/// How many symbolic links a path may lead through: the limit of Linux (`MAXSYMLINKS`).
 const MOST_LINKS: usize = 40;
 
 thread_local! {
-    /// Where a file is read to first: clearing a fresh buffer for each would take longer than reading it.
+    /// The read buffer. Zeroing a new one for each file would take longer than reading the file.
     static SCRATCH: RefCell<[u8; USUAL]> = const { RefCell::new([0; USUAL]) };
 }
 
 /// Whether a write must survive a power failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Durability {
-    /// The file and its directory are synced.
+    /// Sync the file and its directory.
     Synced,
-    /// The rename alone: never half a file, perhaps an old one after a power failure.
+    /// Only rename: a power failure may bring the old file back, but never leaves half a file.
     Renamed,
 }
 
-/// Reads a state file. A symbolic link, a directory or a pipe in its place is refused.
+/// Reads a state file. Fails if it is a symbolic link or a directory.
 ///
 /// # Errors
-/// As the system says; `InvalidData` for a symbolic link.
+/// The error of the system call; `InvalidData` for a symbolic link.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     read_with(path, <[u8]>::to_vec)
 }
 
-/// As [`read`], for who needs the content only for a moment.
+/// Reads a state file like [`read`], without copying it. `consume` must not read another one: both would use one
+/// buffer.
 ///
 /// # Errors
-/// As those of [`read`].
+/// Like [`read`].
 pub(super) fn read_with<R>(path: &Path, consume: impl FnOnce(&[u8]) -> R) -> io::Result<R> {
     let file =
         OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(no_link)?;
     read_all(file, consume)
 }
 
-/// Reads to the end. Listing a thousand services is a matter of system calls, so the size is not queried. A read that
-/// fills less than the buffer is no sign of the end on NFS or FUSE; one more read costs less than `fstat(2)`.
+/// Reads to the end. Listing a thousand services is dominated by system calls, so the size is not queried. A read that
+/// returns less than the buffer holds is not the end on NFS or FUSE; one more read costs less than `fstat(2)`.
 fn read_all<R>(mut source: impl Read, consume: impl FnOnce(&[u8]) -> R) -> io::Result<R> {
     SCRATCH.with_borrow_mut(|scratch| {
         let mut filled = 0;
@@ -78,7 +79,7 @@ fn read_all<R>(mut source: impl Read, consume: impl FnOnce(&[u8]) -> R) -> io::R
     })
 }
 
-/// Refuses a state file that is too large: what is written must be readable.
+/// Refuses a state file that is too large to be read again.
 fn check_size(bytes: &[u8]) -> io::Result<()> {
     if bytes.len() > LARGEST {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 16 MiB"));
@@ -86,7 +87,7 @@ fn check_size(bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Says what `ELOOP` means here.
+/// Turns `ELOOP` into a message about the symbolic link.
 pub(super) fn no_link(error: io::Error) -> io::Error {
     if error.raw_os_error() == Some(libc::ELOOP) {
         io::Error::new(io::ErrorKind::InvalidData, "a symbolic link stands in its place")
@@ -95,37 +96,36 @@ pub(super) fn no_link(error: io::Error) -> io::Error {
     }
 }
 
-/// Replaces a state file: a private temporary file in the same directory, then a rename. Whatever fails,
-/// the old file is intact. `tag` becomes part of the temporary name.
+/// Replaces a state file by writing a private temporary file in the same directory and renaming it. On any failure the
+/// old file stays intact. `tag` becomes part of the temporary name.
 ///
 /// # Errors
-/// [`Error::Io`], naming the file and the reason.
+/// [`Error::Io`] with the file.
 pub(super) fn write(path: &Path, tag: &str, bytes: &[u8], durability: Durability) -> Result<()> {
     Staged::new(path, tag, bytes, durability)?.commit()
 }
 
-/// A new state file, written whole beside the one that it will replace.
+/// A complete new state file beside the one that it will replace.
 pub(super) struct Staged<'a> {
-    /// Where it goes.
     path: &'a Path,
-    /// Where it is; deleted with this.
+    /// Deleted on drop, unless it was renamed.
     temporary: NamedTempFile,
     /// Whether it must survive a power failure.
     durability: Durability,
 }
 
 impl<'a> Staged<'a> {
-    /// Writes the file. `tag` becomes part of the temporary name.
+    /// Writes the temporary file. `tag` becomes part of its name.
     ///
     /// # Errors
-    /// [`Error::Io`], naming the file and the reason.
+    /// [`Error::Io`] with the file.
     pub(super) fn new(path: &'a Path, tag: &str, bytes: &[u8], durability: Durability) -> Result<Self> {
         let stage = || -> io::Result<NamedTempFile> {
             check_size(bytes)?;
             let mut temporary = tempfile::Builder::new()
                 .prefix(&format!("{TEMPORARY_PREFIX}{tag}-"))
                 .tempfile_in(directory_of(path))?;
-            // The umask may have taken our own bits away.
+            // The umask may have removed the owner's bits.
             temporary.as_file().set_permissions(Permissions::from_mode(0o600))?;
             temporary.write_all(bytes)?;
             if durability == Durability::Synced {
@@ -136,11 +136,11 @@ impl<'a> Staged<'a> {
         Ok(Self { path, temporary: stage().map_err(Error::io("write", path))?, durability })
     }
 
-    /// Puts the file into its place.
+    /// Renames the file into place.
     ///
     /// # Errors
-    /// [`Error::Io`]: the old file is intact. A directory that cannot be synced after that is no error: the new file is
-    /// there, and whoever reads it acts on it.
+    /// [`Error::Io`]: the old file is intact. If only the directory cannot be synced, that is not an error: readers
+    /// already see and act on the new file.
     pub(super) fn commit(self) -> Result<()> {
         self.temporary.persist(self.path).map_err(|error| Error::io("write", self.path)(error.error))?;
         if self.durability == Durability::Synced {
@@ -150,7 +150,7 @@ impl<'a> Staged<'a> {
     }
 }
 
-/// Brings a file to the disk. On macOS that is `F_FULLFSYNC`, which some network file systems lack.
+/// Writes a file to the disk. On macOS this is `F_FULLFSYNC`, which some network file systems lack.
 fn sync(file: &File) -> io::Result<()> {
     match file.sync_all() {
         Err(error) if cfg!(target_os = "macos") && is_unsupported(&error) => Ok(nix::unistd::fsync(file)?),
@@ -158,30 +158,30 @@ fn sync(file: &File) -> io::Result<()> {
     }
 }
 
-/// Whether an error says that a file system lacks an operation.
+/// Returns whether an error means that the file system lacks an operation.
 fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOTSUP | libc::ENOTTY | libc::EINVAL))
 }
 
-/// The directory that a file is in.
+/// Returns the directory of a file.
 fn directory_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-/// Deletes temporary files that a kill left behind. The caller holds the lock under which they are made.
+/// Deletes temporary files of killed processes. The caller holds the lock under which they are made.
 pub(super) fn sweep(directory: &Path, tag: &str) {
     let prefix = format!("{TEMPORARY_PREFIX}{tag}");
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         if entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix)) {
-            // A stray file that stays does no harm.
+            // A file that stays does no harm.
             let _ = fs::remove_file(entry.path());
         }
     }
 }
 
-/// Deletes temporary files that a kill left behind over an hour before `now`. No lock is needed: a write that takes so
-/// long is dead.
+/// Deletes temporary files of killed processes that are over an hour older than `now`. No lock is needed: no write
+/// takes that long.
 pub(super) fn sweep_stale(directory: &Path, tag: &str, now: Timestamp) {
     let prefix = format!("{TEMPORARY_PREFIX}{tag}-");
     let Ok(entries) = fs::read_dir(directory) else { return };
@@ -189,16 +189,16 @@ pub(super) fn sweep_stale(directory: &Path, tag: &str, now: Timestamp) {
         let is_temporary = entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix));
         let modified = || Timestamp::try_from(entry.metadata().ok()?.modified().ok()?).ok();
         if is_temporary && modified().is_some_and(|modified| now.duration_since(modified).unsigned_abs() > STALE) {
-            // A stray file that stays does no harm.
+            // A file that stays does no harm.
             let _ = fs::remove_file(entry.path());
         }
     }
 }
 
-/// Deletes a file that may already be gone.
+/// Deletes a file if it exists.
 ///
 /// # Errors
-/// [`Error::Io`], naming the file and the reason.
+/// [`Error::Io`] with the file.
 pub(super) fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("delete", path)(error)),
@@ -206,11 +206,11 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Creates a directory that only its owner can use, whatever the umask, and the directories above it likewise; makes an
-/// existing one private if it is empty or devport's.
+/// Creates a directory, and its parents, that only the owner can use, whatever the umask. Makes an existing one private
+/// if it is empty or belongs to devport.
 ///
 /// # Errors
-/// [`Error::ForeignDirectory`] if it belongs to another user, [`Error::Io`] if it cannot be created, or if `path` leads
+/// [`Error::ForeignDirectory`] if it belongs to another user, [`Error::Io`] if it cannot be created or `path` leads
 /// through a symbolic link that another user controls.
 pub(super) fn create_private_directory(path: &Path) -> Result<()> {
     check_links(path)?;
@@ -226,10 +226,10 @@ pub(super) fn create_private_directory(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a directory of another user; one that does not exist is fine.
+/// Refuses a directory of another user. A missing one is allowed.
 ///
 /// # Errors
-/// [`Error::ForeignDirectory`], or [`Error::Io`] if it cannot be looked at.
+/// [`Error::ForeignDirectory`], or [`Error::Io`] if its owner cannot be read.
 pub(super) fn check_owner(path: &Path) -> Result<()> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
@@ -243,7 +243,7 @@ pub(super) fn check_owner(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Creates a directory, and those above it, unless they exist.
+/// Creates a directory and its parents unless they exist.
 fn create_missing(path: &Path) -> Result<()> {
     match (create(path), path.parent()) {
         (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
@@ -254,10 +254,10 @@ fn create_missing(path: &Path) -> Result<()> {
     }
 }
 
-/// Creates one directory, unless it exists.
+/// Creates one directory unless it exists.
 fn create(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
-        // The umask may have taken our own bits away.
+        // The umask may have removed the owner's bits.
         Ok(()) if fs::symlink_metadata(path)?.mode() & 0o777 != 0o700 => {
             fs::set_permissions(path, Permissions::from_mode(0o700))
         }
@@ -266,8 +266,8 @@ fn create(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes an existing directory of ours private. One with other files in it is refused: `DEVPORT_HOME=/srv` must not
-/// change who can use `/srv`. In a private directory it makes no difference to others.
+/// Makes an existing directory of this user private. Refuses one with other files in it, because `DEVPORT_HOME=/srv`
+/// must not change who can use `/srv`; below a private directory the change affects no one.
 fn make_private(path: &Path, metadata: &Metadata) -> io::Result<()> {
     let is_devports = fs::symlink_metadata(path.join("services")).is_ok_and(|services| services.is_dir());
     let is_inside_private = || {
@@ -278,7 +278,7 @@ fn make_private(path: &Path, metadata: &Metadata) -> io::Result<()> {
         let why = "other files are in it; use an empty directory, or one that does not exist";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
-    // By descriptor: the path may name another directory by now.
+    // By descriptor: the path may lead to another directory by now.
     let directory = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)?;
     let opened = directory.metadata()?;
     if (opened.dev(), opened.ino()) != (metadata.dev(), metadata.ino()) {
@@ -287,18 +287,18 @@ fn make_private(path: &Path, metadata: &Metadata) -> io::Result<()> {
     directory.set_permissions(Permissions::from_mode(0o700))
 }
 
-/// Refuses a path that leads through a symbolic link which another user made or can replace: they would choose the
-/// directory that devport uses and makes private, and the records in it, which hold commands. A link of one's own works.
-/// To be called with the path as the user gave it; a canonical one has no links.
+/// Refuses a path that leads through a symbolic link that another user made or can replace. That user would choose the
+/// directory that devport uses, and with it the records, which hold commands. `path` is the path as the user gave it; a
+/// canonical path has no links.
 ///
 /// # Errors
-/// [`Error::Io`] with the link, or if a part of the path cannot be looked at.
+/// [`Error::Io`] with the link, or if a part of the path cannot be read.
 pub(super) fn check_links(path: &Path) -> Result<()> {
     let refused = |why: String| Error::io("use", path)(io::Error::new(io::ErrorKind::PermissionDenied, why));
     let parts =
         |path: &Path| path.components().rev().map(|part| part.as_os_str().to_owned()).collect::<Vec<OsString>>();
     let mut pending = parts(path);
-    // What is resolved so far, and the directories in which a name was looked up.
+    // The part that is resolved, and the directories in which a name was looked up.
     let (mut resolved, mut passed) = (PathBuf::new(), Vec::new());
     let mut links = 0;
     while let Some(part) = pending.pop() {
@@ -341,16 +341,17 @@ pub(super) fn check_links(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns whether another user than root can replace what lies in a directory.
+/// Returns whether a user other than root and the owner can replace the entries of a directory.
 fn is_writable_by_others(directory: &Metadata) -> bool {
     let (me, mode) = (my_uid(), directory.mode());
-    // Where each user has a group, it has the user's number, and the umask is 002: that group is no other user.
+    // Some distributions give each user a group with the user's number and set the umask to 002: that group has no
+    // other user.
     let by_group = mode & 0o020 != 0 && directory.gid() != me;
     let is_sticky = mode & 0o1000 != 0;
     ![0, me].contains(&directory.uid()) || (!is_sticky && (by_group || mode & 0o002 != 0))
 }
 
-/// The user whose files devport uses.
+/// Returns the user whose files devport uses.
 fn my_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
@@ -360,7 +361,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::{chown, lchown, symlink};
 
-    /// A temporary directory, canonical, and a directory in it with these permissions.
+    /// Returns a canonical temporary directory, and a directory in it with these permissions.
     fn directory(mode: u32) -> (tempfile::TempDir, PathBuf) {
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path().canonicalize().unwrap().join("inner");
@@ -476,7 +477,7 @@ mod tests {
         fs::create_dir(&victim).unwrap();
         fs::set_permissions(&victim, Permissions::from_mode(0o755)).unwrap();
         symlink(&victim, outer.join("link")).unwrap();
-        // The second link is fine, and leads through the first.
+        // The second link is allowed, and leads through the first.
         let (_other, private) = directory(0o700);
         symlink(outer.join("link/below"), private.join("link")).unwrap();
         for path in [outer.join("link"), outer.join("link/below"), private.join("link"), outer.join("x/../link")] {
@@ -485,7 +486,7 @@ mod tests {
             assert!(error.contains("another user can replace the symbolic link"), "{}: {error}", path.display());
         }
         assert_eq!((mode(&victim), fs::read_dir(&victim).unwrap().count()), (0o755, 0));
-        // A directory that is no link works there as before.
+        // A directory in place of the link works.
         create_private_directory(&outer.join("plain")).unwrap();
     }
 

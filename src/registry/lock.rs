@@ -1,8 +1,8 @@
-//! Locks: a kernel `flock` on a file. Who holds it is the truth; what the file says about the holder is
-//! advice.
+//! Locks: a kernel `flock` on a file. The kernel decides who holds a lock; what the file says about the holder is
+//! advisory.
 //!
-//! Every lock is closed on exec, so that no child can keep it alive. A lock file may be deleted by its
-//! holder; whoever takes a lock therefore checks that the file it locked is the one at the path.
+//! Every lock is closed on exec, so no child can keep it. A holder may delete its lock file, so after locking a file
+//! devport checks that it is still the one at the path.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -19,32 +19,31 @@ use crate::os::process::ProcessIdentity;
 use crate::os::{clock, file_lock};
 use crate::registry::file::no_link;
 
-/// How long a holder may take to write its name into the lock file: it does so right after it took the lock.
+/// Time limit for a holder to write its name into the lock file, which it does right after taking the lock.
 const SIGNING: Duration = Duration::from_millis(200);
-/// When waiting for a lock becomes worth a word.
+/// How long a command waits for a lock before it reports that it waits.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// When waiting for a lock fails.
+/// How long a command waits for a lock before it fails.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What the holder of a lock is.
+/// The kind of process that holds a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Role {
-    /// The supervisor of a running service. Only supervisors are ever signalled.
+    /// The supervisor of a running service. devport signals only supervisors.
     Supervisor,
-    /// A devport command that must be alone with the service for a moment, such as `rm`.
+    /// A devport command that needs the service to itself, such as `rm`.
     Command,
 }
 
-/// What a lock file says about its holder: written by the holder, advisory.
+/// What a lock file says about its holder. The holder writes it; it is advisory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Holder {
-    /// What it is. Files of earlier versions do not say; supervisors wrote them for their whole lives.
+    /// Missing in files of earlier versions: only supervisors wrote those.
     #[serde(default = "supervisor")]
     pub(crate) role: Role,
-    /// Its process id.
     pid: i32,
-    /// When it started, as in [`ProcessIdentity`].
+    /// Start time, as in [`ProcessIdentity`].
     #[serde(default)]
     start_time: Option<u64>,
     /// The boot that it started in, as in [`ProcessIdentity`].
@@ -52,19 +51,19 @@ pub(crate) struct Holder {
     boot_id: Option<String>,
 }
 
-/// The role in files that name none.
+/// The role in files without one.
 fn supervisor() -> Role {
     Role::Supervisor
 }
 
 impl Holder {
-    /// What a process writes about itself.
+    /// Describes this process.
     fn new(role: Role, process: &ProcessIdentity) -> Self {
         let ProcessIdentity { pid, start_time, boot_id } = process.clone();
         Self { role, pid, start_time, boot_id }
     }
 
-    /// Reads what a lock file says; `None` if it is empty or says nothing that can be read.
+    /// Parses the content of a lock file; `None` if it is empty or not valid.
     fn read(file: &mut File) -> Option<Self> {
         let mut text = String::new();
         file.rewind().ok()?;
@@ -72,7 +71,7 @@ impl Holder {
         serde_json::from_str(&text).ok()
     }
 
-    /// The holder that a lock file names; `None` unless that is a living process that has the file open.
+    /// Returns the holder that a lock file names; `None` unless that is a living process that has the file open.
     pub(super) fn believed(path: &Path) -> io::Result<Option<Self>> {
         let Some(mut file) = open_for_reading(path)? else { return Ok(None) };
         match Self::read(&mut file) {
@@ -81,42 +80,42 @@ impl Holder {
         }
     }
 
-    /// The process.
+    /// Returns the identity of the holder.
     pub(crate) fn process(&self) -> ProcessIdentity {
         ProcessIdentity { pid: self.pid, start_time: self.start_time, boot_id: self.boot_id.clone() }
     }
 
-    /// Whether the named process is alive and has the lock file open: a file alone could name any process.
+    /// Returns whether the named process is alive and has the lock file open. The name alone could be any process's.
     fn is_believed(&self, file: &File) -> io::Result<bool> {
         let process = self.process();
         Ok(process.is_alive()? && process.has_open(&file.metadata()?)? != Some(false))
     }
 }
 
-/// Whether a supervisor runs a service, as the kernel says.
+/// Whether a supervisor runs a service, according to the kernel.
 #[derive(Debug)]
 pub(crate) enum Liveness {
-    /// No supervisor holds the lock.
+    /// No process holds the lock.
     Free,
-    /// A supervisor holds it; `None` if the file does not say which.
+    /// A supervisor holds the lock; `None` if the file does not name it.
     Held(Option<ProcessIdentity>),
-    /// The kernel could not be asked.
+    /// The lock could not be checked.
     Unknown(io::Error),
 }
 
 impl Liveness {
-    /// Looks at the lock without taking it, so that a probe never keeps anybody from it.
+    /// Checks the lock without taking it, so that a probe never blocks a supervisor.
     pub(super) fn probe(path: &Path) -> Self {
         Self::probe_with_beat(path).0
     }
 
-    /// As [`Self::probe`], with the time of the last heartbeat; `None` if there never was one.
+    /// Like [`Self::probe`], with the time of the last heartbeat; `None` if there was none.
     pub(super) fn probe_with_beat(path: &Path) -> (Self, Option<Timestamp>) {
         let mut beat = None;
         let mut look = || -> io::Result<Self> {
             let Some(mut file) = open_for_reading(path)? else { return Ok(Self::Free) };
             let metadata = file.metadata()?;
-            // The first devport leaves the file empty, and means nothing by its time.
+            // The first devport leaves the file empty and does not maintain its time.
             if metadata.len() > 0 {
                 beat = Timestamp::try_from(metadata.modified()?).ok();
             }
@@ -131,9 +130,9 @@ impl Liveness {
         (look().unwrap_or_else(Self::Unknown), beat)
     }
 
-    /// As [`Self::probe`], for a lock that seems to be free although its service has not recorded its end. Finds
-    /// supervisors of earlier versions too, whose locks are not announced: this version's by the name in the file,
-    /// the first devport's, which leaves the file empty, by trying the lock.
+    /// Like [`Self::probe`], for a lock that seems free although its service recorded no end. Also finds supervisors of
+    /// earlier versions, which do not announce their locks: those of this devport by the name in the file, and those of
+    /// the first devport, which leaves the file empty, by trying the lock.
     pub(super) fn probe_unannounced(path: &Path) -> Self {
         let look = || -> io::Result<Self> {
             let Some(mut file) = open_for_reading(path)? else { return Ok(Self::Free) };
@@ -152,13 +151,13 @@ impl Liveness {
         look().unwrap_or_else(Self::Unknown)
     }
 
-    /// Whether a supervisor is known to hold the lock.
+    /// Returns whether a supervisor is known to hold the lock.
     pub(crate) fn is_held(&self) -> bool {
         matches!(self, Self::Held(_))
     }
 }
 
-/// Opens a lock file that nobody is going to lock; `None` if there is none.
+/// Opens a lock file for reading; `None` if there is none.
 fn open_for_reading(path: &Path) -> io::Result<Option<File>> {
     match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path) {
         Ok(file) => Ok(Some(file)),
@@ -167,44 +166,40 @@ fn open_for_reading(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// A lock that is held until this is dropped, or the process dies.
+/// A lock that is held until this is dropped or the process ends.
 #[derive(Debug)]
 pub(crate) struct FileLock {
     /// The open file that carries the lock.
     file: File,
-    /// Where it is.
     path: PathBuf,
 }
 
-/// What came of an attempt to take the identity lock.
+/// The result of an attempt to take the identity lock.
 #[derive(Debug)]
 pub(crate) enum Acquired {
-    /// It is ours.
     Lock(IdentityLock),
-    /// Another process has it; `None` if the file does not name a living process that has it open.
+    /// Another process holds it; `None` if the file does not name a living process that has it open.
     Held(Option<Holder>),
 }
 
-/// The lock that makes its holder the only one who may start, end or remove a service.
+/// The identity lock of a service. Only its holder may start, stop or remove the service.
 #[derive(Debug)]
 pub(crate) struct IdentityLock {
-    /// The lock.
     lock: FileLock,
-    /// The service.
     hash: ServiceHash,
 }
 
 impl IdentityLock {
-    /// Tries to take a service's lock, and writes down who we are.
+    /// Tries to take a service's lock, and writes this process's name into it.
     ///
     /// # Errors
-    /// [`Error::Io`] if the lock file cannot be made or locked.
+    /// [`Error::Io`] if the lock file cannot be created or locked.
     pub(super) fn acquire(path: &Path, hash: &ServiceHash, me: &ProcessIdentity, role: Role) -> Result<Acquired> {
         let mut holder = None;
         let lock = clock::poll(Duration::from_millis(5), SIGNING, || match FileLock::try_acquire(path) {
             Ok(Some(lock)) => Some(Ok(Some(lock))),
             Ok(None) => match Holder::believed(path) {
-                // The name that the last holder left is no reason to give up: the new one is about to sign.
+                // The name of the last holder is no reason to fail: a new holder is about to write its own.
                 Ok(None) => None,
                 Ok(believed) => {
                     holder = believed;
@@ -218,10 +213,10 @@ impl IdentityLock {
             Some(mut lock) => {
                 let signed = lock.sign(role, me);
                 if role == Role::Supervisor {
-                    // Nobody could ever stop a supervisor that the file does not name.
+                    // Without a name in the file, no command could ever stop this supervisor.
                     signed.map_err(Error::io("write", path))?;
                 }
-                // Signed first: who sees the lock announced reads this holder's name and not the last one's.
+                // Write the name first: a process that sees the announced lock must not read the last holder's name.
                 if lock.is_writable()? {
                     file_lock::announce(&lock.file).map_err(Error::io("lock", path))?;
                 }
@@ -231,8 +226,8 @@ impl IdentityLock {
         }
     }
 
-    /// Shows that the service is up: sets the time of the lock file, which readers take for `last_up`. Nothing is
-    /// written, so that the durable record is not at risk every 30 seconds.
+    /// Records a heartbeat as the time of the lock file, which readers use as `last_up`. Nothing is written, so the
+    /// durable record is not at risk every 30 seconds.
     ///
     /// # Errors
     /// If the file system refuses.
@@ -240,12 +235,12 @@ impl IdentityLock {
         self.lock.file.set_modified(now.into())
     }
 
-    /// The service whose lock it is.
+    /// The service that the lock belongs to.
     pub(crate) fn hash(&self) -> &ServiceHash {
         &self.hash
     }
 
-    /// Deletes the lock file and gives the lock up. Whoever waits for it notices.
+    /// Deletes the lock file and releases the lock. Waiting processes notice.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be deleted.
@@ -255,7 +250,7 @@ impl IdentityLock {
 }
 
 impl FileLock {
-    /// Takes a lock if nobody has it.
+    /// Takes a lock if it is free.
     fn try_acquire(path: &Path) -> Result<Option<Self>> {
         loop {
             let file = open_for_locking(path).map_err(|error| Error::io("open the lock", path)(no_link(error)))?;
@@ -273,16 +268,16 @@ impl FileLock {
                     }
                     return Ok(Some(Self { file, path: path.to_owned() }));
                 }
-                // The holder before us deleted the file: the lock that we have is on nothing.
+                // The previous holder deleted the file: this lock is on a file without a name.
                 _ => {}
             }
         }
     }
 
-    /// Waits for a lock. After 2 s it tells `notice` who has it; after 30 s it fails.
+    /// Waits for a lock. After 2 s it calls `notice` with the holder; after 30 s it fails.
     ///
     /// # Errors
-    /// [`Error::LockBusy`], or [`Error::Io`] if the lock file cannot be made or locked.
+    /// [`Error::LockBusy`], or [`Error::Io`] if the lock file cannot be created or locked.
     pub(super) fn wait(path: &Path, what: &str, notice: &mut dyn FnMut(String)) -> Result<Self> {
         let began = clock::now();
         let mut noticed = false;
@@ -309,10 +304,10 @@ impl FileLock {
         Ok(lock)
     }
 
-    /// Takes a lock if nobody has it, and does not wait.
+    /// Takes a lock if it is free, without waiting.
     ///
     /// # Errors
-    /// [`Error::Io`] if the lock file cannot be made or locked.
+    /// [`Error::Io`] if the lock file cannot be created or locked.
     pub(super) fn try_take(path: &Path) -> Result<Option<Self>> {
         let mut lock = Self::try_acquire(path)?;
         if let (Some(lock), Ok(me)) = (&mut lock, ProcessIdentity::current()) {
@@ -321,13 +316,12 @@ impl FileLock {
         Ok(lock)
     }
 
-    /// Writes down who holds the lock. Where that cannot be written, as on a full disk, the file is emptied, so that it
-    /// names nobody else: for a command it is only advice.
+    /// Writes the holder into the lock file. If that fails, as on a full disk, the file is emptied so that it does not
+    /// name another process. For a command the content is only advisory.
     fn sign(&mut self, role: Role, me: &ProcessIdentity) -> io::Result<()> {
         let text = serde_json::to_vec(&Holder::new(role, me))?;
         let beat = self.file.metadata().and_then(|metadata| metadata.modified());
-        // Shorter content is padded by the rest of the old one unless it is cut: cut last, so that a reader
-        // rarely sees nothing.
+        // Truncate last, so that a reader rarely sees an empty file.
         let signed = self
             .file
             .rewind()
@@ -336,21 +330,21 @@ impl FileLock {
         if signed.is_err() {
             let _ = self.file.set_len(0);
         }
-        // The time of the file is the last heartbeat of the supervisor; a command is none.
+        // The time of the file is the supervisor's last heartbeat. A command must not change it.
         if let (Role::Command, Ok(beat)) = (role, beat) {
             let _ = self.file.set_modified(beat);
         }
         signed
     }
 
-    /// Whether the file was opened for writing, as all are but those on a read-only file system.
+    /// Returns whether the file is open for writing. On a read-only file system it is not.
     fn is_writable(&self) -> Result<bool> {
         let flags = nix::fcntl::fcntl(&self.file, nix::fcntl::FcntlArg::F_GETFL)
             .map_err(|errno| Error::io("look at", &self.path)(errno.into()))?;
         Ok(flags & libc::O_ACCMODE == libc::O_RDWR)
     }
 
-    /// Deletes the lock file and gives the lock up.
+    /// Deletes the lock file and releases the lock.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be deleted.
@@ -359,8 +353,8 @@ impl FileLock {
     }
 }
 
-/// Opens a lock file, and makes it if need be. On a read-only file system one that is there can still be locked,
-/// so that `stop` works.
+/// Opens a lock file, and creates it if needed. On a read-only file system an existing one can still be locked, so that
+/// `stop` works.
 fn open_for_locking(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
@@ -422,7 +416,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.lock");
         drop(take(&path, Role::Supervisor));
-        // What a suspended prober has open when it is stopped at the worst moment.
+        // The file that a prober has open when it is suspended.
         let file = open_for_reading(&path).unwrap().unwrap();
         assert!(!file_lock::is_announced(&file).unwrap());
         drop(take(&path, Role::Supervisor));
@@ -432,7 +426,7 @@ mod tests {
     fn a_holder_that_does_not_have_the_file_open_is_not_believed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.lock");
-        // Another user's lock, in whose file a process of ours is named.
+        // Another user's lock file that names one of our processes.
         let planted = FileLock::try_acquire(&path).unwrap().unwrap();
         let init = ProcessIdentity::of(1).unwrap().unwrap();
         std::fs::write(&path, serde_json::to_vec(&Holder::new(Role::Supervisor, &init)).unwrap()).unwrap();

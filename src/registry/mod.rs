@@ -1,7 +1,7 @@
 //! All reservations of this user on this machine, and the only code that writes them.
 //!
-//! The file system is the database: one JSON file a service, every change under one lock and by rename,
-//! and a kernel lock that says which services run.
+//! The file system is the database: one JSON file per service, replaced by rename under one lock. A kernel lock per
+//! service shows which services run.
 
 mod ended;
 mod file;
@@ -12,13 +12,15 @@ mod register;
 mod reservation;
 mod resolve;
 mod run_state;
+mod scan;
 mod store;
 
-pub(crate) use ended::{Scan, TreeEnded, supervisor_mark};
+pub(crate) use ended::TreeEnded;
 pub(crate) use lock::{Acquired, FileLock, Holder, IdentityLock, Liveness, Role};
 pub(crate) use paths::Paths;
 pub(crate) use port::PortRange;
 pub(crate) use register::Registration;
 pub(crate) use reservation::{Protocol, Reservation};
 pub(crate) use run_state::{Exit, ExitHow, Pane, RunState, State};
+pub(crate) use scan::{Scan, supervisor_mark};
 pub(crate) use store::{Registry, Supervision};

@@ -1,4 +1,4 @@
-//! Where everything lies on disk.
+//! The paths of all state files.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
 
-/// The state directory and the files in it. Source: design.md, section 3.
+/// The state directory and the files in it.
 #[derive(Debug, Clone)]
 pub(crate) struct Paths {
     /// The base directory, absolute, and canonical once it exists.
@@ -14,11 +14,11 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
-    /// Chooses the base directory: `DEVPORT_HOME`, else `XDG_DATA_HOME/devport` when that is absolute, else
+    /// Chooses the base directory: `DEVPORT_HOME`, else `XDG_DATA_HOME/devport` if that is absolute, else
     /// `~/.local/share/devport`.
     ///
     /// # Errors
-    /// [`Error::NoHome`] if there is no home directory, or a relative one.
+    /// [`Error::NoHome`] if there is no home directory or it is relative.
     pub(crate) fn choose(
         devport_home: Option<&OsStr>,
         xdg_data_home: Option<&OsStr>,
@@ -38,12 +38,12 @@ impl Paths {
                 lossy: base.to_string_lossy().into_owned(),
             });
         }
-        // Before links are resolved: who controls one of them would choose the directory.
+        // Before resolving links: a user who controls one of them would choose the directory.
         super::file::check_links(&base)?;
         Ok(Self { base: base.canonicalize().unwrap_or(base) })
     }
 
-    /// The state directory at a path, which is taken as it is.
+    /// Uses the state directory at a path as it is.
     pub(super) fn at(base: &Path) -> Self {
         Self { base: base.to_owned() }
     }
@@ -53,63 +53,63 @@ impl Paths {
         &self.base
     }
 
-    /// The directories, base first.
+    /// All directories, the base first.
     pub(super) fn directories(&self) -> [PathBuf; 5] {
         [self.base.clone(), self.services(), self.base.join("run"), self.base.join("locks"), self.base.join("logs")]
     }
 
-    /// Where the records are.
+    /// The directory of the records.
     pub(super) fn services(&self) -> PathBuf {
         self.base.join("services")
     }
 
-    /// Where the run states are.
+    /// The directory of the run states.
     pub(super) fn run(&self) -> PathBuf {
         self.base.join("run")
     }
 
-    /// A service's record.
+    /// The record of a service.
     pub(crate) fn record(&self, hash: &ServiceHash) -> PathBuf {
         self.base.join(format!("services/{hash}.json"))
     }
 
-    /// What a service's supervisor last recorded.
+    /// The run state that the service's supervisor last recorded.
     pub(crate) fn run_state(&self, hash: &ServiceHash) -> PathBuf {
         self.base.join(format!("run/{hash}.json"))
     }
 
-    /// The lock that a service's supervisor holds for all its life.
+    /// The identity lock, which a service's supervisor holds for its whole life.
     pub(super) fn identity_lock(&self, hash: &ServiceHash) -> PathBuf {
         self.base.join(format!("locks/{hash}.lock"))
     }
 
-    /// The lock that whoever launches or removes a service holds meanwhile.
+    /// The launch lock, held while a service is launched or removed.
     pub(super) fn launch_lock(&self, hash: &ServiceHash) -> PathBuf {
         self.base.join(format!("locks/{hash}.launch.lock"))
     }
 
-    /// The lock that serializes every change of the registry.
+    /// The lock under which every change of the registry is made.
     pub(super) fn register_lock(&self) -> PathBuf {
         self.base.join("locks/register.lock")
     }
 
-    /// The lock that whoever changes what is published on the tailnet holds meanwhile.
+    /// The lock under which publications on the tailnet are changed.
     pub(super) fn tailnet_lock(&self) -> PathBuf {
         self.base.join("locks/tailnet.lock")
     }
 
-    /// The tailnet's suffix, as it was last heard.
+    /// The tailnet's suffix, as last reported.
     pub(super) fn tailnet_suffix(&self) -> PathBuf {
         self.base.join("tailnet-suffix")
     }
 
-    /// What a supervisor that ended before it could record anything leaves for its launcher. The name begins like a
-    /// temporary file's, so that it is swept like one.
+    /// The file in which a supervisor reports to its launcher why it ended before it could record a state. It is named
+    /// like a temporary file, so that it is swept like one.
     pub(super) fn launch_failure(&self, hash: &ServiceHash, pid: i32) -> PathBuf {
         self.base.join(format!("run/{}{hash}-launch-{pid}", super::file::TEMPORARY_PREFIX))
     }
 
-    /// A service's captured output; older parts have `.1`, `.2`, … behind the name.
+    /// The log of a service. Older parts have the suffixes `.1`, `.2`, ….
     pub(crate) fn log(&self, hash: &ServiceHash) -> PathBuf {
         self.base.join(format!("logs/{hash}.log"))
     }

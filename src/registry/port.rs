@@ -1,24 +1,23 @@
-//! Ports: the range, and which one a new service gets.
+//! Ports: the range, and the choice for a new service.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
 
 use crate::error::{Error, Result};
 
-/// The ports that devport hands out, both ends included.
+/// The ports that devport assigns, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PortRange {
-    /// The lowest.
     pub(crate) first: u16,
-    /// The highest.
     pub(crate) last: u16,
 }
 
 impl PortRange {
-    /// Where services live unless `DEVPORT_PORT_RANGE` says otherwise.
+    /// The range unless `DEVPORT_PORT_RANGE` is set: registered ports that few programs use, below the ephemeral range
+    /// of Linux.
     pub(crate) const STANDARD: Self = Self { first: 19000, last: 19999 };
 
-    /// Reads `DEVPORT_PORT_RANGE`; `None` stands for the standard range.
+    /// Parses `DEVPORT_PORT_RANGE`; `None` means the default range.
     ///
     /// # Errors
     /// [`Error::InvalidPortRange`] unless it is `FIRST-LAST` within 1024-65535.
@@ -32,10 +31,10 @@ impl PortRange {
         parse().ok_or_else(|| Error::InvalidPortRange { value: value.to_string_lossy().into_owned() })
     }
 
-    /// The lowest port that is neither reserved nor taken.
+    /// Returns the lowest port that is neither reserved nor taken.
     ///
     /// # Errors
-    /// [`Error::PoolExhausted`] if there is none, or what `is_free` says.
+    /// [`Error::PoolExhausted`] if there is none, or the error of `is_free`.
     pub(super) fn lowest_free(
         self,
         reserved: &HashSet<u16>,

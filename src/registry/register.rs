@@ -1,4 +1,4 @@
-//! Registering a service: its record, its hashid and its port.
+//! Registers a service: its record, its hashid and its port.
 
 use std::collections::HashSet;
 use std::io;
@@ -17,26 +17,26 @@ use crate::registry::lock::{Acquired, FileLock, IdentityLock, Role};
 use crate::registry::reservation::{Reservation, salvage_port};
 use crate::registry::store::Registry;
 
-/// How long a stopped service keeps its port when others need one.
+/// How long a stopped service keeps its port when the pool is exhausted.
 const RECLAIM_AFTER: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// What came of a registration.
+/// The result of a registration.
 #[derive(Debug)]
 pub(crate) struct Registration {
     /// The record as it is now.
     pub(crate) reservation: Reservation,
-    /// A stale service that had to give up its port for this one.
+    /// A stale service that lost its port to this one.
     pub(crate) reclaimed: Option<Reservation>,
-    /// The directory that the service belonged to before, and that is gone.
+    /// The directory that the service belonged to and that no longer exists.
     pub(crate) taken_over: Option<PathBuf>,
 }
 
 impl Registry {
-    /// Registers a service, or updates the one that is registered: command, directory, environment and
-    /// options are the new ones, port and hashid stay. `notice` gets notes for the user.
+    /// Registers a service or updates the registered one: command, directory, environment and options are replaced,
+    /// port and hashid stay. `notice` gets notes for the user.
     ///
     /// # Errors
-    /// If no port can be had, the record cannot be used or written, or another key has the hash.
+    /// If there is no free port, the record cannot be used or written, or another key has the hash.
     pub(crate) fn register(
         &self,
         spec: &ServiceSpec,
@@ -48,7 +48,7 @@ impl Registry {
         self.register_locked(spec, before.as_ref(), now)
     }
 
-    /// Does what [`Self::register`] does. The caller holds the register lock, and has read the record under it.
+    /// Does the work of [`Self::register`]. The caller holds the register lock and has read the record under it.
     fn register_locked(
         &self,
         spec: &ServiceSpec,
@@ -85,11 +85,11 @@ impl Registry {
         Ok(Registration { reservation, reclaimed, taken_over })
     }
 
-    /// Reserves a port for something that devport does not run. A service that is registered keeps everything else: its
-    /// command, its environment and its rules. `now` is when that is.
+    /// Reserves a port for a program that devport does not run. A registered service keeps everything else: its
+    /// command, environment and policy.
     ///
     /// # Errors
-    /// As [`Self::register`].
+    /// Like [`Self::register`].
     pub(crate) fn reserve(
         &self,
         spec: &ServiceSpec,
@@ -118,8 +118,9 @@ impl Registry {
         Ok(Registration { reservation, reclaimed, taken_over })
     }
 
-    /// Writes a record, and removes the stale service that has to give up its port for it. That goes only when the new
-    /// record is whole on the disk, and before it counts: never has a port two records, and a full disk loses neither.
+    /// Writes a record and removes the stale service that loses its port to it. The stale service goes after the new
+    /// record is complete on the disk and before it is renamed into place: no port has two records, and a full disk
+    /// loses neither.
     fn replace(
         &self,
         reservation: &Reservation,
@@ -142,7 +143,7 @@ impl Registry {
         Ok(reclaimed)
     }
 
-    /// Records the checkout that is at a service's directory now, which replaced an earlier one. Returns the record;
+    /// Records the checkout that is at a service's directory now and replaced an earlier one. Returns the record;
     /// `None` if there is none any more.
     ///
     /// # Errors
@@ -195,10 +196,10 @@ impl Registry {
         }
     }
 
-    /// Every port that a record holds, records that do not parse included.
+    /// Returns the port of every record, also of records that do not parse.
     ///
     /// # Errors
-    /// If a record cannot be read now, or is so damaged that its port is not known: any port could be its own.
+    /// If a record cannot be read now, or is too damaged to tell its port: any port could be its own.
     fn reserved_ports(&self) -> Result<HashSet<u16>> {
         let mut ports = HashSet::new();
         for hash in self.hashes()?.0 {
@@ -227,8 +228,8 @@ impl Registry {
         Err(Error::PortReserved { port, owner })
     }
 
-    /// A stopped service whose port may be given away: first one whose checkout no longer exists, then the one that was
-    /// up longest ago, if that is over 30 days. `None` if there is none.
+    /// Returns a stopped service whose port may be reassigned: one whose checkout no longer exists, else the one with
+    /// the oldest `last_up`, if that is over 30 days ago. `None` if there is none.
     fn find_stale(&self, now: Timestamp) -> Result<Option<Stale>> {
         let mut stale = Vec::new();
         for reservation in self.list()?.reservations {
@@ -236,7 +237,7 @@ impl Registry {
                 && (self.range.first..=self.range.last).contains(&reservation.port)
                 && reservation.check_writable(&self.paths.record(&reservation.hash)).is_ok();
             let last_up = self.liveness_with_beat(&reservation.hash).1.unwrap_or_default().max(reservation.last_up);
-            // Whoever uses a port alone does not tell us when.
+            // A reservation without a command has no supervisor that updates `last_up`.
             let is_old = !reservation.cmd.is_empty() && now.duration_since(last_up) > RECLAIM_AFTER;
             let is_orphaned = has_lost_checkout(&reservation)?;
             if is_candidate && (is_old || is_orphaned) {
@@ -245,7 +246,7 @@ impl Registry {
         }
         stale.sort_by_key(|(keeps_checkout, last_up, _)| (*keeps_checkout, *last_up));
         for (_, _, reservation) in stale {
-            // A service that is being launched right now holds one of these locks.
+            // A service that is being launched holds one of these locks.
             let Some(launch) = FileLock::try_take(&self.paths.launch_lock(&reservation.hash))? else { continue };
             let Acquired::Lock(identity) = self.acquire_identity(&reservation.hash, Role::Command)? else { continue };
             let has_ended = self.run_state(&reservation.hash)?.is_none_or(|run| run.says_ended());
@@ -257,21 +258,18 @@ impl Registry {
     }
 }
 
-/// A service that gives up its port, with the locks that keep it from being started.
+/// A service that loses its port, with the locks that keep it from being started.
 struct Stale {
-    /// Its record.
     reservation: Reservation,
-    /// Its launch lock.
     launch: FileLock,
-    /// Its identity lock.
     identity: IdentityLock,
 }
 
-/// Whether the checkout of a service no longer exists. A root whose parent is missing too may lie on a volume that is
-/// not mounted, and a worktree may be locked for that reason: both are left alone.
+/// Returns whether the checkout of a service was deleted. If the parent of the root is missing too, the volume may not
+/// be mounted; a worktree may be locked for that reason. Neither counts as deleted.
 ///
 /// # Errors
-/// If a directory cannot be looked at: then it may exist.
+/// If a directory cannot be read: it may exist.
 fn has_lost_checkout(reservation: &Reservation) -> Result<bool> {
     let root = reservation.root.as_deref().unwrap_or(&reservation.cwd);
     let exists =
@@ -279,11 +277,11 @@ fn has_lost_checkout(reservation: &Reservation) -> Result<bool> {
     if exists(root)? || !root.parent().map_or(Ok(false), exists)? {
         return Ok(false);
     }
-    // Source: `gitrepository-layout(5)`, `worktrees/<id>/locked`.
+    // `gitrepository-layout(5)`, `worktrees/<id>/locked`.
     Ok(reservation.git_dir.as_ref().is_none_or(|git_dir| !git_dir.join("locked").exists()))
 }
 
-/// Writes down the checkout that a service belongs to.
+/// Records the checkout that a service belongs to.
 fn settle(reservation: &mut Reservation, place: &Place) -> Result<()> {
     let root = place.root();
     reservation.root_id = DirectoryId::of(root).map_err(Error::io("look at", root))?;
@@ -292,8 +290,8 @@ fn settle(reservation: &mut Reservation, place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a service of another checkout. Returns the directory that the service belonged to if that is gone: then
-/// the service may be taken over.
+/// Refuses a service of another checkout. Returns the directory that the service belonged to if it no longer exists:
+/// the service may be taken over then.
 fn check_place(reservation: &Reservation, spec: &ServiceSpec) -> Result<Option<PathBuf>> {
     let failed = || Error::io("look at", &reservation.cwd);
     match spec.place.ownership(reservation.site()).map_err(failed())? {
@@ -309,7 +307,7 @@ fn check_place(reservation: &Reservation, spec: &ServiceSpec) -> Result<Option<P
     }
 }
 
-/// Two keys with one hash must not share a service.
+/// Refuses a key whose hash another key already has.
 fn check_same_name(reservation: &Reservation, spec: &ServiceSpec) -> Result<()> {
     if reservation.key == spec.key {
         return Ok(());
@@ -321,14 +319,14 @@ fn check_same_name(reservation: &Reservation, spec: &ServiceSpec) -> Result<()> 
     })
 }
 
-/// Whether nothing listens on a port.
+/// Returns whether no program listens on a port.
 fn is_free(port: u16) -> Result<bool> {
     socket::is_free(port).map_err(Error::system(format!("look at port {port}")))
 }
 
-/// Who listens on a port, for a message.
+/// Describes the listeners of a port for a message.
 fn listener_text(port: u16) -> String {
-    // Only a message: who cannot be seen is not named.
+    // This is only a message: listeners that cannot be seen are omitted.
     let owners: Vec<String> = socket::listeners(port)
         .unwrap_or_default()
         .into_iter()

@@ -1,11 +1,12 @@
 //! `Reservation`: the durable record of a service, and its form on disk.
 //!
-//! The field names and meanings are those of the first devport, which can still read our records. Fields
-//! that we do not know survive a rewrite.
+//! Names and meanings of the fields are those of the first devport, which can still read these records. Unknown fields
+//! survive a rewrite.
 
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
@@ -14,55 +15,55 @@ use crate::error::{Error, Result};
 use crate::identity::{HashId, Key, SHORTEST_PREFIX, ServiceHash, TailnetName};
 use crate::project::{DirectoryId, Site};
 
-/// The version of the record's form that this devport writes; the first devport's has no number.
+/// The version of the format. The first devport's records have no number.
 const SCHEMA: u32 = 1;
 
-/// The durable record of a service. While it exists its port and hashid are taken. Every field is written
-/// by whoever registers the service, but for `last_up`, which its supervisor updates too.
+/// The durable record of a service. While it exists its port and hashid are taken. Registration writes every field; the
+/// supervisor also updates `last_up`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Reservation {
-    /// The version of this form; 0 for records of the first devport.
+    /// The version of the format; 0 for records of the first devport.
     #[serde(default)]
     schema: u32,
-    /// What the service is filed under; also the name of the file.
+    /// The service's hash; also the name of the file.
     pub(crate) hash: ServiceHash,
     /// The short name, frozen at registration.
     pub(crate) hashid: HashId,
-    /// The user's name; `None` if it is named by directory and command.
+    /// The user's name for the service; `None` if its directory and command name it.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "key_or_empty")]
     pub(crate) key: Option<Key>,
-    /// The reserved port; 0: none.
+    /// The reserved port; 0 if there is none.
     #[serde(default)]
     pub(crate) port: u16,
-    /// Whether the service shall not be told a port, though one may be reserved.
+    /// Whether the service gets no port, even if one is reserved.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) no_port: bool,
-    /// The variable that tells the service its port; `None`: `PORT`.
+    /// The variable that holds the port; `None` for `PORT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) port_env: Option<String>,
-    /// Whether it is published on the tailnet.
+    /// Whether the service is published on the tailnet.
     #[serde(default)]
     pub(crate) tailnet: bool,
-    /// What it is called on the tailnet; `None`: as its hashid.
+    /// Its name on the tailnet; `None` for its hashid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tailnet_name: Option<TailnetName>,
-    /// How it is reached there.
+    /// Its protocol on the tailnet.
     #[serde(default, skip_serializing_if = "Protocol::is_https")]
     pub(crate) tailnet_protocol: Protocol,
-    /// How it is watched over.
+    /// Readiness, health, restarts, stopping and logs.
     #[serde(default, skip_serializing_if = "Policy::is_usual")]
     pub(crate) policy: Policy,
-    /// Where the command runs, absolute.
+    /// The absolute directory that the command runs in.
     pub(crate) cwd: PathBuf,
-    /// The command and its arguments, unexpanded; none: the port alone is reserved.
+    /// The command and its arguments, unexpanded; empty if only the port is reserved.
     pub(crate) cmd: Vec<String>,
-    /// The `devport.yaml` that registered it, canonical; `None` if none did.
+    /// The canonical path of the `devport.yaml` that registered it; `None` if the command line did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) file: Option<PathBuf>,
-    /// The root of the checkout of `cwd` when it was registered; `None` in records of earlier versions.
+    /// The root of the checkout of `cwd` at registration; `None` in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) root: Option<PathBuf>,
-    /// Which directory `root` was, to tell it from a later one at the same path.
+    /// The identity of the directory `root`, to tell it from a later one at the same path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) root_id: Option<DirectoryId>,
     /// The git directory of that checkout, if it is a linked worktree.
@@ -87,49 +88,60 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    /// Whether it is the usual one, which is not written down.
+    /// Returns whether this is the default, which is not written.
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks it so")]
     fn is_https(&self) -> bool {
         *self == Self::Https
     }
 }
 
-/// The field that holds the environment. Most readers have no use for it, parsing it is most of the work, and
-/// what does not have it cannot print it: [`parse_environment`] reads it alone.
+/// The field that holds the environment. [`Reservation`] does not have it: most readers have no use for it, parsing it
+/// is most of the work, and what is not in memory cannot be printed. [`parse_environment`] reads it alone.
 const ENVIRONMENT: &str = "env";
-/// Every field that is written, in the order of new records, and the two of the first devport that ours replaces.
-const FIELDS: [&str; 21] = [
-    "schema",
-    "hash",
-    "hashid",
-    "key",
-    "port",
-    "no_port",
-    "port_env",
-    "tailnet",
-    "tailnet_name",
-    "tailnet_protocol",
-    "policy",
-    "cwd",
-    "cmd",
-    "file",
-    "root",
-    "root_id",
-    "git_dir",
-    ENVIRONMENT,
-    "last_up",
-    "state",
-    "error",
-];
+/// Fields of the first devport that this one replaces by the run state.
+const REPLACED: [&str; 2] = ["state", "error"];
 
-/// The first devport writes no key as an empty one.
+/// Returns the names of all fields of [`Reservation`], from its `Deserialize` implementation.
+fn field_names() -> &'static [&'static str] {
+    /// Keeps the names that serde passes to a deserializer, and deserializes nothing.
+    struct Names(&'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for &mut Names {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _name: &'static str,
+            fields: &'static [&'static str],
+            visitor: V,
+        ) -> std::result::Result<V::Value, Self::Error> {
+            self.0 = fields;
+            self.deserialize_any(visitor)
+        }
+
+        fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> std::result::Result<V::Value, Self::Error> {
+            Err(serde::de::Error::custom("only the names are wanted"))
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    let mut names = Names(&[]);
+    let _ = Reservation::deserialize(&mut names);
+    names.0
+}
+
+/// Reads a key. The first devport writes a missing one as an empty text.
 fn key_or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Key>, D::Error> {
     let key: Option<Key> = Option::deserialize(deserializer)?;
     Ok(key.filter(|key| !key.as_str().is_empty()))
 }
 
 impl Reservation {
-    /// A reservation of a new service, without command and port.
+    /// Creates a reservation without command and port.
     pub(super) fn new(hash: ServiceHash, hashid: HashId, key: Option<Key>) -> Self {
         Self {
             schema: SCHEMA,
@@ -153,11 +165,10 @@ impl Reservation {
         }
     }
 
-    /// Reads a record.
+    /// Parses a record.
     ///
     /// # Errors
-    /// [`Error::CorruptRecord`] if it cannot be used, [`Error::NewerRecord`] if it does not even parse because
-    /// it is newer.
+    /// [`Error::CorruptRecord`] if it cannot be used, [`Error::NewerRecord`] if it does not parse because it is newer.
     pub(super) fn parse(path: &Path, hash: &ServiceHash, bytes: &[u8]) -> Result<Self> {
         let corrupt = |why: String| Error::CorruptRecord { path: path.to_owned(), why };
         let record: Self = serde_json::from_slice(bytes).map_err(|error| match newer_schema(bytes) {
@@ -175,46 +186,35 @@ impl Reservation {
         Ok(record)
     }
 
-    /// The record's bytes. `before` is the file that they replace: its unknown fields stay, and so does its
-    /// environment unless there is a new one.
+    /// Serializes the record. `before` is the file that it replaces: unknown fields stay, and the environment stays
+    /// unless `environment` has a new one.
     ///
     /// # Errors
-    /// If the record cannot be written as JSON. Nothing must be written then.
+    /// If the record cannot be written as JSON. The caller must not write anything then.
     pub(super) fn to_bytes(&self, before: Option<&[u8]>, environment: Option<&Variables>) -> Result<Vec<u8>> {
         let failed = || Error::system(format!("write down {}", self.name()));
         let mut fields: Map<String, Value> = match before {
             Some(bytes) => serde_json::from_slice(bytes).map_err(failed())?,
             None => Map::new(),
         };
-        let mut known = match serde_json::to_value(self).map_err(failed())? {
-            Value::Object(known) => known,
-            _ => Map::new(),
-        };
-        for name in FIELDS {
-            let value = if name == ENVIRONMENT {
-                // Without a new one, that of the file before stays.
-                let Some(environment) = environment else { continue };
-                Some(serde_json::to_value(environment).map_err(failed())?)
-            } else {
-                known.remove(name)
-            };
-            match value {
-                Some(value) => {
-                    fields.insert(name.into(), value);
-                }
-                None => {
-                    fields.shift_remove(name);
-                }
-            }
+        let mut known: Map<String, Value> =
+            serde_json::to_value(self).and_then(serde_json::from_value).map_err(failed())?;
+        // A field that is no longer written, such as a port variable that is the default again.
+        for name in field_names().iter().chain(&REPLACED).filter(|name| !known.contains_key(**name)) {
+            fields.shift_remove(*name);
         }
-        // A field that the list above forgot is written all the same, at the end.
+        if let Some(environment) = environment {
+            // Before the last field, `last_up`, where the first devport writes it.
+            let environment = serde_json::to_value(environment).map_err(failed())?;
+            known.shift_insert(known.len().saturating_sub(1), ENVIRONMENT.into(), environment);
+        }
         fields.extend(known);
         let mut bytes = serde_json::to_vec_pretty(&fields).map_err(failed())?;
         bytes.push(b'\n');
         Ok(bytes)
     }
 
-    /// Refuses to change what a later devport wrote.
+    /// Refuses to change a record of a later devport.
     ///
     /// # Errors
     /// [`Error::NewerRecord`].
@@ -225,7 +225,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// Where the service belongs.
+    /// Returns where the service belongs.
     pub(crate) fn site(&self) -> Site<'_> {
         Site {
             directory: &self.cwd,
@@ -235,17 +235,17 @@ impl Reservation {
         }
     }
 
-    /// What messages call the service: its key, or else its hashid.
+    /// Returns the name for messages: the key, or else the hashid.
     pub(crate) fn name(&self) -> &str {
         self.key.as_ref().map_or(self.hashid.as_str(), Key::as_str)
     }
 
-    /// What the service is called on the tailnet, published there or not: without `svc:`.
+    /// Returns the name on the tailnet without `svc:`, whether or not it is published.
     pub(crate) fn name_on_tailnet(&self) -> &str {
         self.tailnet_name.as_ref().map_or(self.hashid.as_str(), TailnetName::as_str)
     }
 
-    /// The port that the service is told and checked for; `None` if it wants none.
+    /// Returns the port that the service gets and is checked on; `None` if it has none.
     pub(crate) fn service_port(&self) -> Option<u16> {
         (!self.no_port && self.port != 0).then_some(self.port)
     }
@@ -261,7 +261,7 @@ impl Reservation {
 /// # Errors
 /// [`Error::CorruptRecord`] if it is not a list of `K=V`.
 pub(super) fn parse_environment(path: &Path, bytes: &[u8]) -> Result<Variables> {
-    /// The one field that is read.
+    /// The only field that is read.
     #[derive(Deserialize)]
     struct Environment {
         /// `None`: there is none.
@@ -275,26 +275,26 @@ pub(super) fn parse_environment(path: &Path, bytes: &[u8]) -> Result<Variables> 
     Ok(parsed.env.unwrap_or_default())
 }
 
-/// A parser's message without ` at line 1 column 2`, and without the value that it quotes.
+/// Returns a parser's message without ` at line 1 column 2`, and without the value that it quotes.
 fn without_place(error: &serde_json::Error) -> String {
     error.to_string().split(" at line ").next().unwrap_or_default().to_owned()
 }
 
-/// The schema number of a record, if it is newer than ours.
+/// Returns the schema number of a record if it is newer than ours.
 fn newer_schema(bytes: &[u8]) -> Option<u32> {
-    /// The one field that every version has.
+    /// The only field that every version has.
     #[derive(Deserialize)]
     struct Versioned {
-        /// The version.
         schema: u32,
     }
     serde_json::from_slice::<Versioned>(bytes).ok().map(|record| record.schema).filter(|schema| *schema > SCHEMA)
 }
 
-/// The port in a record that does not parse: it stays taken. `Some(0)`: it has none; `None`: it is not known.
+/// Finds the port in a record that does not parse, so that it stays taken. `Some(0)` means that it has none, `None`
+/// that it is unknown.
 pub(super) fn salvage_port(bytes: &[u8]) -> Option<u16> {
     let text = String::from_utf8_lossy(bytes);
-    // A member of an object follows a brace or a comma, and a colon follows its name: `"key": "port"` is none.
+    // The name of a member follows a brace or a comma and precedes a colon: `"key": "port"` is not a match.
     let members = text.match_indices("\"port\"").filter(|(at, _)| text[..*at].trim_end().ends_with(['{', ',']));
     let values = members.filter_map(|(at, name)| text[at + name.len()..].trim_start().strip_prefix(':'));
     let port = |value: &str| {
@@ -359,6 +359,32 @@ mod tests {
     }
 
     #[test]
+    fn a_field_that_is_no_longer_set_is_removed_and_the_others_keep_their_order() {
+        let mut record = parse(FIRST_DEVPORT).unwrap();
+        record.port_env = Some("WEB_PORT".into());
+        record.root = Some("/tmp".into());
+        let set = record.to_bytes(Some(FIRST_DEVPORT.as_bytes()), None).unwrap();
+        assert!(String::from_utf8_lossy(&set).contains("WEB_PORT"));
+        (record.key, record.port_env, record.root) = (None, None, None);
+        let unset: Map<String, Value> = serde_json::from_slice(&record.to_bytes(Some(&set), None).unwrap()).unwrap();
+        let names: Vec<_> = unset.keys().map(String::as_str).collect();
+        let expected = ["hash", "hashid", "port", "tailnet", "cwd", "cmd", "env", "last_up", "extra", "schema"];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn a_new_record_has_every_field_in_the_order_of_the_first_devport() {
+        let mut record = Reservation::new(hash(), parse(FIRST_DEVPORT).unwrap().hashid, Some(Key::new("a").unwrap()));
+        record.port_env = Some("WEB_PORT".into());
+        let new = record.to_bytes(None, Some(&Variables::default())).unwrap();
+        let new: Map<String, Value> = serde_json::from_slice(&new).unwrap();
+        let names: Vec<_> = new.keys().map(String::as_str).collect();
+        let expected =
+            ["schema", "hash", "hashid", "key", "port", "port_env", "tailnet", "cwd", "cmd", "env", "last_up"];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
     fn a_newer_record_is_read_only() {
         let record = parse(&FIRST_DEVPORT.replace("\"hash\":", "\"schema\": 99, \"hash\":")).unwrap();
         assert!(matches!(record.check_writable(Path::new("r")), Err(Error::NewerRecord { schema: 99, .. })));
@@ -386,7 +412,7 @@ mod tests {
         for end in 0..bytes.len() {
             let cut = &bytes[..end];
             assert!(Reservation::parse(Path::new("r"), &hash(), cut).is_err());
-            // Without what follows, more digits may be missing.
+            // If the record is cut within the number, digits are missing.
             let port_is_whole = FIRST_DEVPORT.find("19007").unwrap() + 5 < end;
             assert!(!port_is_whole || salvage_port(cut) == Some(19007), "cut at {end}");
         }

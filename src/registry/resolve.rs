@@ -1,14 +1,15 @@
-//! From what a user types to the service that it names.
+//! Finds the service that a target names.
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::identity::{SHORTEST_PREFIX, ServiceHash, Target, shorten};
+use crate::identity::{SHORTEST_PREFIX, ServiceHash, Target};
 use crate::project::{Ownership, Place};
 use crate::registry::reservation::Reservation;
 use crate::registry::store::Registry;
+use crate::text::shorten;
 
-/// How many near keys an error suggests.
+/// How many similar keys an error suggests: more would not fit on a line.
 const SUGGESTIONS: usize = 3;
 
 /// The error for a key that only another checkout has.
@@ -22,10 +23,10 @@ fn is_elsewhere(reservation: &Reservation, place: &Place, root: &Path, addition:
     }
 }
 
-/// Why a service cannot be named at some place; `None` if it can.
+/// Returns why a service cannot be named from a place; `None` if it can.
 ///
 /// # Errors
-/// If its directory cannot be looked at.
+/// If its directory cannot be read.
 fn not_nameable(reservation: &Reservation, place: Option<&Place>) -> Result<Option<Error>> {
     let Some(place) = place else {
         return Ok(Some(Error::InvalidDirectory { path: ".".into(), why: "has been deleted".into() }));
@@ -39,19 +40,18 @@ fn not_nameable(reservation: &Reservation, place: Option<&Place>) -> Result<Opti
 }
 
 impl Registry {
-    /// Finds the service that a target names at some place: by key, if the key's service may be named there; then by
-    /// frozen hashid (exactly), by a prefix of the hash, and by port, from everywhere. `place` is `None` in a directory
-    /// that has been deleted.
+    /// Finds the service that a target names: by key, if the key's service may be named from `place`; then by exact
+    /// hashid, by a prefix of the hash, and by port, from everywhere. `place` is `None` in a deleted directory.
     ///
     /// # Errors
     /// [`Error::KeyElsewhere`] if only another checkout has the key, [`Error::NoSuchService`],
-    /// [`Error::PrefixTooShort`], [`Error::Ambiguous`], or that of a record that cannot be used.
+    /// [`Error::PrefixTooShort`], [`Error::Ambiguous`], or the error of a record that cannot be used.
     pub(crate) fn resolve(&self, target: &Target, place: Option<&Place>) -> Result<Reservation> {
         if let Some(key) = target.as_key()
             && let Some(reservation) = self.find(&ServiceHash::of_key(&key))?
             && reservation.key.as_ref() == Some(&key)
         {
-            // Whoever types the name of a service here does not mean one whose hash begins so by chance.
+            // A key of this checkout wins over a hash that happens to begin like it.
             return match not_nameable(&reservation, place)? {
                 None => Ok(reservation),
                 Some(error) => self.resolve_exactly(target)?.ok_or(error),
@@ -76,7 +76,7 @@ impl Registry {
         Err(Error::NoSuchService { target, nearest })
     }
 
-    /// By what is printed of a service: its frozen hashid, its whole hash or its port.
+    /// Finds a service by its exact hashid, its whole hash or its port.
     fn resolve_exactly(&self, target: &Target) -> Result<Option<Reservation>> {
         let text = target.as_str();
         for hash in self.hashes_with_prefix(text)? {
@@ -88,7 +88,7 @@ impl Registry {
         self.resolve_port(target)
     }
 
-    /// By frozen hashid, else by prefix; `None` if no hash begins so.
+    /// Finds a service by hashid, else by prefix; `None` if no hash begins so.
     fn resolve_prefix(&self, target: &Target) -> Result<Option<Reservation>> {
         let hashes = self.hashes_with_prefix(target.as_str())?;
         if let [only] = hashes.as_slice() {
@@ -111,13 +111,13 @@ impl Registry {
         Err(Error::Ambiguous { target: target.as_str().to_owned(), matches: hashes.iter().map(name).collect() })
     }
 
-    /// By port; `None` if the target is not one, or no service has it.
+    /// Finds a service by port; `None` if the target is not a port or no service has it.
     fn resolve_port(&self, target: &Target) -> Result<Option<Reservation>> {
         let Some(port) = target.as_port() else { return Ok(None) };
         Ok(self.list()?.reservations.into_iter().find(|reservation| reservation.port == port))
     }
 
-    /// The keys that look most like a text, best first.
+    /// Returns the most similar keys, best first.
     fn nearest_keys(&self, text: &str) -> Result<Vec<String>> {
         let mut scored: Vec<(usize, String)> = Vec::new();
         for reservation in self.list()?.reservations {

@@ -1,5 +1,5 @@
-//! `RunState`: what a supervisor last recorded of its service. Written by the holder of the identity lock
-//! and by nobody else, on transitions only.
+//! `RunState`: what a supervisor last recorded about its service. Only the holder of the identity lock writes it, at
+//! transitions.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,34 +10,33 @@ use serde::{Deserialize, Serialize};
 use crate::os::process::ProcessIdentity;
 use crate::os::signal;
 
-/// How many exits are kept.
+/// How many exits are kept: enough to show a crash loop.
 const KEPT_EXITS: usize = 20;
 
-/// The finer state of a service. Source: design.md, section 6.
+/// The state of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum State {
-    /// The supervisor is there, the child not yet.
+    /// The supervisor runs, but the child does not yet.
     Starting,
-    /// The child runs.
     Running,
     /// The service answers, or passes its check.
     Ready,
-    /// It was ready, and fails its health check.
+    /// The service was ready and fails its health check now.
     Unhealthy,
-    /// It crashed and will be started again.
+    /// The child crashed; devport restarts it after a delay.
     Backoff,
-    /// It crashes all the time, and will be started again after the longest wait.
+    /// The child crashes repeatedly; devport restarts it after the longest delay.
     CrashLoop,
-    /// Somebody else listens on its port; it will be started when the port is free.
+    /// Another process listens on its port; devport starts it once the port is free.
     PortConflict,
-    /// The process tree is being ended.
+    /// devport is ending the process tree.
     Stopping,
-    /// It does not run, and nobody minds.
+    /// Not running, on purpose.
     Stopped,
-    /// It does not run, because it could not be started.
+    /// Not running; devport has given up (`error` says why).
     Failed,
-    /// The supervisor is gone and the child lives. Only readers see this; it is never written.
+    /// The supervisor is gone, but the child lives. Readers derive this state; it is never recorded.
     Orphaned,
     /// A state of a later devport.
     #[serde(other)]
@@ -45,7 +44,7 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// The word that people and programs read.
+    /// Returns the name in JSON and tables.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -70,7 +69,7 @@ impl State {
 pub(crate) enum ExitHow {
     /// It exited with this code.
     Code(i32),
-    /// This signal ended it.
+    /// This signal killed it.
     Signal(i32),
 }
 
@@ -83,76 +82,72 @@ impl fmt::Display for ExitHow {
     }
 }
 
-/// One end of a child.
+/// One exit of a child.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Exit {
-    /// When.
     pub(crate) at: Timestamp,
-    /// How: `code` or `signal`, as the field's name.
+    /// Serialized as a field `code` or `signal`.
     #[serde(flatten)]
     pub(crate) how: ExitHow,
-    /// How long it had run, in milliseconds.
+    /// How long the child had run, in milliseconds.
     pub(crate) ran_ms: u64,
 }
 
-/// Where a service's window is.
+/// The tmux window of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pane {
     /// The socket of the tmux server.
     pub(crate) socket: String,
-    /// The id of the pane in that server, such as `%3`.
+    /// The pane's id in that server, such as `%3`.
     pub(crate) pane: String,
 }
 
-/// What a supervisor last recorded.
+/// What a supervisor last recorded about its service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunState {
-    /// The finer state.
     pub(crate) state: State,
-    /// Who recorded this.
     pub(crate) supervisor: ProcessIdentity,
-    /// The child; `None` while there is none.
+    /// The child; `None` if there is none.
     #[serde(default)]
     pub(crate) child: Option<ProcessIdentity>,
-    /// When the child was started; `None` while there is none.
+    /// When the child was started; `None` if there is none.
     #[serde(default)]
     pub(crate) started_at: Option<Timestamp>,
-    /// How often the child was started again after a crash, since the supervisor started.
+    /// How many times the child was restarted after a crash, since the supervisor started.
     #[serde(default)]
     pub(crate) restarts: u32,
     /// How many children were ever started, across supervisors: the number of the current run.
     #[serde(default)]
     pub(crate) runs: u64,
-    /// The last ends of the child, oldest first, across supervisors.
+    /// The last exits, oldest first, across supervisors.
     #[serde(default)]
     pub(crate) exits: Vec<Exit>,
-    /// When the child will be started again; `None` unless that is being waited for.
+    /// When the child will be restarted; `None` unless a restart is due.
     #[serde(default)]
     pub(crate) next_start_at: Option<Timestamp>,
     /// What is wrong; `None` if nothing is.
     #[serde(default)]
     pub(crate) error: Option<String>,
-    /// Where the service listens, as seen when it became ready.
+    /// The addresses that the service listened on when it became ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) listens: Vec<SocketAddr>,
-    /// The service's window; `None` if it runs detached or in the foreground of somebody's terminal.
+    /// The service's window; `None` if it runs detached or in the terminal of `devport run`.
     #[serde(default)]
     pub(crate) window: Option<Pane>,
-    /// Whether a scan proved that no process of the service was left when this was recorded. Only
-    /// [`super::Registry::record_end`] sets it.
+    /// Whether a scan proved that no process of the service was left. Only [`super::Registry::record_end`] sets it.
     #[serde(default)]
     pub(super) ended: bool,
 }
 
 impl RunState {
-    /// The state of a supervisor that has just come to be; `before` is what an earlier one left.
+    /// Returns the state of a supervisor that just started; `before` is its predecessor's last state.
     pub(crate) fn begin(supervisor: ProcessIdentity, window: Option<Pane>, before: Option<Self>) -> Self {
         let (child, exits, runs) =
             before.map_or_else(Default::default, |before| (before.child, before.exits, before.runs));
         Self {
             state: State::Starting,
             supervisor,
-            // What is left of it must still be known if we are killed before it is gone.
+            // Keep the old child: if this supervisor is killed early, the next one must still find it.
             child,
             started_at: None,
             restarts: 0,
@@ -166,17 +161,17 @@ impl RunState {
         }
     }
 
-    /// Whether it was recorded, with proof, that no process is left.
+    /// Returns whether a scan proved that no process is left.
     pub(crate) fn is_final(&self) -> bool {
         self.ended && self.says_ended() && self.child.is_none()
     }
 
-    /// Whether the recorded state says that nothing runs, with or without proof.
+    /// Returns whether the recorded state means that nothing runs, proved or not.
     pub(crate) fn says_ended(&self) -> bool {
         matches!(self.state, State::Stopped | State::Failed)
     }
 
-    /// Adds an end of the child, and forgets the oldest if there are too many.
+    /// Adds an exit, and drops the oldest if there are too many.
     pub(crate) fn add_exit(&mut self, exit: Exit) {
         self.exits.push(exit);
         let surplus = self.exits.len().saturating_sub(KEPT_EXITS);

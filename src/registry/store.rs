@@ -1,4 +1,4 @@
-//! `Registry`: every reading and every change of reservations.
+//! `Registry`: reads and changes reservations and run states.
 
 use std::fs;
 use std::io;
@@ -21,48 +21,47 @@ use crate::registry::run_state::RunState;
 /// All reservations of this user on this machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Registry {
-    /// Where the files are.
+    /// The paths of the state files.
     pub(super) paths: Paths,
-    /// The ports that new services get.
+    /// The range for new services.
     pub(super) range: PortRange,
 }
 
-/// Who supervises a service.
+/// Which process supervises a service.
 #[derive(Debug)]
 pub(crate) enum Supervision {
-    /// Nobody.
     Free,
     /// This process, which is alive and has the lock file open.
     By(ProcessIdentity),
-    /// Some process that the lock file does not name (yet).
+    /// A process that the lock file does not name (yet).
     Unproven,
 }
 
-/// Every record that there is.
+/// The records of the state directory.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
-    /// Those that can be used, by hash.
+    /// The usable ones, by hash.
     pub(crate) reservations: Vec<Reservation>,
-    /// One error for each that cannot.
+    /// One error for each unusable record.
     pub(crate) unusable: Vec<Error>,
 }
 
 impl Registry {
-    /// A registry in a directory that need not exist yet.
+    /// Creates a registry for a directory that need not exist yet.
     pub(crate) fn new(paths: Paths, range: PortRange) -> Self {
         Self { paths, range }
     }
 
-    /// Where the files are.
+    /// The paths of the state files.
     pub(crate) fn paths(&self) -> &Paths {
         &self.paths
     }
 
-    /// Refuses a state directory of another user: its files may name any process, and lead anywhere. One that does
-    /// not exist is fine.
+    /// Refuses a state directory of another user: its files could name any process and lead anywhere. A missing one is
+    /// allowed.
     ///
     /// # Errors
-    /// [`Error::ForeignDirectory`], or if it cannot be looked at.
+    /// [`Error::ForeignDirectory`], or [`Error::Io`] if its owner cannot be read.
     pub(crate) fn check_owner(&self) -> Result<()> {
         for directory in self.paths.directories() {
             file::check_owner(&directory)?;
@@ -70,10 +69,10 @@ impl Registry {
         Ok(())
     }
 
-    /// Makes the directories, private; the base is canonical from then on.
+    /// Creates the private directories. The base path is canonical after that.
     ///
     /// # Errors
-    /// If one cannot be made, or belongs to somebody else.
+    /// If one cannot be created or belongs to another user.
     pub(crate) fn prepare(&mut self) -> Result<()> {
         for directory in self.paths.directories() {
             file::create_private_directory(&directory)?;
@@ -83,7 +82,7 @@ impl Registry {
         Ok(())
     }
 
-    /// The hashes that are taken, sorted; names of files that are not a hash's come back as errors.
+    /// Returns the hashes of all records, sorted, and an error for each file whose name is not a hash.
     ///
     /// # Errors
     /// If the directory cannot be read.
@@ -110,7 +109,7 @@ impl Registry {
         Ok((hashes, strange))
     }
 
-    /// The hashes that begin with a prefix.
+    /// Returns the hashes that begin with a prefix.
     pub(super) fn hashes_with_prefix(&self, prefix: &str) -> Result<Vec<ServiceHash>> {
         let (mut hashes, _) = self.hashes()?;
         hashes.retain(|hash| hash.as_str().starts_with(prefix));
@@ -120,7 +119,7 @@ impl Registry {
     /// Reads every record.
     ///
     /// # Errors
-    /// If the directory cannot be read; records that cannot be are in the listing.
+    /// If the directory cannot be read. Unusable records are part of the listing.
     pub(crate) fn list(&self) -> Result<Listing> {
         let (hashes, unusable) = self.hashes()?;
         let mut listing = Listing { reservations: Vec::with_capacity(hashes.len()), unusable };
@@ -151,12 +150,12 @@ impl Registry {
             .map_or_else(|| Ok(Variables::default()), |(_, bytes)| parse_environment(&path, &bytes))
     }
 
-    /// Reads one record and keeps what it was read from.
+    /// Reads one record and its bytes.
     pub(super) fn find_with_bytes(&self, hash: &ServiceHash) -> Result<Option<(Reservation, Vec<u8>)>> {
         self.read_record(hash, |reservation, bytes| (reservation, bytes.to_vec()))
     }
 
-    /// Reads one record and makes something of it and of what it was read from.
+    /// Reads one record and applies `make` to it and its bytes.
     fn read_record<R>(&self, hash: &ServiceHash, make: impl FnOnce(Reservation, &[u8]) -> R) -> Result<Option<R>> {
         let path = self.paths.record(hash);
         match file::read_with(&path, |bytes| Ok(make(Reservation::parse(&path, hash, bytes)?, bytes))) {
@@ -165,18 +164,18 @@ impl Registry {
             Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::IsADirectory) => {
                 Err(Error::CorruptRecord { why: crate::error::reason(&error), path })
             }
-            // The record may be fine: the system did not let us see it.
+            // The record may be intact: the system refused to read it.
             Err(error) => Err(Error::io("read", path)(error)),
         }
     }
 
-    /// Takes the lock under which every change is made, and sweeps what a kill left behind.
+    /// Takes the lock under which every change is made, and sweeps the files of killed processes.
     pub(super) fn lock(&self, notice: &mut dyn FnMut(String)) -> Result<FileLock> {
         FileLock::wait(&self.paths.register_lock(), "the registry's lock", notice)
     }
 
-    /// Writes `last_up` into the record, unless the registry is busy: a supervisor never waits for it. Whether it was
-    /// written.
+    /// Writes `last_up` into the record, unless the registry is busy: a supervisor never waits for it. Returns whether
+    /// it was written.
     ///
     /// # Errors
     /// If the record cannot be read, used or written.
@@ -186,7 +185,7 @@ impl Registry {
         Ok(true)
     }
 
-    /// Changes the record of a service; returns it, or `None` if there is none.
+    /// Changes the record of a service and returns it; `None` if there is none.
     ///
     /// # Errors
     /// If the record cannot be read, used or written.
@@ -200,27 +199,27 @@ impl Registry {
         self.change(hash, change)
     }
 
-    /// Waits until nobody else changes what is published on the tailnet.
+    /// Takes the lock for changes of publications on the tailnet.
     ///
     /// # Errors
-    /// If that takes longer than 30 s, or the lock file cannot be made.
+    /// If that takes longer than 30 s, or the lock file cannot be created.
     pub(crate) fn acquire_tailnet(&self, notice: &mut dyn FnMut(String)) -> Result<FileLock> {
         FileLock::wait(&self.paths.tailnet_lock(), "the tailnet's lock", notice)
     }
 
-    /// The suffix of host names on the tailnet, as it was last heard; `None` if it never was.
+    /// Returns the tailnet's suffix as last reported; `None` if it never was.
     pub(crate) fn tailnet_suffix(&self) -> Option<String> {
         String::from_utf8(file::read(&self.paths.tailnet_suffix()).ok()?).ok()
     }
 
-    /// Keeps the suffix for when nobody can be asked. One that cannot be kept is asked for again.
+    /// Keeps the suffix for when tailscaled cannot be queried. Errors are ignored: it is queried again.
     pub(crate) fn keep_tailnet_suffix(&self, suffix: &str) {
         if self.tailnet_suffix().as_deref() != Some(suffix) {
             let _ = file::write(&self.paths.tailnet_suffix(), "suffix", suffix.as_bytes(), Durability::Renamed);
         }
     }
 
-    /// Reads again, changes, writes. The caller holds the lock.
+    /// Reads, changes and writes a record. The caller holds the register lock.
     pub(super) fn change(
         &self,
         hash: &ServiceHash,
@@ -233,7 +232,7 @@ impl Registry {
         Ok(Some(reservation))
     }
 
-    /// Writes a record, synced; its environment stays unless there is a new one. The caller holds the lock.
+    /// Writes and syncs a record. Its environment stays unless there is a new one. The caller holds the register lock.
     pub(super) fn write(
         &self,
         reservation: &Reservation,
@@ -244,7 +243,7 @@ impl Registry {
         self.stage(&path, reservation, before, environment)?.commit()
     }
 
-    /// Writes a record beside the one that it will replace, as [`Self::write`] does.
+    /// Writes a record beside the one that it will replace, like [`Self::write`].
     #[expect(clippy::unused_self, reason = "only a registry writes records")]
     pub(super) fn stage<'a>(
         &self,
@@ -257,10 +256,10 @@ impl Registry {
         Staged::new(path, reservation.hash.as_str(), &bytes, Durability::Synced)
     }
 
-    /// Removes a service: every file of it. The caller holds both locks of the service; they are deleted last.
+    /// Removes every file of a service. The caller holds both locks of the service; they are deleted last.
     ///
     /// # Errors
-    /// If the record is newer than we are, or a file cannot be deleted.
+    /// If the record is newer than this devport, or a file cannot be deleted.
     pub(crate) fn remove(
         &self,
         launch: FileLock,
@@ -278,8 +277,8 @@ impl Registry {
         launch.delete()
     }
 
-    /// Deletes logs, run state and record. The record goes last: if this is interrupted, the service is still there
-    /// to be removed.
+    /// Deletes logs, run state and record. The record goes last: if this is interrupted, the service can still be
+    /// removed.
     pub(super) fn delete_files(&self, hash: &ServiceHash) -> Result<()> {
         let log = self.paths.log(hash);
         let directory = log.parent().unwrap_or(self.paths.base());
@@ -300,22 +299,22 @@ impl Registry {
         file::remove(&self.paths.record(hash))
     }
 
-    /// Whether a supervisor runs a service, as the kernel says.
+    /// Returns whether a supervisor runs a service, according to the kernel.
     pub(crate) fn liveness(&self, hash: &ServiceHash) -> Liveness {
         Liveness::probe(&self.paths.identity_lock(hash))
     }
 
-    /// As [`Self::liveness`], with the time of the last heartbeat; `None` if there never was one.
+    /// Like [`Self::liveness`], with the time of the last heartbeat; `None` if there was none.
     pub(crate) fn liveness_with_beat(&self, hash: &ServiceHash) -> (Liveness, Option<Timestamp>) {
         Liveness::probe_with_beat(&self.paths.identity_lock(hash))
     }
 
-    /// Whether a supervisor of an earlier version runs a service whose lock seems to be free.
+    /// Returns whether a supervisor of an earlier version runs a service whose lock seems free.
     pub(crate) fn unannounced_liveness(&self, hash: &ServiceHash) -> Liveness {
         Liveness::probe_unannounced(&self.paths.identity_lock(hash))
     }
 
-    /// Who supervises a service.
+    /// Returns which process supervises a service.
     ///
     /// # Errors
     /// If the system does not answer.
@@ -335,7 +334,7 @@ impl Registry {
         Ok(holder.map_or(Supervision::Unproven, |holder| Supervision::By(holder.process())))
     }
 
-    /// The living process that a service's lock file names and that has it open; `None` if there is none.
+    /// Returns the living process that a service's lock file names and that has it open; `None` if there is none.
     ///
     /// # Errors
     /// If the system does not answer.
@@ -344,19 +343,19 @@ impl Registry {
         Holder::believed(&path).map_err(Error::io("read", path))
     }
 
-    /// Tries to become the only process that may start, end or remove a service.
+    /// Tries to take the identity lock of a service.
     ///
     /// # Errors
-    /// If the lock file cannot be made or locked.
+    /// If the lock file cannot be created or locked.
     pub(crate) fn acquire_identity(&self, hash: &ServiceHash, role: Role) -> Result<Acquired> {
         let me = ProcessIdentity::current().map_err(Error::system("identify this process"))?;
         IdentityLock::acquire(&self.paths.identity_lock(hash), hash, &me, role)
     }
 
-    /// Waits until nobody else launches or removes the service.
+    /// Takes the launch lock of a service.
     ///
     /// # Errors
-    /// If that takes longer than 30 s, or the lock file cannot be made.
+    /// If that takes longer than 30 s, or the lock file cannot be created.
     pub(crate) fn acquire_launch(
         &self,
         hash: &ServiceHash,
@@ -366,10 +365,10 @@ impl Registry {
         FileLock::wait(&self.paths.launch_lock(hash), &format!("the launch lock of {name}"), notice)
     }
 
-    /// What the service's supervisor last recorded; `None` if it recorded nothing.
+    /// Returns what the service's supervisor last recorded; `None` if it recorded nothing.
     ///
     /// # Errors
-    /// [`Error::CorruptRecord`] if the file has no meaning, [`Error::Io`] if it cannot be read now.
+    /// [`Error::CorruptRecord`] if the file is not valid, [`Error::Io`] if it cannot be read now.
     pub(crate) fn run_state(&self, hash: &ServiceHash) -> Result<Option<RunState>> {
         let path = self.paths.run_state(hash);
         match file::read_with(&path, |bytes| serde_json::from_slice(bytes)) {
@@ -380,7 +379,7 @@ impl Registry {
         }
     }
 
-    /// Records a run state that is not the end.
+    /// Records a run state while processes of the service may be left.
     ///
     /// # Errors
     /// If it cannot be written; the old one is intact.
@@ -388,10 +387,10 @@ impl Registry {
         self.write_run_state(lock, &RunState { ended: false, ..run.clone() })
     }
 
-    /// Records the end of a service, of which no process is left.
+    /// Records the end of a service that has no process left.
     ///
     /// # Errors
-    /// If it cannot be written; the old state is intact.
+    /// If it cannot be written; the old one is intact.
     pub(crate) fn record_end(&self, lock: &IdentityLock, run: &RunState, _ended: &TreeEnded) -> Result<()> {
         self.write_run_state(lock, &RunState { child: None, ended: true, ..run.clone() })
     }
@@ -403,14 +402,14 @@ impl Registry {
         file::write(&path, lock.hash().as_str(), &bytes, Durability::Renamed)
     }
 
-    /// Leaves word for whoever launched this supervisor, which ends before it could record a state.
+    /// Reports an error to the launcher of this supervisor, which ends before it could record a state.
     pub(crate) fn leave_launch_failure(&self, hash: &ServiceHash, failure: &Error) {
         let path = self.paths.launch_failure(hash, std::process::id().cast_signed());
-        // Without it the launcher only sees that we are gone.
+        // If this fails, the launcher only sees that the supervisor ended.
         let _ = file::write(&path, hash.as_str(), failure.to_string().as_bytes(), Durability::Renamed);
     }
 
-    /// Takes what a supervisor that could record nothing left; `None` if it left nothing.
+    /// Takes the report of a supervisor that ended before it could record a state; `None` if there is none.
     pub(crate) fn take_launch_failure(&self, hash: &ServiceHash, pid: i32) -> Option<String> {
         let path = self.paths.launch_failure(hash, pid);
         let text = file::read(&path).ok()?;
@@ -418,7 +417,7 @@ impl Registry {
         String::from_utf8(text).ok()
     }
 
-    /// Deletes temporary files of earlier supervisors of a service. The caller holds its identity lock.
+    /// Deletes temporary files of a service's earlier supervisors. The caller holds its identity lock.
     pub(crate) fn sweep_run_states(&self, hash: &ServiceHash) {
         file::sweep(&self.paths.run(), hash.as_str());
     }

@@ -439,6 +439,15 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_right_after_the_start_has_a_deadline() {
+        let now = clock::now();
+        let mut life = running(now);
+        life.step(Event::Stop(StopCause::Request), now);
+        assert!(matches!(life.phase, Phase::Clearing { then: Then::End(_), .. }));
+        assert_eq!(life.deadline(), Some(now + Policy::default().grace.0));
+    }
+
+    #[test]
     fn a_stop_asks_then_kills_then_ends() {
         let now = clock::now();
         let mut life = running(now);

@@ -1,4 +1,4 @@
-//! `Addresses`: where services are on the tailnet, for lists.
+//! `Addresses`: the tailnet addresses of services, for lists.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -9,31 +9,31 @@ use crate::registry::{Registry, Reservation};
 use crate::tailnet::endpoint::Endpoint;
 use crate::tailnet::program::Tailscale;
 
-/// How long a list waits for the tailscale daemon.
+/// Time limit for tailscaled in `devport ls`: a list must not hang with it.
 const LIMIT: Duration = Duration::from_millis(500);
 
-/// What host names on the tailnet end in, once somebody asked; `None` inside: nobody knows.
+/// The suffix of host names on the tailnet, once it was queried; the inner `None` means that it is unknown.
 #[derive(Debug, Default)]
 pub(crate) struct Suffix(OnceLock<Option<String>>);
 
-/// Where services are on the tailnet. The daemon is asked once, when the first published service is looked at.
+/// The tailnet addresses of services. Queries tailscaled at most once, for the first published service.
 #[derive(Debug)]
 pub(crate) struct Addresses<'a> {
-    /// What keeps the last answer.
+    /// Keeps the last suffix.
     registry: &'a Registry,
-    /// Where the `tailscale` program is.
+    /// Has the path of the `tailscale` program.
     environment: &'a CallerEnvironment,
     /// What host names end in.
     suffix: &'a Suffix,
 }
 
 impl<'a> Addresses<'a> {
-    /// Addresses of services of a registry.
+    /// Creates the addresses for a registry.
     pub(crate) fn new(registry: &'a Registry, environment: &'a CallerEnvironment, suffix: &'a Suffix) -> Self {
         Self { registry, environment, suffix }
     }
 
-    /// The address of a service; `None` if it is not published, or nobody knows the tailnet's suffix.
+    /// Returns the address of a service; `None` if it is not published or the suffix is unknown.
     pub(crate) fn of(&self, reservation: &Reservation) -> Option<String> {
         if !reservation.tailnet {
             return None;
@@ -44,7 +44,7 @@ impl<'a> Addresses<'a> {
         Some(endpoint.url(reservation.name_on_tailnet(), suffix.as_deref()?))
     }
 
-    /// Asks the daemon, and keeps the answer for when it cannot be asked.
+    /// Queries tailscaled and keeps the suffix for when it cannot be queried.
     fn ask(&self) -> Option<String> {
         let node = Tailscale::find(self.environment).ok()?.node(Deadline::after(LIMIT)).ok()?;
         let suffix = node.suffix()?.to_owned();

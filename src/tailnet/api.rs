@@ -1,4 +1,4 @@
-//! The vendor's HTTP API: definitions of services and approvals. Source: tailnet.md, section 2.
+//! Tailscale's HTTP API: definitions of services and approvals. See <https://tailscale.com/api>.
 
 use std::cell::OnceCell;
 use std::io::Read;
@@ -14,57 +14,57 @@ use crate::error::{ApiProblem, Error, Result, TailnetError};
 use crate::os::clock::{self, Deadline};
 use crate::tailnet::credentials::{Credentials, Secret, redact};
 use crate::tailnet::definition::Definition;
+use crate::text::printable;
 
-/// Where the API is unless `TAILSCALE_BASE_URL` says otherwise.
+/// The API's address unless `TAILSCALE_BASE_URL` is set.
 const BASE: &str = "https://api.tailscale.com";
-/// The tailnet that the credentials belong to.
+/// Stands for the tailnet that the credentials belong to.
 const OWN_TAILNET: &str = "-";
-/// How much of an answer is read, in bytes.
+/// The most bytes of a response that are read: its JSON has a few KiB.
 const LARGEST_ANSWER: u64 = 1024 * 1024;
-/// How often a request is made when the server has a problem.
+/// How many times a request is sent if the server reports a problem of its own.
 const ATTEMPTS: u32 = 4;
-/// How long the first wait between attempts is; each further one is twice as long.
+/// The delay before the second attempt; it doubles for each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// A connection to the API, for one command and its time limit.
+/// A connection to the API for one command, with its time limit.
 #[derive(Debug)]
 pub(super) struct Api {
-    /// Makes the requests. It starts a thread of its own, so there is one only where it is needed.
+    /// Sends the requests. reqwest starts a thread for it, so it is created only if it is needed.
     client: Client,
-    /// Scheme, host and port.
+    /// The scheme, host and port of the API.
     base: Url,
-    /// Which tailnet.
     tailnet: String,
-    /// What lets us in.
+    /// The credentials of the user.
     credentials: Credentials,
     /// The OAuth client's token, once it was fetched.
     token: OnceCell<Secret>,
-    /// When it must be done.
+    /// The time limit of the command.
     pub(super) deadline: Deadline,
 }
 
-/// An answer that is no failure.
+/// A successful response, or "not found".
 struct Answer {
     /// 200, 404, …
     status: StatusCode,
-    /// What it holds; empty if it holds nothing.
+    /// The body; empty if there is none.
     fields: Map<String, Value>,
 }
 
 impl Api {
-    /// Prepares a connection; `None` if there are no credentials. Nothing is sent yet.
+    /// Prepares a connection; `None` if there are no credentials. Sends nothing.
     ///
     /// # Errors
-    /// [`TailnetError::Credential`] if credentials, tailnet or address cannot be used.
+    /// [`TailnetError::Credential`] if the credentials, the tailnet or the address are not valid.
     pub(super) fn from_environment(environment: &CallerEnvironment, deadline: Deadline) -> Result<Option<Self>> {
         let Some(credentials) = Credentials::from_environment(environment)? else { return Ok(None) };
         let text = |name: &str| environment.get(name).map(|value| value.to_string_lossy().trim().to_owned());
         let base = base_url(text("TAILSCALE_BASE_URL").as_deref().unwrap_or(BASE))?;
         let tailnet = text("TAILSCALE_TAILNET").unwrap_or_else(|| OWN_TAILNET.into());
-        // Somebody else may have set one already, which serves as well.
+        // Another client in this process may have installed one already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = Client::builder()
-            // A redirect would carry the key elsewhere.
+            // A redirect would send the key to another server.
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("devport/", env!("CARGO_PKG_VERSION")));
         if is_loopback(&base) {
@@ -94,7 +94,7 @@ impl Api {
         there(&action, answer.status)
     }
 
-    /// Deletes the definition of a service; one that is gone is fine.
+    /// Deletes the definition of a service. A missing one is not an error.
     ///
     /// # Errors
     /// [`TailnetError::Api`].
@@ -103,7 +103,7 @@ impl Api {
         self.request(&action, &Method::DELETE, &self.service(name, &[]), None).map(drop)
     }
 
-    /// The ids of the machines that host a service, or ask to.
+    /// Returns the ids of the machines that host a service or request to.
     ///
     /// # Errors
     /// [`TailnetError::Api`].
@@ -131,7 +131,7 @@ impl Api {
         Ok(())
     }
 
-    /// The address of a service, or of something of it.
+    /// Returns the URL of a service, or of a part of it.
     fn service(&self, name: &str, rest: &[&str]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
@@ -140,7 +140,7 @@ impl Api {
         url
     }
 
-    /// Makes a request; "not found" is an answer. The OAuth client's token is fetched before the first one.
+    /// Sends a request; "not found" is not an error here. Fetches the OAuth client's token before the first request.
     fn request(&self, action: &str, method: &Method, url: &Url, body: Option<&Map<String, Value>>) -> Result<Answer> {
         let token = self.token()?;
         self.attempt(action, &|| {
@@ -153,7 +153,7 @@ impl Api {
         })
     }
 
-    /// The token that goes with requests. Source: tailnet.md, "Auth kinds".
+    /// Returns the token to send: an API key as it is, or the one that the OAuth client was exchanged for.
     fn token(&self) -> Result<&Secret> {
         let (id, secret) = match &self.credentials {
             Credentials::Key(key) => return Ok(key),
@@ -173,7 +173,7 @@ impl Api {
         Ok(self.token.get_or_init(|| Secret::new(token.to_owned())))
     }
 
-    /// Makes a request until there is an answer that is worth something, or no time or patience left.
+    /// Sends a request until there is a final response, the time is up, or the attempts are used up.
     fn attempt(&self, action: &str, request: &dyn Fn() -> reqwest::blocking::RequestBuilder) -> Result<Answer> {
         let mut pause = FIRST_PAUSE;
         for attempt in 1.. {
@@ -197,7 +197,7 @@ impl Api {
         Err(failed(action, ApiProblem::Silent { waited_s: self.deadline.limit.as_secs() }))
     }
 
-    /// Reads an answer, and tells what it means.
+    /// Reads a response and classifies its status.
     fn read(&self, response: Response) -> std::result::Result<Answer, ApiProblem> {
         let status = response.status();
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -226,7 +226,7 @@ impl Api {
                     Err(ApiProblem::NotJson(kind.map_or_else(|| "something else".into(), |kind| self.clean(&kind))))
                 }
             },
-            // A page that knows nothing of the API is not found either.
+            // A 404 that is not JSON is not from the API: the address is wrong.
             404 if fields.is_ok() => Ok(Answer { status, fields: Map::new() }),
             404 => Err(ApiProblem::NotJson("a page that was not found (404)".into())),
             401 => Err(ApiProblem::Unauthorized(message)),
@@ -238,7 +238,7 @@ impl Api {
         }
     }
 
-    /// Why there is no answer.
+    /// Explains why there is no response.
     fn no_answer(&self, error: reqwest::Error) -> ApiProblem {
         if error.is_timeout() {
             ApiProblem::Silent { waited_s: self.deadline.limit.as_secs() }
@@ -250,14 +250,14 @@ impl Api {
         }
     }
 
-    /// What the API says is wrong; empty if it says nothing. Source: tailnet.md, "Errors".
+    /// Returns the API's own error message; empty if there is none.
     fn message(&self, fields: Option<&Map<String, Value>>) -> String {
         let text = |name: &str| fields?.get(name)?.as_str();
         let message = text("message").or_else(|| text("error")).unwrap_or_default();
         self.clean(message)
     }
 
-    /// Text from outside, short, on one line and without any secret.
+    /// Shortens text from outside to one printable line without secrets.
     fn clean(&self, text: &str) -> String {
         let mut text = redact(text);
         let secrets = match &self.credentials {
@@ -267,16 +267,17 @@ impl Api {
         for secret in secrets.into_iter().flatten() {
             text = text.replace(secret.expose(), "…");
         }
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect::<String>().trim().to_owned()
+        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        printable(&line.chars().take(300).collect::<String>())
     }
 }
 
-/// An error of the API.
+/// Creates an error of the API.
 fn failed(action: &str, problem: ApiProblem) -> Error {
     TailnetError::Api { action: action.to_owned(), problem }.into()
 }
 
-/// Turns "not found" into an error, where it is none of the answers.
+/// Turns "not found" into an error, for requests that do not expect it.
 fn there(action: &str, status: StatusCode) -> Result<()> {
     if status == StatusCode::NOT_FOUND {
         return Err(failed(action, ApiProblem::NotFound(String::new())));
@@ -284,7 +285,7 @@ fn there(action: &str, status: StatusCode) -> Result<()> {
     Ok(())
 }
 
-/// The deepest reason why there is no connection; the address is left out.
+/// Returns the innermost cause of a failed connection, without the URL.
 fn unreachable(error: reqwest::Error) -> ApiProblem {
     let error = error.without_url();
     let mut deepest: &dyn std::error::Error = &error;
@@ -294,7 +295,7 @@ fn unreachable(error: reqwest::Error) -> ApiProblem {
     ApiProblem::Unreachable(deepest.to_string().split(" (os error").next().unwrap_or_default().to_owned())
 }
 
-/// Checks the address of the API: the key goes there.
+/// Checks the address of the API, to which the key is sent.
 fn base_url(text: &str) -> Result<Url> {
     let wrong = |why: &str| {
         Error::from(TailnetError::Credential {
@@ -317,7 +318,7 @@ fn base_url(text: &str) -> Result<Url> {
     }
 }
 
-/// Whether an address is on this machine.
+/// Returns whether an address is on this machine.
 fn is_loopback(url: &Url) -> bool {
     match url.host_str().unwrap_or_default() {
         "localhost" => true,

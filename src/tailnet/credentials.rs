@@ -1,4 +1,4 @@
-//! Credentials of the API: where they come from, and how they stay out of everything that is shown.
+//! Credentials of the API: where they come from, and how they stay out of all output.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -10,10 +10,10 @@ use std::path::Path;
 use crate::config::{CREDENTIAL_PREFIX, CallerEnvironment};
 use crate::error::{Result, TailnetError};
 
-/// The longest credential that is read from a file, in bytes.
+/// The longest credential in a file, in bytes.
 const LONGEST: u64 = 4096;
 
-/// Text that is never shown.
+/// Text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Secret(String);
 
@@ -23,7 +23,7 @@ impl Secret {
         Self(text)
     }
 
-    /// The text, for a header and for nothing else.
+    /// Returns the text. Only for the header of a request.
     pub(super) fn expose(&self) -> &str {
         &self.0
     }
@@ -35,25 +35,22 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What the API lets us in with.
+/// The credentials for the API.
 #[derive(Debug)]
 pub(super) enum Credentials {
-    /// An access token.
     Key(Secret),
-    /// An OAuth client, which a token is fetched for.
+    /// An OAuth client, which is exchanged for a token.
     Client {
-        /// Its id.
         id: String,
-        /// Its secret.
         secret: Secret,
     },
 }
 
 impl Credentials {
-    /// Reads them from the environment, or from the files that it names; `None` if there are none.
+    /// Reads credentials from the environment, or from the files that it names; `None` if there are none.
     ///
     /// # Errors
-    /// [`TailnetError::Credential`] if there are some, and they cannot be used.
+    /// [`TailnetError::Credential`] if there are some that cannot be used.
     pub(super) fn from_environment(environment: &CallerEnvironment) -> Result<Option<Self>> {
         const KEY: &str = "TAILSCALE_API_KEY";
         const ID: &str = "TAILSCALE_OAUTH_CLIENT_ID";
@@ -92,12 +89,12 @@ impl Credentials {
     }
 }
 
-/// A credential that cannot be used.
+/// Creates an error about a credential.
 fn wrong(variable: &str, why: &str, hint: &str) -> crate::error::Error {
     TailnetError::Credential { variable: variable.into(), why: why.into(), hint: hint.into() }.into()
 }
 
-/// The value of a variable, or of the file that `…_FILE` names; `None` if there is neither.
+/// Returns the value of a variable, or the content of the file that `…_FILE` names; `None` if there is neither.
 fn value(environment: &CallerEnvironment, name: &str) -> Result<Option<String>> {
     let from_file = format!("{name}_FILE");
     let text = match (environment.get(name), environment.get(&from_file)) {
@@ -106,7 +103,7 @@ fn value(environment: &CallerEnvironment, name: &str) -> Result<Option<String>> 
         (None, None) => return Ok(None),
     };
     let text = text.map(|text| text.trim().to_owned()).unwrap_or_default();
-    // It becomes part of a header.
+    // The credential becomes part of a header.
     if text.is_empty() || !text.chars().all(|c| c.is_ascii_graphic()) {
         return Err(wrong(
             name,
@@ -117,7 +114,7 @@ fn value(environment: &CallerEnvironment, name: &str) -> Result<Option<String>> 
     Ok(Some(text))
 }
 
-/// Reads a file that nobody else can read; `None` if it is not UTF-8.
+/// Reads a file that only its owner can read; `None` if it is not UTF-8.
 fn read_private(variable: &str, path: &OsStr) -> Result<Option<String>> {
     let shown = Path::new(path).display();
     let cannot = |error: std::io::Error| {
@@ -141,7 +138,7 @@ fn read_private(variable: &str, path: &OsStr) -> Result<Option<String>> {
     Ok(String::from_utf8(bytes).ok())
 }
 
-/// Takes keys out of text from outside: `tskey-…` and what follows.
+/// Replaces keys in text from outside: `tskey-` and what follows.
 pub(super) fn redact(text: &str) -> String {
     let mut parts = text.split(CREDENTIAL_PREFIX);
     let mut clean = parts.next().unwrap_or_default().to_owned();

@@ -1,69 +1,70 @@
-//! `Definition`: a service as the API knows it, and whose it is.
+//! `Definition`: a service as the API stores it, and its owner.
 
 use serde_json::{Map, Value, json};
 
 use crate::tailnet::endpoint::Endpoint;
 use crate::tailnet::node::Node;
 
-/// Declares every port; the API then does not look.
+/// Stands for every port. The API does not compare the served ports with the definition then.
 const ANY_PORT: &str = "do-not-validate";
 
-/// A service as the API knows it. Fields that we do not know survive an update.
+/// A service as the API stores it. Unknown fields survive an update.
 #[derive(Debug, Clone)]
 pub(super) struct Definition(Map<String, Value>);
 
-/// Who made a definition.
+/// The owner of a definition, according to its comment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// devport, on this machine, for this service.
+    /// devport, on this machine and for this service.
     Us,
-    /// devport, for another service or on another machine; its comment, which says so.
+    /// devport, for another service or on another machine; the comment says which.
     OtherDevport(String),
-    /// A person, or another program.
+    /// A person or another program.
     Somebody,
 }
 
 impl Definition {
-    /// A new one. Addresses are the API's to give.
+    /// Creates a new definition. The API assigns the addresses.
     pub(super) fn new(name: &str, endpoint: Endpoint, comment: &str) -> Self {
         let value = json!({ "name": format!("svc:{name}"), "ports": [endpoint.declared()], "comment": comment });
         Self(value.as_object().cloned().unwrap_or_default())
     }
 
-    /// What the API answered.
+    /// Takes the API's response.
     pub(super) fn from_answer(fields: Map<String, Value>) -> Self {
         Self(fields)
     }
 
-    /// The same with another port. An update must hold everything else as it was, the addresses too.
+    /// Returns the definition with another port. The API requires everything else unchanged in an update, the addresses
+    /// included.
     pub(super) fn with_port(&self, endpoint: Endpoint) -> Self {
         let mut fields = self.0.clone();
         fields.insert("ports".into(), json!([endpoint.declared()]));
         Self(fields)
     }
 
-    /// What is sent.
+    /// The JSON object to send.
     pub(super) fn fields(&self) -> &Map<String, Value> {
         &self.0
     }
 
-    /// Whether a port is declared.
+    /// Returns whether a port is declared.
     pub(super) fn declares(&self, endpoint: Endpoint) -> bool {
         let declared = endpoint.declared();
         self.ports().any(|port| port == declared || port == ANY_PORT)
     }
 
-    /// Whether just this port is declared: a host must serve all that are.
+    /// Returns whether exactly this port is declared: a host must serve every declared port.
     pub(super) fn declares_only(&self, endpoint: Endpoint) -> bool {
         self.declares(endpoint) && self.ports().count() == 1
     }
 
-    /// The declared ports, such as `tcp:443`.
+    /// Returns the declared ports, such as `tcp:443`.
     pub(super) fn ports(&self) -> impl Iterator<Item = &str> {
         self.0.get("ports").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
     }
 
-    /// Who made it, as its comment says.
+    /// Returns the owner according to the comment.
     pub(super) fn maker(&self, node: &Node, hash: &str) -> Owner {
         let comment = self.0.get("comment").and_then(Value::as_str).unwrap_or_default();
         let words: Vec<&str> = comment.split(|c: char| !c.is_ascii_alphanumeric()).collect();
@@ -71,7 +72,7 @@ impl Definition {
             return Owner::Somebody;
         }
         let names_us = !node.id().is_empty() && words.contains(&node.id());
-        // A comment that names no service is about any of the machine's.
+        // A comment that names no service fits any service of the machine.
         let other_service = words.iter().position(|word| *word == "service").and_then(|at| words.get(at + 1));
         if names_us && other_service.is_none_or(|other| *other == hash) {
             Owner::Us
@@ -81,7 +82,7 @@ impl Definition {
     }
 }
 
-/// The comment of definitions that we make.
+/// Returns the comment of devport's own definitions.
 pub(super) fn comment(node: &Node, hash: &str) -> String {
     format!("made by devport on {} (node {}, service {hash})", node.host_name(), node.id())
 }

@@ -1,4 +1,4 @@
-//! How a service is reached on the tailnet, and what the `tailscale` program says of that.
+//! The endpoint of a service on the tailnet, and how `tailscale serve status` describes it.
 
 use std::collections::BTreeMap;
 
@@ -6,17 +6,17 @@ use serde::Deserialize;
 
 use crate::registry::Protocol;
 
-/// What leads from the tailnet to a service.
+/// The way from the tailnet to a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Endpoint {
-    /// How the tailnet speaks to it.
+    /// The protocol on the tailnet.
     pub(super) protocol: Protocol,
     /// Where the service listens on this machine.
     pub(super) local_port: u16,
 }
 
 impl Endpoint {
-    /// The port on the tailnet.
+    /// Returns the port on the tailnet.
     pub(super) fn public_port(self) -> u16 {
         match self.protocol {
             Protocol::Https => 443,
@@ -25,12 +25,12 @@ impl Endpoint {
         }
     }
 
-    /// The port as the API's definitions name it.
+    /// Returns the port in the notation of the API's definitions.
     pub(super) fn declared(self) -> String {
         format!("tcp:{}", self.public_port())
     }
 
-    /// The option of `tailscale serve`; `None` for what it does without one.
+    /// Returns the option of `tailscale serve`; `None` for the default.
     pub(super) fn option(self) -> Option<String> {
         match self.protocol {
             Protocol::Https => None,
@@ -39,7 +39,7 @@ impl Endpoint {
         }
     }
 
-    /// Where `tailscale serve` shall lead.
+    /// Returns the target of `tailscale serve`.
     pub(super) fn target(self) -> String {
         match self.protocol {
             Protocol::Https | Protocol::Http => format!("http://localhost:{}", self.local_port),
@@ -47,7 +47,7 @@ impl Endpoint {
         }
     }
 
-    /// The address on the tailnet.
+    /// Returns the URL on the tailnet.
     pub(super) fn url(self, name: &str, suffix: &str) -> String {
         match self.protocol {
             Protocol::Https => format!("https://{name}.{suffix}"),
@@ -68,7 +68,6 @@ pub(super) struct ServeConfig {
 /// What is served for one service.
 #[derive(Debug, Default, Deserialize)]
 struct Served {
-    /// By port.
     #[serde(rename = "TCP", default)]
     tcp: BTreeMap<String, TcpHandler>,
     /// By `host:port`.
@@ -76,46 +75,41 @@ struct Served {
     web: BTreeMap<String, WebHandlers>,
 }
 
-/// What happens on a port.
+/// The handler of a port.
 #[derive(Debug, Default, Deserialize)]
 struct TcpHandler {
-    /// It speaks HTTPS.
     #[serde(rename = "HTTPS", default)]
     https: bool,
-    /// It speaks HTTP.
     #[serde(rename = "HTTP", default)]
     http: bool,
-    /// It leads here.
     #[serde(rename = "TCPForward", default)]
     forward: String,
 }
 
-/// What happens on the paths of a web server.
+/// The handlers of a web server's paths.
 #[derive(Debug, Default, Deserialize)]
 struct WebHandlers {
-    /// By path.
     #[serde(rename = "Handlers", default)]
     handlers: BTreeMap<String, WebHandler>,
 }
 
-/// What happens on a path.
+/// The handler of a path.
 #[derive(Debug, Default, Deserialize)]
 struct WebHandler {
-    /// It leads here.
     #[serde(rename = "Proxy", default)]
     proxy: String,
 }
 
-/// How what is served compares to what shall be.
+/// How what is served differs from an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Serving {
     /// Nothing is served under the name.
     Nothing,
-    /// Just what shall be.
+    /// Exactly the endpoint.
     Exactly,
-    /// The service's own port, in another way.
+    /// The service's own port, with another protocol.
     OtherWay,
-    /// Something else; where it leads, for a message.
+    /// Something else: its target, for a message.
     Other(String),
 }
 
@@ -141,14 +135,14 @@ impl ServeConfig {
 }
 
 impl Served {
-    /// Where its ports and paths lead.
+    /// Returns the targets of its ports and paths.
     fn targets(&self) -> Vec<String> {
         let forwards = self.tcp.values().map(|handler| handler.forward.clone());
         let proxies = self.web.values().flat_map(|web| web.handlers.values().map(|handler| handler.proxy.clone()));
         forwards.chain(proxies).filter(|target| !target.is_empty()).collect()
     }
 
-    /// Whether it has one port, which does what an endpoint wants.
+    /// Returns whether it serves one port, as the endpoint requires.
     fn is_exactly(&self, endpoint: Endpoint) -> bool {
         let Some(handler) = self.tcp.get(&endpoint.public_port().to_string()) else { return false };
         let right = match endpoint.protocol {
@@ -169,7 +163,7 @@ mod tests {
         Endpoint { protocol, local_port: 3000 }
     }
 
-    /// As the real program printed it. Source: tailscale-cli-transcripts.txt.
+    /// The output of the real program.
     const HTTPS: &str = r#"{"Services":{"svc:d7e":{"TCP":{"443":{"HTTPS":true}},"Web":{"d7e.tail1234.ts.net:443":{"Handlers":{"/":{"Proxy":"http://localhost:3000"}}}}}}}"#;
     const TCP_AND_HTTP: &str = r#"{"Services":{"svc:d7e":{"TCP":{"5432":{"TCPForward":"localhost:5432"},"80":{"HTTP":true}},"Web":{"d7e.tail1234.ts.net:80":{"Handlers":{"/":{"Proxy":"http://127.0.0.1:3000"}}}}}}}"#;
 

@@ -1,4 +1,4 @@
-//! Exposing a service and taking it back: the steps in their order, and the way back from each.
+//! Publishes a service and takes it back: the steps in their order, and how each is undone.
 
 use std::time::Duration;
 
@@ -13,28 +13,28 @@ use crate::tailnet::endpoint::{Endpoint, Serving};
 use crate::tailnet::node::Node;
 use crate::tailnet::program::{self, Tailscale};
 
-/// How long all of it may take.
+/// The time limit for publishing or taking back one service.
 const LIMIT: Duration = Duration::from_secs(15);
-/// How long taking back what was begun may take.
+/// The time limit for undoing a publication that failed.
 const UNDO_LIMIT: Duration = Duration::from_secs(10);
-/// How long the daemon may take to hear of an approval.
+/// How long tailscaled may take to learn of an approval.
 const APPROVAL_LIMIT: Duration = Duration::from_secs(10);
-/// How long an approval that nobody asked for may take: the tailnet's policy may approve by itself.
+/// How long an approval by the tailnet's own policy may take. It needs no request from devport.
 const AUTOMATIC_LIMIT: Duration = Duration::from_secs(2);
-/// How often the daemon is asked meanwhile.
+/// How often tailscaled is polled meanwhile.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// How a service shall be published.
+/// How a service is to be published.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PublishRequest {
-    /// Under which name; `None`: as before, or its hashid.
+    /// The name; `None` for the current one, or else its hashid.
     pub(crate) name: Option<TailnetName>,
-    /// How it is reached; `None`: as it is now, or by HTTPS.
+    /// The protocol; `None` for the current one, or else HTTPS.
     pub(crate) protocol: Option<Protocol>,
 }
 
 impl PublishRequest {
-    /// What was asked for when the service was started.
+    /// Returns what `devport start` requested.
     pub(crate) fn of(spec: &ServiceSpec) -> Self {
         Self { name: spec.tailnet_name.clone(), protocol: None }
     }
@@ -43,17 +43,16 @@ impl PublishRequest {
 /// The tailnet, for the services of a registry.
 #[derive(Debug)]
 pub(crate) struct Tailnet<'a> {
-    /// The services.
     pub(crate) registry: &'a Registry,
-    /// Where the `tailscale` program and the credentials are.
+    /// Has the path of the `tailscale` program and the credentials.
     pub(crate) environment: &'a CallerEnvironment,
 }
 
 impl Tailnet<'_> {
-    /// Publishes a service; what is published already is put right. `notice` gets notes for the user.
+    /// Publishes a service, or repairs its publication. `notice` gets notes for the user.
     ///
     /// # Errors
-    /// What stands in the way. Nothing is left of a service that was not published before.
+    /// The step that failed. Nothing is left of a service that was not published before.
     pub(crate) fn expose(
         &self,
         reservation: &Reservation,
@@ -74,11 +73,11 @@ impl Tailnet<'_> {
         let node = program.node(deadline)?;
         node.check(endpoint)?;
         if let Some(suffix) = node.suffix() {
-            // Addresses are known from now on, also when the daemon is too busy to be asked.
+            // `devport ls` then knows the address even if tailscaled is too busy to answer.
             self.registry.keep_tailnet_suffix(suffix);
         }
         let api = Api::from_environment(self.environment, deadline)?;
-        // What is served under the name is ours to change if it was published under it.
+        // What is served under the name may be changed if it was published under it.
         let renamed = now.tailnet && now.name_on_tailnet() != wanted.name_on_tailnet();
         let ours = now.tailnet && !renamed;
         let mut publication =
@@ -86,13 +85,13 @@ impl Tailnet<'_> {
         let done = publication.publish(ours, notice).and_then(|()| self.record(&publication.reservation, notice));
         match done {
             Ok(()) if renamed => {
-                // It is reached under the new name already.
+                // It is already reached under the new name.
                 self.take_away_or_tell(&now, notice);
                 Ok(())
             }
-            // It still is what it was.
+            // It is still published as before.
             Err(error) if ours && now.tailnet_protocol == protocol => Err(error),
-            // It is neither what it was nor what it shall be.
+            // It is published neither as before nor as requested.
             Err(error) if ours && publication.touched => {
                 self.take_away_or_tell(&now, notice);
                 self.record_off(&now, notice)?;
@@ -106,10 +105,10 @@ impl Tailnet<'_> {
         }
     }
 
-    /// Takes a service off the tailnet; one that is not on it is fine. `notice` gets notes for the user.
+    /// Takes a service off the tailnet. One that is not published is not an error. `notice` gets notes for the user.
     ///
     /// # Errors
-    /// What stands in the way. The record says that it is published until it is not.
+    /// The step that failed. The record says "published" until the service is off the tailnet.
     pub(crate) fn unexpose(&self, reservation: &Reservation, notice: &mut dyn FnMut(String)) -> Result<()> {
         let _lock = self.registry.acquire_tailnet(notice)?;
         let now = self.current(reservation)?;
@@ -117,12 +116,12 @@ impl Tailnet<'_> {
         if now.tailnet { self.record_off(&now, notice) } else { Ok(()) }
     }
 
-    /// Takes a service off the tailnet, and records nothing. The caller holds the tailnet's lock.
+    /// Takes a service off the tailnet without recording it. The caller holds the tailnet's lock.
     fn take_away(&self, now: &Reservation, notice: &mut dyn FnMut(String)) -> Result<()> {
         let deadline = Deadline::after(LIMIT);
         let name = now.name_on_tailnet();
         let program = match Tailscale::find(self.environment) {
-            // There is nothing that could have published it.
+            // Without the program, nothing can have published it.
             Err(_) if !now.tailnet => return Ok(()),
             found => found?,
         };
@@ -144,7 +143,7 @@ impl Tailnet<'_> {
         Ok(())
     }
 
-    /// Takes a service off the tailnet; what stands in the way is only told.
+    /// Takes a service off the tailnet; only reports failures.
     fn take_away_or_tell(&self, now: &Reservation, notice: &mut dyn FnMut(String)) {
         if let Err(error) = self.take_away(now, notice) {
             let name = now.name_on_tailnet();
@@ -152,14 +151,14 @@ impl Tailnet<'_> {
         }
     }
 
-    /// Writes down that a service is not published.
+    /// Records that a service is not published.
     fn record_off(&self, now: &Reservation, notice: &mut dyn FnMut(String)) -> Result<()> {
         let mut off = now.clone();
         (off.tailnet, off.tailnet_protocol) = (false, Protocol::Https);
         self.record(&off, notice)
     }
 
-    /// The service as it is registered now.
+    /// Reads the service's current record.
     fn current(&self, reservation: &Reservation) -> Result<Reservation> {
         self.registry.find(&reservation.hash)?.ok_or_else(|| gone(reservation))
     }
@@ -175,7 +174,7 @@ impl Tailnet<'_> {
         }
     }
 
-    /// Writes down whether and how a service is published.
+    /// Records whether and how a service is published.
     fn record(&self, published: &Reservation, notice: &mut dyn FnMut(String)) -> Result<()> {
         let set = |record: &mut Reservation| {
             record.tailnet = published.tailnet;
@@ -186,24 +185,25 @@ impl Tailnet<'_> {
     }
 }
 
-/// A service that was removed meanwhile.
+/// Creates the error for a service that was removed meanwhile.
 fn gone(reservation: &Reservation) -> Error {
     Error::NoSuchService { target: reservation.name().to_owned(), nearest: Vec::new() }
 }
 
-/// A name that belongs to something else.
+/// Creates the error for a name that belongs to something else.
 fn taken(wanted: &Reservation, owner: String) -> Error {
     TailnetError::NameTaken { name: wanted.name_on_tailnet().to_owned(), owner, service: wanted.name().to_owned() }
         .into()
 }
 
-/// Stops offering a name on this machine. Both steps are needed: each leaves what the other takes away.
+/// Stops serving a name on this machine. Both steps are needed: `drain` stops advertising and keeps the handlers,
+/// `clear` deletes the handlers and keeps advertising.
 fn withdraw(program: &Tailscale, name: &str, deadline: Deadline) -> Result<()> {
     let drained = program.drain(name, deadline);
     program.clear(name, deadline).and(drained)
 }
 
-/// Deletes the definition of a service if devport made it here and no other machine offers it.
+/// Deletes the definition of a service if devport created it here and no other machine hosts it.
 fn delete_definition(api: &Api, node: &Node, now: &Reservation, notice: &mut dyn FnMut(String)) -> Result<()> {
     let name = now.name_on_tailnet();
     let Some(definition) = api.definition(name)? else { return Ok(()) };
@@ -226,34 +226,33 @@ fn delete_definition(api: &Api, node: &Node, now: &Reservation, notice: &mut dyn
     api.delete(name)
 }
 
-/// One service on its way to the tailnet.
+/// The publication of one service, under way.
 struct Publication {
-    /// What serves it here.
+    /// Serves the name on this machine.
     program: Tailscale,
-    /// What defines and approves it; `None` without credentials.
+    /// Defines and approves the service; `None` without credentials.
     api: Option<Api>,
-    /// This machine, before anything was done.
+    /// This machine before any change.
     node: Node,
-    /// The service, as it shall be recorded.
+    /// The service as it will be recorded.
     reservation: Reservation,
-    /// How it shall be reached.
+    /// The requested endpoint.
     endpoint: Endpoint,
-    /// When all must be done.
+    /// The time limit for all steps.
     deadline: Deadline,
-    /// Whether we made its definition just now.
+    /// Whether this publication created the definition.
     defined: bool,
-    /// Whether the daemon was told to serve it just now.
+    /// Whether this publication started to serve the name.
     touched: bool,
 }
 
 impl Publication {
-    /// Its name on the tailnet.
+    /// The name on the tailnet.
     fn name(&self) -> &str {
         self.reservation.name_on_tailnet()
     }
 
-    /// Does all that makes the service answer on the tailnet. `ours`: what is served under the name is what was
-    /// published before.
+    /// Runs all steps. `ours` is whether what is served under the name was published by devport before.
     fn publish(&mut self, ours: bool, notice: &mut dyn FnMut(String)) -> Result<()> {
         let served = self.program.config(self.deadline)?.compare(self.name(), self.endpoint);
         match &served {
@@ -264,7 +263,7 @@ impl Publication {
             _ => {}
         }
         self.define()?;
-        // One port cannot change what it speaks while it is served.
+        // tailscaled refuses another protocol on a port that is being served.
         if matches!(served, Serving::Other(_) | Serving::OtherWay) {
             self.touched = true;
             self.program.clear(self.name(), self.deadline)?;
@@ -273,7 +272,7 @@ impl Publication {
         self.approve(notice)
     }
 
-    /// Sees to it that the tailnet knows the service, with the right port.
+    /// Makes sure that the tailnet has a definition of the service with the right port.
     fn define(&mut self) -> Result<()> {
         let Some(api) = &self.api else { return Ok(()) };
         let name = self.reservation.name_on_tailnet();
@@ -285,15 +284,14 @@ impl Publication {
                     self.defined = true;
                     return Ok(());
                 }
-                // Somebody may have been faster.
+                // Another machine may have created it in the meantime.
                 Err(error) => match api.definition(name) {
                     Ok(Some(there)) => return self.adopt(&there),
                     _ => return Err(error),
                 },
             }
         };
-        // A name that was ours a moment ago may be somebody else's by the time of the update: look once more
-        // after a conflict.
+        // Between reading and updating, the name may have changed owner. After a conflict it is read once more.
         for _ in 0..2 {
             match self.adopt(&there) {
                 Err(Error::Tailnet(TailnetError::Api { problem: ApiProblem::Conflict(_), .. })) => {
@@ -305,7 +303,7 @@ impl Publication {
         self.adopt(&there)
     }
 
-    /// Uses a definition that is there, if it is ours to use.
+    /// Uses an existing definition if devport owns it.
     fn adopt(&self, there: &Definition) -> Result<()> {
         let Some(api) = &self.api else { return Ok(()) };
         match there.maker(&self.node, self.reservation.hash.as_str()) {
@@ -321,7 +319,7 @@ impl Publication {
         }
     }
 
-    /// Serves it on this machine, and looks whether that is so.
+    /// Serves the name on this machine, and checks the result.
     fn serve(&mut self) -> Result<()> {
         self.touched = true;
         let said = self.program.serve(self.name(), self.endpoint, self.deadline)?;
@@ -349,7 +347,7 @@ impl Publication {
         }
         let refused = match api.approve(self.name(), self.node.id()) {
             Ok(()) => None,
-            // The tailnet's policy may approve by itself what this key may not.
+            // The tailnet's policy may approve the machine even if this key may not.
             Err(error @ Error::Tailnet(TailnetError::Api { problem: ApiProblem::Forbidden(_), .. })) => Some(error),
             Err(error) => return Err(error),
         };
@@ -362,13 +360,13 @@ impl Publication {
         }))
     }
 
-    /// Whether the daemon knows, or soon knows, that this machine is approved.
+    /// Polls tailscaled until it knows that this machine is approved, or the limit passes.
     fn is_approved_within(&self, limit: Duration) -> bool {
         let approved = || self.program.node(self.deadline).ok().filter(|node| node.is_approved_for(self.name()));
         clock::poll(INTERVAL, limit.min(self.deadline.remaining()), approved).is_some()
     }
 
-    /// What an administrator has to do where we have no key to do it with.
+    /// Returns what an administrator has to do if devport has no key.
     fn admin_needed(&self) -> String {
         format!(
             "svc:{name} is served, but no API key is set: an admin must define it with port {port} (unless it is) and \
@@ -379,7 +377,7 @@ impl Publication {
         )
     }
 
-    /// Takes back what was done. What cannot be is said.
+    /// Undoes the steps that were done, and reports what cannot be undone.
     fn undo(&mut self, notice: &mut dyn FnMut(String)) {
         let deadline = Deadline::after(UNDO_LIMIT);
         let name = self.name().to_owned();

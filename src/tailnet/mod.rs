@@ -1,7 +1,7 @@
-//! Publication on the tailnet: the `tailscale` program on this machine, and the vendor's HTTP API.
+//! Publication on the tailnet, through the `tailscale` program on this machine and Tailscale's HTTP API.
 //!
-//! A service becomes a Tailscale Service: the API defines it, the local daemon serves it, the API approves
-//! this machine for it. Source of every fact: `tailnet.md`.
+//! A service becomes a Tailscale Service: the API defines it, the local tailscaled serves it, and the API approves this
+//! machine as its host.
 
 mod address;
 mod api;

@@ -1,4 +1,4 @@
-//! `Node`: this machine, as its tailscale daemon sees it.
+//! `Node`: this machine as its tailscaled describes it.
 
 use std::collections::BTreeMap;
 
@@ -9,21 +9,20 @@ use crate::error::{Result, TailnetError};
 use crate::registry::Protocol;
 use crate::tailnet::endpoint::Endpoint;
 
-/// The first version that knows services, as major and minor number. Source: tailnet.md, section 1.
+/// The first version with services, as major and minor number.
 const FIRST_VERSION: (u32, u32) = (1, 86);
-/// The state of a daemon that is connected.
+/// The state of a connected tailscaled.
 const CONNECTED: &str = "Running";
 
 /// This machine, as `tailscale status --json --peers=false` prints it.
 #[derive(Debug, Deserialize)]
 pub(super) struct Node {
-    /// The daemon's version.
     #[serde(rename = "Version", default)]
     version: String,
     /// `Running`, `NeedsLogin`, …
     #[serde(rename = "BackendState", default)]
     state: String,
-    /// What is known of the machine.
+    /// Describes the machine.
     #[serde(rename = "Self", default)]
     own: Option<Own>,
     /// The tailnet; `None` while it is not connected.
@@ -31,19 +30,18 @@ pub(super) struct Node {
     tailnet: Option<CurrentTailnet>,
 }
 
-/// What is known of the machine.
+/// Describes the machine.
 #[derive(Debug, Default, Deserialize)]
 struct Own {
-    /// The id that the API knows it by.
+    /// Its id in the API.
     #[serde(rename = "ID", default)]
     id: String,
-    /// Its name.
     #[serde(rename = "HostName", default)]
     host_name: String,
-    /// Its tags; `None` or none if it belongs to a person.
+    /// Its tags; `None` or empty if a person owns it.
     #[serde(rename = "Tags", default)]
     tags: Option<Vec<String>>,
-    /// What it may do.
+    /// Its capabilities.
     #[serde(rename = "CapMap", default)]
     capabilities: Option<BTreeMap<String, Value>>,
 }
@@ -51,13 +49,13 @@ struct Own {
 /// The tailnet that the machine is connected to.
 #[derive(Debug, Deserialize)]
 struct CurrentTailnet {
-    /// What host names end in, without dots around it.
+    /// The suffix of host names, without dots around it.
     #[serde(rename = "MagicDNSSuffix", default)]
     suffix: String,
 }
 
 impl Node {
-    /// The id that the API knows this machine by; empty if the daemon does not say.
+    /// Returns the machine's id in the API; empty if tailscaled does not report it.
     pub(super) fn id(&self) -> &str {
         self.own.as_ref().map_or("", |own| &own.id)
     }
@@ -67,16 +65,16 @@ impl Node {
         self.own.as_ref().map_or("", |own| &own.host_name)
     }
 
-    /// What host names on the tailnet end in; `None` while it is not connected.
+    /// Returns the suffix of host names on the tailnet; `None` while it is not connected.
     pub(super) fn suffix(&self) -> Option<&str> {
         self.tailnet.as_ref().map(|tailnet| tailnet.suffix.trim_matches('.')).filter(|suffix| !suffix.is_empty())
     }
 
-    /// Checks that the machine may offer a service. What the program itself would not notice, or would notice
-    /// only after a change, is found here.
+    /// Checks that the machine may host a service. The `tailscale` program would not report these problems, or only
+    /// after a change.
     ///
     /// # Errors
-    /// [`TailnetError`], the one thing that the user has to see to first.
+    /// The first problem that the user has to solve.
     pub(super) fn check(&self, endpoint: Endpoint) -> Result<()> {
         if version(&self.version).is_some_and(|version| version < FIRST_VERSION) {
             return Err(TailnetError::TooOld { version: self.version.clone() }.into());
@@ -87,27 +85,27 @@ impl Node {
         if self.own.as_ref().and_then(|own| own.tags.as_ref()).is_none_or(Vec::is_empty) {
             return Err(TailnetError::Untagged { port: endpoint.local_port }.into());
         }
-        // Its value is null.
+        // The capability's value is null.
         if endpoint.protocol == Protocol::Https && self.capability("https").is_none() {
             return Err(TailnetError::NoHttps { visit: None }.into());
         }
         Ok(())
     }
 
-    /// Whether the machine is approved for a service. This is what the program itself looks at.
+    /// Returns whether the machine is approved for a service, by the capability that tailscaled itself uses.
     pub(super) fn is_approved_for(&self, name: &str) -> bool {
         let service = format!("svc:{name}");
         let Some(Value::Array(hosted)) = self.capability("service-host") else { return false };
         hosted.iter().any(|services| services.get(&service).is_some())
     }
 
-    /// Something that the machine may do; `None` if it may not.
+    /// Returns a capability of the machine; `None` if it does not have it.
     fn capability(&self, name: &str) -> Option<&Value> {
         self.own.as_ref()?.capabilities.as_ref()?.get(name)
     }
 }
 
-/// Major and minor number; `None` if the text does not begin with them.
+/// Parses the major and minor number; `None` if the text does not begin with them.
 fn version(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.split(['.', '-']).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))

@@ -1,7 +1,8 @@
-//! The `tailscale` program: what this machine serves. Source: tailnet.md, section 1, and the transcripts.
+//! The `tailscale` program, which changes what this machine serves.
 //!
-//! Options stand before the target, or they are taken for one. An exit code of 0 proves nothing; words on
-//! standard error disprove nothing. `serve reset` and `… off` would touch or leave what is not ours.
+//! Its options must precede the target, or they are parsed as part of it. It exits with 0 after some failures, and
+//! writes warnings to standard error after successes, so devport checks the result. `serve reset` and `… off` would
+//! delete handlers that devport did not create, or leave some of its own, so devport uses neither.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -16,28 +17,27 @@ use crate::os::{spawn, tool};
 use crate::tailnet::credentials::redact;
 use crate::tailnet::endpoint::{Endpoint, ServeConfig};
 use crate::tailnet::node::Node;
+use crate::text::printable;
 
-/// Where macOS has the program if it is not in `PATH`.
+/// The path on macOS if the program is not in `PATH`: the app brings its own.
 const IN_APP: &str = "/Applications/Tailscale.app/Contents/MacOS/Tailscale";
-/// How often a change is tried when somebody else changes something too.
+/// How many times a change is tried if another client changes the configuration at the same time.
 const ATTEMPTS: u32 = 5;
 
-/// The program, and what it may know of our environment.
+/// The program and the environment for it.
 #[derive(Debug)]
 pub(super) struct Tailscale {
-    /// Where it is.
     program: PathBuf,
-    /// The caller's environment without credentials: it needs none.
+    /// The caller's environment without credentials, which the program does not need.
     environment: Vec<(OsString, OsString)>,
 }
 
-/// What the program answered.
+/// The result of the program.
 struct Answer {
-    /// Standard output.
     output: String,
-    /// Whether it ended with exit code 0.
+    /// Whether it exited with 0.
     success: bool,
-    /// What it wrote, both streams, for a message.
+    /// Both output streams, for a message.
     message: String,
 }
 
@@ -53,28 +53,28 @@ impl Tailscale {
         Ok(Self { program, environment: environment.for_tools() })
     }
 
-    /// This machine, as its daemon sees it. The exit code is 0 in every state of the daemon but "not there".
+    /// Returns this machine's state. The program exits with 0 in every state of tailscaled, unless that is not running.
     ///
     /// # Errors
-    /// If the daemon does not run or answer.
+    /// If tailscaled does not run or does not answer.
     pub(super) fn node(&self, deadline: Deadline) -> Result<Node> {
         let answer = self.ask(&["status", "--json", "--peers=false"], deadline)?;
         read(&["status"], &answer)
     }
 
-    /// What this machine serves.
+    /// Returns what this machine serves.
     ///
     /// # Errors
-    /// If the daemon does not run or answer.
+    /// If tailscaled does not run or does not answer.
     pub(super) fn config(&self, deadline: Deadline) -> Result<ServeConfig> {
         let answer = self.ask(&["serve", "status", "--json"], deadline)?;
         read(&["serve", "status"], &answer)
     }
 
-    /// Serves a service under a name, and returns what the program said. It may have done nothing.
+    /// Serves a service under a name, and returns the program's output. The caller must check the result.
     ///
     /// # Errors
-    /// [`TailnetError`], as the program says.
+    /// The failure that the program reports.
     pub(super) fn serve(&self, name: &str, endpoint: Endpoint, deadline: Deadline) -> Result<String> {
         let service = format!("--service=svc:{name}");
         let (option, target) = (endpoint.option(), endpoint.target());
@@ -84,23 +84,23 @@ impl Tailscale {
         Ok(self.change(&arguments, deadline)?.message)
     }
 
-    /// Stops advertising a name; one that is not advertised is fine.
+    /// Stops advertising a name. One that is not advertised is not an error.
     ///
     /// # Errors
-    /// [`TailnetError`], as the program says.
+    /// The failure that the program reports.
     pub(super) fn drain(&self, name: &str, deadline: Deadline) -> Result<()> {
         self.change(&["serve", "drain", &format!("svc:{name}")], deadline).map(drop)
     }
 
-    /// Forgets what is served under a name; one that is not served is fine.
+    /// Deletes the handlers of a name. One that is not served is not an error.
     ///
     /// # Errors
-    /// [`TailnetError`], as the program says.
+    /// The failure that the program reports.
     pub(super) fn clear(&self, name: &str, deadline: Deadline) -> Result<()> {
         self.change(&["serve", "clear", &format!("svc:{name}")], deadline).map(drop)
     }
 
-    /// Runs a command that changes something, again if somebody else did at the same time.
+    /// Runs a command that changes the configuration, and repeats it if another client changed it at the same time.
     fn change(&self, arguments: &[&str], deadline: Deadline) -> Result<Answer> {
         for attempt in 1.. {
             let answer = self.ask(arguments, deadline)?;
@@ -117,7 +117,6 @@ impl Tailscale {
         Err(TailnetError::ConcurrentEdit.into())
     }
 
-    /// Runs a command.
     fn ask(&self, arguments: &[&str], deadline: Deadline) -> Result<Answer> {
         let cannot = |error: std::io::Error| {
             Error::Tailnet(TailnetError::Program { command: name_of(arguments), message: crate::error::reason(&error) })
@@ -131,7 +130,7 @@ impl Tailscale {
         let message = redact(format!("{errors}\n{output}").trim());
         match finished.status {
             Some(status) => Ok(Answer { output, success: status.success(), message }),
-            // It waits until somebody enables HTTPS, and says so.
+            // Without HTTPS the program waits until it is enabled, and prints the page for that.
             None => Err(not_enabled(&message)
                 .unwrap_or_else(|| TailnetError::Silent {
                     command: name_of(arguments),
@@ -142,7 +141,7 @@ impl Tailscale {
     }
 }
 
-/// Reads an answer that shall be JSON.
+/// Parses a JSON response.
 fn read<T: serde::de::DeserializeOwned>(arguments: &[&str], answer: &Answer) -> Result<T> {
     if !answer.success {
         return Err(failure(arguments, &answer.message).into());
@@ -153,16 +152,16 @@ fn read<T: serde::de::DeserializeOwned>(arguments: &[&str], answer: &Answer) -> 
     })
 }
 
-/// What the program was asked, for a message: its arguments up to the first option.
+/// Returns the arguments up to the first option, to name the command in a message.
 fn name_of(arguments: &[&str]) -> String {
     arguments.iter().take_while(|argument| !argument.starts_with('-')).copied().collect::<Vec<_>>().join(" ")
 }
 
-/// What the program's words mean. Source: tailnet.md, "Exit codes / texts".
+/// Classifies a failure by the program's message.
 fn failure(arguments: &[&str], message: &str) -> TailnetError {
     let says = |text: &str| message.contains(text);
     let not_connected = |state: &str| TailnetError::NotConnected { state: state.into() };
-    // Its usage follows some messages, and lines with a time go before some.
+    // Log lines precede some messages, and the usage follows some.
     let words = || first_words(message);
     if says("etag mismatch") || says("Another client is changing") {
         TailnetError::ConcurrentEdit
@@ -185,7 +184,7 @@ fn failure(arguments: &[&str], message: &str) -> TailnetError {
     }
 }
 
-/// The error that stands in a text about HTTPS that is not enabled; `None` if it is about something else.
+/// Returns the error in a message about HTTPS that is not enabled; `None` for another message.
 pub(super) fn not_enabled(message: &str) -> Option<TailnetError> {
     if !message.contains("is not enabled on your tailnet") {
         return None;
@@ -194,8 +193,7 @@ pub(super) fn not_enabled(message: &str) -> Option<TailnetError> {
     Some(TailnetError::NoHttps { visit })
 }
 
-/// The lines of a message that say something, joined: without the usage behind it, control characters and
-/// lines of a log that begin with a date.
+/// Returns the first informative lines of a message, joined and printable: without usage and without dated log lines.
 pub(super) fn first_words(message: &str) -> String {
     let lines = message
         .lines()
@@ -204,7 +202,7 @@ pub(super) fn first_words(message: &str) -> String {
         .filter(|line| !line.is_empty() && !line.starts_with("Warning: client version"))
         .filter(|line| !(line.starts_with("20") && line.get(4..5) == Some("/")));
     let words: String = lines.take(3).collect::<Vec<_>>().join("; ");
-    words.chars().filter(|c| !c.is_control()).take(300).collect()
+    printable(&words.chars().take(300).collect::<String>())
 }
 
 #[cfg(test)]

@@ -8,4 +8,4 @@ mod table;
 pub(crate) use json::{array, object};
 pub(crate) use output::{LineStyle, push_json, push_line};
 pub(crate) use service::{Outcome, Overview, ServiceView, Status};
-pub(crate) use table::{TableStyle, batch, details, escape, list};
+pub(crate) use table::{TableStyle, batch, details, list};

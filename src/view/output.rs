@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::logs::{self, Content, Line};
-use crate::view::table::escape;
+use crate::text::printable;
 
 /// How lines of a service's log shall look.
 #[derive(Debug, Clone, Default)]
@@ -28,7 +28,7 @@ pub(crate) fn push_line(text: &mut Vec<u8>, line: &Line, look: &LineStyle) {
         Content::Mark(mark) => {
             let at = line.at.map(|at| format!("{at:.3} ")).unwrap_or_default();
             // A note may quote a name or a path with control characters.
-            text.extend_from_slice(format!("--- {at}{}", escape(&mark.to_string())).as_bytes());
+            text.extend_from_slice(format!("--- {at}{}", printable(&mark.to_string())).as_bytes());
         }
     }
     text.push(b'\n');

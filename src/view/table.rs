@@ -6,6 +6,7 @@ use comfy_table::{Attribute, Cell, Color, ContentArrangement, Row, Table};
 use jiff::Timestamp;
 
 use crate::registry::State;
+use crate::text::printable;
 use crate::view::service::ServiceView;
 
 /// How a table shall look.
@@ -32,7 +33,7 @@ pub(crate) fn list(views: &[ServiceView], look: TableStyle, wide: bool) -> Strin
     let mut table = table(look, &header);
     for view in views {
         let name = view.key.as_ref().map_or("-", |key| key.as_str());
-        let name = Cell::new(escape(name));
+        let name = Cell::new(printable(name));
         let mut cells = vec![
             if look.color { name.add_attribute(Attribute::Bold) } else { name },
             Cell::new(view.hashid.as_str()),
@@ -48,7 +49,7 @@ pub(crate) fn list(views: &[ServiceView], look: TableStyle, wide: bool) -> Strin
                 Cell::new(usage.map_or_else(|| "-".into(), |usage| megabytes(usage.memory))),
                 Cell::new(usage.map_or_else(|| "-".into(), |usage| format!("{:.1}%", usage.cpu_percent))),
                 Cell::new(address(view).unwrap_or_else(|| "-".into())),
-                Cell::new(escape(&view.cwd.display().to_string())),
+                Cell::new(printable(&view.cwd.display().to_string())),
             ]);
         }
         cells.push(Cell::new(command_and_error(view)));
@@ -66,9 +67,9 @@ fn address(view: &ServiceView) -> Option<String> {
 
 /// The command, behind what is wrong if that needs somebody's attention.
 fn command_and_error(view: &ServiceView) -> String {
-    let command = if view.cmd.is_empty() { "(reserved)".to_owned() } else { escape(&view.cmd.join(" ")) };
+    let command = if view.cmd.is_empty() { "(reserved)".to_owned() } else { printable(&view.cmd.join(" ")) };
     match &view.error {
-        Some(error) if view.pid.is_some() => format!("{command}  [{}]", escape(error)),
+        Some(error) if view.pid.is_some() => format!("{command}  [{}]", printable(error)),
         _ if view.exposed => format!("{command}  [exposed to the network]"),
         _ => command,
     }
@@ -84,7 +85,7 @@ fn megabytes(bytes: u64) -> String {
 pub(crate) fn details(view: &ServiceView, look: TableStyle) -> String {
     let mut table = table(look, &[]);
     let mut row = |name: &str, value: String| {
-        table.add_row(vec![Cell::new(name), Cell::new(escape(&value))]);
+        table.add_row(vec![Cell::new(name), Cell::new(printable(&value))]);
     };
     row("name", view.key.as_ref().map_or_else(|| "-".into(), ToString::to_string));
     row("id", format!("{} ({})", view.hashid, view.hash));
@@ -132,7 +133,7 @@ pub(crate) fn details(view: &ServiceView, look: TableStyle) -> String {
 pub(crate) fn batch(rows: &[(String, Result<ServiceView, String>)], look: TableStyle) -> String {
     let mut table = table(look, &["NAME", "ID", "PORT", "STATE"]);
     for (name, outcome) in rows {
-        let mut row = vec![Cell::new(escape(name))];
+        let mut row = vec![Cell::new(printable(name))];
         match outcome {
             Ok(view) => row.extend([
                 Cell::new(view.hashid.as_str()),
@@ -140,7 +141,7 @@ pub(crate) fn batch(rows: &[(String, Result<ServiceView, String>)], look: TableS
                 state_cell(view.state, look),
             ]),
             Err(error) => {
-                let cell = Cell::new(format!("error: {}", escape(error)));
+                let cell = Cell::new(format!("error: {}", printable(error)));
                 row.extend([Cell::new("-"), Cell::new("-"), if look.color { cell.fg(Color::Red) } else { cell }]);
             }
         }
@@ -218,11 +219,6 @@ fn span(from: Timestamp, to: Timestamp) -> String {
     }
 }
 
-/// Text of somebody else's that cannot move the cursor: control characters are escaped.
-pub(crate) fn escape(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,10 +228,5 @@ mod tests {
         let start = Timestamp::UNIX_EPOCH;
         let after = |seconds| span(start, Timestamp::from_second(seconds).unwrap());
         assert_eq!([5, 65, 3_700, 90_000].map(after), ["5s", "1m 5s", "1h 1m", "1d 1h"]);
-    }
-
-    #[test]
-    fn control_characters_are_escaped() {
-        assert_eq!(escape("a\u{1b}[31m\n\u{9b}é"), "a\\u{1b}[31m\\n\\u{9b}é");
     }
 }

@@ -240,3 +240,20 @@ fn a_range_without_free_ports_is_told() {
     env.devport(["start", "--key", "b", "--", "true"]).fails(3, &["not a range of ports"]);
     env.set("DEVPORT_PORT_RANGE", &range);
 }
+
+#[test]
+fn notes_and_errors_show_control_characters_as_escapes() {
+    let env = TestEnv::new();
+    env.finish(env.command("git").args(["init", "-q"])).ok();
+    let strange = env.path("work/d\u{1b}[31m\u{202e}");
+    std::fs::create_dir(&strange).unwrap();
+    let strange = strange.to_str().unwrap();
+    env.devport(["-C", strange, "start", "--detach", "--key", "a", "--", "sleep", "1000"]).ok();
+    let noted = env.devport(["start", "--detach", "--key", "a", "--", "sleep", "1000"]).ok();
+    assert!(noted.stderr.contains("already runs with the directory"), "{}", noted.stderr);
+    let refused = env.devport(["-C", &format!("{strange}/missing"), "ls"]).fails(1, &[]);
+    for done in [noted, refused] {
+        assert!(done.stderr.contains("d\\u{1b}[31m\\u{202e}"), "{}", done.stderr);
+        assert!(!done.stderr.contains(['\u{1b}', '\u{202e}']), "{}", done.stderr);
+    }
+}
