@@ -9,6 +9,7 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use crate::error::{Error, Result};
 use crate::os::process::{self, SentStops};
+use crate::os::signal::NOT_RELAYED;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,21 +47,6 @@ impl Request {
 
 /// The highest signal number.
 const LAST: i32 = if cfg!(target_os = "linux") { 64 } else { 31 };
-/// Signals that cannot be caught, that say that we ourselves are broken, or that this process ignores;
-/// and the two that glibc keeps to itself.
-const LEFT_ALONE: [i32; 10] = [
-    number::SIGKILL,
-    number::SIGSTOP,
-    number::SIGILL,
-    number::SIGFPE,
-    number::SIGSEGV,
-    number::SIGBUS,
-    number::SIGPIPE,
-    number::SIGTTIN,
-    number::SIGTTOU,
-    number::SIGABRT,
-];
-
 /// Catches every signal that can be caught.
 #[derive(Debug)]
 pub(super) struct Signals {
@@ -81,7 +67,7 @@ impl Signals {
         // First, so that a stop is counted by the time that it is seen.
         let sent = SentStops::count([number::SIGINT, number::SIGTERM]).map_err(failed())?;
         let (read, write) = UnixStream::pair().map_err(failed())?;
-        let caught = (1..=LAST).filter(|signal| !LEFT_ALONE.contains(signal) && !(32..34).contains(signal));
+        let caught = (1..=LAST).filter(|signal| !NOT_RELAYED.contains(signal) && !(32..34).contains(signal));
         let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, caught).map_err(failed())?;
         Ok(Self { delivery, sent })
     }
