@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::cli::context::Format;
+use crate::cli::output::Format;
 use crate::cli::policy::PolicyArguments;
 use crate::config::Span;
 

@@ -1,4 +1,4 @@
-//! `devport attach`: show the terminal of a service.
+//! `devport attach`: shows the terminal of a service.
 
 use std::io::{self, IsTerminal};
 
@@ -10,16 +10,16 @@ use crate::launch::Tmux;
 use crate::os::spawn::{find_program, replace};
 use crate::registry::{Liveness, Pane, Reservation};
 
-/// Executes `devport attach`; where that works, this program becomes tmux.
+/// Executes `devport attach`: replaces this process by a tmux client.
 ///
 /// # Errors
-/// If the service has no window, or there is no terminal to show it in.
-pub(super) fn execute(context: &mut Context, arguments: &Attach) -> Result<()> {
+/// [`Error::CannotAttach`] if the service has no window or there is no terminal to show it in, or if tmux fails.
+pub(super) fn execute(context: &Context, arguments: &Attach) -> Result<()> {
     let reservation = match &arguments.target {
         Some(target) => context.resolve(target)?,
         None => picker::pick(context)?,
     };
-    let pane = window(context, &reservation)?;
+    let pane = pane(context, &reservation)?;
     let cannot = |why: &str, hint: &str| Error::CannotAttach {
         service: reservation.name().to_owned(),
         why: why.into(),
@@ -29,12 +29,13 @@ pub(super) fn execute(context: &mut Context, arguments: &Attach) -> Result<()> {
         return Err(cannot("there is no tmux in PATH", "install tmux, or use `devport logs -f`"));
     };
     let tmux = Tmux::new(program, context.environment().for_background()).at_socket(&pane.socket);
-    let gone = "restart it, and it gets a new one";
-    let place = tmux
+    let window = tmux
         .find(&pane, context.registry.paths().base(), &reservation)?
-        .ok_or_else(|| cannot("its window is gone", gone))?;
-    let inside = context.environment().get("TMUX").and_then(|tmux| tmux.to_str()).map(str::to_owned);
-    let inside = match inside.as_deref().and_then(|tmux| tmux.split(',').next()) {
+        .ok_or_else(|| cannot("its window is gone", "restart it, and it gets a new one"))?;
+    // tmux(1): TMUX is the socket, the pid of the server and the session, separated by commas.
+    let own_server =
+        context.environment().get("TMUX").and_then(|tmux| tmux.to_str()).and_then(|tmux| tmux.split(',').next());
+    let is_inside = match own_server {
         None => false,
         Some(socket) if socket == pane.socket => true,
         Some(_) => {
@@ -42,16 +43,19 @@ pub(super) fn execute(context: &mut Context, arguments: &Attach) -> Result<()> {
             return Err(cannot("it runs in another tmux server than this terminal", &hint));
         }
     };
-    let terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-    if !inside && !terminal {
+    let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    if !is_inside && !has_terminal {
         return Err(cannot("this is not a terminal", "`devport logs -f` follows its output"));
     }
-    let (program, arguments) = tmux.show(&place, inside);
+    let (program, arguments) = tmux.show(&window, is_inside);
     Err(Error::io("start", program.clone())(replace(&program, &arguments)))
 }
 
-/// The window of a service that runs.
-fn window(context: &Context, reservation: &Reservation) -> Result<Pane> {
+/// Returns the tmux pane of a running service.
+///
+/// # Errors
+/// [`Error::NotRunning`], or [`Error::CannotAttach`] if the service runs without a window.
+fn pane(context: &Context, reservation: &Reservation) -> Result<Pane> {
     let service = || reservation.name().to_owned();
     match context.registry.liveness(&reservation.hash) {
         Liveness::Held(_) => {}

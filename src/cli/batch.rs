@@ -1,82 +1,99 @@
-//! `devport start -f devport.yaml`: one service after the other; one that fails does not stop the rest.
+//! `devport start -f devport.yaml`: starts the services of a file one after the other. One that fails does not keep the
+//! others from starting.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
-use crate::cli::context::{Context, report, write_output};
-use crate::cli::start::{LaunchMode, check_place, start_spec, wait_if_asked};
-use crate::config::{ConfigEntry, ServiceSpec, Span, load_config};
+use crate::cli::args::Start;
+use crate::cli::context::Context;
+use crate::cli::output::{report, write_output};
+use crate::cli::{start, tailnet, wait};
+use crate::config::{ConfigEntry, ServiceSpec, load_config};
 use crate::error::{Error, Result};
 use crate::identity::Key;
+use crate::launch::Ensured;
 use crate::registry::Reservation;
-use crate::view::{self, Outcome, ServiceView, TableStyle};
+use crate::view::{self, ServiceView, TableStyle};
 
-/// Starts the services of a file, or those with the given keys.
+/// A row of the summary: the name of an entry, and its service or the error.
+type Row = (String, std::result::Result<ServiceView, String>);
+
+/// Executes `devport start -f FILE`: starts the services with the given keys, or all services of the file.
 ///
 /// # Errors
-/// If the file cannot be used, a key is not in it, or any service failed.
-pub(super) fn execute(
-    context: &mut Context,
-    file: &Path,
-    keys: &[String],
-    manner: LaunchMode,
-    wait: Option<Span>,
-) -> Result<()> {
-    let entries = chosen(load_config(file)?, keys, file)?;
+/// If the file is invalid, a key is not in it, a service does not start, or one is not ready in time.
+pub(super) fn execute(context: &Context, file: &Path, arguments: &Start) -> Result<()> {
+    let entries = select(load_config(file)?, &arguments.targets, file)?;
     let specs = resolve(context, entries, file)?;
-    check_places(context, &specs)?;
-    let mut started = Vec::new();
-    for (name, spec) in specs {
-        let service = spec.and_then(|spec| start_spec(context, &spec, manner));
-        match &service {
-            // Another checkout was faster: it has the whole file, most likely.
-            Err(Error::KeyElsewhere { .. }) => return service.map(drop),
-            Err(error) => report(&name, error),
-            Ok(_) => {}
-        }
-        started.push((name, service));
-    }
-    // All of them run before one is published: the tailnet may be slow.
-    let started: Vec<(String, Result<(Reservation, Outcome)>)> = started
-        .into_iter()
-        .map(|(name, service)| {
-            let published = service.map(|started| {
-                let outcome = started.outcome;
-                (started.publish(context), outcome)
-            });
-            (name, published)
-        })
+    check_checkouts(context, &specs)?;
+    let started = start_all(context, specs, arguments)?;
+    let running: Vec<Reservation> = started
+        .iter()
+        .filter_map(|(_, service)| service.as_ref().ok())
+        .map(|ensured| ensured.reservation.clone())
         .collect();
-    let running: Vec<Reservation> =
-        started.iter().filter_map(|(_, service)| service.as_ref().ok()).map(|(service, _)| service.clone()).collect();
-    let waited = wait_if_asked(context, &running, wait);
-    let rows: Vec<(String, std::result::Result<ServiceView, String>)> = started
+    let waited = wait::until_ready(context, &running, arguments.wait);
+    let rows: Vec<Row> = started
         .into_iter()
         .map(|(name, service)| {
-            let view = service.map(|(reservation, outcome)| context.view(&reservation).with(outcome));
+            let view = service.map(|ensured| context.view(&ensured.reservation).with(ensured.previous.into()));
             (name, view.map_err(|error| error.to_string()))
         })
         .collect();
     print(context, &rows)?;
-    let failed = rows.iter().filter(|(_, outcome)| outcome.is_err()).count();
+    let failed = rows.iter().filter(|(_, view)| view.is_err()).count();
     if failed > 0 {
         return Err(Error::SomeFailed { failed, total: rows.len() });
     }
     waited
 }
 
-/// What entries ask for, with their names.
+/// Starts services, then publishes those that request it: the tailnet can be slow, and must not delay a start.
 ///
 /// # Errors
-/// If the directory of the file cannot be looked at.
+/// [`Error::KeyElsewhere`] if another checkout registered a key since it was checked. That checkout probably starts the
+/// same file, so the remaining keys are lost too.
+fn start_all(
+    context: &Context,
+    specs: Vec<(String, Result<ServiceSpec>)>,
+    arguments: &Start,
+) -> Result<Vec<(String, Result<Ensured>)>> {
+    let mut started = Vec::with_capacity(specs.len());
+    let mut requests = Vec::new();
+    for (name, spec) in specs {
+        let service = spec.and_then(|spec| {
+            let ensured = start::start(context, &spec, start::mode(arguments))?;
+            requests.push((spec, ensured.clone()));
+            Ok(ensured)
+        });
+        match service {
+            Err(error @ Error::KeyElsewhere { .. }) => return Err(error),
+            service => {
+                if let Err(error) = &service {
+                    report(&name, error);
+                }
+                started.push((name, service));
+            }
+        }
+    }
+    for (spec, ensured) in &requests {
+        tailnet::publish_started(context, spec, ensured);
+    }
+    Ok(started)
+}
+
+/// Resolves entries of a file. Returns a spec or an error for each name.
+///
+/// # Errors
+/// If the directory of the file cannot be read.
 fn resolve(context: &Context, entries: Vec<ConfigEntry>, file: &Path) -> Result<Vec<(String, Result<ServiceSpec>)>> {
     let path = context.cwd()?.join(file);
     let is_regular = path.is_file();
     let failed = || Error::io("look at", &path);
     let path = match (path.parent(), path.file_name()) {
-        // Of a symbolic link the place counts, not the target: worktrees share a file by links.
+        // Resolve the directory only: worktrees may share one file by symbolic links, and each has its own services.
         (Some(parent), Some(name)) if is_regular => parent.canonicalize().map_err(failed())?.join(name),
-        // What a pipe brings belongs to the directory that it is read in.
+        // A pipe (`-f /dev/stdin`) has no directory: its services belong to the current one.
         _ => context.cwd()?.join("-"),
     };
     let resolve = |entry: ConfigEntry| {
@@ -88,13 +105,13 @@ fn resolve(context: &Context, entries: Vec<ConfigEntry>, file: &Path) -> Result<
     Ok(entries.into_iter().map(resolve).collect())
 }
 
-/// Refuses keys of other checkouts, before anything is started.
+/// Refuses keys of other checkouts before any service is started.
 ///
 /// # Errors
-/// [`Error::KeyElsewhere`] of the last of them; those before it are reported.
-fn check_places(context: &Context, specs: &[(String, Result<ServiceSpec>)]) -> Result<()> {
+/// [`Error::KeyElsewhere`] of the last such key. The others are reported.
+fn check_checkouts(context: &Context, specs: &[(String, Result<ServiceSpec>)]) -> Result<()> {
     let check = |(name, spec): &(String, Result<ServiceSpec>)| {
-        let checked = check_place(context, spec.as_ref().ok()?);
+        let checked = context.launcher().check_checkout(spec.as_ref().ok()?);
         checked.err().filter(|error| matches!(error, Error::KeyElsewhere { .. })).map(|error| (name.clone(), error))
     };
     let mut elsewhere: Vec<_> = specs.iter().filter_map(check).collect();
@@ -105,27 +122,30 @@ fn check_places(context: &Context, specs: &[(String, Result<ServiceSpec>)]) -> R
     Err(last)
 }
 
-/// The entries with the given keys; all of them if no key is given.
-fn chosen(entries: Vec<ConfigEntry>, keys: &[String], file: &Path) -> Result<Vec<ConfigEntry>> {
+/// Returns the entries with the given keys, or all entries if there are no keys.
+///
+/// # Errors
+/// [`Error::NoSuchService`] if the file lacks a key.
+fn select(entries: Vec<ConfigEntry>, keys: &[String], file: &Path) -> Result<Vec<ConfigEntry>> {
     if keys.is_empty() {
         return Ok(entries);
     }
     let has = |entry: &ConfigEntry, key: &String| entry.key().is_some_and(|own| own.as_str() == key);
     if let Some(missing) = keys.iter().find(|key| !entries.iter().any(|entry| has(entry, key))) {
-        let there: Vec<String> = entries.iter().filter_map(|entry| entry.key().map(Key::to_string)).collect();
-        return Err(Error::NoSuchService { target: format!("{missing} in {}", file.display()), nearest: there });
+        let nearest: Vec<String> = entries.iter().filter_map(|entry| entry.key().map(Key::to_string)).collect();
+        return Err(Error::NoSuchService { target: format!("{missing} in {}", file.display()), nearest });
     }
     Ok(entries.into_iter().filter(|entry| keys.iter().any(|key| has(entry, key))).collect())
 }
 
-/// Prints the summary; for a program the services as JSON, and the summary beside it.
-fn print(context: &Context, rows: &[(String, std::result::Result<ServiceView, String>)]) -> Result<()> {
-    if context.wants_table() {
-        return write_output(view::batch(rows, context.table_style()).as_bytes());
+/// Prints the summary. For JSON, standard output has the services that run, and standard error the summary.
+fn print(context: &Context, rows: &[Row]) -> Result<()> {
+    let style = context.output.table_style();
+    if context.output.wants_table() {
+        return write_output(view::batch(rows, style).as_bytes());
     }
-    let terminal = io::stderr().is_terminal();
-    let look = TableStyle { color: terminal && context.table_style().color, width: None, ..context.table_style() };
-    let _ = io::stderr().write_all(view::batch(rows, look).as_bytes());
-    let started: Vec<ServiceView> = rows.iter().filter_map(|(_, outcome)| outcome.clone().ok()).collect();
+    let style = TableStyle { color: style.color && io::stderr().is_terminal(), width: None, ..style };
+    let _ = io::stderr().write_all(view::batch(rows, style).as_bytes());
+    let started: Vec<ServiceView> = rows.iter().filter_map(|(_, view)| view.clone().ok()).collect();
     write_output(view::array(&started).as_bytes())
 }

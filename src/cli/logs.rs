@@ -1,4 +1,4 @@
-//! `devport logs`: show what services have written.
+//! `devport logs`: prints the logs of services.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use regex::bytes::Regex;
 
 use crate::cli::args::Logs;
-use crate::cli::context::{Context, note, write_output};
+use crate::cli::context::Context;
+use crate::cli::output::{note, write_output};
 use crate::config::Check;
 use crate::error::{Error, Result};
 use crate::logs::{self, Content, Follower, Line, Lines};
@@ -18,36 +19,32 @@ use crate::os::clock;
 use crate::registry::Reservation;
 use crate::view::{self, LineStyle};
 
-/// How many lines stand before what is followed, unless the user says.
+/// How many existing lines `-f` prints first, unless `-n` is given. tail(1) has the same default.
 const LINES_BEFORE: usize = 10;
-/// How often a log is looked at while it is followed.
-const INTERVAL: Duration = Duration::from_millis(50);
-/// How much is gathered until it is written, in bytes.
-const WRITE_AT: usize = 64 * 1024;
-/// The colours of names. Source: ECMA-48, 8.3.117.
+/// How often `-f` reads new lines: a reader does not notice a delay of 50 ms, and the polls take no measurable CPU time.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// How many bytes to buffer before a write: the capacity of a pipe on Linux.
+const BUFFER_SIZE: usize = 64 * 1024;
+/// The colours of services' names: cyan, yellow, green, magenta, blue and red (ECMA-48, SGR).
 const NAME_COLORS: [u8; 6] = [36, 33, 32, 35, 34, 31];
 
-/// One service whose log is shown.
+/// A service whose log is printed.
 struct Source {
-    /// Its record.
     reservation: Reservation,
-    /// How its lines look.
-    look: LineStyle,
-    /// The run whose lines are shown; `None`: all.
+    style: LineStyle,
+    /// The number of the run whose lines are printed; `None`: all runs.
     run: Option<u64>,
 }
 
-/// Which lines are shown.
+/// Selects the lines that are printed.
 struct Filter {
-    /// Only those since then.
     since: Option<Timestamp>,
-    /// Only those that match.
     pattern: Option<Regex>,
 }
 
 impl Filter {
-    /// Returns whether a line is shown; `run`: the run whose lines are.
-    fn wants(&self, line: &Line, run: Option<u64>) -> bool {
+    /// Returns whether a line is printed. `run` is the number of the run whose lines are; `None`: all runs.
+    fn selects(&self, line: &Line, run: Option<u64>) -> bool {
         let matches = |pattern: &Regex| match &line.content {
             Content::Output(output) => pattern.is_match(&logs::strip(output)),
             Content::Mark(_) => false,
@@ -62,56 +59,56 @@ impl Filter {
 ///
 /// # Errors
 /// If a target names no service, or a log cannot be read.
-pub(super) fn execute(context: &mut Context, arguments: &Logs) -> Result<()> {
+pub(super) fn execute(context: &Context, arguments: &Logs) -> Result<()> {
     let filter = Filter {
         since: arguments.since.map(|since| since_when(since.0)),
         pattern: arguments.grep.as_deref().map(pattern).transpose()?,
     };
     let sources = sources(context, arguments)?;
-    let mut printer = Printer { json: context.wants_only_json(), text: Vec::new() };
+    let mut printer = Printer { is_json: context.output.wants_only_json(), buffer: Vec::new() };
     let limit = arguments.lines.or(arguments.follow.then_some(LINES_BEFORE));
     let path = |source: &Source| context.registry.paths().log(&source.reservation.hash);
     if arguments.follow {
         let mut followed = Vec::new();
         let mut before = Vec::new();
         for source in sources {
-            let wanted = |line: &Line| filter.wants(line, source.run);
-            let (lines, rest) = logs::follow(&path(&source), limit, &wanted)?;
+            let selects = |line: &Line| filter.selects(line, source.run);
+            let (lines, rest) = logs::follow(&path(&source), limit, &selects)?;
             before.push(lines.into_iter().map(Ok));
             followed.push((source, rest));
         }
-        let looks: Vec<&Source> = followed.iter().map(|(source, _)| source).collect();
-        printer.merge(before, &looks)?;
+        let shown: Vec<&Source> = followed.iter().map(|(source, _)| source).collect();
+        printer.merge(before, &shown)?;
         return follow(followed, &filter, &mut printer);
     }
-    let looks: Vec<&Source> = sources.iter().collect();
+    let shown: Vec<&Source> = sources.iter().collect();
     if let Some(limit) = limit {
         let tails = sources.iter().map(|source| {
-            let wanted = |line: &Line| filter.wants(line, source.run);
-            Ok(logs::tail(&path(source), Some(limit), &wanted)?.into_iter().map(Ok))
+            let selects = |line: &Line| filter.selects(line, source.run);
+            Ok(logs::tail(&path(source), Some(limit), &selects)?.into_iter().map(Ok))
         });
-        return printer.merge(tails.collect::<Result<Vec<_>>>()?, &looks);
+        return printer.merge(tails.collect::<Result<Vec<_>>>()?, &shown);
     }
     let whole = sources.iter().map(|source| {
         let filter = &filter;
-        let wanted = |line: &Result<Line>| line.as_ref().map_or(true, |line| filter.wants(line, source.run));
-        Ok(Lines::open(&path(source))?.filter(wanted))
+        let selects = |line: &Result<Line>| line.as_ref().map_or(true, |line| filter.selects(line, source.run));
+        Ok(Lines::open(&path(source))?.filter(selects))
     });
-    printer.merge(whole.collect::<Result<Vec<_>>>()?, &looks)
+    printer.merge(whole.collect::<Result<Vec<_>>>()?, &shown)
 }
 
-/// The moment that is so long ago.
+/// Returns the time that lies `ago` in the past.
 fn since_when(ago: Duration) -> Timestamp {
     clock::wall().checked_sub(ago).unwrap_or(Timestamp::MIN)
 }
 
-/// The regular expression of `--grep`.
+/// Compiles the regular expression of `--grep`.
 fn pattern(text: &str) -> Result<Regex> {
     Check::pattern(text)
         .map_err(|message| Error::Usage { message, hint: "quote it for your shell, and write \\. for a dot".into() })
 }
 
-/// Returns the services whose logs are shown, with how their lines look.
+/// Returns the services whose logs are printed, each with a prefix if there are several.
 fn sources(context: &Context, arguments: &Logs) -> Result<Vec<Source>> {
     let reservations = if arguments.targets.is_empty() {
         context.all()?.services
@@ -119,8 +116,8 @@ fn sources(context: &Context, arguments: &Logs) -> Result<Vec<Source>> {
         context.resolve_all(&arguments.targets)?.services
     };
     let width = reservations.iter().map(|reservation| reservation.name().chars().count()).max().unwrap_or(0);
-    let (several, terminal) = (reservations.len() != 1, io::stdout().is_terminal());
-    let color = context.table_style().color;
+    let (several, is_terminal) = (reservations.len() != 1, io::stdout().is_terminal());
+    let color = context.output.table_style().color;
     let mut sources = Vec::with_capacity(reservations.len());
     let (mut failed, total) = (0, reservations.len());
     for (index, reservation) in reservations.into_iter().enumerate() {
@@ -132,12 +129,12 @@ fn sources(context: &Context, arguments: &Logs) -> Result<Vec<Source>> {
         };
         match run(context, arguments, &reservation) {
             Ok(run) => {
-                let look = LineStyle { prefix, terminal, timestamps: arguments.timestamps };
-                sources.push(Source { reservation, look, run });
+                let style = LineStyle { prefix, is_terminal, has_timestamps: arguments.timestamps };
+                sources.push(Source { reservation, style, run });
             }
-            // The other services may have that run.
+            // Another service may have that run.
             Err(error @ Error::NoSuchRun { .. }) if several => {
-                note(error.to_string());
+                note(&error.to_string());
                 failed += 1;
             }
             Err(error) => return Err(error),
@@ -146,10 +143,10 @@ fn sources(context: &Context, arguments: &Logs) -> Result<Vec<Source>> {
     if sources.is_empty() && failed > 0 { Err(Error::SomeFailed { failed, total }) } else { Ok(sources) }
 }
 
-/// Returns the run of a service whose lines are shown; `None`: all.
+/// Returns the number of the run whose lines are printed; `None`: all runs.
 ///
 /// # Errors
-/// [`Error::NoSuchRun`] if its log has no lines of it.
+/// [`Error::NoSuchRun`] if the log has no lines of that run.
 fn run(context: &Context, arguments: &Logs, reservation: &Reservation) -> Result<Option<u64>> {
     if arguments.run.is_none() && !arguments.previous {
         return Ok(None);
@@ -173,42 +170,42 @@ fn run(context: &Context, arguments: &Logs, reservation: &Reservation) -> Result
     })
 }
 
-/// Prints what is added to the logs, until all of them are deleted.
+/// Prints new lines of the logs, until all logs are deleted.
 fn follow(mut followed: Vec<(Source, Follower)>, filter: &Filter, printer: &mut Printer) -> Result<()> {
     while !followed.is_empty() {
         let mut added = Vec::with_capacity(followed.len());
         let mut deleted = Vec::new();
         for (index, (source, follower)) in followed.iter_mut().enumerate() {
-            // Asked before the reading: what was written before it was deleted is still read.
+            // Check for deletion before reading, so that the last lines are not missed.
             if follower.is_deleted() {
                 deleted.push(index);
             }
             let mut lines = follower.next()?;
-            lines.retain(|line| filter.wants(line, source.run));
+            lines.retain(|line| filter.selects(line, source.run));
             added.push(lines.into_iter().map(Ok));
         }
-        let looks: Vec<&Source> = followed.iter().map(|(source, _)| source).collect();
-        printer.merge(added, &looks)?;
+        let shown: Vec<&Source> = followed.iter().map(|(source, _)| source).collect();
+        printer.merge(added, &shown)?;
         for index in deleted.into_iter().rev() {
             let (source, _) = followed.remove(index);
-            note(format!("{} was removed", source.reservation.name()));
+            note(&format!("{} was removed", source.reservation.name()));
         }
-        clock::pause(INTERVAL);
+        clock::pause(POLL_INTERVAL);
     }
     Ok(())
 }
 
-/// Writes lines.
+/// Buffers and prints lines.
 struct Printer {
-    /// As JSON.
-    json: bool,
-    /// What is gathered.
-    text: Vec<u8>,
+    is_json: bool,
+    buffer: Vec<u8>,
 }
 
 impl Printer {
-    /// Writes the lines of several services in the order of their times; those of one stay in their own order.
-    /// An error comes after the lines before it.
+    /// Prints the lines of several services, merged by time. The lines of one service keep their order.
+    ///
+    /// # Errors
+    /// The first error of an iterator, after the lines before it were printed.
     fn merge<I: Iterator<Item = Result<Line>>>(&mut self, mut lines: Vec<I>, sources: &[&Source]) -> Result<()> {
         let mut heads: Vec<Option<Line>> = Vec::with_capacity(lines.len());
         let mut order: BinaryHeap<Reverse<(Timestamp, usize)>> = BinaryHeap::new();
@@ -221,7 +218,7 @@ impl Printer {
         while let Some(Reverse((_, index))) = order.pop() {
             let Some(line) = heads[index].take() else { continue };
             self.push(&line, sources[index]);
-            if self.text.len() >= WRITE_AT {
+            if self.buffer.len() >= BUFFER_SIZE {
                 self.flush()?;
             }
             heads[index] = match lines[index].next().transpose() {
@@ -233,20 +230,20 @@ impl Printer {
         self.flush()
     }
 
-    /// Adds a line.
+    /// Appends a line to the buffer.
     fn push(&mut self, line: &Line, source: &Source) {
-        if self.json {
-            view::push_json(&mut self.text, line, source.reservation.name());
+        if self.is_json {
+            view::push_json(&mut self.buffer, line, source.reservation.name());
         } else {
-            view::push_line(&mut self.text, line, &source.look);
+            view::push_line(&mut self.buffer, line, &source.style);
         }
     }
 
-    /// Writes what is gathered.
+    /// Prints the buffer.
     fn flush(&mut self) -> Result<()> {
-        if !self.text.is_empty() {
-            write_output(&self.text)?;
-            self.text.clear();
+        if !self.buffer.is_empty() {
+            write_output(&self.buffer)?;
+            self.buffer.clear();
         }
         Ok(())
     }

@@ -1,36 +1,37 @@
-//! `devport ls`: list services.
+//! `devport ls`: lists services.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use crate::cli::args::Ls;
-use crate::cli::context::{Context, report, write_output};
+use crate::cli::context::Context;
+use crate::cli::output::{report, write_output};
 use crate::error::{Error, Result};
 use crate::os::clock;
 use crate::os::terminal::WindowSize;
 use crate::view::{self, ServiceView, Status};
 
-/// How often a list that goes on is looked at.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How often `--watch` refreshes the list: a period in whole seconds (the column UP) changes no faster.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Executes `devport ls`. A record that cannot be used is named on standard error, and the rest is listed.
+/// Executes `devport ls`. Records that cannot be used are reported on standard error, and the others are listed.
 ///
 /// # Errors
-/// If the state directory cannot be read.
-pub(super) fn execute(context: &mut Context, arguments: &Ls) -> Result<()> {
+/// If the state directory cannot be read, or [`Error::SomeUnread`] if a record cannot.
+pub(super) fn execute(context: &Context, arguments: &Ls) -> Result<()> {
     if arguments.watch {
         return watch(context, arguments);
     }
-    let (views, unusable) = look(context, arguments)?;
+    let (views, unusable) = fetch(context, arguments)?;
     for error in &unusable {
         report("ls", error);
     }
-    if context.wants_table() {
-        write_output(view::list(&views, context.table_style(), arguments.wide).as_bytes())?;
+    if context.output.wants_table() {
+        write_output(view::list(&views, context.output.table_style(), arguments.wide).as_bytes())?;
     } else {
-        context.print_views(&views, true)?;
+        context.output.print_views(&views, true)?;
     }
-    // A record that has no meaning stays so, and is not listed. One that could not be read now is missing.
+    // A corrupt record is no service. One that could not be read is probably fine, so the list is incomplete.
     let missing = unusable.iter().filter(|error| matches!(error, Error::Io { .. })).count();
     if missing > 0 {
         return Err(Error::SomeUnread { missing });
@@ -38,8 +39,8 @@ pub(super) fn execute(context: &mut Context, arguments: &Ls) -> Result<()> {
     Ok(())
 }
 
-/// The services, as they are now, and one error for each record that cannot be used.
-fn look(context: &Context, arguments: &Ls) -> Result<(Vec<ServiceView>, Vec<Error>)> {
+/// Returns the current services, sorted by port, and one error for each record that cannot be used.
+fn fetch(context: &Context, arguments: &Ls) -> Result<(Vec<ServiceView>, Vec<Error>)> {
     let overview = context.overview();
     let (mut views, unusable) = overview.all()?;
     if arguments.active {
@@ -52,7 +53,7 @@ fn look(context: &Context, arguments: &Ls) -> Result<(Vec<ServiceView>, Vec<Erro
     Ok((views, unusable))
 }
 
-/// Shows the list again and again, in its place: what was on the screen before stays where it was.
+/// Shows the list and refreshes it in place. What the terminal showed before stays above it.
 fn watch(context: &Context, arguments: &Ls) -> Result<()> {
     if !io::stdout().is_terminal() {
         return Err(Error::Usage {
@@ -62,8 +63,8 @@ fn watch(context: &Context, arguments: &Ls) -> Result<()> {
     }
     let mut drawn = 0;
     loop {
-        let (views, unusable) = look(context, arguments)?;
-        let mut text = view::list(&views, context.table_style(), arguments.wide);
+        let (views, unusable) = fetch(context, arguments)?;
+        let mut text = view::list(&views, context.output.table_style(), arguments.wide);
         if !unusable.is_empty() {
             text += &unusable.len().to_string();
             text += " records cannot be used; `devport ls` names them\n";
@@ -72,14 +73,15 @@ fn watch(context: &Context, arguments: &Ls) -> Result<()> {
         let (frame, lines) = frame(&text, drawn, height);
         drawn = lines;
         write_output(frame.as_bytes())?;
-        clock::pause(INTERVAL);
+        clock::pause(REFRESH_INTERVAL);
     }
 }
 
-/// What replaces a list of `drawn` lines on a terminal by another, in one piece; and how many lines that has.
+/// Returns the text that replaces a list of `drawn` lines on a terminal, and the number of lines of the new list.
+/// A single write keeps the terminal from flickering.
 fn frame(text: &str, drawn: usize, height: usize) -> (String, usize) {
     let mut frame = if drawn > 0 { format!("\u{1b}[{drawn}A\r") } else { String::new() };
-    // One line is left for the cursor: the terminal must not scroll.
+    // The cursor stands on the line below the list. If that did not fit, the terminal would scroll.
     let lines: Vec<&str> = text.lines().take(height.saturating_sub(1).max(1)).collect();
     for line in &lines {
         frame += line;

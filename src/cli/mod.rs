@@ -1,14 +1,19 @@
-//! The command line: clap's arguments and one file per command. Only this folder knows clap.
+//! The command line: clap's arguments and one file per command. Only this folder uses clap.
 
 mod args;
 mod attach;
 mod batch;
 mod context;
-mod facts;
+mod env;
 mod logs;
 mod ls;
+mod open;
+mod output;
+mod overview;
 mod picker;
 mod policy;
+mod port;
+mod reserve;
 mod restart;
 mod rm;
 mod run;
@@ -16,82 +21,69 @@ mod signal;
 mod start;
 mod stop;
 mod tailnet;
+mod url;
 mod wait;
 mod which;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::config::CallerEnvironment;
-use crate::error::{Error, Result};
+use crate::cli::context::Context;
+use crate::error::Result;
 
-pub(crate) use context::{CallerContext, Context};
+pub(crate) use context::CallerContext;
 
-/// Does what the arguments say.
+/// Parses the arguments and executes the command that they name.
 ///
 /// # Errors
-/// What went wrong, to be printed once.
-pub(crate) fn dispatch(arguments: &[OsString], caller_context: CallerContext) -> Result<ExitCode> {
-    // A supervisor that was launched does not need clap, and shall not keep its memory.
+/// Why the command failed. The caller prints it.
+pub(crate) fn dispatch(arguments: &[OsString], caller: CallerContext) -> Result<ExitCode> {
+    // Parse the supervisor's fixed arguments without clap: a supervisor runs for days, and clap's tables would stay in
+    // its memory.
     if let Some(launched) = run::Launched::parse(arguments) {
-        return run::launched(&launched, caller_context);
+        return run::launched(&launched, caller);
     }
     match args::Arguments::try_parse_from(arguments) {
-        Ok(parsed) => execute(parsed, caller_context),
+        Ok(parsed) => execute(parsed, caller),
         Err(error) => {
-            // Help and version go to standard output and are no errors; clap knows which is which.
-            let printed = error.print();
-            drop(printed);
+            // Clap prints help and version to standard output, and usage errors to standard error.
+            let _ = error.print();
             Ok(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)))
         }
     }
 }
 
 /// Executes one command.
-fn execute(parsed: args::Arguments, mut caller_context: CallerContext) -> Result<ExitCode> {
+fn execute(parsed: args::Arguments, mut caller: CallerContext) -> Result<ExitCode> {
     use args::Command;
     for directory in &parsed.directories {
-        caller_context.enter(directory)?;
+        caller.enter(directory)?;
     }
-    let mut context = Context::new(caller_context, parsed.format())?;
-    let done = match parsed.command {
-        Command::Start(start) => start::execute(&mut context, start),
-        Command::Run(run) => run::execute(&mut context, run),
-        Command::Ls(ls) => ls::execute(&mut context, &ls),
-        Command::Which(which) => which::execute(&mut context, &which),
-        Command::Stop(stop) => stop::execute(&mut context, &stop),
-        Command::Restart(restart) => restart::execute(&mut context, &restart),
-        Command::Signal(signal) => signal::execute(&mut context, &signal),
-        Command::Rm(rm) => rm::execute(&mut context, &rm),
-        Command::Attach(attach) => attach::execute(&mut context, &attach),
-        Command::Logs(logs) => logs::execute(&mut context, &logs),
-        Command::Wait(wait) => wait::execute(&mut context, &wait),
-        Command::Port(target) => facts::port(&mut context, &target),
-        Command::Url(target) => facts::url(&mut context, &target),
-        Command::Open(target) => facts::open(&mut context, &target),
-        Command::Env(env) => facts::env(&mut context, &env),
-        Command::Reserve(reserve) => facts::reserve(&mut context, reserve),
-        Command::Tailup(tailup) => tailnet::up(&mut context, tailup),
-        Command::Taildown(target) => tailnet::down(&mut context, &target),
+    let context = &Context::new(caller, parsed.format())?;
+    let result = match parsed.command {
+        Command::Start(mut start) => match start.file.take() {
+            Some(file) => batch::execute(context, &file, &start),
+            None => start::execute(context, start),
+        },
+        Command::Run(run) => run::execute(context, run),
+        Command::Ls(ls) => ls::execute(context, &ls),
+        Command::Which(which) => which::execute(context, &which),
+        Command::Stop(stop) => stop::execute(context, &stop),
+        Command::Restart(restart) => restart::execute(context, &restart),
+        Command::Signal(signal) => signal::execute(context, &signal),
+        Command::Rm(rm) => rm::execute(context, &rm),
+        Command::Attach(attach) => attach::execute(context, &attach),
+        Command::Logs(logs) => logs::execute(context, &logs),
+        Command::Wait(wait) => wait::execute(context, &wait),
+        Command::Port(target) => port::execute(context, &target),
+        Command::Url(target) => url::execute(context, &target),
+        Command::Open(target) => open::execute(context, &target),
+        Command::Env(env) => env::execute(context, &env),
+        Command::Reserve(reserve) => reserve::execute(context, reserve),
+        Command::Tailup(tailup) => tailnet::up(context, tailup),
+        Command::Taildown(target) => tailnet::down(context, &target),
     };
-    done.map(|()| ExitCode::SUCCESS)
-}
-
-/// What `main` reads at the edge.
-impl CallerContext {
-    /// The environment, the directory and the program as the system hands them over; `cwd` and `program` are
-    /// `None` if it does not know.
-    pub(crate) fn new(environment: CallerEnvironment, cwd: Option<PathBuf>, program: Option<PathBuf>) -> Self {
-        Self { environment, cwd, program }
-    }
-
-    /// Goes to another directory, for this whole process: relative paths are relative to it from now on.
-    fn enter(&mut self, directory: &Path) -> Result<()> {
-        std::env::set_current_dir(directory).map_err(Error::io("go to", directory))?;
-        self.cwd = Some(Path::new(".").canonicalize().map_err(Error::io("look at", directory))?);
-        Ok(())
-    }
+    result.map(|()| ExitCode::SUCCESS)
 }

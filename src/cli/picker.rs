@@ -1,6 +1,7 @@
-//! Choosing among the services that run: fzf where there is one, a built-in picker otherwise.
+//! Lets the user choose one of the running services: with fzf if it is installed, else with a built-in picker.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::Stdio;
 
 use crate::cli::context::Context;
@@ -9,10 +10,10 @@ use crate::os::spawn::{find_program, tool};
 use crate::registry::Reservation;
 use crate::text::printable;
 
-/// Lets the user choose a service that runs.
+/// Lets the user choose one of the running services.
 ///
 /// # Errors
-/// [`Error::Cancelled`], or if none runs, or nobody can be asked.
+/// [`Error::Cancelled`], or [`Error::CannotAttach`] if no service runs or there is no terminal.
 pub(super) fn pick(context: &Context) -> Result<Reservation> {
     let mut running = context.all()?.services;
     running.retain(|reservation| context.registry.liveness(&reservation.hash).is_held());
@@ -32,14 +33,15 @@ pub(super) fn pick(context: &Context) -> Result<Reservation> {
     Ok(running.swap_remove(chosen))
 }
 
-/// A service as a line to choose.
+/// Formats a service as a line of the picker.
 fn line(reservation: &Reservation) -> String {
     let port = reservation.service_port().map_or_else(|| "-".into(), |port| port.to_string());
     printable(&format!("{:<20} {:<6} {port:<6} {}", reservation.name(), reservation.hashid, reservation.cmd.join(" ")))
 }
 
-/// Asks with fzf; it speaks to the terminal itself. Source: fzf(1): 130 is a cancellation, 1 no match.
-fn with_fzf(fzf: &std::path::Path, lines: &[String]) -> Result<usize> {
+/// Lets the user choose with fzf, which opens the terminal itself. Returns the index of the chosen line. The exit codes
+/// are those of fzf(1): 1 means no match, 130 cancelled.
+fn with_fzf(fzf: &Path, lines: &[String]) -> Result<usize> {
     let failed = || Error::system("choose with fzf");
     let mut child = tool(fzf)
         .args(["--no-multi", "--delimiter=\t", "--with-nth=2..", "--prompt=attach> ", "--height=~50%", "--reverse"])
@@ -49,7 +51,7 @@ fn with_fzf(fzf: &std::path::Path, lines: &[String]) -> Result<usize> {
         .map_err(failed())?;
     if let Some(mut input) = child.stdin.take() {
         for (index, line) in lines.iter().enumerate() {
-            // It may have been left already; what it answers says so.
+            // The user may have closed fzf already. Its exit code says so.
             let _ = writeln!(input, "{index}\t{line}");
         }
     }
@@ -67,7 +69,7 @@ fn with_fzf(fzf: &std::path::Path, lines: &[String]) -> Result<usize> {
     }
 }
 
-/// Asks with the built-in picker.
+/// Lets the user choose with the built-in picker. Returns the index of the chosen line.
 fn built_in(lines: &[String]) -> Result<usize> {
     let chosen = dialoguer::FuzzySelect::new().with_prompt("attach").items(lines).default(0).interact_opt();
     match chosen {

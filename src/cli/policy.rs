@@ -1,10 +1,10 @@
-//! The arguments of `start` and `run` that say how a service is watched over.
+//! The options of `start` and `run` for readiness, restarts and stopping.
 
 use clap::Args;
 
 use crate::config::{Check, Policy, RestartWhen, Span, StopSignal};
 
-/// How a service is watched over: what is not given is as usual.
+/// The options for readiness, restarts and stopping. Each defaults to the value of [`Policy::default`].
 #[derive(Debug, Default, PartialEq, Eq, Args)]
 #[expect(clippy::doc_markdown, reason = "the help is plain text")]
 #[command(next_help_heading = "Ready and well, restarting and stopping")]
@@ -45,29 +45,29 @@ pub(super) struct PolicyArguments {
 }
 
 impl PolicyArguments {
-    /// Whether nothing is asked for.
+    /// Returns whether no option is given.
     pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The policy that they ask for.
+    /// Converts the options to a policy.
     pub(super) fn into_policy(self) -> Policy {
-        let usual = Policy::default();
+        let default = Policy::default();
         Policy {
             ready: self.ready,
-            ready_timeout: self.ready_timeout.unwrap_or(usual.ready_timeout),
+            ready_timeout: self.ready_timeout.unwrap_or(default.ready_timeout),
             health: self.health,
             restart_unhealthy: self.on_unhealthy.as_deref() == Some("restart"),
             restart: self.restart.unwrap_or_default(),
-            backoff_initial: self.backoff_initial.unwrap_or(usual.backoff_initial),
+            backoff_initial: self.backoff_initial.unwrap_or(default.backoff_initial),
             backoff_max: self
                 .backoff_max
-                .unwrap_or_else(|| usual.backoff_max.max(self.backoff_initial.unwrap_or(usual.backoff_initial))),
+                .unwrap_or_else(|| default.backoff_max.max(self.backoff_initial.unwrap_or(default.backoff_initial))),
             max_restarts: self.max_restarts,
-            window: self.window.unwrap_or(usual.window),
-            stop_signal: self.stop_signal.unwrap_or(usual.stop_signal),
-            grace: self.grace.unwrap_or(usual.grace),
-            ..usual
+            window: self.window.unwrap_or(default.window),
+            stop_signal: self.stop_signal.unwrap_or(default.stop_signal),
+            grace: self.grace.unwrap_or(default.grace),
+            ..default
         }
     }
 }

@@ -1,23 +1,26 @@
-//! `devport restart`: end services and start them again as they were registered.
+//! `devport restart`: stops services and starts them again with their recorded command, environment and options.
 
 use crate::cli::args::Restart;
-use crate::cli::context::{Chosen, Context, report};
-use crate::cli::start::{LaunchMode, start_registered, wait_if_asked};
+use crate::cli::context::{Chosen, Context};
+use crate::cli::output::report;
+use crate::cli::wait;
 use crate::error::{Error, Result};
-use crate::view::Outcome;
+use crate::launch::{Ensured, LaunchMode};
+use crate::registry::Reservation;
+use crate::view::{Outcome, ServiceView};
 
 /// Executes `devport restart`.
 ///
 /// # Errors
-/// If a target names no service, or one could not be restarted.
-pub(super) fn execute(context: &mut Context, arguments: &Restart) -> Result<()> {
+/// If a target names no service, a service could not be restarted, or one is not ready in time.
+pub(super) fn execute(context: &Context, arguments: &Restart) -> Result<()> {
     let Chosen { services, unusable } = context.resolve_all(&arguments.targets)?;
     let several = arguments.targets.len() > 1;
-    let manner = LaunchMode { detach: arguments.detach, replace: true };
+    let mode = LaunchMode { is_detached: arguments.detach, replaces_running: true };
     let (mut started, mut failed) = (Vec::new(), unusable);
     for reservation in &services {
-        match start_registered(context, reservation, manner) {
-            Ok(done) => started.push(done),
+        match context.launcher().start_registered(reservation, mode) {
+            Ok(ensured) => started.push(ensured),
             Err(error) if !several => return Err(error),
             Err(error) => {
                 failed += 1;
@@ -25,15 +28,23 @@ pub(super) fn execute(context: &mut Context, arguments: &Restart) -> Result<()> 
             }
         }
     }
-    let running: Vec<_> = started.iter().map(|(reservation, _)| reservation.clone()).collect();
-    let waited = wait_if_asked(context, &running, arguments.wait);
-    let outcome = |outcome| if outcome == Outcome::Replaced { Outcome::Restarted } else { outcome };
-    let views: Vec<_> =
-        started.iter().map(|(reservation, done)| context.view(reservation).with(outcome(*done))).collect();
-    context.print_views(&views, several)?;
+    let running: Vec<Reservation> = started.iter().map(|ensured| ensured.reservation.clone()).collect();
+    let waited = wait::until_ready(context, &running, arguments.wait);
+    let views: Vec<ServiceView> = started.iter().map(|ensured| view(context, ensured)).collect();
+    context.output.print_views(&views, several)?;
     waited?;
     if failed > 0 {
         return Err(Error::SomeFailed { failed, total: services.len() + unusable });
     }
     Ok(())
+}
+
+/// Returns the view of a service that was started. A service that ran before was restarted, not replaced: its options
+/// are the same.
+fn view(context: &Context, ensured: &Ensured) -> ServiceView {
+    let outcome = match Outcome::from(ensured.previous) {
+        Outcome::Replaced => Outcome::Restarted,
+        other => other,
+    };
+    context.view(&ensured.reservation).with(outcome)
 }

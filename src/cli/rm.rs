@@ -1,18 +1,19 @@
-//! `devport rm`: end services, forget them and free their ports.
+//! `devport rm`: stops services, deletes their files and frees their ports.
 
 use crate::cli::args::Rm;
-use crate::cli::context::{Chosen, Context, note, report};
+use crate::cli::context::{Chosen, Context};
+use crate::cli::output::{note, report};
 use crate::cli::tailnet;
 use crate::error::{Error, Result};
 use crate::launch;
 use crate::registry::Reservation;
 use crate::view::{Outcome, ServiceView};
 
-/// Executes `devport rm`. Programs get the services as they were last.
+/// Executes `devport rm`. Prints the removed services as JSON; a table of them would say no more than the notes.
 ///
 /// # Errors
-/// If a target names no service, or one could not be removed.
-pub(super) fn execute(context: &mut Context, arguments: &Rm) -> Result<()> {
+/// If a target names no service, or a service could not be removed.
+pub(super) fn execute(context: &Context, arguments: &Rm) -> Result<()> {
     let Chosen { services, unusable } = context.resolve_all(&arguments.targets)?;
     let several = arguments.targets.len() > 1;
     let (mut removed, mut failed) = (Vec::new(), unusable);
@@ -26,8 +27,8 @@ pub(super) fn execute(context: &mut Context, arguments: &Rm) -> Result<()> {
             }
         }
     }
-    if !context.wants_table() {
-        context.print_views(&removed, several)?;
+    if !context.output.wants_table() {
+        context.output.print_views(&removed, several)?;
     }
     if failed > 0 {
         return Err(Error::SomeFailed { failed, total: services.len() + unusable });
@@ -35,17 +36,16 @@ pub(super) fn execute(context: &mut Context, arguments: &Rm) -> Result<()> {
     Ok(())
 }
 
-/// Removes one service. Both its locks are held, so that nobody starts it meanwhile.
-fn remove(context: &mut Context, reservation: &Reservation) -> Result<ServiceView> {
-    context.registry.prepare()?;
-    let (launch, reservation) = context.take(reservation)?;
+/// Removes one service. Holds both of its locks, so that no other process starts it meanwhile. Returns its last view.
+fn remove(context: &Context, reservation: &Reservation) -> Result<ServiceView> {
+    let (launch, reservation) = context.launcher().lock(reservation)?;
     let cleared = launch::stop_and_hold(&context.registry, &reservation)?;
     let view = context.view(&reservation).with(Outcome::Removed);
     tailnet::unexpose_removed(context, &reservation);
-    context.registry.remove(launch, cleared.identity, &cleared.ended, &mut |text| note(text))?;
+    context.registry.remove(launch, cleared.identity, &cleared.ended, &mut |text| note(&text))?;
     match reservation.port {
-        0 => note(format!("removed {}", reservation.name())),
-        port => note(format!("removed {}; port {port} is free", reservation.name())),
+        0 => note(&format!("removed {}", reservation.name())),
+        port => note(&format!("removed {}; port {port} is free", reservation.name())),
     }
     Ok(view)
 }

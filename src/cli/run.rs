@@ -1,31 +1,32 @@
-//! `devport run`: be the supervisor of a service, in the foreground or where `start` put us.
+//! `devport run`: supervises a service in the foreground, or in the window or session where `start` launched it.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::cli::args::Run;
-use crate::cli::context::{CallerContext, Context, note};
-use crate::cli::start::{Registered, prepare_to_run, register_for_run, spec};
-use crate::cli::tailnet;
+use crate::cli::context::{CallerContext, Context};
+use crate::cli::output::note;
+use crate::cli::{start, tailnet};
+use crate::config::local_url;
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
-use crate::launch::own_window;
+use crate::launch::{Previous, own_window};
 use crate::registry::{Paths, PortRange, Registry, Reservation, RunState};
 use crate::supervisor::{Outcome, Supervised, SupervisorSetup, supervise};
-use crate::tailnet::PublishRequest;
+use crate::view;
 
-/// What `start` hands to a supervisor: nothing but the service's hash and where it is registered.
+/// The arguments that a launcher passes to a supervisor: `run --launched HASH --home DIR`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Launched {
-    /// The service.
     hash: ServiceHash,
     /// The state directory.
     home: OsString,
 }
 
 impl Launched {
-    /// Reads `run --launched HASH --home DIR`; `None` if that is not what the arguments are.
+    /// Parses a supervisor's arguments; `None` if they are those of another command.
     pub(super) fn parse(arguments: &[OsString]) -> Option<Self> {
         let [_, run, launched, hash, home, directory] = arguments else { return None };
         (run == "run" && launched == "--launched" && home == "--home").then_some(())?;
@@ -33,55 +34,52 @@ impl Launched {
     }
 }
 
-/// Supervises a service that `start` has registered.
+/// Supervises a registered service that another process launched.
 ///
 /// # Errors
-/// What keeps it from running; `start` reads that from the run state.
-pub(super) fn launched(launched: &Launched, caller_context: CallerContext) -> Result<ExitCode> {
-    let paths = Paths::choose(Some(&launched.home), None, None, std::path::Path::new("/"))?;
+/// Why the service does not run. The launcher reads that from the run state, or from the failure file if no run state
+/// could be written.
+pub(super) fn launched(launched: &Launched, caller: CallerContext) -> Result<ExitCode> {
+    let paths = Paths::choose(Some(&launched.home), None, None, Path::new("/"))?;
     let registry = Registry::new(paths, PortRange::STANDARD);
-    let environment = caller_context.environment;
+    let environment = caller.environment;
     let watched = io::stdout().is_terminal();
     let window = if watched { own_window(environment.get("TMUX"), environment.get("TMUX_PANE")) } else { None };
     let term = environment.get("TERM").filter(|_| watched).and_then(|term| term.to_str()).map(str::to_owned);
+    // The service's environment comes from its record. Do not keep a copy of the caller's for days.
     drop(environment);
-    let supervised = supervise(&registry, &launched.hash, SupervisorSetup { is_attached: watched, window, term })
-        .inspect_err(|error| {
-            let me = i32::try_from(std::process::id()).unwrap_or_default();
-            let is_recorded = |run: Option<RunState>| run.is_some_and(|run| run.supervisor.pid == me);
-            if !registry.run_state(&launched.hash).is_ok_and(is_recorded) {
-                registry.leave_launch_failure(&launched.hash, error);
-            }
-        })?;
+    let setup = SupervisorSetup { is_attached: watched, window, term };
+    let supervised = supervise(&registry, &launched.hash, setup).inspect_err(|error| {
+        let me = i32::try_from(std::process::id()).unwrap_or_default();
+        let is_recorded = |run: Option<RunState>| run.is_some_and(|run| run.supervisor.pid == me);
+        if !registry.run_state(&launched.hash).is_ok_and(is_recorded) {
+            registry.leave_launch_failure(&launched.hash, error);
+        }
+    })?;
     Ok(if matches!(supervised, Supervised::Ended(Outcome::Failed(_))) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Executes `devport run`.
 ///
 /// # Errors
-/// What keeps the service from running.
-pub(super) fn execute(context: &mut Context, arguments: Run) -> Result<()> {
+/// Why the service does not run.
+pub(super) fn execute(context: &Context, arguments: Run) -> Result<()> {
     let reservation = match arguments.target {
-        Some(target) => {
-            let reservation = context.resolve(&target)?;
-            prepare_to_run(context, &reservation)?
-        }
+        Some(target) => context.launcher().prepare_to_run(&context.resolve(&target)?)?,
         None => {
-            let spec = spec(context, arguments.service)?;
-            match register_for_run(context, &spec, arguments.replace)? {
-                Registered::Ready(reservation) => {
-                    if spec.tailnet {
-                        tailnet::expose_started(context, &reservation, &PublishRequest::of(&spec));
-                    }
-                    reservation
-                }
-                Registered::Running(running) => return print_running(context, &running),
+            let spec = start::spec(context, arguments.service)?;
+            let ensured = context.launcher().register(&spec, arguments.replace)?;
+            if ensured.previous == Previous::StillRunning {
+                start::note_differences(&ensured, &spec);
+                return print_running(context, &ensured.reservation);
             }
+            tailnet::publish_started(context, &spec, &ensured);
+            ensured.reservation
         }
     };
     let name = reservation.name();
     match reservation.service_port() {
-        Some(port) => note(format!("{name} on http://localhost:{port}")),
+        Some(port) => note(&format!("{name} on {}", local_url(port))),
         None => note(name),
     }
     let term = context.environment().get("TERM").and_then(|term| term.to_str()).map(str::to_owned);
@@ -94,8 +92,9 @@ pub(super) fn execute(context: &mut Context, arguments: Run) -> Result<()> {
     }
 }
 
-/// Prints a service that somebody else supervises.
+/// Prints a service that another process supervises.
 fn print_running(context: &Context, reservation: &Reservation) -> Result<()> {
-    note(format!("{} already runs", reservation.name()));
-    context.print_views(&[context.view(reservation).with(crate::view::Outcome::AlreadyRunning)], false)
+    note(&format!("{} already runs", reservation.name()));
+    let view = context.view(reservation).with(view::Outcome::AlreadyRunning);
+    context.output.print_views(&[view], false)
 }

@@ -1,7 +1,8 @@
-//! `devport stop`: end services; their ports stay reserved.
+//! `devport stop`: stops services. Their ports stay reserved.
 
 use crate::cli::args::Stop;
-use crate::cli::context::{Chosen, Context, note, report};
+use crate::cli::context::{Chosen, Context};
+use crate::cli::output::{note, report};
 use crate::error::{Error, Result};
 use crate::launch::{self, Ended, Urgency};
 use crate::registry::Reservation;
@@ -10,8 +11,8 @@ use crate::view::Outcome;
 /// Executes `devport stop`.
 ///
 /// # Errors
-/// If a target names no service, or one does not end in time.
-pub(super) fn execute(context: &mut Context, arguments: &Stop) -> Result<()> {
+/// If a target names no service, or a service does not end in time.
+pub(super) fn execute(context: &Context, arguments: &Stop) -> Result<()> {
     let several = arguments.all || arguments.targets.len() > 1;
     let urgency = if arguments.kill { Urgency::Kill } else { Urgency::Graceful };
     let Chosen { services, unusable } =
@@ -20,7 +21,7 @@ pub(super) fn execute(context: &mut Context, arguments: &Stop) -> Result<()> {
     let mut first_failure = None;
     let mut failed = unusable;
     for reservation in &services {
-        match stop_one(context, reservation, urgency) {
+        match stop(context, reservation, urgency) {
             Ok(Ended::Nothing) if arguments.all => {}
             Ok(Ended::Nothing) => views.push(context.view(reservation).with(Outcome::NotRunning)),
             Ok(_) => views.push(context.view(reservation).with(Outcome::Stopped)),
@@ -34,7 +35,7 @@ pub(super) fn execute(context: &mut Context, arguments: &Stop) -> Result<()> {
         }
     }
     if !views.is_empty() || several {
-        context.print_views(&views, several)?;
+        context.output.print_views(&views, several)?;
     }
     match first_failure {
         Some(error) if !several => Err(error),
@@ -43,11 +44,11 @@ pub(super) fn execute(context: &mut Context, arguments: &Stop) -> Result<()> {
     }
 }
 
-/// Ends one service; says so if only processes without a supervisor were there to be ended.
-fn stop_one(context: &Context, reservation: &Reservation, urgency: Urgency) -> Result<Ended> {
+/// Stops one service. Adds a note if only orphans of a killed supervisor were left to stop.
+fn stop(context: &Context, reservation: &Reservation, urgency: Urgency) -> Result<Ended> {
     let ended = launch::stop(&context.registry, reservation, urgency)?;
     if ended == Ended::Orphans {
-        note(format!("{}: its supervisor had been killed; what it left was ended", reservation.name()));
+        note(&format!("{}: its supervisor had been killed; what it left was ended", reservation.name()));
     }
     Ok(ended)
 }

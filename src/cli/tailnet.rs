@@ -1,17 +1,20 @@
-//! `devport tailup` and `devport taildown`: publish a service on the tailnet, and take it back.
+//! `devport tailup` and `devport taildown`: publish a service on the tailnet, and unpublish it.
 
 use crate::cli::args::{Tailup, Target};
-use crate::cli::context::{Context, note, report_with};
+use crate::cli::context::Context;
+use crate::cli::output::{note, report_with_retry};
+use crate::config::ServiceSpec;
 use crate::error::Result;
 use crate::identity::TailnetName;
+use crate::launch::{Ensured, Previous};
 use crate::registry::{Protocol, Reservation};
 use crate::tailnet::PublishRequest;
 
 /// Executes `devport tailup`.
 ///
 /// # Errors
-/// What stands in the way; nothing is published then that was not before.
-pub(super) fn up(context: &mut Context, arguments: Tailup) -> Result<()> {
+/// Why the service could not be published. What was published before stays so.
+pub(super) fn up(context: &Context, arguments: Tailup) -> Result<()> {
     let reservation = context.resolve(&arguments.target)?;
     let protocol = match (arguments.https, arguments.http, arguments.tcp) {
         (true, _, _) => Some(Protocol::Https),
@@ -19,41 +22,54 @@ pub(super) fn up(context: &mut Context, arguments: Tailup) -> Result<()> {
         (_, _, true) => Some(Protocol::Tcp),
         _ => None,
     };
-    let wish = PublishRequest { name: arguments.tailnet_name.map(TailnetName::new).transpose()?, protocol };
+    let request = PublishRequest { name: arguments.tailnet_name.map(TailnetName::new).transpose()?, protocol };
     context.registry.prepare()?;
-    context.tailnet().expose(&reservation, &wish, &mut |text| note(text))?;
-    context.print_views(&[context.view(&reservation)], false)
+    context.tailnet().expose(&reservation, &request, &mut |text| note(&text))?;
+    context.output.print_views(&[context.view(&reservation)], false)
 }
 
 /// Executes `devport taildown`.
 ///
 /// # Errors
-/// What stands in the way.
-pub(super) fn down(context: &mut Context, arguments: &Target) -> Result<()> {
+/// Why the service could not be unpublished.
+pub(super) fn down(context: &Context, arguments: &Target) -> Result<()> {
     let reservation = context.resolve(&arguments.target)?;
     context.registry.prepare()?;
-    context.tailnet().unexpose(&reservation, &mut |text| note(text))?;
-    context.print_views(&[context.view(&reservation)], false)
+    context.tailnet().unexpose(&reservation, &mut |text| note(&text))?;
+    context.output.print_views(&[context.view(&reservation)], false)
 }
 
-/// Publishes a service that runs and shall be on the tailnet. What stands in the way is told, and is no failure.
-pub(super) fn expose_started(context: &Context, reservation: &Reservation, wish: &PublishRequest) {
-    if let Err(error) = context.tailnet().expose(reservation, wish, &mut |text| note(text)) {
+/// Publishes a service that was started, if its spec requests it. A failure is reported, and the start still counts as a
+/// success: the service runs on this machine.
+pub(super) fn publish_started(context: &Context, spec: &ServiceSpec, ensured: &Ensured) {
+    let reservation = &ensured.reservation;
+    if !spec.tailnet || (ensured.previous == Previous::StillRunning && is_published(spec, reservation)) {
+        return;
+    }
+    let request = PublishRequest::of(spec);
+    if let Err(error) = context.tailnet().expose(reservation, &request, &mut |text| note(&text)) {
         let service = reservation.name();
         let retry = format!("devport tailup {}", shell_words::quote(service));
-        report_with(&format!("{service} runs here, but is not on the tailnet"), &error, Some(&retry));
+        report_with_retry(&format!("{service} runs here, but is not on the tailnet"), &error, Some(&retry));
     }
 }
 
-/// Takes a service that is being removed off the tailnet. What stands in the way is told, with what may be left.
+/// Returns whether a service is published under the name that a spec requests.
+fn is_published(spec: &ServiceSpec, reservation: &Reservation) -> bool {
+    let has_name = |name: &TailnetName| name.as_str() == reservation.name_on_tailnet();
+    reservation.tailnet && spec.tailnet_name.as_ref().is_none_or(has_name)
+}
+
+/// Unpublishes a service that is being removed. A failure is reported, with the names of what may be left.
 pub(super) fn unexpose_removed(context: &Context, reservation: &Reservation) {
     if !reservation.tailnet {
         return;
     }
-    if let Err(error) = context.tailnet().unexpose(reservation, &mut |text| note(text)) {
+    if let Err(error) = context.tailnet().unexpose(reservation, &mut |text| note(&text)) {
         let name = reservation.name_on_tailnet();
-        report_with(&format!("{} is removed, but may still be on the tailnet", reservation.name()), &error, None);
-        note(format!(
+        let what = format!("{} is removed, but may still be on the tailnet", reservation.name());
+        report_with_retry(&what, &error, None);
+        note(&format!(
             "what may be left: svc:{name} on this machine (`tailscale serve drain svc:{name}`, then `tailscale serve \
              clear svc:{name}`), and its definition ({})",
             crate::error::SERVICES_PAGE

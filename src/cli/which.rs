@@ -1,4 +1,4 @@
-//! `devport which`: show one service.
+//! `devport which`: shows one service in detail.
 
 use crate::cli::args::Which;
 use crate::cli::context::Context;
@@ -8,9 +8,9 @@ use crate::error::Result;
 ///
 /// # Errors
 /// If the target names no service.
-pub(super) fn execute(context: &mut Context, arguments: &Which) -> Result<()> {
+pub(super) fn execute(context: &Context, arguments: &Which) -> Result<()> {
     let reservation = context.resolve(&arguments.target)?;
     let mut view = context.view_if_registered(&reservation)?;
-    context.overview().add_story(&mut view);
-    context.print_details(&view)
+    context.overview().add_history(&mut view);
+    context.output.print_details(&view)
 }

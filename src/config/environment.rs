@@ -160,7 +160,7 @@ impl Variables {
         all.drop_secrets();
         if let Some(port) = told.port {
             all.set(told.port_variable.unwrap_or(PORT_VARIABLE), port.to_string());
-            all.set("DEVPORT_URL", format!("http://localhost:{port}"));
+            all.set("DEVPORT_URL", local_url(port));
         } else {
             all.0.retain(|entry| !entry.starts_with("DEVPORT_URL="));
         }
@@ -176,6 +176,11 @@ impl Variables {
         }
         all.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
+}
+
+/// Returns the address of a service on this machine.
+pub(crate) fn local_url(port: u16) -> String {
+    format!("http://localhost:{port}")
 }
 
 /// The variables that devport sets for a child.

@@ -66,11 +66,7 @@ impl ConfigEntry {
             words: self.words,
             cwd: self.cwd.map_or_else(|| directory.to_owned(), absolute),
             file: Some(file.to_owned()),
-            port: match (self.no_port, self.port) {
-                (true, _) => PortRequest::NoPort,
-                (false, Some(port)) => PortRequest::Exactly(port),
-                (false, None) => PortRequest::Any,
-            },
+            port: PortRequest::new(self.no_port, self.port),
             port_variable: self.port_variable,
             tailnet: self.tailnet,
             tailnet_name: self.tailnet_name,

@@ -14,7 +14,7 @@ mod service;
 mod span;
 
 pub(crate) use check::Check;
-pub(crate) use environment::{CREDENTIAL_PREFIX, CallerEnvironment, ChildVariables, Variables};
+pub(crate) use environment::{CREDENTIAL_PREFIX, CallerEnvironment, ChildVariables, Variables, local_url};
 pub(crate) use expand::expand;
 pub(crate) use file::{ConfigEntry, load as load_config};
 pub(crate) use policy::{Policy, RestartWhen, StopSignal};

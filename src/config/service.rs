@@ -49,6 +49,17 @@ pub(crate) enum PortRequest {
     NoPort,
 }
 
+impl PortRequest {
+    /// Combines the options for "no port" and for a certain port, of which the first wins.
+    pub(crate) fn new(no_port: bool, port: Option<u16>) -> Self {
+        match (no_port, port) {
+            (true, _) => Self::NoPort,
+            (false, Some(port)) => Self::Exactly(port),
+            (false, None) => Self::Any,
+        }
+    }
+}
+
 /// A resolved request to run one command.
 #[derive(Debug, Clone)]
 pub(crate) struct ServiceSpec {

@@ -1,4 +1,4 @@
-//! A supervisor without a window: in a session of its own, with its log as the only output.
+//! Starts a supervisor without a window: in a new session, with the log as the only output.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -9,10 +9,10 @@ use crate::identity::ServiceHash;
 use crate::os::{spawn, tree};
 use crate::registry::{Registry, supervisor_mark};
 
-/// Starts the supervisor of a service; it outlives us. Returns its pid.
+/// Starts the supervisor of a service, which outlives this process. Returns its pid.
 ///
 /// # Errors
-/// If our own program cannot be executed.
+/// If `program` cannot be executed.
 pub(super) fn spawn(
     program: &Path,
     arguments: &[OsString],
@@ -22,7 +22,8 @@ pub(super) fn spawn(
 ) -> Result<i32> {
     let mut environment = caller.for_background();
     environment.retain(|(name, _)| !name.to_string_lossy().starts_with("TMUX"));
-    // Started from within a service, it would otherwise count as one of that service's processes.
+    // A supervisor that is started from within a service inherits that service's marker. Its own marker keeps a scan from
+    // counting it as one of that service's processes.
     environment.push((tree::HASH_VARIABLE.into(), supervisor_mark(hash).into()));
     environment.push((tree::HOME_VARIABLE.into(), registry.paths().base().into()));
     spawn::detached(program, arguments, &environment).map_err(Error::io("start", program))

@@ -4,6 +4,22 @@ use std::str::FromStr;
 
 use nix::sys::signal::Signal;
 
+/// The signals that a supervisor does not relay to its service: SIGKILL and SIGSTOP cannot be caught (signal(7)), the
+/// next six report a fault of the process itself, and a supervisor ignores the last two, so that it can write to its
+/// terminal from the background.
+pub(crate) const NOT_RELAYED: [i32; 10] = [
+    libc::SIGKILL,
+    libc::SIGSTOP,
+    libc::SIGILL,
+    libc::SIGFPE,
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGPIPE,
+    libc::SIGABRT,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+];
+
 /// Parses a signal's name, with or without `SIG`, in any case, or its number; `None` if there is no such signal.
 pub(crate) fn parse(text: &str) -> Option<i32> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {

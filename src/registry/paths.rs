@@ -1,7 +1,7 @@
 //! The paths of all state files.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
@@ -9,7 +9,7 @@ use crate::identity::ServiceHash;
 /// The state directory and the files in it.
 #[derive(Debug, Clone)]
 pub(crate) struct Paths {
-    /// The base directory, absolute, and canonical once it exists.
+    /// The base directory, absolute and canonical.
     base: PathBuf,
 }
 
@@ -40,7 +40,7 @@ impl Paths {
         }
         // Before resolving links: a user who controls one of them would choose the directory.
         super::file::check_links(&base)?;
-        Ok(Self { base: base.canonicalize().unwrap_or(base) })
+        Ok(Self { base: canonical(&base) })
     }
 
     /// Uses the state directory at a path as it is.
@@ -115,6 +115,24 @@ impl Paths {
     }
 }
 
+/// Resolves the symbolic links of a path that need not exist. Processes compare the state directory as text, so the
+/// command that creates it must already use the path that later commands see.
+fn canonical(path: &Path) -> PathBuf {
+    if let Ok(canonical) = path.canonicalize() {
+        return canonical;
+    }
+    match (path.parent(), path.components().next_back()) {
+        (Some(parent), Some(Component::Normal(name))) => canonical(parent).join(name),
+        // The directory before `..` does not exist, so it is no symbolic link.
+        (Some(parent), Some(Component::ParentDir)) => {
+            let mut base = canonical(parent);
+            base.pop();
+            base
+        }
+        _ => path.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,5 +148,17 @@ mod tests {
         assert_eq!(choose(None, Some("/x"), Some("/h")).unwrap(), Path::new("/x/devport"));
         assert_eq!(choose(None, Some("x"), Some("/h")).unwrap(), Path::new("/h/.local/share/devport"));
         assert!(matches!(choose(None, None, Some("relative")), Err(Error::NoHome)));
+    }
+
+    #[test]
+    fn a_directory_that_does_not_exist_yet_has_the_path_that_it_gets() {
+        let directory = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(directory.path(), directory.path().join("link")).unwrap();
+        let real = directory.path().canonicalize().unwrap();
+        for (given, expected) in [("link/a/b", "a/b"), ("link/missing/../a", "a"), ("link/missing/./a", "missing/a")] {
+            let base = directory.path().join(given);
+            let paths = Paths::choose(Some(base.as_os_str()), None, None, Path::new("/")).unwrap();
+            assert_eq!(paths.base(), real.join(expected), "{given}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::config::{Policy, Variables};
+use crate::config::{ChildVariables, Policy, Variables};
 use crate::error::{Error, Result};
 use crate::identity::{HashId, Key, SHORTEST_PREFIX, ServiceHash, TailnetName};
 use crate::project::{DirectoryId, Site};
@@ -248,6 +248,20 @@ impl Reservation {
     /// Returns the port that the service gets and is checked on; `None` if it has none.
     pub(crate) fn service_port(&self) -> Option<u16> {
         (!self.no_port && self.port != 0).then_some(self.port)
+    }
+
+    /// Returns what devport sets in the environment of the service's command. `home` is the state directory, `term` the
+    /// terminal type, if the command gets a terminal.
+    pub(crate) fn child_variables<'a>(&'a self, home: &'a Path, term: Option<&'a str>) -> ChildVariables<'a> {
+        ChildVariables {
+            port: self.service_port(),
+            port_variable: self.port_env.as_deref(),
+            key: self.key.as_ref(),
+            hash: &self.hash,
+            home,
+            cwd: &self.cwd,
+            term,
+        }
     }
 
     /// Marks the record as written by this devport.

@@ -69,16 +69,14 @@ impl Registry {
         Ok(())
     }
 
-    /// Creates the private directories. The base path is canonical after that.
+    /// Creates the directories that are missing, private to this user.
     ///
     /// # Errors
-    /// If one cannot be created or belongs to another user.
-    pub(crate) fn prepare(&mut self) -> Result<()> {
+    /// If one cannot be created, or belongs to another user.
+    pub(crate) fn prepare(&self) -> Result<()> {
         for directory in self.paths.directories() {
             file::create_private_directory(&directory)?;
         }
-        let base = self.paths.base();
-        self.paths = Paths::at(&base.canonicalize().map_err(Error::io("look at", base))?);
         Ok(())
     }
 
@@ -433,7 +431,7 @@ pub(super) mod tests {
     pub(crate) fn registry(directory: &tempfile::TempDir, first: u16, last: u16) -> Registry {
         let paths =
             Paths::choose(Some(directory.path().join("home").as_os_str()), None, None, directory.path()).unwrap();
-        let mut registry = Registry::new(paths, PortRange { first, last });
+        let registry = Registry::new(paths, PortRange { first, last });
         registry.prepare().unwrap();
         registry
     }

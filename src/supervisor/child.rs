@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::config::{ChildVariables, Variables, expand};
+use crate::config::{Variables, expand};
 use crate::os::process::{self, ProcessIdentity, command_of, environment_value};
 use crate::os::spawn::{self, ChildStreams};
 use crate::os::{socket, tree};
@@ -60,16 +60,7 @@ fn execute(
     term: Option<&str>,
     streams: ChildStreams,
 ) -> Result<ProcessIdentity, SpawnError> {
-    let variables = ChildVariables {
-        port: reservation.service_port(),
-        port_variable: reservation.port_env.as_deref(),
-        key: reservation.key.as_ref(),
-        hash: &reservation.hash,
-        home: registry.paths().base(),
-        cwd: &reservation.cwd,
-        term,
-    };
-    let environment = environment.for_child(&variables);
+    let environment = environment.for_child(&reservation.child_variables(registry.paths().base(), term));
     let value_of = |name: &str| environment.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
     let expanded: Vec<String> = words.iter().map(|word| expand(word, value_of)).collect();
     if expanded.first().is_none_or(String::is_empty) {

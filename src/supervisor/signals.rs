@@ -9,6 +9,7 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use crate::error::{Error, Result};
 use crate::os::process::{self, SentStops};
+use crate::os::signal::NOT_RELAYED;
 
 /// What a signal requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,20 +49,6 @@ impl Request {
 const LAST: i32 = if cfg!(target_os = "linux") { 64 } else { 31 };
 /// The real-time signals that glibc reserves for its threads (`nptl(7)`).
 const RESERVED: std::ops::Range<i32> = 32..34;
-/// Signals that cannot be caught (KILL, STOP), that report a fault of this process itself, or that it ignores (PIPE,
-/// TTIN, TTOU).
-const NOT_CAUGHT: [i32; 10] = [
-    number::SIGKILL,
-    number::SIGSTOP,
-    number::SIGILL,
-    number::SIGFPE,
-    number::SIGSEGV,
-    number::SIGBUS,
-    number::SIGPIPE,
-    number::SIGTTIN,
-    number::SIGTTOU,
-    number::SIGABRT,
-];
 
 /// Catches every signal that can be caught.
 #[derive(Debug)]
@@ -83,7 +70,7 @@ impl Signals {
         // Before the delivery: handlers run in this order, so a stop is counted before it is delivered.
         let sent = SentStops::count([number::SIGINT, number::SIGTERM]).map_err(failed())?;
         let (read, write) = UnixStream::pair().map_err(failed())?;
-        let caught = (1..=LAST).filter(|signal| !NOT_CAUGHT.contains(signal) && !RESERVED.contains(signal));
+        let caught = (1..=LAST).filter(|signal| !NOT_RELAYED.contains(signal) && !RESERVED.contains(signal));
         let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, caught).map_err(failed())?;
         Ok(Self { delivery, sent })
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::config::local_url;
 use crate::registry::Protocol;
 
 /// The way from the tailnet to a service.
@@ -42,7 +43,7 @@ impl Endpoint {
     /// Returns the target of `tailscale serve`.
     pub(super) fn target(self) -> String {
         match self.protocol {
-            Protocol::Https | Protocol::Http => format!("http://localhost:{}", self.local_port),
+            Protocol::Https | Protocol::Http => local_url(self.local_port),
             Protocol::Tcp => format!("tcp://localhost:{}", self.local_port),
         }
     }

@@ -1,18 +1,18 @@
-//! Services as JSON.
+//! Formats services as JSON.
 
 use crate::view::service::ServiceView;
 
-/// One service, as an object, with a line's end.
+/// Formats one service as a JSON object and a newline.
 pub(crate) fn object(view: &ServiceView) -> String {
     pretty(view)
 }
 
-/// Services, as an array, with a line's end.
+/// Formats services as a JSON array and a newline.
 pub(crate) fn array(views: &[ServiceView]) -> String {
     pretty(&views)
 }
 
-/// Indented by two blanks, as the first devport did.
+/// Formats a value with an indentation of two spaces, as every version of devport has done.
 fn pretty(value: &impl serde::Serialize) -> String {
     let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
     text.push('\n');

@@ -1,4 +1,4 @@
-//! What people and programs see of a service: one `ServiceView` feeds the table and the JSON.
+//! Shows services: one `ServiceView` is the source of both the table and the JSON.
 
 mod json;
 mod output;
@@ -7,5 +7,5 @@ mod table;
 
 pub(crate) use json::{array, object};
 pub(crate) use output::{LineStyle, push_json, push_line};
-pub(crate) use service::{Outcome, Overview, ServiceView, Status};
-pub(crate) use table::{TableStyle, batch, details, list};
+pub(crate) use service::{History, Outcome, ServiceView, Status, Usage};
+pub(crate) use table::{TableStyle, batch, details, exit_summary, list};

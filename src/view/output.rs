@@ -1,57 +1,55 @@
-//! Lines of logs for people and programs: colours where they are seen, nothing that could move the cursor.
+//! Formats lines of logs for people and programs. Colours are kept on a terminal; other control characters are removed.
 
 use serde::Serialize;
 
 use crate::logs::{self, Content, Line};
 use crate::text::printable;
 
-/// How lines of a service's log shall look.
+/// How the lines of a service's log are formatted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LineStyle {
-    /// What stands in front of each, such as `api | `.
+    /// The text before each line, such as `api | `.
     pub(crate) prefix: String,
-    /// Whether it is for a terminal: colours are kept there, and whatever else could act on it is not.
-    pub(crate) terminal: bool,
-    /// Whether the time stands in front of each.
-    pub(crate) timestamps: bool,
+    /// The reader is a terminal: colours are kept, and all other escape sequences are removed.
+    pub(crate) is_terminal: bool,
+    /// The time of each line is printed before it.
+    pub(crate) has_timestamps: bool,
 }
 
-/// Appends a line, with its end.
-pub(crate) fn push_line(text: &mut Vec<u8>, line: &Line, look: &LineStyle) {
-    text.extend_from_slice(look.prefix.as_bytes());
-    if let (true, Some(at)) = (look.timestamps, line.at) {
+/// Appends a line for people, with a newline.
+pub(crate) fn push_line(text: &mut Vec<u8>, line: &Line, style: &LineStyle) {
+    text.extend_from_slice(style.prefix.as_bytes());
+    if let (true, Some(at)) = (style.has_timestamps, line.at) {
         text.extend_from_slice(format!("{at:.3} ").as_bytes());
     }
     match &line.content {
-        Content::Output(output) if look.terminal => text.extend_from_slice(logs::for_terminal(output).as_bytes()),
+        Content::Output(output) if style.is_terminal => text.extend_from_slice(logs::for_terminal(output).as_bytes()),
         Content::Output(output) => text.extend(logs::strip(output)),
         Content::Mark(mark) => {
             let at = line.at.map(|at| format!("{at:.3} ")).unwrap_or_default();
-            // A note may quote a name or a path with control characters.
+            // A note may quote a path that contains control characters.
             text.extend_from_slice(format!("--- {at}{}", printable(&mark.to_string())).as_bytes());
         }
     }
     text.push(b'\n');
 }
 
-/// A line as a program reads it.
+/// A line of a log as JSON.
 #[derive(Serialize)]
 struct JsonLine<'a> {
-    /// When it was written.
     time: Option<jiff::Timestamp>,
-    /// The service's name.
     service: &'a str,
-    /// Which run wrote it.
+    /// The number of the run that wrote the line.
     run: u64,
-    /// What it says, without colours.
+    /// The output without escape sequences; `None` if the line is a marker.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<String>,
-    /// A word of devport's own.
+    /// The text of a marker that devport wrote; `None` if the line is output.
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<String>,
 }
 
-/// Appends a line as a JSON object, with its end.
+/// Appends a line as a JSON object, with a newline.
 pub(crate) fn push_json(text: &mut Vec<u8>, line: &Line, service: &str) {
     let (output, event) = match &line.content {
         Content::Output(output) => (Some(String::from_utf8_lossy(&logs::strip(output)).into_owned()), None),
@@ -68,12 +66,12 @@ mod tests {
     use crate::logs::Mark;
 
     #[test]
-    fn a_mark_cannot_move_the_cursor() {
+    fn control_characters_in_a_marker_are_escaped() {
         let content = Content::Mark(Mark::Note("in d\u{1b}[31m\u{9b}2J\u{7} é".into()));
-        for terminal in [false, true] {
+        for is_terminal in [false, true] {
             let mut text = Vec::new();
             let line = Line { at: None, run: 1, content: content.clone() };
-            push_line(&mut text, &line, &LineStyle { terminal, ..LineStyle::default() });
+            push_line(&mut text, &line, &LineStyle { is_terminal, ..LineStyle::default() });
             assert_eq!(String::from_utf8(text).unwrap(), "--- in d\\u{1b}[31m\\u{9b}2J\\u{7} é\n");
         }
     }

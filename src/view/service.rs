@@ -1,82 +1,74 @@
-//! `ServiceView`: reservation, run state and liveness of a service, put together.
+//! `ServiceView`: what devport shows of a service.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::config::local_url;
 use crate::identity::{HashId, Key, ServiceHash};
-use crate::logs;
-use crate::observe::{Observation, Observer};
-use crate::os::process::{self, ProcessIdentity};
-use crate::os::{clock, parallel};
-use crate::registry::{Exit, Liveness, Registry, Reservation, State};
-use crate::tailnet::Addresses;
+use crate::launch::Previous;
+use crate::observe::Observation;
+use crate::registry::{Exit, Liveness, Reservation, State};
 
-/// Whether a service runs, as its lock alone says.
+/// Whether a supervisor holds a service's identity lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Status {
-    /// A supervisor holds the lock.
     Running,
-    /// Nobody does.
     Stopped,
-    /// The lock cannot be asked.
+    /// The lock could not be checked.
     Unknown,
 }
 
-/// What is printed of a service. Fields are never renamed or removed; there is no environment among them.
+/// What devport shows of a service. Its fields are the JSON of `ls` and `which`: scripts depend on them, so none is ever
+/// renamed or removed. The environment is not among them, because it contains secrets.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ServiceView {
-    /// What it is filed under.
+    /// The name of the service's files.
     pub(crate) hash: ServiceHash,
-    /// The short name.
+    /// The shortest unique prefix of the hash when the service was registered.
     pub(crate) hashid: HashId,
-    /// The user's name; `None` if it is named by directory and command.
+    /// The name that the user chose; `None` if directory and command identify the service.
     pub(crate) key: Option<Key>,
-    /// From the lock alone.
     pub(crate) status: Status,
-    /// The finer state.
     pub(crate) state: State,
-    /// The port that it is told; `None` if it wants none.
+    /// The service's port; `None` if it needs none.
     pub(crate) port: Option<u16>,
-    /// Whether it wants none.
     pub(crate) no_port: bool,
-    /// Whether it is published on the tailnet.
+    /// The service is published on the tailnet.
     pub(crate) tailnet: bool,
-    /// Its address on the tailnet; `None` if it is not published there.
+    /// The address on the tailnet; `None` if the service is not published.
     pub(crate) url: Option<String>,
-    /// Where the command runs.
-    pub(crate) cwd: std::path::PathBuf,
-    /// The command, unexpanded.
+    pub(crate) cwd: PathBuf,
+    /// The command as registered, before `$VAR` is expanded.
     pub(crate) cmd: Vec<String>,
-    /// When it was last known to run.
+    /// When the service was last known to run.
     pub(crate) last_up: Timestamp,
-    /// The child's pid; `None` while there is none.
+    /// The child's pid; `None` if no child runs.
     pub(crate) pid: Option<i32>,
-    /// When the child was started; `None` while there is none.
+    /// When the child was started; `None` if no child runs.
     pub(crate) started_at: Option<Timestamp>,
-    /// How often it was started again after a crash, since it was last started by hand.
+    /// The number of restarts after crashes since the supervisor started.
     pub(crate) restarts: u32,
-    /// How it last ended; `None` if it never did.
+    /// `None` if the child never exited.
     pub(crate) last_exit: Option<Exit>,
-    /// What is wrong; `None` if nothing is.
+    /// Why the service is not well; `None` if it is.
     pub(crate) error: Option<String>,
-    /// Where it listens, as seen when it became ready.
+    /// The addresses that the service listened on when it became ready.
     pub(crate) listens: Vec<SocketAddr>,
-    /// Whether others than this machine can reach one of those.
+    /// Other machines can reach one of these addresses.
     pub(crate) exposed: bool,
-    /// When it will be started again; `None` unless that is being waited for.
+    /// When the next restart is due; `None` if none is scheduled.
     pub(crate) next_start_at: Option<Timestamp>,
-    /// What its processes use; `None` if that was not looked at, or nothing runs.
+    /// `None` if usage was not requested, or no process runs.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) usage: Option<Usage>,
-    /// How it fared; `None` if that was not looked at.
+    /// `None` if the history was not requested.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub(crate) story: Option<History>,
-    /// What a command did with it; `None` for commands that change nothing.
+    pub(crate) history: Option<History>,
+    /// What a command did with the service; `None` for commands that change nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) outcome: Option<Outcome>,
 }
@@ -85,116 +77,81 @@ pub(crate) struct ServiceView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Outcome {
-    /// It did not run, and was started.
+    /// The service did not run, and was started.
     Started,
-    /// It runs already; nothing was changed.
+    /// The service was running; nothing was changed.
     AlreadyRunning,
-    /// It ran, and was restarted with what was asked for.
+    /// The service was running, and was started again with new options.
     Replaced,
-    /// It ran, and was restarted as it was.
+    /// The service was running, and was started again with the same options.
     Restarted,
-    /// It ran, and was stopped.
+    /// The service was running, and was stopped.
     Stopped,
-    /// It did not run; nothing was changed.
+    /// The service was not running; nothing was changed.
     NotRunning,
-    /// It was removed.
+    /// The service was removed.
     Removed,
 }
 
-impl ServiceView {
-    /// The same, with what a command did.
-    pub(crate) fn with(self, outcome: Outcome) -> Self {
-        Self { outcome: Some(outcome), ..self }
+impl From<Previous> for Outcome {
+    fn from(previous: Previous) -> Self {
+        match previous {
+            Previous::NotRunning => Self::Started,
+            Previous::Stopped => Self::Replaced,
+            Previous::StillRunning => Self::AlreadyRunning,
+        }
     }
 }
 
-/// What the processes of a service use.
+/// The resources that the processes of a service use.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Usage {
-    /// Memory, in bytes; what several share counts for each in part.
+    /// Memory in bytes. Of pages that processes share, each counts its proportional part.
     pub(crate) memory: u64,
-    /// Processors, in hundredths of one.
+    /// CPU time in percent of one processor.
     pub(crate) cpu_percent: f64,
 }
 
-/// How a service fared.
+/// How a service ran before.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct History {
-    /// The last ends of its child, oldest first.
+    /// The last exits of the child, oldest first.
     pub(crate) exits: Vec<Exit>,
-    /// The end of its output before the last of them.
+    /// The last lines of output before the last exit.
     pub(crate) last_output: Vec<String>,
 }
 
-/// How many lines of output tell of a crash.
-const LAST_LINES: usize = 20;
-/// How long the use of processors is looked at.
-const SAMPLE: Duration = Duration::from_millis(200);
-
-/// Looks at services; what is costly to find out is found out once for all of them.
-#[derive(Debug)]
-pub(crate) struct Overview<'a> {
-    /// Where they are registered.
-    registry: &'a Registry,
-    /// Where they are on the tailnet.
-    addresses: Addresses<'a>,
-    /// Looks at locks, run states and processes.
-    observer: Observer<'a>,
-}
-
-impl<'a> Overview<'a> {
-    /// Looks at the services of a registry.
-    pub(crate) fn new(registry: &'a Registry, addresses: Addresses<'a>) -> Self {
-        Self { registry, addresses, observer: Observer::new(registry) }
-    }
-
-    /// Every service, and one error for each record that cannot be used.
-    ///
-    /// # Errors
-    /// If the state directory cannot be read.
-    pub(crate) fn all(&self) -> Result<(Vec<ServiceView>, Vec<Error>)> {
-        let (hashes, mut unusable) = self.registry.hashes()?;
-        let mut views = Vec::with_capacity(hashes.len());
-        for found in
-            parallel::map(&hashes, |hash| Ok(self.registry.find(hash)?.map(|reservation| self.view(reservation))))
-        {
-            match found {
-                Ok(view) => views.extend(view),
-                Err(error) => unusable.push(error),
-            }
-        }
-        Ok((views, unusable))
-    }
-
-    /// Puts together what is known of a service.
-    pub(crate) fn view(&self, reservation: Reservation) -> ServiceView {
-        let Observation { liveness, beat, run, observed: now } = self.observer.observe(&reservation);
-        let alive = matches!(now.state, State::Running | State::Ready | State::Unhealthy | State::Orphaned);
-        let is_known = liveness.is_held() && now.state != State::Unknown;
-        let run_of_now = run.as_ref().filter(|_| is_known || now.state == State::Orphaned);
-        let listens = run_of_now.map(|run| run.listens.clone()).unwrap_or_default();
-        ServiceView {
+impl ServiceView {
+    /// Combines a record, an observation and the address on the tailnet.
+    pub(crate) fn new(reservation: Reservation, observation: Observation, url: Option<String>) -> Self {
+        let Observation { liveness, beat, run, observed } = observation;
+        let is_alive = matches!(observed.state, State::Running | State::Ready | State::Unhealthy | State::Orphaned);
+        // A run state describes the present only if the supervisor that wrote it holds the lock, or left an orphan.
+        let is_supervised = liveness.is_held() && observed.state != State::Unknown;
+        let current_run = run.as_ref().filter(|_| is_supervised || observed.state == State::Orphaned);
+        let listens = current_run.map(|run| run.listens.clone()).unwrap_or_default();
+        Self {
             status: match liveness {
                 Liveness::Free => Status::Stopped,
                 Liveness::Held(_) => Status::Running,
                 Liveness::Unknown(_) => Status::Unknown,
             },
-            state: now.state,
+            state: observed.state,
             port: reservation.service_port(),
             no_port: reservation.no_port,
             tailnet: reservation.tailnet,
-            url: self.addresses.of(&reservation),
+            url,
             last_up: beat.map_or(reservation.last_up, |beat| beat.max(reservation.last_up)),
-            pid: now.orphan.or_else(|| run_of_now?.child.as_ref().map(|child| child.pid)),
-            started_at: run_of_now.filter(|_| alive).and_then(|run| run.started_at),
-            restarts: run_of_now.map_or(0, |run| run.restarts),
+            pid: observed.orphan.or_else(|| current_run?.child.as_ref().map(|child| child.pid)),
+            started_at: current_run.filter(|_| is_alive).and_then(|run| run.started_at),
+            restarts: current_run.map_or(0, |run| run.restarts),
             last_exit: run.as_ref().and_then(|run| run.exits.last().cloned()),
-            error: now.error,
+            error: observed.error,
             exposed: listens.iter().any(|address| !address.ip().is_loopback()),
             listens,
-            next_start_at: run_of_now.and_then(|run| run.next_start_at),
+            next_start_at: current_run.and_then(|run| run.next_start_at),
             usage: None,
-            story: None,
+            history: None,
             outcome: None,
             hash: reservation.hash,
             hashid: reservation.hashid,
@@ -204,41 +161,76 @@ impl<'a> Overview<'a> {
         }
     }
 
-    /// Adds how a service fared: its exits, and what it wrote before the last of them.
-    pub(crate) fn add_story(&self, view: &mut ServiceView) {
-        let exits = self.registry.run_state(&view.hash).ok().flatten().map(|run| run.exits).unwrap_or_default();
-        let last_output = if exits.is_empty() {
-            Vec::new()
-        } else {
-            let lines = logs::before_last_end(&self.registry.paths().log(&view.hash), LAST_LINES);
-            lines.iter().map(|line| String::from_utf8_lossy(&logs::strip(line)).into_owned()).collect()
-        };
-        view.story = Some(History { exits, last_output });
+    /// Adds what a command did with the service.
+    pub(crate) fn with(self, outcome: Outcome) -> Self {
+        Self { outcome: Some(outcome), ..self }
     }
 
-    /// Adds what the processes of services use. It takes a moment: the use of processors shows over time.
-    pub(crate) fn add_usage(&self, views: &mut [ServiceView]) {
-        // What cannot be looked at now is left out.
-        let members = |view: &ServiceView| -> Vec<ProcessIdentity> {
-            let run = self.registry.run_state(&view.hash).ok().flatten().filter(|_| view.pid.is_some());
-            let found = run.and_then(|run| self.registry.descendants(&view.hash, run.supervisor.pid).ok());
-            found.map(|found| found.living).unwrap_or_default()
-        };
-        let trees: Vec<Vec<ProcessIdentity>> = views.iter().map(members).collect();
-        let began = clock::now();
-        let times =
-            |tree: &Vec<ProcessIdentity>| tree.iter().map(|process| process::cpu_time(process.pid)).sum::<Duration>();
-        let before: Vec<Duration> = trees.iter().map(times).collect();
-        clock::pause(SAMPLE);
-        let sampled = clock::now().saturating_duration_since(began);
-        for ((view, tree), before) in views.iter_mut().zip(&trees).zip(before) {
-            if tree.is_empty() {
-                continue;
-            }
-            let used = times(tree).saturating_sub(before).as_secs_f64();
-            let cpu_percent = (used / sampled.as_secs_f64() * 1000.0).round() / 10.0;
-            view.usage =
-                Some(Usage { memory: tree.iter().map(|process| process::memory(process.pid)).sum(), cpu_percent });
+    /// Returns the address of the service: on the tailnet if it is published there, else on this machine. `None` if it
+    /// has no port.
+    pub(crate) fn address(&self) -> Option<String> {
+        self.url.clone().or_else(|| self.port.map(local_url))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::observe::ObservedState;
+    use crate::os::process::ProcessIdentity;
+    use crate::registry::RunState;
+
+    fn process(pid: i32) -> ProcessIdentity {
+        ProcessIdentity { pid, start_time: Some(1), boot_id: Some("b".into()) }
+    }
+
+    fn reservation() -> Reservation {
+        let record = serde_json::json!({
+            "hash": "0123456789abcdef0123456789abcdef01234567", "hashid": "012", "key": "api", "port": 19000,
+            "cwd": "/w", "cmd": ["true"], "env": [], "last_up": "2026-11-21T00:00:00Z",
+        });
+        serde_json::from_value(record).unwrap()
+    }
+
+    /// Returns the view of a service on port 19000 whose supervisor 7 recorded the child 9, listening on all addresses.
+    pub(crate) fn view(liveness: Liveness, state: State, orphan: Option<i32>) -> ServiceView {
+        let mut run = RunState::begin(process(7), None, None);
+        run.child = Some(process(9));
+        run.started_at = Some(Timestamp::UNIX_EPOCH);
+        run.listens = vec!["0.0.0.0:19000".parse().unwrap()];
+        run.restarts = 3;
+        let observed = ObservedState { state, error: None, orphan };
+        let beat = Some("2026-11-22T00:00:00Z".parse().unwrap());
+        ServiceView::new(reservation(), Observation { liveness, beat, run: Some(run), observed }, None)
+    }
+
+    #[test]
+    fn only_the_run_state_of_a_current_supervisor_is_shown() {
+        let held = || Liveness::Held(Some(process(7)));
+        let broken = || Liveness::Unknown(std::io::Error::from_raw_os_error(libc::EMFILE));
+        for (liveness, state, orphan, status, pid, is_started) in [
+            (held(), State::Ready, None, Status::Running, Some(9), true),
+            (held(), State::Backoff, None, Status::Running, Some(9), false),
+            (held(), State::Unknown, None, Status::Running, None, false),
+            (Liveness::Free, State::Stopped, None, Status::Stopped, None, false),
+            (Liveness::Free, State::Failed, None, Status::Stopped, None, false),
+            (Liveness::Free, State::Orphaned, Some(11), Status::Stopped, Some(11), true),
+            (broken(), State::Unknown, None, Status::Unknown, None, false),
+        ] {
+            let view = view(liveness, state, orphan);
+            assert_eq!((view.status, view.pid, view.started_at.is_some()), (status, pid, is_started), "{state:?}");
+            let is_current = pid.is_some();
+            assert_eq!((view.restarts > 0, view.exposed), (is_current, is_current), "{state:?}");
+            assert_eq!(view.last_up.to_string(), "2026-11-22T00:00:00Z");
         }
+    }
+
+    #[test]
+    fn the_address_is_on_the_tailnet_if_the_service_is_published() {
+        let local = view(Liveness::Free, State::Stopped, None);
+        assert_eq!(local.address().as_deref(), Some("http://localhost:19000"));
+        let published = ServiceView { url: Some("https://api.example.ts.net".into()), ..local.clone() };
+        assert_eq!(published.address().as_deref(), Some("https://api.example.ts.net"));
+        assert_eq!(ServiceView { port: None, ..local }.address(), None);
     }
 }

@@ -1,27 +1,28 @@
-//! Services as tables for people: no borders, colours only where they are seen.
+//! Formats services as tables for people, without borders.
 
 use std::time::Duration;
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Row, Table};
 use jiff::Timestamp;
 
-use crate::registry::State;
+use crate::config::local_url;
+use crate::registry::{Exit, State};
 use crate::text::printable;
 use crate::view::service::ServiceView;
 
-/// How a table shall look.
+/// How a table is formatted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TableStyle {
-    /// Whether colours are seen.
+    /// The table contains colours.
     pub(crate) color: bool,
-    /// How wide it may be, in columns; `None`: as wide as it is.
+    /// The greatest width in columns; `None` for no limit.
     pub(crate) width: Option<u16>,
-    /// What time it is.
+    /// The current time, from which ages are computed.
     pub(crate) now: Timestamp,
 }
 
-/// A table of services, one a line; `wide`: with what they use and where they are.
-pub(crate) fn list(views: &[ServiceView], look: TableStyle, wide: bool) -> String {
+/// Formats services as a table with one line each. `wide` adds their resource usage, address and directory.
+pub(crate) fn list(views: &[ServiceView], style: TableStyle, wide: bool) -> String {
     if views.is_empty() {
         return "no services; `devport start --key api -- npm run dev` starts one\n".into();
     }
@@ -30,17 +31,17 @@ pub(crate) fn list(views: &[ServiceView], look: TableStyle, wide: bool) -> Strin
         header.extend(["MEMORY", "CPU", "ADDRESS", "DIRECTORY"]);
     }
     header.push("COMMAND");
-    let mut table = table(look, &header);
+    let mut table = table(style, &header);
     for view in views {
         let name = view.key.as_ref().map_or("-", |key| key.as_str());
         let name = Cell::new(printable(name));
         let mut cells = vec![
-            if look.color { name.add_attribute(Attribute::Bold) } else { name },
+            if style.color { name.add_attribute(Attribute::Bold) } else { name },
             Cell::new(view.hashid.as_str()),
             Cell::new(view.port.map_or_else(|| "-".into(), |port| port.to_string())),
-            state_cell(view.state, look),
+            state_cell(view.state, style),
             Cell::new(view.pid.map_or_else(|| "-".into(), |pid| pid.to_string())),
-            Cell::new(up(view, look.now)),
+            Cell::new(up(view, style.now)),
             Cell::new(view.restarts),
         ];
         if wide {
@@ -48,7 +49,7 @@ pub(crate) fn list(views: &[ServiceView], look: TableStyle, wide: bool) -> Strin
             cells.extend([
                 Cell::new(usage.map_or_else(|| "-".into(), |usage| megabytes(usage.memory))),
                 Cell::new(usage.map_or_else(|| "-".into(), |usage| format!("{:.1}%", usage.cpu_percent))),
-                Cell::new(address(view).unwrap_or_else(|| "-".into())),
+                Cell::new(view.address().unwrap_or_else(|| "-".into())),
                 Cell::new(printable(&view.cwd.display().to_string())),
             ]);
         }
@@ -60,12 +61,8 @@ pub(crate) fn list(views: &[ServiceView], look: TableStyle, wide: bool) -> Strin
     render(&table)
 }
 
-/// Where a service is reached; `None` if it has no port.
-fn address(view: &ServiceView) -> Option<String> {
-    view.url.clone().or_else(|| view.port.map(|port| format!("http://localhost:{port}")))
-}
-
-/// The command, behind what is wrong if that needs somebody's attention.
+/// Returns the command, followed by what needs the user's attention: the error of a running service, or that other
+/// machines can reach it.
 fn command_and_error(view: &ServiceView) -> String {
     let command = if view.cmd.is_empty() { "(reserved)".to_owned() } else { printable(&view.cmd.join(" ")) };
     match &view.error {
@@ -75,15 +72,15 @@ fn command_and_error(view: &ServiceView) -> String {
     }
 }
 
-/// An amount of memory for people.
+/// Formats a number of bytes in mebibytes.
 fn megabytes(bytes: u64) -> String {
     let tenths = bytes * 10 / (1 << 20);
     format!("{}.{} MB", tenths / 10, tenths % 10)
 }
 
-/// Everything about one service, one fact a line.
-pub(crate) fn details(view: &ServiceView, look: TableStyle) -> String {
-    let mut table = table(look, &[]);
+/// Formats one service with all its details, one on each line.
+pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
+    let mut table = table(style, &[]);
     let mut row = |name: &str, value: String| {
         table.add_row(vec![Cell::new(name), Cell::new(printable(&value))]);
     };
@@ -92,7 +89,7 @@ pub(crate) fn details(view: &ServiceView, look: TableStyle) -> String {
     row("state", view.state.as_str().into());
     if let Some(port) = view.port {
         row("port", port.to_string());
-        row("address", format!("http://localhost:{port}"));
+        row("address", local_url(port));
     }
     if let Some(url) = &view.url {
         row("tailnet", url.clone());
@@ -106,43 +103,42 @@ pub(crate) fn details(view: &ServiceView, look: TableStyle) -> String {
         let listens = view.listens.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         row("listens on", if view.exposed { format!("{listens} (exposed to the network)") } else { listens });
     }
-    row("up", up(view, look.now));
+    row("up", up(view, style.now));
     row("restarts", view.restarts.to_string());
     if let Some(next) = view.next_start_at {
-        row("next start", format!("in {}", span(look.now, next)));
+        row("next start", format!("in {}", span(style.now, next)));
     }
     if let Some(exit) = &view.last_exit {
-        row("last exit", format!("{}, {} ago", exit.how, span(exit.at, look.now)));
+        row("last exit", format!("{}, {} ago", exit.how, span(exit.at, style.now)));
     }
     if let Some(error) = &view.error {
         row("error", error.clone());
     }
-    let Some(story) = &view.story else { return render(&table) };
-    for (index, exit) in story.exits.iter().rev().enumerate() {
-        let ran = Duration::from_millis(exit.ran_ms).as_secs_f64();
+    let Some(history) = &view.history else { return render(&table) };
+    for (index, exit) in history.exits.iter().rev().enumerate() {
         let title = if index == 0 { "exits" } else { "" };
-        row(title, format!("{} ago: {} after {ran:.1} s", span(exit.at, look.now), exit.how));
+        row(title, format!("{} ago: {}", span(exit.at, style.now), exit_summary(exit)));
     }
-    for (index, line) in story.last_output.iter().enumerate() {
+    for (index, line) in history.last_output.iter().enumerate() {
         row(if index == 0 { "last output" } else { "" }, line.clone());
     }
     render(&table)
 }
 
-/// The summary of a batch: name, and the service or what went wrong.
-pub(crate) fn batch(rows: &[(String, Result<ServiceView, String>)], look: TableStyle) -> String {
-    let mut table = table(look, &["NAME", "ID", "PORT", "STATE"]);
+/// Formats the summary of a batch: the name of each entry, and its service or the error.
+pub(crate) fn batch(rows: &[(String, Result<ServiceView, String>)], style: TableStyle) -> String {
+    let mut table = table(style, &["NAME", "ID", "PORT", "STATE"]);
     for (name, outcome) in rows {
         let mut row = vec![Cell::new(printable(name))];
         match outcome {
             Ok(view) => row.extend([
                 Cell::new(view.hashid.as_str()),
                 Cell::new(view.port.map_or_else(|| "-".into(), |port| port.to_string())),
-                state_cell(view.state, look),
+                state_cell(view.state, style),
             ]),
             Err(error) => {
                 let cell = Cell::new(format!("error: {}", printable(error)));
-                row.extend([Cell::new("-"), Cell::new("-"), if look.color { cell.fg(Color::Red) } else { cell }]);
+                row.extend([Cell::new("-"), Cell::new("-"), if style.color { cell.fg(Color::Red) } else { cell }]);
             }
         }
         table.add_row(row);
@@ -150,15 +146,15 @@ pub(crate) fn batch(rows: &[(String, Result<ServiceView, String>)], look: TableS
     render(&table)
 }
 
-/// A table without borders.
-fn table(look: TableStyle, header: &[&str]) -> Table {
+/// Creates a table without borders.
+fn table(style: TableStyle, header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    match look.width {
+    match style.width {
         Some(width) => table.set_width(width),
         None => table.set_content_arrangement(ContentArrangement::Disabled),
     };
-    if look.color {
+    if style.color {
         table.enforce_styling();
     } else {
         table.force_no_tty();
@@ -169,7 +165,7 @@ fn table(look: TableStyle, header: &[&str]) -> Table {
     table
 }
 
-/// The table as text, without blanks at the ends of lines.
+/// Renders a table without trailing spaces.
 fn render(table: &Table) -> String {
     let mut text = String::new();
     for line in table.lines() {
@@ -179,10 +175,10 @@ fn render(table: &Table) -> String {
     text
 }
 
-/// A state, in the colour that says how good it is.
-fn state_cell(state: State, look: TableStyle) -> Cell {
+/// Formats a state: green while the service runs, yellow while it changes, red if it needs attention.
+fn state_cell(state: State, style: TableStyle) -> Cell {
     let cell = Cell::new(state.as_str());
-    if !look.color {
+    if !style.color {
         return cell;
     }
     match state {
@@ -198,7 +194,7 @@ fn state_cell(state: State, look: TableStyle) -> Cell {
     }
 }
 
-/// Since when it runs, or when it last did.
+/// Returns for how long a service has been running, or when it last ran.
 fn up(view: &ServiceView, now: Timestamp) -> String {
     match view.started_at {
         Some(started) => span(started, now),
@@ -207,7 +203,13 @@ fn up(view: &ServiceView, now: Timestamp) -> String {
     }
 }
 
-/// The time between two moments, as its two largest units: `3d 4h`.
+/// Formats how a run ended and how long it took: `exit code 1 after 2.5 s`.
+pub(crate) fn exit_summary(exit: &Exit) -> String {
+    let ran = Duration::from_millis(exit.ran_ms).as_secs_f64();
+    format!("{} after {ran:.1} s", exit.how)
+}
+
+/// Formats the time between two moments in its two largest units, such as `3d 4h`.
 fn span(from: Timestamp, to: Timestamp) -> String {
     let seconds = to.duration_since(from).as_secs().max(0);
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);

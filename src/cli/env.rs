@@ -1,0 +1,34 @@
+//! `devport env`: prints the environment of a service's command.
+
+use crate::cli::args::Env;
+use crate::cli::context::Context;
+use crate::cli::output::write_output;
+use crate::error::Result;
+
+/// Executes `devport env`. Prints the names of the variables, and the values only with `--show-secrets`.
+///
+/// # Errors
+/// If the target names no service.
+pub(super) fn execute(context: &Context, arguments: &Env) -> Result<()> {
+    let reservation = context.resolve(&arguments.target)?;
+    let registry = &context.registry;
+    let child = reservation.child_variables(registry.paths().base(), None);
+    let mut variables = registry.environment(&reservation.hash)?.for_child(&child);
+    variables.sort();
+    let text = match (context.output.wants_only_json(), arguments.show_secrets) {
+        (true, true) => {
+            let object: serde_json::Map<_, _> =
+                variables.into_iter().map(|(name, value)| (name, value.into())).collect();
+            format!("{:#}\n", serde_json::Value::from(object))
+        }
+        (true, false) => {
+            let names: Vec<String> = variables.into_iter().map(|(name, _)| name).collect();
+            format!("{:#}\n", serde_json::Value::from(names))
+        }
+        (false, true) => {
+            variables.into_iter().map(|(name, value)| [name, "=".into(), value, "\n".into()].concat()).collect()
+        }
+        (false, false) => variables.into_iter().map(|(name, _)| name + "\n").collect(),
+    };
+    write_output(text.as_bytes())
+}

@@ -1,0 +1,107 @@
+//! What devport prints: results on standard output, notes and failures on standard error.
+
+use std::io::{self, IsTerminal, Write};
+
+use crate::error::{Error, Result};
+use crate::os::clock;
+use crate::os::terminal::WindowSize;
+use crate::text::printable;
+use crate::view::{self, ServiceView, TableStyle};
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// A table on a terminal, JSON otherwise.
+    Auto,
+    Json,
+    Table,
+}
+
+/// Prints results in the format that the user chose.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Output {
+    pub(super) format: Format,
+    /// The environment has the variable `NO_COLOR` (see no-color.org).
+    pub(super) forbids_color: bool,
+}
+
+impl Output {
+    /// Returns whether results are printed as tables.
+    pub(super) fn wants_table(self) -> bool {
+        match self.format {
+            Format::Auto => io::stdout().is_terminal(),
+            Format::Json => false,
+            Format::Table => true,
+        }
+    }
+
+    /// Returns whether the user requested JSON explicitly. Commands that print one bare value on a pipe, such as `port`,
+    /// print JSON only then.
+    pub(super) fn wants_only_json(self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Returns the style of tables on standard output.
+    pub(super) fn table_style(self) -> TableStyle {
+        TableStyle {
+            color: io::stdout().is_terminal() && !self.forbids_color,
+            width: WindowSize::of(io::stdout()).map(WindowSize::columns),
+            now: clock::wall(),
+        }
+    }
+
+    /// Prints services: as a table, or as JSON. `several` makes the JSON an array, even of one service.
+    ///
+    /// # Errors
+    /// If standard output cannot be written to.
+    pub(super) fn print_views(self, views: &[ServiceView], several: bool) -> Result<()> {
+        let text = match (self.wants_table(), views, several) {
+            (true, _, _) => view::list(views, self.table_style(), false),
+            (false, [view], false) => view::object(view),
+            (false, views, _) => view::array(views),
+        };
+        write_output(text.as_bytes())
+    }
+
+    /// Prints one service with all its details.
+    ///
+    /// # Errors
+    /// If standard output cannot be written to.
+    pub(super) fn print_details(self, view: &ServiceView) -> Result<()> {
+        let text = if self.wants_table() { view::details(view, self.table_style()) } else { view::object(view) };
+        write_output(text.as_bytes())
+    }
+}
+
+/// Writes to standard output.
+///
+/// # Errors
+/// [`Error::ClosedOutput`] if the reader has closed the pipe, [`Error::System`] otherwise.
+pub(super) fn write_output(bytes: &[u8]) -> Result<()> {
+    let mut output = io::stdout().lock();
+    match output.write_all(bytes).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Error::ClosedOutput),
+        written => written.map_err(Error::system("write to standard output")),
+    }
+}
+
+/// Prints a note on standard error. There is no place to report a failure to, so it is ignored.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "devport: {}", printable(text));
+}
+
+/// Prints a failure that does not end the command, such as that of one service among several.
+pub(super) fn report(name: &str, error: &Error) {
+    report_with_retry(name, error, None);
+}
+
+/// Prints a failure as [`report`] does, with the command that tries again.
+pub(super) fn report_with_retry(what: &str, error: &Error, retry: Option<&str>) {
+    note(&format!("{what}: {error}"));
+    if let Some(hint) = error.hint() {
+        let _ = writeln!(io::stderr(), "hint: {}", printable(&hint));
+    }
+    if let Some(retry) = retry {
+        let _ = writeln!(io::stderr(), "retry: {}", printable(retry));
+    }
+}

@@ -1,0 +1,98 @@
+//! `Overview`: reads what `ServiceView` shows. Queries that serve all services run once per command.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::logs;
+use crate::observe::Observer;
+use crate::os::process::{self, ProcessIdentity};
+use crate::os::{clock, parallel};
+use crate::registry::{Registry, Reservation};
+use crate::tailnet::Addresses;
+use crate::view::{History, ServiceView, Usage};
+
+/// How many lines of output before a crash to show: enough for a stack trace.
+const LAST_LINES: usize = 20;
+/// How long CPU time is measured: the clock of CPU time ticks every 10 ms on Linux, so that the error is 5 %.
+const SAMPLE: Duration = Duration::from_millis(200);
+
+/// Reads the state of services.
+#[derive(Debug)]
+pub(super) struct Overview<'a> {
+    registry: &'a Registry,
+    addresses: Addresses<'a>,
+    observer: Observer<'a>,
+}
+
+impl<'a> Overview<'a> {
+    /// Creates an overview of the services in a registry. Reads nothing yet.
+    pub(super) fn new(registry: &'a Registry, addresses: Addresses<'a>) -> Self {
+        Self { registry, addresses, observer: Observer::new(registry) }
+    }
+
+    /// Returns the views of all services, and one error for each record that cannot be used.
+    ///
+    /// # Errors
+    /// If the state directory cannot be read.
+    pub(super) fn all(&self) -> Result<(Vec<ServiceView>, Vec<Error>)> {
+        let (hashes, mut unusable) = self.registry.hashes()?;
+        let mut views = Vec::with_capacity(hashes.len());
+        for found in
+            parallel::map(&hashes, |hash| Ok(self.registry.find(hash)?.map(|reservation| self.view(reservation))))
+        {
+            match found {
+                Ok(view) => views.extend(view),
+                Err(error) => unusable.push(error),
+            }
+        }
+        Ok((views, unusable))
+    }
+
+    /// Returns the current view of a service.
+    pub(super) fn view(&self, reservation: Reservation) -> ServiceView {
+        let observation = self.observer.observe(&reservation);
+        let url = self.addresses.of(&reservation);
+        ServiceView::new(reservation, observation, url)
+    }
+
+    /// Adds the exits of a service, and its output before the last one.
+    pub(super) fn add_history(&self, view: &mut ServiceView) {
+        let exits = self.registry.run_state(&view.hash).ok().flatten().map(|run| run.exits).unwrap_or_default();
+        let last_output = if exits.is_empty() {
+            Vec::new()
+        } else {
+            let lines = logs::before_last_end(&self.registry.paths().log(&view.hash), LAST_LINES);
+            lines.iter().map(|line| String::from_utf8_lossy(&logs::strip(line)).into_owned()).collect()
+        };
+        view.history = Some(History { exits, last_output });
+    }
+
+    /// Adds the memory and CPU time that the processes of services use. Takes [`SAMPLE`].
+    pub(super) fn add_usage(&self, views: &mut [ServiceView]) {
+        let trees: Vec<Vec<ProcessIdentity>> = views.iter().map(|view| self.processes(view)).collect();
+        let began = clock::now();
+        let before: Vec<Duration> = trees.iter().map(|tree| cpu_time(tree)).collect();
+        clock::pause(SAMPLE);
+        let sampled = clock::now().saturating_duration_since(began).as_secs_f64();
+        for ((view, tree), before) in views.iter_mut().zip(&trees).zip(before) {
+            if !tree.is_empty() {
+                let used = cpu_time(tree).saturating_sub(before).as_secs_f64();
+                let cpu_percent = (used / sampled * 1000.0).round() / 10.0;
+                let memory = tree.iter().map(|process| process::memory(process.pid)).sum();
+                view.usage = Some(Usage { memory, cpu_percent });
+            }
+        }
+    }
+
+    /// Returns the processes of a service; empty if none runs, or they cannot be listed.
+    fn processes(&self, view: &ServiceView) -> Vec<ProcessIdentity> {
+        let run = self.registry.run_state(&view.hash).ok().flatten().filter(|_| view.pid.is_some());
+        let found = run.and_then(|run| self.registry.descendants(&view.hash, run.supervisor.pid).ok());
+        found.map(|found| found.living).unwrap_or_default()
+    }
+}
+
+/// Returns the CPU time that processes have used since they started.
+fn cpu_time(tree: &[ProcessIdentity]) -> Duration {
+    tree.iter().map(|process| process::cpu_time(process.pid)).sum()
+}

@@ -1,0 +1,27 @@
+//! `devport url`: prints the address of a service, for scripts.
+
+use crate::cli::args::Target;
+use crate::cli::context::Context;
+use crate::cli::output::write_output;
+use crate::error::{Error, Result};
+use crate::registry::Reservation;
+
+/// Executes `devport url`.
+///
+/// # Errors
+/// If the target names no service, or one without a port.
+pub(super) fn execute(context: &Context, arguments: &Target) -> Result<()> {
+    let reservation = context.resolve(&arguments.target)?;
+    write_output(format!("{}\n", address(context, &reservation)?).as_bytes())
+}
+
+/// Returns the address of a service: on the tailnet if it is published there, else on this machine.
+///
+/// # Errors
+/// [`Error::NoPort`] if the service has no port.
+pub(super) fn address(context: &Context, reservation: &Reservation) -> Result<String> {
+    let without_port = || Error::NoPort { service: reservation.name().to_owned() };
+    // Check the port first: the view may query tailscaled.
+    reservation.service_port().ok_or_else(without_port)?;
+    context.view(reservation).address().ok_or_else(without_port)
+}

@@ -1,0 +1,340 @@
+//! Registers a service and starts it, unless it runs already.
+//!
+//! Registering and starting happen under the service's launch lock, so that two commands cannot start one service twice,
+//! and none starts a service that another one removes.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::ServiceSpec;
+use crate::error::{Error, Result};
+use crate::launch::launcher::Launcher;
+use crate::launch::stop::{self, Urgency};
+use crate::observe::Observer;
+use crate::os::clock;
+use crate::project::{Ownership, Place};
+use crate::registry::{FileLock, Liveness, Registration, Reservation, State};
+
+/// How often to check whether a service that is stopping has ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// How a service is started.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LaunchMode {
+    /// The supervisor runs without a tmux window.
+    pub(crate) is_detached: bool,
+    /// A running service is stopped and started again with the new options.
+    pub(crate) replaces_running: bool,
+}
+
+/// What a service did before a command started it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Previous {
+    /// The service did not run.
+    NotRunning,
+    /// The service ran, and was stopped.
+    Stopped,
+    /// The service runs, and was left alone.
+    StillRunning,
+}
+
+/// A service that is registered and started, or ready to be started.
+#[derive(Debug, Clone)]
+pub(crate) struct Ensured {
+    /// The service's record, as it is now.
+    pub(crate) reservation: Reservation,
+    /// What the service did before.
+    pub(crate) previous: Previous,
+}
+
+/// A running service.
+struct Running {
+    reservation: Reservation,
+    /// Whether the directory of the service was deleted, or replaced by another one.
+    has_lost_directory: bool,
+}
+
+impl Launcher<'_> {
+    /// Registers a service and starts it, unless it runs.
+    ///
+    /// # Errors
+    /// [`Error::KeyElsewhere`] if the key belongs to another checkout, or the reason why the service does not run.
+    pub(crate) fn start(&self, spec: &ServiceSpec, mode: LaunchMode) -> Result<Ensured> {
+        let (_launch, ensured) = self.register_locked(spec, mode.replaces_running)?;
+        if ensured.previous != Previous::StillRunning {
+            self.launch(&ensured.reservation, mode.is_detached)?;
+        }
+        Ok(ensured)
+    }
+
+    /// Registers a service that the caller will supervise, unless it runs.
+    ///
+    /// # Errors
+    /// [`Error::KeyElsewhere`] if the key belongs to another checkout, or if the service cannot be registered.
+    pub(crate) fn register(&self, spec: &ServiceSpec, replaces_running: bool) -> Result<Ensured> {
+        self.register_locked(spec, replaces_running).map(|(_, ensured)| ensured)
+    }
+
+    /// Starts a registered service with its recorded command and environment, unless it runs.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchService`] if it was removed meanwhile, or the reason why it does not run.
+    pub(crate) fn start_registered(&self, reservation: &Reservation, mode: LaunchMode) -> Result<Ensured> {
+        let (_launch, Ensured { reservation, previous }) = self.prepare_registered(reservation)?;
+        let previous = match self.find_running(&reservation)? {
+            Some(reservation) if !mode.replaces_running => {
+                return Ok(Ensured { reservation, previous: Previous::StillRunning });
+            }
+            Some(running) => {
+                self.stop(&running)?;
+                Previous::Stopped
+            }
+            None => previous,
+        };
+        self.launch(&reservation, mode.is_detached)?;
+        Ok(Ensured { reservation, previous })
+    }
+
+    /// Prepares a registered service that the caller will supervise. Returns its record as it is now.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchService`] if it was removed meanwhile, or [`Error::NoCommand`].
+    pub(crate) fn prepare_to_run(&self, reservation: &Reservation) -> Result<Reservation> {
+        self.prepare_registered(reservation).map(|(_, ensured)| ensured.reservation)
+    }
+
+    /// Reserves a port for a program that devport does not run.
+    ///
+    /// # Errors
+    /// [`Error::KeyElsewhere`] if the key belongs to another checkout, or if no port can be reserved.
+    pub(crate) fn reserve(&self, spec: &ServiceSpec) -> Result<Reservation> {
+        let _launch = self.stop_in_lost_directory(spec)?;
+        self.registry.prepare()?;
+        let registration = self.registry.reserve(spec, clock::wall(), &mut |text| (self.notify)(&text))?;
+        Ok(self.announce(registration, spec))
+    }
+
+    /// Refuses a key that belongs to another checkout, before any file is written. Another checkout can still take the
+    /// key before it is registered.
+    ///
+    /// # Errors
+    /// [`Error::KeyElsewhere`], or if a directory cannot be read.
+    pub(crate) fn check_checkout(&self, spec: &ServiceSpec) -> Result<()> {
+        let Some(reservation) = self.registry.find(&spec.hash)? else { return Ok(()) };
+        self.has_lost_directory(spec, &reservation).map(drop)
+    }
+
+    /// Acquires the launch lock of a registered service and reads its record again: another command may have changed or
+    /// removed it meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchService`] if the service was removed, even if another checkout registered its key since.
+    pub(crate) fn lock(&self, named: &Reservation) -> Result<(FileLock, Reservation)> {
+        self.registry.prepare()?;
+        let launch = self.registry.acquire_launch(&named.hash, named.name(), &mut |text| (self.notify)(&text))?;
+        match self.registry.find(&named.hash)? {
+            Some(now) if now.root == named.root || named.root.is_none() => return Ok((launch, now)),
+            Some(_) => {}
+            // Acquiring the lock created its file again.
+            None => launch.delete()?,
+        }
+        Err(Error::NoSuchService { target: named.name().to_owned(), nearest: Vec::new() })
+    }
+
+    /// Registers a service unless it runs. Returns its launch lock too.
+    fn register_locked(&self, spec: &ServiceSpec, replaces_running: bool) -> Result<(FileLock, Ensured)> {
+        self.check_checkout(spec)?;
+        self.registry.prepare()?;
+        let launch = self.registry.acquire_launch(&spec.hash, spec.name(), &mut |text| (self.notify)(&text))?;
+        match self.claim(spec, replaces_running) {
+            Ok(ensured) => Ok((launch, ensured)),
+            Err(error) => {
+                if !self.registry.paths().record(&spec.hash).exists() {
+                    // The service was not registered, so its lock file has no use. One that stays does no harm.
+                    let _ = launch.delete();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Registers a service, and stops it if it runs and is to be replaced, or has lost its directory. The caller holds
+    /// the launch lock.
+    ///
+    /// # Errors
+    /// [`Error::KeyElsewhere`] if the key belongs to another checkout, or if the service cannot be registered. Nothing
+    /// was changed in both cases.
+    fn claim(&self, spec: &ServiceSpec, replaces_running: bool) -> Result<Ensured> {
+        match self.find_running_for(spec)? {
+            None => Ok(Ensured { reservation: self.write_record(spec)?, previous: Previous::NotRunning }),
+            // Stop first: the running processes belong to the old directory, not to what the new record says.
+            Some(Running { reservation, has_lost_directory: true }) => {
+                self.stop(&reservation)?;
+                Ok(Ensured { reservation: self.write_record(spec)?, previous: Previous::Stopped })
+            }
+            // Register first: the service keeps running if the new options are invalid.
+            Some(Running { reservation, .. }) if replaces_running => {
+                let registered = self.write_record(spec)?;
+                self.stop(&reservation)?;
+                Ok(Ensured { reservation: registered, previous: Previous::Stopped })
+            }
+            Some(Running { reservation, .. }) => Ok(Ensured { reservation, previous: Previous::StillRunning }),
+        }
+    }
+
+    /// Locks a registered service and settles its checkout. Returns its launch lock and its record.
+    fn prepare_registered(&self, reservation: &Reservation) -> Result<(FileLock, Ensured)> {
+        let (launch, reservation) = self.lock(reservation)?;
+        if reservation.cmd.is_empty() {
+            return Err(Error::NoCommand { service: reservation.name().to_owned() });
+        }
+        Ok((launch, self.move_in(reservation)?))
+    }
+
+    /// If the checkout of a service was deleted and created again, stops what still runs of the service and records the
+    /// new checkout. The caller holds the launch lock.
+    fn move_in(&self, reservation: Reservation) -> Result<Ensured> {
+        let failed = || Error::io("look at", &reservation.cwd);
+        let place = Place::new(&reservation.cwd, reservation.file.as_deref(), self.caller.home());
+        let old = match place.ownership(reservation.site()).map_err(failed())? {
+            // If the directory itself is missing, the launch fails and says so.
+            Ownership::Gone(old) if reservation.cwd.is_dir() => old,
+            _ => return Ok(Ensured { reservation, previous: Previous::NotRunning }),
+        };
+        let previous =
+            if self.find_running(&reservation)?.is_some() { Previous::Stopped } else { Previous::NotRunning };
+        self.stop(&reservation)?;
+        let moved = self.registry.move_in(&reservation.hash, &place, &mut |text| (self.notify)(&text))?;
+        self.notify_taken_over(reservation.name(), &place, &old);
+        Ok(Ensured { reservation: moved.unwrap_or(reservation), previous })
+    }
+
+    /// Stops a service that has lost its directory, so that its port can be reserved. Returns the launch lock, which
+    /// keeps other commands from starting the service.
+    fn stop_in_lost_directory(&self, spec: &ServiceSpec) -> Result<Option<FileLock>> {
+        let Some(reservation) = self.registry.find(&spec.hash)? else { return Ok(None) };
+        if !self.has_lost_directory(spec, &reservation)? {
+            return Ok(None);
+        }
+        self.registry.prepare()?;
+        let launch = self.registry.acquire_launch(&spec.hash, spec.name(), &mut |text| (self.notify)(&text))?;
+        if let Some(Running { reservation, .. }) = self.find_running_for(spec)? {
+            self.stop(&reservation)?;
+        }
+        Ok(Some(launch))
+    }
+
+    /// Returns the registered service if it runs. The caller holds the launch lock.
+    ///
+    /// # Errors
+    /// [`Error::KeyElsewhere`] if the key belongs to another checkout.
+    fn find_running_for(&self, spec: &ServiceSpec) -> Result<Option<Running>> {
+        let Some(reservation) = self.registry.find(&spec.hash)? else { return Ok(None) };
+        let has_lost_directory = self.has_lost_directory(spec, &reservation)?;
+        let running = self.find_running(&reservation)?;
+        Ok(running.map(|reservation| Running { reservation, has_lost_directory }))
+    }
+
+    /// Returns the current record of a service that runs; `None` if it does not. Waits for a service that is stopping.
+    fn find_running(&self, reservation: &Reservation) -> Result<Option<Reservation>> {
+        let limit = stop::limit(reservation);
+        let is_running = || self.is_running(reservation).transpose();
+        match clock::poll(POLL_INTERVAL, limit, is_running) {
+            Some(Ok(true)) => self.registry.find(&reservation.hash),
+            Some(Ok(false)) => Ok(None),
+            Some(Err(error)) => Err(error),
+            None => Err(Error::StillStopping {
+                service: reservation.name().to_owned(),
+                waited_s: limit.as_secs(),
+                left: "its supervisor".into(),
+            }),
+        }
+    }
+
+    /// Returns whether a service runs; `None` while it is stopping.
+    fn is_running(&self, reservation: &Reservation) -> Result<Option<bool>> {
+        let hash = &reservation.hash;
+        let liveness = match self.registry.liveness(hash) {
+            Liveness::Free => self.registry.unannounced_liveness(hash),
+            known => known,
+        };
+        match liveness {
+            Liveness::Free => Ok(Some(false)),
+            Liveness::Held(_) => {
+                let run = self.registry.run_state(hash)?;
+                let is_ending = run.is_some_and(|run| run.says_ended() || run.state == State::Stopping);
+                Ok((!is_ending).then_some(true))
+            }
+            Liveness::Unknown(source) => {
+                Err(Error::System { verb: format!("check whether {} runs", reservation.name()), source })
+            }
+        }
+    }
+
+    /// Returns whether the directory of a service was deleted, or replaced by another one.
+    ///
+    /// # Errors
+    /// [`Error::KeyElsewhere`] if it belongs to another checkout that exists.
+    fn has_lost_directory(&self, spec: &ServiceSpec, reservation: &Reservation) -> Result<bool> {
+        let failed = || Error::io("look at", &reservation.cwd);
+        match spec.place.ownership(reservation.site()).map_err(failed())? {
+            Ownership::Ours => Ok(false),
+            Ownership::Gone(_) => Ok(true),
+            Ownership::Other(root) => Err(self.key_elsewhere(spec, reservation, &root)),
+        }
+    }
+
+    /// Returns the error for a key of another checkout, with the state of its service.
+    fn key_elsewhere(&self, spec: &ServiceSpec, reservation: &Reservation, root: &Path) -> Error {
+        let state = Observer::new(self.registry).observe(reservation).observed.state.as_str();
+        let directory =
+            spec.place.root().file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let port = reservation.service_port();
+        Error::KeyElsewhere {
+            key: reservation.name().to_owned(),
+            owner: spec.place.abbreviate(root),
+            state: Some(port.map_or_else(|| state.to_owned(), |port| format!("{state}, port {port}"))),
+            here: spec.place.abbreviate(spec.place.root()),
+            hint: format!("choose another key for this checkout, such as {}-{directory}", reservation.name()),
+        }
+    }
+
+    /// Writes the record of a service. The caller holds the launch lock.
+    fn write_record(&self, spec: &ServiceSpec) -> Result<Reservation> {
+        let registration = self.registry.register(spec, clock::wall(), &mut |text| (self.notify)(&text))?;
+        Ok(self.announce(registration, spec))
+    }
+
+    /// Notifies the user of what other services and checkouts lost to a registration. Returns the new record.
+    fn announce(&self, registration: Registration, spec: &ServiceSpec) -> Reservation {
+        let Registration { reservation, reclaimed, taken_over } = registration;
+        if let Some(directory) = taken_over {
+            self.notify_taken_over(spec.name(), &spec.place, &directory);
+        }
+        if let Some(old) = reclaimed {
+            (self.notify)(&format!(
+                "no port was free: removed {} (last up {:.0}), whose port {} {} gets",
+                old.name(),
+                old.last_up,
+                old.port,
+                reservation.name()
+            ));
+        }
+        reservation
+    }
+
+    /// Notifies the user that a service belongs to another checkout from now on.
+    fn notify_taken_over(&self, name: &str, place: &Place, directory: &Path) {
+        let (old, new) = (place.abbreviate(directory), place.abbreviate(place.root()));
+        (self.notify)(&if directory.is_dir() {
+            format!("{old} was deleted and made again; {name} belongs to {new} now")
+        } else {
+            format!("{name} belonged to {old}, which no longer exists; it belongs to {new} now")
+        });
+    }
+
+    /// Stops a service with its grace period.
+    fn stop(&self, reservation: &Reservation) -> Result<()> {
+        stop::stop(self.registry, reservation, Urgency::Graceful).map(drop)
+    }
+}

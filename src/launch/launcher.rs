@@ -1,0 +1,120 @@
+//! `Launcher`: starts the supervisor of a registered service in a tmux window, or detached.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::CallerEnvironment;
+use crate::error::{Error, Result};
+use crate::launch::tmux::Tmux;
+use crate::launch::{detached, response};
+use crate::os::spawn::find_program;
+use crate::os::{clock, process};
+use crate::registry::{Registry, Reservation, State};
+
+/// How long a supervisor may take to exit after its window was closed: it stops the service first, for which the default
+/// grace period is 5 s.
+const WINDOW_LOSS: Duration = Duration::from_secs(6);
+/// How often to check whether it has exited.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Registers services and starts their supervisors.
+#[derive(Debug)]
+pub(crate) struct Launcher<'a> {
+    /// The services of the state directory.
+    pub(crate) registry: &'a Registry,
+    /// The path of this program; `None` if the system does not know it.
+    pub(crate) program: Option<&'a Path>,
+    /// The environment of the command.
+    pub(crate) caller: &'a CallerEnvironment,
+    /// Receives notes for the user.
+    pub(crate) notify: fn(&str),
+}
+
+impl Launcher<'_> {
+    /// Starts the supervisor of a service and waits until it reports whether the service runs. The caller holds the
+    /// launch lock.
+    ///
+    /// # Errors
+    /// The reason why the service does not run, as its supervisor recorded it.
+    pub(super) fn launch(&self, reservation: &Reservation, is_detached: bool) -> Result<()> {
+        let unknown =
+            || Error::System { verb: "find out which program this is".into(), source: io::ErrorKind::NotFound.into() };
+        let program = self.program.ok_or_else(unknown)?;
+        let arguments = self.arguments(reservation);
+        if let Some(tmux) = self.tmux().filter(|_| !is_detached)
+            && let Some(result) = self.launch_in_window(&tmux, program, &arguments, reservation)?
+        {
+            return result;
+        }
+        let before = self.last_supervisor(reservation)?;
+        let pid = detached::spawn(program, &arguments, self.caller, self.registry, &reservation.hash)?;
+        response::wait(self.registry, reservation, before.as_ref(), pid)
+    }
+
+    /// Starts the supervisor in a tmux window and waits for its report. Returns `None` if tmux opens no window, or
+    /// closes it at once: a broken tmux must not keep a service from running.
+    ///
+    /// # Errors
+    /// If the run state cannot be read.
+    fn launch_in_window(
+        &self,
+        tmux: &Tmux,
+        program: &Path,
+        arguments: &[OsString],
+        reservation: &Reservation,
+    ) -> Result<Option<Result<()>>> {
+        let before = self.last_supervisor(reservation)?;
+        let mut command = vec![program.as_os_str().to_owned()];
+        command.extend_from_slice(arguments);
+        let window = match tmux.open_window(reservation, &command) {
+            Ok(window) => window,
+            Err(error) => {
+                (self.notify)(&format!("{error}; the service runs detached"));
+                return Ok(None);
+            }
+        };
+        let marking = tmux.mark(&window, self.registry.paths().base(), reservation);
+        let result = response::wait(self.registry, reservation, before.as_ref(), window.pid);
+        if marking.finish() || self.has_failed(reservation, before.as_ref()) || outlives_window(window.pid) {
+            return Ok(Some(result));
+        }
+        (self.notify)("tmux closed the window at once; the service runs detached");
+        Ok(None)
+    }
+
+    /// Returns the last supervisor that recorded a run state; `None` if there was none, or its record is corrupt.
+    fn last_supervisor(&self, reservation: &Reservation) -> Result<Option<process::ProcessIdentity>> {
+        match self.registry.run_state(&reservation.hash) {
+            Ok(run) => Ok(run.map(|run| run.supervisor)),
+            Err(Error::CorruptRecord { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns whether a supervisor other than `before` recorded that the service cannot be started.
+    fn has_failed(&self, reservation: &Reservation, before: Option<&process::ProcessIdentity>) -> bool {
+        let is_new_failure =
+            |run: crate::registry::RunState| Some(&run.supervisor) != before && run.state == State::Failed;
+        self.registry.run_state(&reservation.hash).is_ok_and(|run| run.is_some_and(is_new_failure))
+    }
+
+    /// Returns tmux; `None` if it is not in `PATH`.
+    fn tmux(&self) -> Option<Tmux> {
+        let program = find_program("tmux", self.caller.get("PATH"))?;
+        Some(Tmux::new(program, self.caller.for_background()))
+    }
+
+    /// Returns the arguments that make this program the supervisor of a service. `cli/run.rs` parses them.
+    fn arguments(&self, reservation: &Reservation) -> Vec<OsString> {
+        let base = self.registry.paths().base().as_os_str().to_owned();
+        vec!["run".into(), "--launched".into(), reservation.hash.as_str().into(), "--home".into(), base]
+    }
+}
+
+/// Returns whether a supervisor still runs some time after its window was closed.
+fn outlives_window(pid: i32) -> bool {
+    let has_exited = || matches!(process::is_running(pid), Ok(false)).then_some(());
+    clock::poll(POLL_INTERVAL, WINDOW_LOSS, has_exited).is_none()
+}

@@ -1,0 +1,124 @@
+//! Waits until a supervisor that was just launched has recorded whether its service runs.
+
+use std::time::Duration;
+
+use crate::config::{Policy, RestartWhen};
+use crate::error::{Error, Result};
+use crate::os::clock;
+use crate::os::process::{self, ProcessIdentity};
+use crate::registry::{Exit, ExitHow, Registry, Reservation, RunState, State};
+
+/// How often to read the run state at first: most supervisors record one within a few milliseconds.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
+/// How long a supervisor may take to record a state, in addition to the grace period of processes that it must end
+/// first. It must be longer than the time that a stop waits for processes after SIGKILL (`stop::MARGIN`).
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Waits until the supervisor `pid` has recorded whether the service runs. `before` is the previous supervisor, whose
+/// run state is ignored.
+///
+/// # Errors
+/// The reason why the service does not run.
+pub(super) fn wait(
+    registry: &Registry,
+    reservation: &Reservation,
+    before: Option<&ProcessIdentity>,
+    pid: i32,
+) -> Result<()> {
+    let limit = limit(&reservation.policy);
+    let mut last_error: Option<Error> = None;
+    let verdict = clock::poll(POLL_INTERVAL, limit, || {
+        // The next attempt may succeed.
+        poll(registry, reservation, before, pid).unwrap_or_else(|error| {
+            last_error = Some(error);
+            None
+        })
+    });
+    verdict.unwrap_or_else(|| {
+        let cause = last_error.map(|error| format!(": {error}")).unwrap_or_default();
+        let why = format!("its supervisor gave no answer in {} s{cause}", limit.as_secs());
+        Err(start_failed(reservation, why, None))
+    })
+}
+
+/// Reads once what a supervisor has recorded; `None` if the start is undecided.
+///
+/// # Errors
+/// If the run state cannot be read, or the system does not say whether the supervisor runs.
+fn poll(
+    registry: &Registry,
+    reservation: &Reservation,
+    before: Option<&ProcessIdentity>,
+    pid: i32,
+) -> Result<Option<Result<()>>> {
+    // Check for exit before reading the state, so that the supervisor's last write is not missed.
+    let has_exited = !process::is_running(pid).map_err(Error::system(format!("look at pid {pid}")))?;
+    let run = registry.run_state(&reservation.hash)?.filter(|run| Some(&run.supervisor) != before);
+    // A supervisor that records a failure exits next. Until then it holds the identity lock, and a command that follows
+    // would see the service as running.
+    let run = run.filter(|run| has_exited || run.state != State::Failed);
+    let verdict = run.and_then(|run| verdict(run, reservation));
+    if verdict.is_some() || !has_exited {
+        return Ok(verdict);
+    }
+    Ok(Some(match registry.take_launch_failure(&reservation.hash, pid) {
+        Some(why) => Err(start_failed(reservation, why, None)),
+        // Another supervisor was faster.
+        None if registry.liveness(&reservation.hash).is_held() => Ok(()),
+        None => {
+            let hint = format!("`devport run {}` shows what happens", reservation.name());
+            Err(start_failed(reservation, "its supervisor ended before it could say why".into(), Some(hint)))
+        }
+    }))
+}
+
+/// Returns the error of a service that could not be started.
+fn start_failed(reservation: &Reservation, why: String, hint: Option<String>) -> Error {
+    Error::StartFailed { service: reservation.name().to_owned(), why, hint }
+}
+
+/// Returns how long to wait for a supervisor: it may have to end orphans of the previous one first.
+fn limit(policy: &Policy) -> Duration {
+    policy.grace.0.saturating_add(LIMIT)
+}
+
+/// Returns whether a service exited with code 0 and is not to be restarted.
+fn is_done(exits: &[Exit], reservation: &Reservation) -> bool {
+    let is_clean = exits.last().is_some_and(|exit| exit.how == ExitHow::Code(0));
+    is_clean && reservation.policy.restart != RestartWhen::Always
+}
+
+/// Derives the result of a start from a run state; `None` if the start is undecided.
+fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<()>> {
+    let service = reservation.name();
+    let why = run.error.unwrap_or_default();
+    match run.state {
+        State::Running | State::Ready | State::Unhealthy | State::Backoff | State::CrashLoop => Some(Ok(())),
+        State::PortConflict => {
+            let owner = why.split_once("taken by ").map_or(why.as_str(), |(_, owner)| owner).to_owned();
+            let hint =
+                format!("end that process, and {service} starts by itself within 5 s; or `devport stop {service}`");
+            Some(Err(Error::PortTaken { port: reservation.port, owner, hint }))
+        }
+        State::Failed => Some(Err(start_failed(reservation, why, None))),
+        // A short command ends before its state is read.
+        State::Stopping | State::Stopped if is_done(&run.exits, reservation) => Some(Ok(())),
+        State::Stopping | State::Stopped => Some(Err(start_failed(reservation, "it was stopped at once".into(), None))),
+        State::Starting | State::Orphaned | State::Unknown => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Span;
+    use crate::launch::stop::MARGIN;
+
+    #[test]
+    fn the_limit_exceeds_the_grace_period_and_the_margin_of_a_stop() {
+        for grace in [0, 5, 30, 3600].map(Duration::from_secs) {
+            let policy = Policy { grace: Span(grace), ..Policy::default() };
+            assert!(limit(&policy) > grace + MARGIN, "{grace:?}");
+        }
+    }
+}
