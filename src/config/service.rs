@@ -170,10 +170,11 @@ fn environment(request: &Request, cwd: &Path, caller: &CallerEnvironment) -> Res
 /// Refuses an environment that is too large for `execve` together with the words of the command.
 fn check_total(environment: &Variables, words: &[String]) -> Result<()> {
     // The kernel counts the NUL and a pointer for each string.
-    let taken = |length: usize| length + 1 + size_of::<usize>();
+    let string_size = |length: usize| length + 1 + size_of::<usize>();
     let variables: Vec<(usize, &str)> =
-        environment.iter().map(|(name, value)| (taken(name.len() + 1 + value.len()), name)).collect();
-    let total: usize = variables.iter().map(|(size, _)| *size).chain(words.iter().map(|word| taken(word.len()))).sum();
+        environment.iter().map(|(name, value)| (string_size(name.len() + 1 + value.len()), name)).collect();
+    let total: usize =
+        variables.iter().map(|(size, _)| *size).chain(words.iter().map(|word| string_size(word.len()))).sum();
     if total <= LARGEST_TOTAL {
         return Ok(());
     }
@@ -226,15 +227,15 @@ fn check_variable_name(name: &str) -> Result<()> {
 
 /// Returns the canonical path of an existing directory.
 fn existing_directory(path: &Path) -> Result<PathBuf> {
-    let wrong = |why: String| Error::InvalidDirectory { path: path.to_owned(), why };
+    let invalid = |why: String| Error::InvalidDirectory { path: path.to_owned(), why };
     let canonical = path.canonicalize().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => wrong("does not exist".into()),
-        _ => wrong(format!("cannot be used: {}", crate::error::reason(&error))),
+        std::io::ErrorKind::NotFound => invalid("does not exist".into()),
+        _ => invalid(format!("cannot be used: {}", crate::error::reason(&error))),
     })?;
     match canonical.metadata() {
         Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => return Err(wrong("is not a directory".into())),
-        Err(error) => return Err(wrong(format!("cannot be used: {}", crate::error::reason(&error)))),
+        Ok(_) => return Err(invalid("is not a directory".into())),
+        Err(error) => return Err(invalid(format!("cannot be used: {}", crate::error::reason(&error)))),
     }
     path_text(&canonical)?;
     Ok(canonical)
