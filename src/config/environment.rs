@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_is_told_its_port_and_who_it_is() {
+    fn a_child_gets_its_port_and_its_identity() {
         let mut kept = Variables::default();
         kept.set("PORT", "3000");
         kept.set("DEVPORT_KEY", "of-the-caller");

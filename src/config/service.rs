@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn t6a_an_environment_that_no_program_can_be_given_is_refused_by_name() {
+    fn an_environment_that_is_too_large_for_execve_is_refused_by_name() {
         let line = |name: &str, length: usize| format!("{name}={}\n", "x".repeat(length - name.len() - 1));
         assert!(resolved(&[line("BIG", LARGEST_STRING - 1)]).is_ok());
         let error = resolved(&["A=1\n".into(), line("BIG", LARGEST_STRING)]).unwrap_err().to_string();
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn t6b_a_file_of_many_variables_is_read_in_time_linear_in_their_number() {
+    fn a_file_of_many_variables_is_read_in_linear_time() {
         let text = (0..90_000).fold(String::new(), |text, n| text + &format!("A{n}=\n"));
         assert!(resolved(&[text]).unwrap().environment.iter().count() > 90_000);
     }

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hangs_is_killed_with_its_children_and_its_words_are_kept() {
+    fn a_hanging_tool_is_killed_with_its_children_and_its_output_is_kept() {
         let began = clock::now();
         let child = shell("echo before; sleep 7772001 & sleep 7772001");
         let group = i32::try_from(child.id()).unwrap();

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_if_nobody_else_can() {
+    fn a_credential_file_must_be_private() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
         std::fs::write(&path, "tskey-api-1\n").unwrap();

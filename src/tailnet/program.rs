@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_programs_words_are_understood() {
+    fn the_messages_of_the_program_are_classified() {
         for (message, variant) in [
             (
                 "Another client is changing the serve config; please try again.\nsending serve config: Preconditions failed: etag mismatch",
