@@ -32,7 +32,7 @@ pub(crate) enum Check {
 
 impl Check {
     /// Returns the default: `listen` for a service with a port, else `alive`.
-    pub(crate) fn usual(has_port: bool) -> Self {
+    pub(crate) fn default_for(has_port: bool) -> Self {
         if has_port { Self::Listen } else { Self::Alive }
     }
 

@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_syntax_is_read() {
+    fn the_common_syntax_is_read() {
         let text = "# comment\nexport A=1\nB='raw $A'\nC=\"x\\ny ${A}\"\nD=a#b\nE=a #c\nF=\n\n";
         let pairs = parsed(text).unwrap();
         let expected = [("A", "1"), ("B", "raw $A"), ("C", "x\ny 1"), ("D", "a#b"), ("E", "a"), ("F", "")];
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn t6b_a_file_cannot_expand_past_its_budget() {
+    fn a_file_cannot_expand_past_its_budget() {
         let bomb = |levels: u32| {
             let line = |level: u32| format!("A{level}={}\n", format!("${{A{}}}", level - 1).repeat(10));
             format!("A0={}\n{}", "x".repeat(60), (1..=levels).map(line).collect::<String>())
@@ -384,7 +384,7 @@ mod tests {
         }
 
         #[test]
-        fn t6b_no_text_expands_past_the_budget(lines in proptest::collection::vec("([A-D]=)?([\"']?(\\$[A-E]|\\$\\{[A-E]\\}|[x#\\\\ ]){0,40}[\"']?)", 0..40)) {
+        fn no_text_expands_past_the_budget(lines in proptest::collection::vec("([A-D]=)?([\"']?(\\$[A-E]|\\$\\{[A-E]\\}|[x#\\\\ ]){0,40}[\"']?)", 0..40)) {
             let text = format!("E={}\n{}", "y".repeat(1000), lines.join("\n"));
             if let Ok(variables) = parsed(&text) {
                 prop_assert!(variables.iter().map(|(_, value)| value.len()).sum::<usize>() <= BUDGET);

@@ -155,23 +155,23 @@ impl Variables {
     }
 
     /// Returns the environment of a child: these variables, with devport's own over them.
-    pub(crate) fn for_child(&self, told: &ChildVariables<'_>) -> Vec<(String, String)> {
+    pub(crate) fn for_child(&self, own: &ChildVariables<'_>) -> Vec<(String, String)> {
         let mut all = self.clone();
         all.drop_secrets();
-        if let Some(port) = told.port {
-            all.set(told.port_variable.unwrap_or(PORT_VARIABLE), port.to_string());
+        if let Some(port) = own.port {
+            all.set(own.port_variable.unwrap_or(PORT_VARIABLE), port.to_string());
             all.set("DEVPORT_URL", local_url(port));
         } else {
             all.0.retain(|entry| !entry.starts_with("DEVPORT_URL="));
         }
-        match told.key {
+        match own.key {
             Some(key) => all.set("DEVPORT_KEY", key.as_str()),
             None => all.0.retain(|entry| !entry.starts_with("DEVPORT_KEY=")),
         }
-        all.set(HASH_VARIABLE, told.hash.as_str());
-        all.set(HOME_VARIABLE, told.home.to_string_lossy());
-        all.set("PWD", told.cwd.to_string_lossy());
-        if let Some(term) = told.term {
+        all.set(HASH_VARIABLE, own.hash.as_str());
+        all.set(HOME_VARIABLE, own.home.to_string_lossy());
+        all.set("PWD", own.cwd.to_string_lossy());
+        if let Some(term) = own.term {
             all.set("TERM", term);
         }
         all.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
@@ -208,7 +208,7 @@ mod tests {
         CallerEnvironment::new(variables.iter().map(|(name, value)| ((*name).into(), (*value).into())))
     }
 
-    fn told(hash: &ServiceHash) -> ChildVariables<'_> {
+    fn child_variables(hash: &ServiceHash) -> ChildVariables<'_> {
         ChildVariables {
             port: Some(19042),
             port_variable: None,
@@ -254,12 +254,12 @@ mod tests {
     }
 
     #[test]
-    fn a_child_is_told_its_port_and_who_it_is() {
+    fn a_child_gets_its_port_and_its_identity() {
         let mut kept = Variables::default();
         kept.set("PORT", "3000");
         kept.set("DEVPORT_KEY", "of-the-caller");
         let hash = ServiceHash::of_key(&Key::new("a").unwrap());
-        let child = kept.for_child(&told(&hash));
+        let child = kept.for_child(&child_variables(&hash));
         let get = |name: &str| child.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
         assert_eq!(get("PORT"), Some("19042"));
         assert_eq!(get("DEVPORT_URL"), Some("http://localhost:19042"));
@@ -273,7 +273,7 @@ mod tests {
         let mut kept = Variables::default();
         kept.set("PORT", "3000");
         let hash = ServiceHash::of_key(&Key::new("a").unwrap());
-        let child = kept.for_child(&ChildVariables { port: None, ..told(&hash) });
+        let child = kept.for_child(&ChildVariables { port: None, ..child_variables(&hash) });
         assert!(child.contains(&("PORT".into(), "3000".into())));
     }
 

@@ -138,13 +138,13 @@ impl Default for Policy {
 
 impl Policy {
     /// Returns whether this is the default, which records omit.
-    pub(crate) fn is_usual(&self) -> bool {
+    pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }
 
     /// Returns the readiness check.
     pub(crate) fn ready_check(&self, has_port: bool) -> Check {
-        self.ready.clone().unwrap_or_else(|| Check::usual(has_port))
+        self.ready.clone().unwrap_or_else(|| Check::default_for(has_port))
     }
 
     /// Returns which values contradict each other; `None` if none do. `has_port` is whether the service has a port.
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_policy_comes_back_as_it_was_written_and_the_rest_is_usual() {
+    fn a_policy_comes_back_as_it_was_written_and_the_rest_is_default() {
         let policy = Policy {
             restart: RestartWhen::OnFailure,
             ready: Some("http:204:/healthz".parse().unwrap()),
@@ -194,7 +194,7 @@ mod tests {
         };
         let text = serde_json::to_string(&policy).unwrap();
         assert_eq!(serde_json::from_str::<Policy>(&text).unwrap(), policy);
-        assert!(serde_json::from_str::<Policy>("{}").unwrap().is_usual());
+        assert!(serde_json::from_str::<Policy>("{}").unwrap().is_default());
         assert!(text.contains(r#""stop-signal":"SIGINT""#) && text.contains(r#""grace":"500ms""#), "{text}");
     }
 

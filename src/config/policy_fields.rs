@@ -19,16 +19,16 @@ pub(super) fn policy_field<'de, A: MapAccess<'de>>(
 ) -> Result<(), A::Error> {
     match field {
         "ready" => {
-            let asked: Asked = map.next_value()?;
-            policy.ready_interval = asked.interval.unwrap_or(policy.ready_interval);
-            policy.ready_timeout = asked.timeout.unwrap_or(policy.ready_timeout);
-            policy.ready = asked.check;
+            let settings: CheckSettings = map.next_value()?;
+            policy.ready_interval = settings.interval.unwrap_or(policy.ready_interval);
+            policy.ready_timeout = settings.timeout.unwrap_or(policy.ready_timeout);
+            policy.ready = settings.check;
         }
         "health" => {
-            let asked: Asked = map.next_value()?;
-            policy.health_interval = asked.interval.unwrap_or(policy.health_interval);
-            policy.health_failures = asked.failures.unwrap_or(policy.health_failures);
-            policy.health = asked.check;
+            let settings: CheckSettings = map.next_value()?;
+            policy.health_interval = settings.interval.unwrap_or(policy.health_interval);
+            policy.health_failures = settings.failures.unwrap_or(policy.health_failures);
+            policy.health = settings.check;
         }
         "on-unhealthy" => policy.restart_unhealthy = map.next_value_seed(text("restart or show", on_unhealthy))?,
         "restart" => policy.restart = map.next_value_seed(text("always, on-failure or never", RestartWhen::parse))?,
@@ -121,7 +121,7 @@ impl<'de> Deserialize<'de> for Scalar {
 
 /// Parses `ready` or `health`: a check as text, or an object.
 #[derive(Debug, Default)]
-struct Asked {
+struct CheckSettings {
     /// The check; `None` for the default.
     check: Option<Check>,
     /// How often it runs.
@@ -135,7 +135,7 @@ struct Asked {
 /// `ready: {http: /healthz, status: 204, interval: 1s, timeout: 1m}`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AskedFields {
+struct CheckFields {
     /// Whether the port must accept a connection.
     #[serde(default)]
     tcp: bool,
@@ -155,7 +155,7 @@ struct AskedFields {
     failures: Option<u32>,
 }
 
-impl AskedFields {
+impl CheckFields {
     /// Returns the check that the fields describe.
     fn check(&self) -> Result<Option<Check>, String> {
         let status = self.status.map_or_else(String::new, |status| format!("{status}:"));
@@ -176,26 +176,31 @@ impl AskedFields {
     }
 }
 
-impl<'de> Deserialize<'de> for Asked {
+impl<'de> Deserialize<'de> for CheckSettings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         /// Parses a text or an object.
         struct Visitor;
         impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Asked;
+            type Value = CheckSettings;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a check such as `http:/healthz`, or an object with one")
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Asked, E> {
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<CheckSettings, E> {
                 let check = text.parse().map_err(E::custom)?;
-                Ok(Asked { check: Some(check), ..Asked::default() })
+                Ok(CheckSettings { check: Some(check), ..CheckSettings::default() })
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Asked, A::Error> {
-                let fields = AskedFields::deserialize(de::value::MapAccessDeserializer::new(map))?;
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<CheckSettings, A::Error> {
+                let fields = CheckFields::deserialize(de::value::MapAccessDeserializer::new(map))?;
                 let check = fields.check().map_err(de::Error::custom)?;
-                Ok(Asked { check, interval: fields.interval, timeout: fields.timeout, failures: fields.failures })
+                Ok(CheckSettings {
+                    check,
+                    interval: fields.interval,
+                    timeout: fields.timeout,
+                    failures: fields.failures,
+                })
             }
         }
         deserializer.deserialize_any(Visitor)

@@ -181,10 +181,11 @@ fn environment(request: &Request, cwd: &Path, caller: &CallerEnvironment) -> Res
 /// Refuses an environment that is too large for `execve` together with the words of the command.
 fn check_total(environment: &Variables, words: &[String]) -> Result<()> {
     // The kernel counts the NUL and a pointer for each string.
-    let taken = |length: usize| length + 1 + size_of::<usize>();
+    let string_size = |length: usize| length + 1 + size_of::<usize>();
     let variables: Vec<(usize, &str)> =
-        environment.iter().map(|(name, value)| (taken(name.len() + 1 + value.len()), name)).collect();
-    let total: usize = variables.iter().map(|(size, _)| *size).chain(words.iter().map(|word| taken(word.len()))).sum();
+        environment.iter().map(|(name, value)| (string_size(name.len() + 1 + value.len()), name)).collect();
+    let total: usize =
+        variables.iter().map(|(size, _)| *size).chain(words.iter().map(|word| string_size(word.len()))).sum();
     if total <= LARGEST_TOTAL {
         return Ok(());
     }
@@ -237,15 +238,15 @@ fn check_variable_name(name: &str) -> Result<()> {
 
 /// Returns the canonical path of an existing directory.
 fn existing_directory(path: &Path) -> Result<PathBuf> {
-    let wrong = |why: String| Error::InvalidDirectory { path: path.to_owned(), why };
+    let invalid = |why: String| Error::InvalidDirectory { path: path.to_owned(), why };
     let canonical = path.canonicalize().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => wrong("does not exist".into()),
-        _ => wrong(format!("cannot be used: {}", crate::error::reason(&error))),
+        std::io::ErrorKind::NotFound => invalid("does not exist".into()),
+        _ => invalid(format!("cannot be used: {}", crate::error::reason(&error))),
     })?;
     match canonical.metadata() {
         Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => return Err(wrong("is not a directory".into())),
-        Err(error) => return Err(wrong(format!("cannot be used: {}", crate::error::reason(&error)))),
+        Ok(_) => return Err(invalid("is not a directory".into())),
+        Err(error) => return Err(invalid(format!("cannot be used: {}", crate::error::reason(&error)))),
     }
     path_text(&canonical)?;
     Ok(canonical)
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn t6a_an_environment_that_no_program_can_be_given_is_refused_by_name() {
+    fn an_environment_that_is_too_large_for_execve_is_refused_by_name() {
         let line = |name: &str, length: usize| format!("{name}={}\n", "x".repeat(length - name.len() - 1));
         assert!(resolved(&[line("BIG", LARGEST_STRING - 1)]).is_ok());
         let error = resolved(&["A=1\n".into(), line("BIG", LARGEST_STRING)]).unwrap_err().to_string();
@@ -308,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn t6b_a_file_of_many_variables_is_read_in_time_linear_in_their_number() {
+    fn a_file_of_many_variables_is_read_in_linear_time() {
         let text = (0..90_000).fold(String::new(), |text, n| text + &format!("A{n}=\n"));
         assert!(resolved(&[text]).unwrap().environment.iter().count() > 90_000);
     }

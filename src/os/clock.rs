@@ -50,25 +50,25 @@ pub(crate) fn pause(time: Duration) {
 }
 
 /// How many times [`poll`] runs its check at the caller's interval. Most waits end within these.
-const EAGER_QUESTIONS: u32 = 40;
+const EAGER_CHECKS: u32 = 40;
 /// The shortest interval after that. Many processes that poll without pause take the processor from the one they wait
 /// for.
 const PATIENT_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Runs `question` at once and then every `interval`, after 40 times every 5 ms if that is longer, until it returns a
+/// Runs `check` at once and then every `interval`, after 40 times every 5 ms if that is longer, until it returns a
 /// value. Returns `None` once `limit` has passed.
-pub(crate) fn poll<T>(interval: Duration, limit: Duration, mut question: impl FnMut() -> Option<T>) -> Option<T> {
+pub(crate) fn poll<T>(interval: Duration, limit: Duration, mut check: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = later(now(), limit);
-    let mut asked = 0_u32;
+    let mut checks = 0_u32;
     loop {
-        if let Some(answer) = question() {
-            return Some(answer);
+        if let Some(value) = check() {
+            return Some(value);
         }
         if now() >= deadline {
             return None;
         }
-        asked = asked.saturating_add(1);
-        std::thread::sleep(if asked < EAGER_QUESTIONS { interval } else { interval.max(PATIENT_INTERVAL) });
+        checks = checks.saturating_add(1);
+        std::thread::sleep(if checks < EAGER_CHECKS { interval } else { interval.max(PATIENT_INTERVAL) });
     }
 }
 

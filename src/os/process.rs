@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_start_time_another_boot_or_no_start_time_is_nobody() {
+    fn an_identity_with_a_wrong_or_missing_start_time_or_boot_matches_no_process() {
         let me = ProcessIdentity::current().unwrap();
         let strangers = [
             ProcessIdentity { start_time: me.start_time.map(|time| time + 1), ..me.clone() },
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zombie_and_a_process_that_is_gone_are_nobody() {
+    fn a_zombie_or_an_ended_process_is_not_alive() {
         let mut child = super::super::spawn::tool("true").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let identity = ProcessIdentity::of_child(pid).unwrap();

@@ -22,7 +22,7 @@ const TCP: u8 = 6;
 /// `1 << TCP_LISTEN`.
 const LISTENING: u32 = 1 << 10;
 /// The length of `struct inet_diag_msg`, which begins a response.
-const ANSWER: usize = 72;
+const RESPONSE: usize = 72;
 
 /// Returns every listening TCP socket: its address and its inode.
 ///
@@ -33,21 +33,21 @@ pub(super) fn listening_sockets() -> io::Result<Vec<(SocketAddr, u64)>> {
     let netlink = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkSockDiag)?;
     let mut sockets = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
-        ask(&netlink, u8::try_from(family).unwrap_or_default(), &mut sockets)?;
+        request_sockets(&netlink, u8::try_from(family).unwrap_or_default(), &mut sockets)?;
     }
     Ok(sockets)
 }
 
 /// Requests the sockets of one address family.
-fn ask(netlink: &OwnedFd, family: u8, sockets: &mut Vec<(SocketAddr, u64)>) -> io::Result<()> {
-    send(netlink.as_raw_fd(), &question(family), MsgFlags::empty())?;
+fn request_sockets(netlink: &OwnedFd, family: u8, sockets: &mut Vec<(SocketAddr, u64)>) -> io::Result<()> {
+    send(netlink.as_raw_fd(), &request(family), MsgFlags::empty())?;
     let mut buffer = vec![0; 32 * 1024];
     loop {
         let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
         let mut rest = buffer.get(..length).unwrap_or_default();
         while let Some((kind, message, after)) = next_message(rest) {
             match kind {
-                BY_FAMILY => sockets.extend(answer(message)),
+                BY_FAMILY => sockets.extend(parse_socket(message)),
                 DONE => return Ok(()),
                 // NLMSG_ERROR, or a type that was not requested.
                 _ => return Err(io::ErrorKind::Unsupported.into()),
@@ -58,18 +58,18 @@ fn ask(netlink: &OwnedFd, family: u8, sockets: &mut Vec<(SocketAddr, u64)>) -> i
 }
 
 /// Builds the request for the listening sockets of a family: `struct nlmsghdr` and `struct inet_diag_req_v2`.
-fn question(family: u8) -> Vec<u8> {
-    let mut question = Vec::with_capacity(72);
-    question.extend(72_u32.to_ne_bytes());
-    question.extend(BY_FAMILY.to_ne_bytes());
-    question.extend(DUMP.to_ne_bytes());
+fn request(family: u8) -> Vec<u8> {
+    let mut request = Vec::with_capacity(72);
+    request.extend(72_u32.to_ne_bytes());
+    request.extend(BY_FAMILY.to_ne_bytes());
+    request.extend(DUMP.to_ne_bytes());
     // Sequence number and sender: one request is under way at a time.
-    question.extend([0; 8]);
-    question.extend([family, TCP, 0, 0]);
-    question.extend(LISTENING.to_ne_bytes());
+    request.extend([0; 8]);
+    request.extend([family, TCP, 0, 0]);
+    request.extend(LISTENING.to_ne_bytes());
     // Any address.
-    question.extend([0; 48]);
-    question
+    request.extend([0; 48]);
+    request
 }
 
 /// Splits off the first message: its type, its content, and the rest; `None` at the end.
@@ -81,8 +81,8 @@ fn next_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
 }
 
 /// Parses the address and inode of a socket; `None` if the message is too short.
-fn answer(message: &[u8]) -> Option<(SocketAddr, u64)> {
-    let message = message.get(..ANSWER)?;
+fn parse_socket(message: &[u8]) -> Option<(SocketAddr, u64)> {
+    let message = message.get(..RESPONSE)?;
     let port = u16::from_be_bytes(message[4..6].try_into().ok()?);
     let address = if i32::from(message[0]) == libc::AF_INET {
         IpAddr::from(<[u8; 4]>::try_from(&message[8..12]).ok()?)

@@ -35,10 +35,10 @@ pub(crate) fn finish(mut child: Child, limit: Duration) -> io::Result<Finished> 
         PipeReader { pipe: child.stdout.take().map(OwnedFd::from), read: Vec::new() },
         PipeReader { pipe: child.stderr.take().map(OwnedFd::from), read: Vec::new() },
     ];
-    while pipes.iter().any(|drain| drain.pipe.is_some()) && !deadline.remaining().is_zero() {
+    while pipes.iter().any(|reader| reader.pipe.is_some()) && !deadline.remaining().is_zero() {
         wait(&pipes, deadline.remaining())?;
-        for drain in &mut pipes {
-            drain.take_what_is_there()?;
+        for reader in &mut pipes {
+            reader.read_available()?;
         }
     }
     let process = ProcessIdentity::of_child(pid);
@@ -50,7 +50,7 @@ pub(crate) fn finish(mut child: Child, limit: Duration) -> io::Result<Finished> 
     }
     let ended = ended?;
     let status = child.wait()?;
-    let [output, errors] = pipes.map(|drain| drain.read);
+    let [output, errors] = pipes.map(|reader| reader.read);
     Ok(Finished { status: ended.then_some(status), output, errors })
 }
 
@@ -63,10 +63,10 @@ struct PipeReader {
 
 impl PipeReader {
     /// Reads what the pipe holds now.
-    fn take_what_is_there(&mut self) -> io::Result<()> {
+    fn read_available(&mut self) -> io::Result<()> {
         let Some(pipe) = &self.pipe else { return Ok(()) };
-        let mut asked = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut asked, PollTimeout::ZERO)? == 0 {
+        let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut fds, PollTimeout::ZERO)? == 0 {
             return Ok(());
         }
         let mut part = [0; 4096];
@@ -80,9 +80,9 @@ impl PipeReader {
 
 /// Waits until a pipe is readable or has ended.
 fn wait(pipes: &[PipeReader], limit: Duration) -> io::Result<()> {
-    let mut asked: Vec<PollFd<'_>> =
-        pipes.iter().filter_map(|drain| Some(PollFd::new(drain.pipe.as_ref()?.as_fd(), PollFlags::POLLIN))).collect();
-    match poll(&mut asked, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)) {
+    let mut fds: Vec<PollFd<'_>> =
+        pipes.iter().filter_map(|reader| Some(PollFd::new(reader.pipe.as_ref()?.as_fd(), PollFlags::POLLIN))).collect();
+    match poll(&mut fds, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hangs_is_killed_with_its_children_and_its_words_are_kept() {
+    fn a_hanging_tool_is_killed_with_its_children_and_its_output_is_kept() {
         let began = clock::now();
         let child = shell("echo before; sleep 7772001 & sleep 7772001");
         let group = i32::try_from(child.id()).unwrap();

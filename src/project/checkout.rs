@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_told_from_a_later_one_at_its_path() {
+    fn a_directory_is_distinguished_from_a_later_one_at_its_path() {
         let scratch = Scratch::new();
         let path = scratch.dir("a");
         let id = DirectoryId::of(&path).unwrap().unwrap();

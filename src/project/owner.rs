@@ -97,9 +97,8 @@ impl Place {
         self.compare(&theirs)
     }
 
-    /// Returns `None` if a name that is typed here may mean a service: the service belongs to this checkout or to a
-    /// directory without version control, or this directory is in no checkout. Otherwise returns the root that the
-    /// service belongs to.
+    /// Returns [`Ownership::Ours`] if a name that is typed here may mean a service: the service belongs to this checkout
+    /// or to a directory without version control, or this directory is in no checkout.
     ///
     /// # Errors
     /// If a directory cannot be read: the owner is unknown.

@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn t6a_what_cannot_be_read_is_not_written() {
+    fn a_file_that_is_too_large_to_be_read_is_not_written() {
         let (_temporary, path) = directory(0o700);
         let file = path.join("file");
         write(&file, "x", &vec![b'x'; LARGEST], Durability::Renamed).unwrap();

@@ -51,7 +51,7 @@ pub(crate) struct Reservation {
     #[serde(default, skip_serializing_if = "Protocol::is_https")]
     pub(crate) tailnet_protocol: Protocol,
     /// Readiness, health, restarts, stopping and logs.
-    #[serde(default, skip_serializing_if = "Policy::is_usual")]
+    #[serde(default, skip_serializing_if = "Policy::is_default")]
     pub(crate) policy: Policy,
     /// The absolute directory that the command runs in.
     pub(crate) cwd: PathBuf,

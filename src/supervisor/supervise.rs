@@ -68,8 +68,8 @@ pub(crate) fn supervise(registry: &Registry, hash: &ServiceHash, setup: Supervis
         Ok((service, screen)) => {
             let service = Service { term: setup.term, ..service };
             let (policy, last_up) = (&service.reservation.policy, service.reservation.last_up);
-            let recorder = Recorder::new(registry, &identity, run, policy, last_up);
-            Ok(Supervised::Ended(Supervisor::new(service, recorder, signals, screen).run()))
+            let writer = Recorder::new(registry, &identity, run, policy, last_up);
+            Ok(Supervised::Ended(Supervisor::new(service, writer, signals, screen).run()))
         }
         Err(error) => {
             // `start` reads the reason from the run state; the window that shows the error itself may close at once.

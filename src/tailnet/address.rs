@@ -39,13 +39,13 @@ impl<'a> Addresses<'a> {
             return None;
         }
         let local_port = reservation.service_port()?;
-        let suffix = self.suffix.0.get_or_init(|| self.ask().or_else(|| self.registry.tailnet_suffix()));
+        let suffix = self.suffix.0.get_or_init(|| self.query_suffix().or_else(|| self.registry.tailnet_suffix()));
         let endpoint = Endpoint { protocol: reservation.tailnet_protocol, local_port };
         Some(endpoint.url(reservation.name_on_tailnet(), suffix.as_deref()?))
     }
 
     /// Queries tailscaled and keeps the suffix for when it cannot be queried.
-    fn ask(&self) -> Option<String> {
+    fn query_suffix(&self) -> Option<String> {
         let node = Tailscale::find(self.environment).ok()?.node(Deadline::after(LIMIT)).ok()?;
         let suffix = node.suffix()?.to_owned();
         self.registry.keep_tailnet_suffix(&suffix);

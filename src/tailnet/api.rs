@@ -44,7 +44,7 @@ pub(super) struct Api {
 }
 
 /// A successful response, or "not found".
-struct Answer {
+struct ApiResponse {
     /// 200, 404, …
     status: StatusCode,
     /// The body; empty if there is none.
@@ -70,7 +70,7 @@ impl Api {
         if is_loopback(&base) {
             builder = builder.no_proxy();
         }
-        let client = builder.build().map_err(|error| failed("prepare a connection", unreachable(error)))?;
+        let client = builder.build().map_err(|error| api_error("prepare a connection", unreachable(error)))?;
         Ok(Some(Self { client, base, tailnet, credentials, token: OnceCell::new(), deadline }))
     }
 
@@ -80,8 +80,8 @@ impl Api {
     /// [`TailnetError::Api`].
     pub(super) fn definition(&self, name: &str) -> Result<Option<Definition>> {
         let action = format!("read the definition of svc:{name}");
-        let answer = self.request(&action, &Method::GET, &self.service(name, &[]), None)?;
-        Ok((answer.status != StatusCode::NOT_FOUND).then(|| Definition::from_answer(answer.fields)))
+        let response = self.request(&action, &Method::GET, &self.service(name, &[]), None)?;
+        Ok((response.status != StatusCode::NOT_FOUND).then(|| Definition::from_answer(response.fields)))
     }
 
     /// Creates or replaces the definition of a service.
@@ -90,8 +90,8 @@ impl Api {
     /// [`TailnetError::Api`].
     pub(super) fn define(&self, name: &str, definition: &Definition) -> Result<()> {
         let action = format!("define svc:{name}");
-        let answer = self.request(&action, &Method::PUT, &self.service(name, &[]), Some(definition.fields()))?;
-        there(&action, answer.status)
+        let response = self.request(&action, &Method::PUT, &self.service(name, &[]), Some(definition.fields()))?;
+        require_found(&action, response.status)
     }
 
     /// Deletes the definition of a service. A missing one is not an error.
@@ -109,8 +109,8 @@ impl Api {
     /// [`TailnetError::Api`].
     pub(super) fn hosts(&self, name: &str) -> Result<Vec<String>> {
         let action = format!("list the hosts of svc:{name}");
-        let answer = self.request(&action, &Method::GET, &self.service(name, &["devices"]), None)?;
-        let hosts = answer.fields.get("hosts").and_then(Value::as_array).cloned().unwrap_or_default();
+        let response = self.request(&action, &Method::GET, &self.service(name, &["devices"]), None)?;
+        let hosts = response.fields.get("hosts").and_then(Value::as_array).cloned().unwrap_or_default();
         let id = |host: &Value| host.get("stableNodeID").and_then(Value::as_str).map(str::to_owned);
         Ok(hosts.iter().filter_map(id).collect())
     }
@@ -123,10 +123,10 @@ impl Api {
         let action = format!("approve this machine for svc:{name}");
         let url = self.service(name, &["device", device, "approved"]);
         let body = json!({ "approved": true });
-        let answer = self.request(&action, &Method::POST, &url, body.as_object())?;
-        there(&action, answer.status)?;
-        if answer.fields.get("approved").and_then(Value::as_bool) != Some(true) {
-            return Err(failed(&action, ApiProblem::NotJson("one that does not say `approved: true`".into())));
+        let response = self.request(&action, &Method::POST, &url, body.as_object())?;
+        require_found(&action, response.status)?;
+        if response.fields.get("approved").and_then(Value::as_bool) != Some(true) {
+            return Err(api_error(&action, ApiProblem::NotJson("one that does not say `approved: true`".into())));
         }
         Ok(())
     }
@@ -141,7 +141,13 @@ impl Api {
     }
 
     /// Sends a request; "not found" is not an error here. Fetches the OAuth client's token before the first request.
-    fn request(&self, action: &str, method: &Method, url: &Url, body: Option<&Map<String, Value>>) -> Result<Answer> {
+    fn request(
+        &self,
+        action: &str,
+        method: &Method,
+        url: &Url,
+        body: Option<&Map<String, Value>>,
+    ) -> Result<ApiResponse> {
         let token = self.token()?;
         self.attempt(action, &|| {
             let mut request = self.client.request(method.clone(), url.clone()).bearer_auth(token.expose());
@@ -166,39 +172,39 @@ impl Api {
         let mut url = self.base.clone();
         url.set_path("/api/v2/oauth/token");
         let form = [("client_id", id.as_str()), ("client_secret", secret.expose())];
-        let answer = self.attempt(action, &|| self.client.post(url.clone()).form(&form))?;
-        there(action, answer.status)?;
-        let token = answer.fields.get("access_token").and_then(Value::as_str);
-        let token = token.ok_or_else(|| failed(action, ApiProblem::NotJson("one without `access_token`".into())))?;
+        let response = self.attempt(action, &|| self.client.post(url.clone()).form(&form))?;
+        require_found(action, response.status)?;
+        let token = response.fields.get("access_token").and_then(Value::as_str);
+        let token = token.ok_or_else(|| api_error(action, ApiProblem::NotJson("one without `access_token`".into())))?;
         Ok(self.token.get_or_init(|| Secret::new(token.to_owned())))
     }
 
     /// Sends a request until there is a final response, the time is up, or the attempts are used up.
-    fn attempt(&self, action: &str, request: &dyn Fn() -> reqwest::blocking::RequestBuilder) -> Result<Answer> {
+    fn attempt(&self, action: &str, request: &dyn Fn() -> reqwest::blocking::RequestBuilder) -> Result<ApiResponse> {
         let mut pause = FIRST_PAUSE;
         for attempt in 1.. {
             let sent = request().timeout(self.deadline.remaining().max(Duration::from_millis(1))).send();
-            let response = sent.map_err(|error| failed(action, self.no_answer(error)))?;
+            let response = sent.map_err(|error| api_error(action, self.no_answer(error)))?;
             let problem = match self.read(response) {
-                Ok(answer) => return Ok(answer),
+                Ok(response) => return Ok(response),
                 Err(problem) => problem,
             };
             let wait = match &problem {
                 ApiProblem::RateLimited { retry_after_s: Some(seconds), .. } => Duration::from_secs(*seconds),
                 ApiProblem::RateLimited { .. } | ApiProblem::Server { .. } => pause,
-                _ => return Err(failed(action, problem)),
+                _ => return Err(api_error(action, problem)),
             };
             if attempt >= ATTEMPTS || wait >= self.deadline.remaining() {
-                return Err(failed(action, problem));
+                return Err(api_error(action, problem));
             }
             clock::pause(wait);
             pause *= 2;
         }
-        Err(failed(action, ApiProblem::Silent { waited_s: self.deadline.limit.as_secs() }))
+        Err(api_error(action, ApiProblem::Silent { waited_s: self.deadline.limit.as_secs() }))
     }
 
     /// Reads a response and classifies its status.
-    fn read(&self, response: Response) -> std::result::Result<Answer, ApiProblem> {
+    fn read(&self, response: Response) -> std::result::Result<ApiResponse, ApiProblem> {
         let status = response.status();
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (to, kind) = (header(LOCATION), header(CONTENT_TYPE));
@@ -219,15 +225,15 @@ impl Api {
         let message = self.message(fields.as_ref().ok());
         let number = status.as_u16();
         match number {
-            200..=299 if body.iter().all(u8::is_ascii_whitespace) => Ok(Answer { status, fields: Map::new() }),
+            200..=299 if body.iter().all(u8::is_ascii_whitespace) => Ok(ApiResponse { status, fields: Map::new() }),
             200..=299 => match fields {
-                Ok(fields) => Ok(Answer { status, fields }),
+                Ok(fields) => Ok(ApiResponse { status, fields }),
                 Err(_) => {
                     Err(ApiProblem::NotJson(kind.map_or_else(|| "something else".into(), |kind| self.clean(&kind))))
                 }
             },
-            // A 404 that is not JSON is not from the API: the address is wrong.
-            404 if fields.is_ok() => Ok(Answer { status, fields: Map::new() }),
+            // A 404 that is not JSON is not from the API: the address is invalid.
+            404 if fields.is_ok() => Ok(ApiResponse { status, fields: Map::new() }),
             404 => Err(ApiProblem::NotJson("a page that was not found (404)".into())),
             401 => Err(ApiProblem::Unauthorized(message)),
             403 => Err(ApiProblem::Forbidden(message)),
@@ -273,14 +279,14 @@ impl Api {
 }
 
 /// Creates an error of the API.
-fn failed(action: &str, problem: ApiProblem) -> Error {
+fn api_error(action: &str, problem: ApiProblem) -> Error {
     TailnetError::Api { action: action.to_owned(), problem }.into()
 }
 
 /// Turns "not found" into an error, for requests that do not expect it.
-fn there(action: &str, status: StatusCode) -> Result<()> {
+fn require_found(action: &str, status: StatusCode) -> Result<()> {
     if status == StatusCode::NOT_FOUND {
-        return Err(failed(action, ApiProblem::NotFound(String::new())));
+        return Err(api_error(action, ApiProblem::NotFound(String::new())));
     }
     Ok(())
 }
@@ -297,24 +303,24 @@ fn unreachable(error: reqwest::Error) -> ApiProblem {
 
 /// Checks the address of the API, to which the key is sent.
 fn base_url(text: &str) -> Result<Url> {
-    let wrong = |why: &str| {
+    let invalid = |why: &str| {
         Error::from(TailnetError::Credential {
             variable: "TAILSCALE_BASE_URL".into(),
             why: why.into(),
             hint: format!("it is scheme, host and port, such as {BASE}"),
         })
     };
-    let url = Url::parse(text).map_err(|_| wrong("is not an address"))?;
+    let url = Url::parse(text).map_err(|_| invalid("is not an address"))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong("must not hold a name or password"));
+        return Err(invalid("must not hold a name or password"));
     }
     if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong("holds more than scheme, host and port"));
+        return Err(invalid("holds more than scheme, host and port"));
     }
     match url.scheme() {
         "https" => Ok(url),
         "http" if is_loopback(&url) => Ok(url),
-        _ => Err(wrong("must be https, or a loopback address")),
+        _ => Err(invalid("must be https, or a loopback address")),
     }
 }
 

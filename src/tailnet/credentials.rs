@@ -57,14 +57,14 @@ impl Credentials {
         const SECRET: &str = "TAILSCALE_OAUTH_CLIENT_SECRET";
         if let Some(key) = value(environment, KEY)? {
             if key.starts_with("tskey-client-") {
-                return Err(wrong(
+                return Err(invalid_credential(
                     KEY,
                     "this is the secret of an OAuth client",
                     "set TAILSCALE_OAUTH_CLIENT_ID and TAILSCALE_OAUTH_CLIENT_SECRET instead",
                 ));
             }
             if key.starts_with("tskey-auth-") {
-                return Err(wrong(
+                return Err(invalid_credential(
                     KEY,
                     "this key adds machines to a tailnet; it is none of the API",
                     "make an API access token: https://login.tailscale.com/admin/settings/keys",
@@ -75,12 +75,12 @@ impl Credentials {
         match (value(environment, ID)?, value(environment, SECRET)?) {
             (Some(id), Some(secret)) => Ok(Some(Self::Client { id, secret: Secret(secret) })),
             (None, None) => Ok(None),
-            (Some(_), None) => Err(wrong(
+            (Some(_), None) => Err(invalid_credential(
                 SECRET,
                 "is not set, but the client's id is",
                 "an OAuth client has an id and a secret: set both",
             )),
-            (None, Some(_)) => Err(wrong(
+            (None, Some(_)) => Err(invalid_credential(
                 ID,
                 "is not set, but the client's secret is",
                 "an OAuth client has an id and a secret: set both",
@@ -90,7 +90,7 @@ impl Credentials {
 }
 
 /// Creates an error about a credential.
-fn wrong(variable: &str, why: &str, hint: &str) -> crate::error::Error {
+fn invalid_credential(variable: &str, why: &str, hint: &str) -> crate::error::Error {
     TailnetError::Credential { variable: variable.into(), why: why.into(), hint: hint.into() }.into()
 }
 
@@ -105,7 +105,7 @@ fn value(environment: &CallerEnvironment, name: &str) -> Result<Option<String>> 
     let text = text.map(|text| text.trim().to_owned()).unwrap_or_default();
     // The credential becomes part of a header.
     if text.is_empty() || !text.chars().all(|c| c.is_ascii_graphic()) {
-        return Err(wrong(
+        return Err(invalid_credential(
             name,
             "holds something that is no credential",
             "it is one word of letters, digits and dashes",
@@ -119,19 +119,19 @@ fn read_private(variable: &str, path: &OsStr) -> Result<Option<String>> {
     let shown = Path::new(path).display();
     let cannot = |error: std::io::Error| {
         let why = format!("could not read {shown}: {}", crate::error::reason(&error));
-        wrong(variable, &why, "it must name a file that holds the credential and nothing else")
+        invalid_credential(variable, &why, "it must name a file that holds the credential and nothing else")
     };
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(cannot)?;
     let metadata = file.metadata().map_err(cannot)?;
     if !metadata.is_file() {
-        return Err(wrong(
+        return Err(invalid_credential(
             variable,
             &format!("{shown} is not a file"),
             "it must name a file that holds the credential",
         ));
     }
     if metadata.mode() & 0o077 != 0 {
-        return Err(wrong(variable, &format!("others can read {shown}"), &format!("`chmod 600 {shown}`")));
+        return Err(invalid_credential(variable, &format!("others can read {shown}"), &format!("`chmod 600 {shown}`")));
     }
     let mut bytes = Vec::new();
     file.take(LONGEST).read_to_end(&mut bytes).map_err(cannot)?;
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_if_nobody_else_can() {
+    fn a_credential_file_must_be_private() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
         std::fs::write(&path, "tskey-api-1\n").unwrap();

@@ -100,7 +100,7 @@ mod tests {
     const HTTP: Endpoint = Endpoint { protocol: Protocol::Http, local_port: 3000 };
 
     #[test]
-    fn the_maker_is_told_by_machine_and_service() {
+    fn the_owner_is_identified_by_machine_and_service() {
         let of = |comment: &str| Definition::new("a", HTTPS, comment).maker(&node("n1CNTRL"), "0a1b2c3d4e");
         assert_eq!(of(&comment(&node("n1CNTRL"), "0a1b2c3d4e")), Owner::Us);
         assert_eq!(of("devport n1CNTRL"), Owner::Us);

@@ -160,7 +160,7 @@ impl Tailnet<'_> {
 
     /// Reads the service's current record.
     fn current(&self, reservation: &Reservation) -> Result<Reservation> {
-        self.registry.find(&reservation.hash)?.ok_or_else(|| gone(reservation))
+        self.registry.find(&reservation.hash)?.ok_or_else(|| removed_meanwhile(reservation))
     }
 
     /// Refuses a name under which another service of this machine is published.
@@ -169,7 +169,7 @@ impl Tailnet<'_> {
         let others = self.registry.list()?.reservations;
         let same = |other: &&Reservation| other.tailnet && other.hash != wanted.hash && other.name_on_tailnet() == name;
         match others.iter().find(same) {
-            Some(other) => Err(taken(wanted, format!("{}, another service of this machine", other.name()))),
+            Some(other) => Err(name_taken(wanted, format!("{}, another service of this machine", other.name()))),
             None => Ok(()),
         }
     }
@@ -181,17 +181,17 @@ impl Tailnet<'_> {
             record.tailnet_name.clone_from(&published.tailnet_name);
             record.tailnet_protocol = published.tailnet_protocol;
         };
-        self.registry.update(&published.hash, notice, set)?.map(drop).ok_or_else(|| gone(published))
+        self.registry.update(&published.hash, notice, set)?.map(drop).ok_or_else(|| removed_meanwhile(published))
     }
 }
 
 /// Creates the error for a service that was removed meanwhile.
-fn gone(reservation: &Reservation) -> Error {
+fn removed_meanwhile(reservation: &Reservation) -> Error {
     Error::NoSuchService { target: reservation.name().to_owned(), nearest: Vec::new() }
 }
 
 /// Creates the error for a name that belongs to something else.
-fn taken(wanted: &Reservation, owner: String) -> Error {
+fn name_taken(wanted: &Reservation, owner: String) -> Error {
     TailnetError::NameTaken { name: wanted.name_on_tailnet().to_owned(), owner, service: wanted.name().to_owned() }
         .into()
 }
@@ -258,7 +258,7 @@ impl Publication {
         match &served {
             Serving::Other(target) if !ours => {
                 let owner = format!("something else on this machine, which serves {target} there");
-                return Err(taken(&self.reservation, owner));
+                return Err(name_taken(&self.reservation, owner));
             }
             _ => {}
         }
@@ -313,9 +313,9 @@ impl Publication {
             Owner::Somebody => {
                 let ports: Vec<&str> = there.ports().collect();
                 let owner = format!("a definition that devport did not make, with {} only", ports.join(", "));
-                Err(taken(&self.reservation, owner))
+                Err(name_taken(&self.reservation, owner))
             }
-            Owner::OtherDevport(comment) => Err(taken(&self.reservation, format!("a service {comment}"))),
+            Owner::OtherDevport(comment) => Err(name_taken(&self.reservation, format!("a service {comment}"))),
         }
     }
 

@@ -128,7 +128,7 @@ mod tests {
     const TAGGED: &str = r#"["tag:x"]"#;
 
     #[test]
-    fn the_first_thing_that_is_wrong_is_named() {
+    fn the_first_problem_is_reported() {
         let check = |node: Node, protocol| match node.check(Endpoint { protocol, local_port: 3000 }) {
             Ok(()) => "fine",
             Err(Error::Tailnet(TailnetError::TooOld { .. })) => "old",

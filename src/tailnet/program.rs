@@ -33,7 +33,7 @@ pub(super) struct Tailscale {
 }
 
 /// The result of the program.
-struct Answer {
+struct ProgramOutput {
     output: String,
     /// Whether it exited with 0.
     success: bool,
@@ -58,8 +58,8 @@ impl Tailscale {
     /// # Errors
     /// If tailscaled does not run or does not answer.
     pub(super) fn node(&self, deadline: Deadline) -> Result<Node> {
-        let answer = self.ask(&["status", "--json", "--peers=false"], deadline)?;
-        read(&["status"], &answer)
+        let finished = self.run(&["status", "--json", "--peers=false"], deadline)?;
+        read(&["status"], &finished)
     }
 
     /// Returns what this machine serves.
@@ -67,8 +67,8 @@ impl Tailscale {
     /// # Errors
     /// If tailscaled does not run or does not answer.
     pub(super) fn config(&self, deadline: Deadline) -> Result<ServeConfig> {
-        let answer = self.ask(&["serve", "status", "--json"], deadline)?;
-        read(&["serve", "status"], &answer)
+        let finished = self.run(&["serve", "status", "--json"], deadline)?;
+        read(&["serve", "status"], &finished)
     }
 
     /// Serves a service under a name, and returns the program's output. The caller must check the result.
@@ -101,13 +101,13 @@ impl Tailscale {
     }
 
     /// Runs a command that changes the configuration, and repeats it if another client changed it at the same time.
-    fn change(&self, arguments: &[&str], deadline: Deadline) -> Result<Answer> {
+    fn change(&self, arguments: &[&str], deadline: Deadline) -> Result<ProgramOutput> {
         for attempt in 1.. {
-            let answer = self.ask(arguments, deadline)?;
-            if answer.success {
-                return Ok(answer);
+            let finished = self.run(arguments, deadline)?;
+            if finished.success {
+                return Ok(finished);
             }
-            match failure(arguments, &answer.message) {
+            match failure(arguments, &finished.message) {
                 TailnetError::ConcurrentEdit if attempt < ATTEMPTS => {
                     clock::pause(Duration::from_millis(50) * attempt);
                 }
@@ -117,7 +117,7 @@ impl Tailscale {
         Err(TailnetError::ConcurrentEdit.into())
     }
 
-    fn ask(&self, arguments: &[&str], deadline: Deadline) -> Result<Answer> {
+    fn run(&self, arguments: &[&str], deadline: Deadline) -> Result<ProgramOutput> {
         let cannot = |error: std::io::Error| {
             Error::Tailnet(TailnetError::Program { command: name_of(arguments), message: crate::error::reason(&error) })
         };
@@ -129,7 +129,7 @@ impl Tailscale {
         let errors = String::from_utf8_lossy(&finished.errors);
         let message = redact(format!("{errors}\n{output}").trim());
         match finished.status {
-            Some(status) => Ok(Answer { output, success: status.success(), message }),
+            Some(status) => Ok(ProgramOutput { output, success: status.success(), message }),
             // Without HTTPS the program waits until it is enabled, and prints the page for that.
             None => Err(not_enabled(&message)
                 .unwrap_or_else(|| TailnetError::Silent {
@@ -142,11 +142,11 @@ impl Tailscale {
 }
 
 /// Parses a JSON response.
-fn read<T: serde::de::DeserializeOwned>(arguments: &[&str], answer: &Answer) -> Result<T> {
-    if !answer.success {
-        return Err(failure(arguments, &answer.message).into());
+fn read<T: serde::de::DeserializeOwned>(arguments: &[&str], finished: &ProgramOutput) -> Result<T> {
+    if !finished.success {
+        return Err(failure(arguments, &finished.message).into());
     }
-    serde_json::from_str(&answer.output).map_err(|error| {
+    serde_json::from_str(&finished.output).map_err(|error| {
         TailnetError::Program { command: name_of(arguments), message: format!("its answer is not understood: {error}") }
             .into()
     })
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_programs_words_are_understood() {
+    fn the_messages_of_the_program_are_classified() {
         for (message, variant) in [
             (
                 "Another client is changing the serve config; please try again.\nsending serve config: Preconditions failed: etag mismatch",

@@ -1,13 +1,13 @@
-//! `devport attach`, and what can be done in the window. The terminal is that of another tmux server.
+//! `devport attach`, and how a service's window behaves. A second tmux server is the user's terminal.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::support::{DEVPORT, Done, TestEnv, eventually, number, until};
 
-/// The number of the next terminal: each is a tmux server of its own.
+/// The number of the next terminal: each is a tmux server.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A terminal of 30 rows of 100 columns in which a command runs.
+/// A terminal of 30 rows and 100 columns that runs a command.
 struct Terminal<'a>(&'a TestEnv, String);
 
 impl<'a> Terminal<'a> {
@@ -58,7 +58,7 @@ fn a_python_prompt_works_in_the_attached_window() {
     terminal.shows(">>>");
     terminal.keys(&["print(6", "Space", "*", "Space", "7000)", "Enter"]);
     terminal.shows("42000");
-    // What was typed is captured too, and the prompt survives going away and coming back.
+    // Typed text is captured too, and the prompt is still there after detaching and attaching again.
     terminal.keys(&["C-b", "d"]);
     terminal.shows("ended with 0");
     assert_eq!(env.which("py")["restarts"], 0);
@@ -72,7 +72,7 @@ fn less_works_and_follows_the_size_of_the_window() {
     let file = env.write("text", &text);
     env.start("pager", &["less", &file]);
     let terminal = Terminal::run(&env, &format!("{DEVPORT} attach pager"));
-    // As many lines as the terminal has, and not the 24 of a window that nobody looks at.
+    // The window has the size of the terminal, and not the 24 rows of a detached window.
     terminal.shows("line 27\n");
     terminal.keys(&["G"]);
     terminal.shows("line 200\n");
@@ -117,7 +117,7 @@ fn ctrl_c_ends_the_service_and_ctrl_z_restarts_it() {
 fn inside_of_tmux_the_client_switches() {
     let env = TestEnv::new();
     env.start("a", &["sh", "-c", "echo here I am; exec sleep 1000"]);
-    // A client of the same server as the service, in the terminal of the other one.
+    // A client of the service's tmux server, within the terminal of the other one.
     let terminal = Terminal::run(&env, "tmux new-session -s mine");
     until("the client is there", || env.tmux(&["list-clients", "-F", "#{session_name}"]).stdout == "mine\n");
     env.tmux(&[
@@ -133,7 +133,7 @@ fn inside_of_tmux_the_client_switches() {
 }
 
 #[test]
-fn in_another_tmux_server_it_is_told_where_the_service_is() {
+fn in_another_tmux_server_attach_reports_where_the_service_is() {
     let env = TestEnv::new();
     env.start("a", &["sleep", "1000"]);
     let mut command = env.command(DEVPORT);
@@ -152,7 +152,7 @@ fn without_a_target_fzf_chooses() {
     terminal.shows("attach>");
     terminal.shows("2/2");
     terminal.keys(&["secon"]);
-    // fzf takes what is highlighted, and filters in the background.
+    // fzf selects the highlighted line, and filters in the background.
     terminal.shows("1/2");
     terminal.keys(&["Enter"]);
     terminal.shows("the second");
@@ -190,7 +190,7 @@ fn without_fzf_a_built_in_picker_chooses() {
 }
 
 #[test]
-fn what_cannot_be_attached_is_told() {
+fn a_service_that_cannot_be_attached_is_reported() {
     let env = TestEnv::new();
     env.devport(["attach"]).fails(1, &["none is running"]);
     env.start("a", &["sleep", "1000"]);
@@ -205,7 +205,7 @@ fn what_cannot_be_attached_is_told() {
 fn in_the_foreground_the_terminal_is_as_it_was_before() {
     let env = TestEnv::new();
     let settings = env.file("settings");
-    // An interactive shell, which gives each command a process group of its own.
+    // An interactive shell, which puts each command into a process group.
     let terminal = Terminal::run(&env, "bash --norc -i");
     terminal.shows("bash-");
     terminal.keys(&[&format!("stty -g > {settings}"), "Enter"]);

@@ -27,7 +27,7 @@ fn prepare(env: &TestEnv) {
 fn every_entry_is_started_and_summed_up() {
     let env = TestEnv::new();
     prepare(&env);
-    // From elsewhere: paths are relative to the file.
+    // Run from another directory: paths are relative to the file.
     let mut command = env.command(crate::support::DEVPORT);
     let done = env.finish(command.current_dir("/").args(["start", "-f"]).arg(env.path("work/devport.yaml"))).ok();
     let views = done.json();

@@ -11,27 +11,27 @@ use serde_json::Value;
 
 use crate::support::{DEVPORT, Done, SERVER, TestEnv, done, has_program, is_alive, number, port, until};
 
-/// A service that is ready at once and writes nothing, so that its files do not change while it runs.
+/// A service that is ready at once and prints nothing, so that its files do not change while it runs.
 const SLEEP: [&str; 5] = ["--ready", "none", "--", "sleep", "1000"];
-/// What an agent might do next if a message proposed it.
+/// Commands that an agent might run next if a message suggested them.
 const DANGEROUS: [&str; 3] = ["--replace", " rm", "--force"];
 
-/// How checkouts are made.
+/// How checkouts are created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Git {
-    /// By the real program.
+    /// By git.
     Real,
     /// By writing the files that git writes.
     ByHand,
 }
 
 impl Git {
-    /// The ways that this machine has. Without git the cases stay, and git's own layouts are not seen.
+    /// The ways that work on this machine. Without git the cases still run, on written files only.
     fn ways() -> Vec<Self> {
         if has_program("git") { vec![Self::Real, Self::ByHand] } else { vec![Self::ByHand] }
     }
 
-    /// The real program if it is there.
+    /// Git, if it is installed.
     fn best() -> Self {
         Self::ways()[0]
     }
@@ -51,7 +51,7 @@ impl Git {
         env.finish(command.args(arguments)).ok();
     }
 
-    /// Makes a repository with one commit.
+    /// Creates a repository with one commit.
     fn repository(self, env: &TestEnv, path: &Path) {
         fs::create_dir_all(path).unwrap();
         match self {
@@ -63,7 +63,7 @@ impl Git {
         }
     }
 
-    /// Makes a linked worktree of the repository whose checkout (or bare directory) is `repository`.
+    /// Creates a linked worktree of the repository whose checkout (or bare directory) is `repository`.
     fn worktree(self, env: &TestEnv, repository: &Path, path: &Path) {
         let name = path.file_name().unwrap().to_str().unwrap();
         match self {
@@ -105,7 +105,7 @@ impl Git {
         }
     }
 
-    /// Makes `path/.bare` with the worktrees `path/main` and `path/feat`.
+    /// Creates `path/.bare` with the worktrees `path/main` and `path/feat`.
     fn bare(self, env: &TestEnv, path: &Path) {
         let bare = path.join(".bare");
         fs::create_dir_all(path).unwrap();
@@ -123,7 +123,7 @@ impl Git {
         }
     }
 
-    /// Makes a submodule `libs/sub` in a repository.
+    /// Creates a submodule `libs/sub` in a repository.
     fn submodule(self, env: &TestEnv, repository: &Path) {
         match self {
             Self::Real => {
@@ -141,7 +141,7 @@ impl Git {
     }
 }
 
-/// Writes the least that makes a git directory.
+/// Writes the minimal files of a git directory.
 fn git_directory(path: &Path) {
     for name in ["objects", "refs"] {
         fs::create_dir_all(path.join(name)).unwrap();
@@ -177,7 +177,7 @@ impl Machine {
         self.env.path("home").canonicalize().unwrap().join(name)
     }
 
-    /// Makes a directory in the home.
+    /// Creates a directory in the home.
     fn directory(&self, name: &str) -> PathBuf {
         fs::create_dir_all(self.home(name)).unwrap();
         self.home(name)
@@ -288,7 +288,7 @@ impl Machine {
             &["attach", key],
             &["tailup", key],
             &["taildown", key],
-            // A service that may be named does not make it a half success.
+            // A service that may be named does not turn the failure into a partial success.
             &["stop", id, key],
         ] {
             self.refuses(directory, arguments, &[&message, here, id]);
@@ -305,7 +305,7 @@ fn pid(view: &Value) -> i32 {
     number(&view["pid"])
 }
 
-/// Asserts that another checkout refuses a key, and that its own checkout still has the service.
+/// Asserts that another checkout refuses a key, and that the key's own checkout keeps the service.
 #[track_caller]
 fn is_apart(machine: &Machine, owner: &str, other: &str) {
     let tilde = |name: &str| format!("~/{name}");
@@ -356,7 +356,7 @@ fn a_repository_in_the_home_directory_is_no_checkout() {
     machine.git.repository(&machine.env, &machine.home(""));
     is_apart(&machine, "notes", "drafts");
     is_apart(&machine, "shop", "notes");
-    // Neither is under version control: names work as they do outside of any checkout.
+    // Neither directory is under version control: names work as they do outside of any checkout.
     machine.start("notes", "web");
     assert_eq!(machine.at("drafts", ["which", "web"]).ok().json()["key"], "web");
     assert_eq!(machine.at("shop", ["which", "web"]).ok().json()["key"], "web");
@@ -411,7 +411,7 @@ fn a_bare_name_means_a_service_of_this_checkout_and_ids_work_from_everywhere() {
         assert_eq!((&again["cwd"], &again["port"]), (&started["cwd"], &started["port"]));
         machine.at(feat, ["restart", "--wait", target]).ok();
     }
-    // The messages name the id; it does what they say.
+    // The messages suggest the id, and it does what they promise.
     let refused = machine.at(feat, ["logs", "web"]).fails(6, &["hint: "]).stderr;
     assert!(refused.contains(&format!("devport logs {id}")), "{refused}");
     outcome(&machine.at(feat, ["rm", id]).ok().json(), "removed");
@@ -446,7 +446,7 @@ fn c_runs_a_command_as_if_it_was_started_there() {
     let absolute = machine.home(feat);
     let absolute = absolute.to_str().unwrap();
     assert_eq!(machine.at("blog", ["-C", absolute, "which", "feat"]).ok().json()["pid"], started[0]["pid"]);
-    // As in git and make, one after the other.
+    // Like in git and make, `-C` options add up.
     machine.at("blog", ["-C", "../shop", "-C", ".claude", "-C", "worktrees/feat", "which", "feat"]).ok();
     machine.start("shop", "web");
     machine.refuses(
@@ -455,7 +455,7 @@ fn c_runs_a_command_as_if_it_was_started_there() {
         &["web belongs to ~/shop (ready, port"],
     );
     machine.refuses("shop", &["-C", absolute, "stop", "web"], &["web belongs to ~/shop; "]);
-    // What a program prints in the foreground tells where it runs.
+    // The output of a program in the foreground shows where it runs.
     let ran = machine.at(
         "shop",
         ["-C", "../linked", "run", "--restart", "never", "--key", "pwd", "--", "sh", "-c", "pwd; echo $$PWD"],
@@ -482,7 +482,7 @@ fn one_file_for_several_repositories_works_from_all_of_them() {
     for view in started.as_array().unwrap() {
         outcome(view, "started");
     }
-    // The service runs in blog, and shop's file registered it: both have it.
+    // The service runs in blog, and shop's file registered it: it belongs to both.
     for directory in ["shop", "shop/apps", "blog"] {
         assert_eq!(machine.at(directory, ["which", "blog"]).ok().json()["cwd"], blog.to_str().unwrap(), "{directory}");
         outcome(&machine.at(directory, ["restart", "blog"]).ok().json(), "restarted");
@@ -526,7 +526,7 @@ fn the_file_of_a_deleted_checkout_gives_its_service_to_no_other() {
     .unwrap();
     let started = machine.at("", ["start", "--wait", "-f", feat.join("devport.yaml").to_str().unwrap()]).ok().json();
     machine.git.remove_worktree(&machine.env, &machine.home("shop"), &feat);
-    // The worktree lay inside of shop; what it had is not shop's now.
+    // The worktree was inside of shop, but its services do not belong to shop now.
     machine.refuses_to_register("shop", "blog", "~/blog", "~/shop");
     machine.refuses_to_name("shop", "blog", "~/blog", "~/shop");
     assert_eq!(machine.at("blog", ["which", "blog"]).ok().json()["pid"], started[0]["pid"]);
@@ -618,7 +618,7 @@ fn a_key_whose_directory_is_gone_is_taken_over_with_a_note_and_keeps_its_port() 
             if is_reserve {
                 assert_eq!((new["state"].as_str(), &new["cmd"]), (Some("stopped"), &old["cmd"]), "{new}");
             }
-            // What still changes its state would change files too.
+            // A service that still changes its state would change files too.
             until("it is settled", || {
                 ["ready", "stopped"].contains(&machine.env.which("web")["state"].as_str().unwrap())
             });
@@ -674,7 +674,7 @@ fn a_checkout_that_was_deleted_and_made_again_does_not_get_what_ran_in_the_old_o
             let directory = fs::read_link(format!("/proc/{}/cwd", pid(&new))).unwrap();
             assert_eq!(directory, feat, "{arguments:?}");
         }
-        // It is said once.
+        // The note is printed once.
         let again = machine.at("shop/.claude/worktrees/feat", ["start", "--key", "web"].iter().chain(&SLEEP)).ok();
         assert!(!again.stderr.contains("made again"), "{arguments:?}: {again:?}");
     }
@@ -727,7 +727,7 @@ fn every_command_that_changes_something_says_its_outcome() {
     let all = machine.at("shop", ["stop", "--all"]).ok().json();
     assert_eq!((all.as_array().unwrap().len(), all[0]["outcome"].as_str()), (1, Some("stopped")));
     says(&["rm", "web"], "removed");
-    // What only shows a service has none.
+    // Commands that only show a service print no note.
     let shown = machine.at("shop", ["which", "api"]).ok().json();
     assert!(shown.get("outcome").is_none_or(Value::is_null), "{shown}");
 }
@@ -812,7 +812,7 @@ fn reserve_decides_and_writes_under_one_hold_of_the_lock() {
     let machine = Machine::new();
     let trace = machine.home("trace");
     let mut reserve = machine.env.command("strace");
-    // Whatever it locks a second time comes late enough for a whole start in between.
+    // The second lock is delayed long enough for a whole start in between.
     reserve.args(["-f", "-e", "trace=flock", "-e", "inject=flock:delay_enter=1s:when=2+", "-o"]).arg(&trace);
     reserve.args([DEVPORT, "reserve", "--key", "web"]).current_dir(machine.home("shop"));
     let reserve = reserve.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -828,14 +828,14 @@ fn a_key_elsewhere_that_begins_a_hash_means_no_other_service() {
     let machine = Machine::new();
     let victim = machine.start("blog", "victim");
     let (hash, id) = (victim["hash"].as_str().unwrap(), victim["hashid"].as_str().unwrap());
-    // Longer than the id that is printed: nobody types that and means the service.
+    // Longer than the printed id: a key wins over it.
     let key = &hash[..=id.len()];
     machine.start("shop", key);
     for directory in ["blog", "linked"] {
         machine.refuses_to_name(directory, key, "~/shop", &format!("~/{directory}"));
     }
     assert_eq!(machine.at("shop", ["which", key]).ok().json()["key"], key);
-    // What devport prints stays an id, and the whole hash is one too.
+    // A printed id still names the service, and so does the whole hash.
     machine.at("shop", ["rm", key]).ok();
     machine.start("shop", id);
     for target in [id, hash] {
@@ -897,7 +897,7 @@ fn a_checkout_is_found_without_git_and_with_few_reads() {
         return;
     }
     let mut machine = Machine::new();
-    // A git that is executed leaves a trace of its own.
+    // Executing git would leave a trace.
     let bin = machine.directory("bin");
     fs::write(bin.join("git"), format!("#!/bin/sh\ntouch {}/executed\n", machine.home("").display())).unwrap();
     fs::set_permissions(bin.join("git"), fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,4 +1,4 @@
-//! What reaches a service, and what never shows.
+//! The environment of a service, and secrets, which are never shown.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ fn environment(pid: i32) -> Vec<(String, String)> {
 #[test]
 fn the_callers_environment_reaches_the_service_exactly() {
     let env = TestEnv::new();
-    // The tmux server is somebody else's, with other values.
+    // The tmux server was started with other values.
     let mut server = env.command("tmux");
     server.env("MINE", "of the server").env("OF_SERVER", "1").args([
         "new-session",
@@ -82,7 +82,7 @@ fn dotenv_files_lie_over_the_environment_in_order() {
 }
 
 #[test]
-fn a_dotenv_file_that_cannot_be_used_is_told_with_its_line() {
+fn a_dotenv_file_that_cannot_be_used_is_reported_with_its_line() {
     let env = TestEnv::new();
     let bad = env.write("bad.env", "A=1\nhunter2 is no variable\n");
     let error = env.devport(["start", "--key", "a", "--env-file", &bad, "--", "true"]).fails(3, &["bad.env:2:"]);
@@ -102,7 +102,7 @@ fn a_dotenv_file_that_cannot_be_used_is_told_with_its_line() {
 }
 
 #[test]
-fn t6a_t6b_a_dotenv_file_that_expands_too_far_changes_nothing() {
+fn a_dotenv_file_that_expands_too_far_changes_nothing() {
     let env = TestEnv::new();
     let web = env.devport(["start", "--key", "web", "--", "sleep", "1000"]).ok().json();
     let line = |level: usize| format!("A{level}={}\n", format!("${{A{}}}", level - 1).repeat(10));

@@ -1,4 +1,4 @@
-//! `devport port`, `url`, `open`, `env`, `reserve`; the story that `which` tells; `ls --wide` and `--watch`.
+//! `devport port`, `url`, `open`, `env`, `reserve`; the history in `which`; `ls --wide` and `--watch`.
 
 use std::fs;
 
@@ -31,7 +31,7 @@ fn open_hands_the_address_to_a_browser() {
 }
 
 #[test]
-fn env_shows_names_and_values_only_if_asked() {
+fn env_shows_values_only_on_request() {
     let mut env = TestEnv::new();
     env.set("DATABASE_PASSWORD", "hunter2");
     env.start("a", &["sleep", "1000"]);

@@ -1,10 +1,10 @@
-//! Where services run: windows of a shared tmux session, hostile configurations, machines without tmux.
+//! Where services run: in windows of a shared tmux session, with hostile configurations, without tmux.
 
 use std::fs;
 
 use crate::support::{TestEnv, is_alive, number, until};
 
-/// Keys that mean something to tmux.
+/// Keys with characters that are special in tmux.
 const HOSTILE: [&str; 17] = [
     "#(touch hacked)",
     "#S",
@@ -141,7 +141,7 @@ fn a_dead_window_of_the_service_is_removed_and_no_other() {
 #[test]
 fn without_tmux_a_service_runs_detached() {
     let mut env = TestEnv::new();
-    // A PATH with what the test needs and no tmux.
+    // A PATH with everything that the test needs, but without tmux.
     let bin = env.path("bin");
     fs::create_dir(&bin).unwrap();
     for program in ["sh", "sleep", "echo"] {

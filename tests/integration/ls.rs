@@ -88,14 +88,14 @@ fn targets_are_key_then_hashid_then_prefix_then_port() {
 }
 
 #[test]
-fn an_unknown_target_is_told_with_the_nearest_keys() {
+fn an_unknown_target_is_reported_with_similar_keys() {
     let env = TestEnv::new();
     env.start("dashboard", &["sleep", "1000"]);
     env.devport(["which", "dashbord"]).fails(4, &["no service matching \"dashbord\"", "did you mean dashboard?"]);
 }
 
 #[test]
-fn a_printed_hashid_resolves_for_ever_and_an_ambiguous_prefix_is_told() {
+fn a_printed_hashid_always_resolves_and_an_ambiguous_prefix_is_reported() {
     let env = TestEnv::new();
     // Two keys whose hashes share three digits, found by trying.
     let (first, second) = ("k3", "k101");
@@ -166,7 +166,7 @@ fn a_closed_pipe_is_no_error() {
 }
 
 #[test]
-fn help_has_examples_and_version_is_told() {
+fn help_has_examples_and_version_is_printed() {
     let env = TestEnv::new();
     assert!(env.devport(["--version"]).ok().stdout.starts_with("devport "));
     for command in

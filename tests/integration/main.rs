@@ -1,8 +1,6 @@
 //! devport as its users see it: the built program, real processes, a real tmux.
 //!
-//! Each test has a home, a state directory, a tmux server and ports of its own, and leaves nothing behind.
-//! Tests of a point of `trust.md` are named after it (`t07_…`), those of a defect of the first devport too
-//! (`d05_…`).
+//! Each test has its own home, state directory, tmux server and ports, and leaves nothing behind.
 
 #![cfg(target_os = "linux")]
 #![expect(

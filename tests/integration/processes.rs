@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::support::{SERVER, TestEnv, answers, done, is_alive, is_up, number, port, signal, skip, until};
 
-/// Starts the service `a`, one process of which is in a session of its own and ignores SIGTERM.
+/// Starts the service `a`, one process of which has its own session and ignores SIGTERM.
 fn start_deaf(env: &TestEnv) {
     let up = env.file("up");
     let deaf = env.write("deaf.sh", &format!("trap '' TERM HUP\n: > {up}\nwhile :; do sleep 0.1; done\n"));
@@ -32,7 +32,7 @@ fn a_supervisor_that_is_killed_while_it_stops_leaves_nothing() {
     }
 }
 
-/// Starts the service `a` with a helper that forks when it is asked to end, and kills its supervisor.
+/// Starts the service `a` with a helper that forks on SIGTERM, and kills its supervisor.
 fn orphan_that_forks(env: &TestEnv) {
     let up = env.file("up");
     let forking = format!("trap 'setsid sleep 7015 & exit 0' TERM\n: > {up}\nwhile :; do sleep 0.1; done\n");
@@ -78,7 +78,7 @@ fn a_process_cannot_leave_its_service_by_a_variable() {
         String::new(),
         hash("stopped"),
         format!("supervisor:{}", hash("stopped")),
-        // That service is running, but this is not its supervisor.
+        // The other service is running, but this process is not its supervisor.
         format!("supervisor:{}", hash("other")),
     ];
     for claim in claims {
@@ -104,8 +104,7 @@ fn the_variables_that_mark_a_service_are_no_names_for_a_port() {
     assert_eq!(env.ls().len(), 0);
 }
 
-/// A program whose main thread ends by itself, while another one serves on `$PORT`. `AT_END` is what that thread does
-/// when SIGTERM comes.
+/// A program whose main thread ends, while another one serves on `$PORT`. `AT_END` is what that thread does on SIGTERM.
 const HEADLESS: &str = r"
 import ctypes, http.server, os, platform, signal, threading, time
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -119,13 +118,13 @@ threading.Thread(target=end).start()
 ctypes.CDLL(None).syscall({'x86_64': 60, 'aarch64': 93}[platform.machine()], 0)
 ";
 
-/// Whether the main thread of a process has ended, and others run.
+/// Returns whether the main thread of a process has ended while others run.
 fn is_headless(pid: i32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     !is_alive(pid) && threads > 1
 }
 
-/// Whether the programs that end their main thread run on this processor.
+/// Returns whether such programs can be built for this processor.
 fn has_no_headless() -> bool {
     let unknown = !cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
     if unknown {

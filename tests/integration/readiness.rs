@@ -1,4 +1,4 @@
-//! Is it up, and if not, why: readiness, health, restart policy, on real services.
+//! Readiness, health checks and the restart policy, with real services.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ fn start(env: &TestEnv, options: &[&str], words: &[&str]) -> Value {
     env.devport(&all).ok().json()
 }
 
-/// A server that answers requests with a status that stands in a file, after a while.
+/// A server whose responses have the status that is in a file, after a delay.
 const BY_FILE: &str = "
 import http.server, os, sys, time
 time.sleep(float(os.environ.get('LATE', '0')))
@@ -39,7 +39,7 @@ fn a_service_that_listens_on_its_port_is_ready_and_says_where() {
 #[test]
 fn a_foreign_listener_on_the_port_is_never_ready() {
     let env = TestEnv::new();
-    // It takes the port a moment after the service was started, from outside.
+    // Another process takes the port a moment after the service was started.
     let view = start(&env, &["--ready-timeout", "3s"], &["sleep", "1000"]);
     let listener = std::net::TcpListener::bind(("127.0.0.1", port(&view))).unwrap();
     until("it is told", || env.which("a")["error"].as_str().is_some_and(|error| error.contains("not part of it")));
@@ -50,7 +50,7 @@ fn a_foreign_listener_on_the_port_is_never_ready() {
 }
 
 #[test]
-fn a_service_that_ignores_its_port_is_told_so() {
+fn a_service_that_ignores_its_port_is_reported() {
     let env = TestEnv::new();
     let other = env.first_port + 30;
     start(&env, &[], &["python3", "-m", "http.server", "--bind", "127.0.0.1", &other.to_string()]);
@@ -138,7 +138,7 @@ fn health_is_lost_and_found_again() {
 }
 
 #[test]
-fn an_unhealthy_service_is_restarted_if_that_was_asked_for_and_it_counts_as_a_crash() {
+fn an_unhealthy_service_is_restarted_if_configured_and_that_counts_as_a_crash() {
     let env = TestEnv::new();
     env.write("status", "200");
     let script = env.write("server.py", BY_FILE);
@@ -161,7 +161,7 @@ fn an_unhealthy_service_is_restarted_if_that_was_asked_for_and_it_counts_as_a_cr
 #[test]
 fn no_check_delays_a_stop() {
     let env = TestEnv::new();
-    // A server that takes connections and never answers, and a command that never ends.
+    // A server that accepts connections and never responds, and a command that never ends.
     let silent =
         "import socket, os, time\ns = socket.create_server(('127.0.0.1', int(os.environ['PORT'])))\ntime.sleep(1000)";
     for check in ["http:/", "exec:sleep 7774001"] {
@@ -180,7 +180,7 @@ fn no_check_delays_a_stop() {
 fn the_restart_policy_decides() {
     let env = TestEnv::new();
     for _ in 0..5 {
-        // Faster than `start` looks.
+        // Faster than `start` polls.
         start(&env, &["--restart", "on-failure", "--no-port"], &["true"]);
     }
     start(&env, &["--restart", "on-failure", "--no-port"], &["sh", "-c", "sleep 0.1; exit 0"]);
@@ -212,7 +212,7 @@ fn five_crashes_in_a_minute_are_a_crash_loop() {
 }
 
 #[test]
-fn the_stop_signal_and_the_grace_period_are_those_asked_for() {
+fn the_configured_stop_signal_and_grace_period_are_used() {
     let env = TestEnv::new();
     let out = env.file("out");
     let script = format!(
@@ -231,7 +231,7 @@ fn the_stop_signal_and_the_grace_period_are_those_asked_for() {
 }
 
 #[test]
-fn what_cannot_be_asked_for_is_refused_with_its_place() {
+fn an_invalid_policy_is_refused_with_its_place() {
     let env = TestEnv::new();
     for (options, says) in [
         (["--ready", "tpc"], "there are tcp, http:/PATH"),

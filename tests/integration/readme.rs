@@ -1,4 +1,4 @@
-//! What the README says.
+//! The examples in the README.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ fn readme() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
 }
 
-/// The command lines of the README's shell blocks, without their comments.
+/// Returns the command lines of the README's shell blocks, without comments.
 fn commands() -> Vec<String> {
     let text = readme();
     let blocks = text.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("sh\n"));
@@ -26,7 +26,7 @@ fn every_command_of_the_readme_is_understood() {
             let Some(arguments) = part.strip_prefix("devport ") else { continue };
             seen += 1;
             let mut words = shell_words::split(arguments.split(" >").next().unwrap()).unwrap();
-            // What the words mean is another test's; here the command line must know them.
+            // This test only checks that the command line accepts them.
             let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
             words.insert(end, "--help".into());
             let help = env.devport(&words).ok().stdout;

@@ -1,4 +1,4 @@
-//! State on disk: what the first devport left, what is corrupt, newer, unwritable or somebody else's.
+//! State files that are old, corrupt, newer, unwritable or another user's.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -44,7 +44,7 @@ fn a_directory_of_the_first_devport_just_works() {
     let started = env.devport(["start", "c1b"]).ok().json();
     assert_eq!((started["state"].as_str(), port(&started)), (Some("running"), env.first_port + 5));
     let environment = || fs::read_to_string(format!("/proc/{}/environ", started["pid"])).unwrap();
-    // While the shell becomes `sleep`, there is nothing to be read.
+    // While the shell executes `sleep`, its environment cannot be read.
     until("it has the environment of the record", || environment().contains("OLD=yes\0"));
     env.devport(["stop", "myapp"]).ok();
     env.devport(["-C", "/tmp", "start", "--key", "myapp", "--", "sleep", "1000"]).ok();
@@ -121,7 +121,7 @@ fn a_corrupt_record_is_named_left_alone_and_keeps_its_place() {
 }
 
 #[test]
-fn names_in_the_directory_that_are_no_records_are_told() {
+fn files_that_are_not_records_are_reported() {
     let env = TestEnv::new();
     env.start("a", &["sleep", "1000"]);
     fs::create_dir(env.state("services/aaaaaaaaaa.json")).unwrap();
@@ -142,7 +142,7 @@ fn a_newer_record_is_read_and_never_written() {
     assert_eq!(env.which("myapp")["port"], env.first_port);
     env.devport(["-C", "/tmp", "start", "--key", "myapp", "--", "true"]).fails(1, &["newer devport", "upgrade"]);
     env.devport(["rm", "myapp"]).fails(1, &["newer devport"]);
-    // As it is registered, it can be started and stopped.
+    // It is registered, so it can be started and stopped.
     env.devport(["start", "myapp"]).ok();
     env.devport(["stop", "myapp"]).ok();
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
@@ -176,7 +176,7 @@ fn a_directory_of_another_user_is_refused() {
     assert_eq!(fs::read_dir(&theirs).unwrap().count(), 0);
 }
 
-/// A small file system of its own; `None` where this user may not mount one.
+/// A small file system; `None` where this user may not mount one.
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
@@ -232,7 +232,7 @@ fn hold(env: &TestEnv, name: &str) -> std::process::Child {
 }
 
 #[test]
-fn a_busy_registry_is_waited_for_and_told() {
+fn a_busy_registry_is_waited_for_and_reported() {
     let env = TestEnv::new();
     env.start("a", &["sleep", "1000"]);
     let mut holder = hold(&env, "locks/register.lock");
@@ -241,7 +241,7 @@ fn a_busy_registry_is_waited_for_and_told() {
     std::io::BufRead::read_line(&mut std::io::BufReader::new(waiting.stderr.take().unwrap()), &mut line).unwrap();
     assert!(line.contains("waiting for the registry's lock, held by"), "{line}");
     assert!(waiting.try_wait().unwrap().is_none());
-    // A supervisor never waits for it, and neither do those who only read.
+    // Supervisors and readers never wait for the lock.
     env.devport(["stop", "a"]).ok();
     assert_eq!(env.ls().len(), 1);
     holder.kill().unwrap();

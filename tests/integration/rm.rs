@@ -42,7 +42,7 @@ fn services_come_and_go_without_two_of_one_key() {
             scope.spawn(|| {
                 for _ in 0..8 {
                     let started = env.devport(["start", "--detach", "--key", "a", "--", "sleep", "7773001"]);
-                    // Another thread may have removed it at once; nothing else may go wrong.
+                    // The other command may have removed it first; no other failure is allowed.
                     assert!(
                         started.code == 0
                             || started.stderr.contains("no service matching")

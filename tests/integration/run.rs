@@ -69,7 +69,7 @@ fn a_closed_pipe_does_not_end_the_service() {
 #[test]
 fn with_a_terminal_to_write_on_redirected_input_reaches_the_child() {
     let env = TestEnv::new();
-    // script(1) gives a terminal; input comes from a pipe and ends.
+    // script(1) provides a terminal; the input is a pipe that ends.
     let inner =
         format!("printf 'one\\ntwo\\n' | {DEVPORT} run --key a -- sh -c 'cat; echo end of file; exec sleep 1000'");
     let mut child = env

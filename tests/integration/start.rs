@@ -21,7 +21,7 @@ fn a_service_gets_a_port_and_keeps_it() {
 }
 
 #[test]
-fn starting_twice_is_fine_and_says_what_differs() {
+fn starting_twice_is_idempotent_and_reports_differences() {
     let env = TestEnv::new();
     let first = env.start("api", &["sleep", "1000"]);
     let same = env.devport(["start", "--key", "api", "--", "sleep", "1000"]).ok();
@@ -43,7 +43,7 @@ fn a_stopped_service_takes_over_what_the_new_call_says() {
     let mut command = env.command(crate::support::DEVPORT);
     command.env("NEW", "yes");
     let script = format!("echo $PWD $NEW $VITE_PORT > {out}; sleep 1000");
-    // `$$` keeps a dollar for the shell.
+    // The shell receives a dollar for `$$`.
     let script = script.replace('$', "$$");
     command.args(["start", "--key", "api", "--port-env", "VITE_PORT", "--", "sh", "-c", &script]);
     let again = env.finish(&mut command).ok().json();
@@ -67,7 +67,7 @@ fn a_service_that_cannot_be_executed_is_reported_and_fails() {
         assert_eq!((view["state"].as_str(), view["status"].as_str()), (Some("failed"), Some("stopped")));
         assert!(view["error"].as_str().unwrap().contains(why));
     }
-    // Mended, it starts with the same port.
+    // Once repaired, it starts with the same port.
     let port = env.which("b")["port"].clone();
     assert_eq!(env.start("b", &["sleep", "1000"])["port"], port);
 }
@@ -123,7 +123,7 @@ fn words_that_are_not_utf8_are_refused() {
 }
 
 #[test]
-fn a_port_can_be_asked_for() {
+fn a_port_can_be_requested() {
     let env = TestEnv::new();
     let wanted = env.first_port + 7;
     let text = wanted.to_string();
@@ -201,7 +201,7 @@ fn many_services_at_once_get_a_port_and_a_window_each() {
 }
 
 #[test]
-fn a_port_that_somebody_took_is_told_with_its_owner_and_waited_for() {
+fn a_taken_port_is_reported_with_its_owner_and_waited_for() {
     let env = TestEnv::new();
     let view = env.start("api", &SERVER);
     env.devport(["stop", "api"]).ok();
@@ -229,7 +229,7 @@ fn another_service_on_the_port_is_named() {
 }
 
 #[test]
-fn a_range_without_free_ports_is_told() {
+fn a_range_without_free_ports_is_reported() {
     let mut env = TestEnv::new();
     let range = format!("{0}-{0}", env.first_port);
     env.set("DEVPORT_PORT_RANGE", &range);

@@ -13,7 +13,7 @@ fn stopping_a_stopped_service_is_fine() {
 }
 
 #[test]
-fn all_services_are_stopped_at_once_if_asked_for() {
+fn all_services_are_stopped_at_once_with_all() {
     let env = TestEnv::new();
     for key in ["a", "b", "c"] {
         env.start(key, &["sleep", "1000"]);
@@ -26,7 +26,7 @@ fn all_services_are_stopped_at_once_if_asked_for() {
     env.devport(["stop", "a", "nobody"]).fails(4, &["no service matching \"nobody\""]);
 }
 
-/// How many `sleep`s whose time begins so there are.
+/// Returns the number of `sleep` processes whose duration begins so.
 fn sleeping(env: &TestEnv, digits: &str) -> usize {
     let command = format!("sleep {digits}");
     env.processes_with(&command).into_iter().filter(|pid| command_line(*pid).starts_with(&command)).count()
@@ -171,7 +171,7 @@ fn sighup_restarts_in_place_and_other_signals_reach_the_service() {
     eventually("it has crashed", || Some(env.which("a")).filter(|view| view["last_exit"]["signal"] == 9));
     assert!(is_alive(supervisor));
     env.wait_state("a", "running");
-    // A real-time signal has no name, and ends the service all the same.
+    // A real-time signal has no name, but ends the service.
     env.devport(["signal", "-s", "40", "a"]).ok();
     eventually("it has crashed", || Some(env.which("a")).filter(|view| view["last_exit"]["signal"] == 40));
     env.devport(["stop", "a"]).ok();
@@ -183,7 +183,7 @@ fn sighup_restarts_in_place_and_other_signals_reach_the_service() {
 fn a_stop_is_acted_on_in_every_state() {
     let env = TestEnv::new();
     let flag = env.file("slow");
-    // Running, in backoff, waiting for its port, and just started: SIGTERM, and the time until nobody holds the lock.
+    // Running, in backoff, waiting for its port, and just started: SIGTERM, and the time until the lock is free.
     let script = format!("test -e {flag} && exit 1; exec sleep 1000");
     let mut slowest = std::time::Duration::ZERO;
     for round in 0..12 {

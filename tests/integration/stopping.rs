@@ -1,4 +1,4 @@
-//! A service is stopped once, and has its grace period for that: only a second signal or `--kill` cuts it short.
+//! A service is stopped once and has its whole grace period: only a second signal or `--kill` cuts it short.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::support::strace::{self, Fault, UNLINK};
 use crate::support::{TestEnv, done, is_alive, is_up, number, signal, until};
 
-/// What a database writes that was killed before it could finish, and what one that could.
+/// What a database prints if it was killed, and what it prints if it could finish.
 const KILLED: &str = "begin\n";
 const CLEAN: &str = "begin\nclean\n";
 
@@ -49,7 +49,7 @@ impl Database {
     }
 }
 
-/// Waits until a supervisor has recorded that it stops its service.
+/// Waits until the supervisor has recorded that it stops its service.
 fn until_stopping(env: &TestEnv, key: &str) {
     let run_state = env.state_file("run", key, "json");
     until("it is stopping", || {
@@ -92,7 +92,7 @@ fn a_signal_and_a_closed_window_at_once_are_one_stop() {
     let env = TestEnv::new();
     let database = Database::start_in_window(&env);
     let supervisor = env.supervisor("db");
-    // Everything that a logout does is there when the supervisor goes on.
+    // All signals of a logout are pending when the supervisor continues.
     signal(supervisor, "STOP");
     env.tmux(&["kill-server"]).ok();
     signal(supervisor, "TERM");
@@ -115,7 +115,7 @@ fn a_stop_waits_for_what_a_finished_command_left() {
     assert_eq!(database.said(), CLEAN);
 }
 
-/// Starts the service `deaf`, which ignores SIGTERM and has longer to end than a test waits.
+/// Starts the service `deaf`, which ignores SIGTERM and has a longer grace period than a test waits.
 fn start_deaf(env: &TestEnv) -> i32 {
     let up = env.file("up");
     let _ = fs::remove_file(&up);
@@ -131,7 +131,7 @@ fn stop_with_kill_waits_for_nothing() {
     let child = start_deaf(&env);
     env.devport(["stop", "--kill", "deaf"]).ok();
     assert!(!is_alive(child));
-    // A stop that is under way is cut short, too.
+    // `--kill` also cuts a stop short that is under way.
     let child = start_deaf(&env);
     let stop = env.spawn(["stop", "deaf"]);
     until_stopping(&env, "deaf");
@@ -146,7 +146,7 @@ fn stop_with_kill_gives_orphans_no_grace_period() {
     let env = TestEnv::new();
     let up = env.file("up");
     let deaf = env.write("deaf.sh", &format!("trap '' TERM HUP\n: > {up}\nwhile :; do sleep 0.1; done\n"));
-    // A session of its own: the child itself dies with its supervisor.
+    // The helper has its own session; the kernel kills the child itself with its supervisor.
     env.detach("deaf", &["--grace", "90s"], &["sh", "-c", &format!("setsid sh {deaf} & exec sleep 1000")]);
     until("the trap is set", || Path::new(&up).exists());
     let supervisor = env.supervisor("deaf");

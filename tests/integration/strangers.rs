@@ -1,4 +1,4 @@
-//! devport signals supervisors and their services, and no other process, whatever a file says.
+//! devport signals supervisors and their services and no other process, whatever the state files contain.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, chown};
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::support::{TestEnv, is_alive, is_up, number, skip, until};
 
-/// Registers the service `evil`, whose files say that a process of `victims` runs it. The lock is held by this test,
-/// until the file is dropped.
+/// Registers the service `evil`, whose files name a process of `victims` as its supervisor. The test holds the lock
+/// until it drops the file.
 fn plant(env: &TestEnv, victims: &TestEnv) -> (i32, File) {
     env.detach("evil", &[], &["sleep", "1000"]);
     env.devport(["stop", "evil"]).ok();
@@ -27,7 +27,7 @@ fn plant(env: &TestEnv, victims: &TestEnv) -> (i32, File) {
     (number(&victim["pid"]), held)
 }
 
-/// The commands that signal or write.
+/// The commands that send signals or write files.
 const COMMANDS: [&[&str]; 7] = [
     &["stop", "evil"],
     &["stop", "--kill", "evil"],
@@ -77,7 +77,7 @@ fn give_away(path: &Path) -> std::io::Result<()> {
 }
 
 #[test]
-fn a_service_whose_lock_names_nobody_is_not_said_to_be_stopped() {
+fn a_service_whose_lock_names_no_holder_is_not_reported_as_stopped() {
     let env = TestEnv::new();
     env.detach("a", &[], &["sleep", "1000"]);
     let lock = env.state_file("locks", "a", "lock");

@@ -1,4 +1,4 @@
-//! What a supervisor does on its own: crashes, kills, terminals, heartbeats.
+//! Supervisors on their own: crashes, kills, terminals, heartbeats.
 
 use std::fs;
 
@@ -59,8 +59,8 @@ fn a_crash_is_recorded_and_the_backoff_grows() {
     let run = env.run_state("a").unwrap();
     let at = |index: usize| run["exits"][index]["at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     let waits: Vec<_> = (0..2).map(|index| at(index + 1).duration_since(at(index)).as_secs_f64()).collect();
-    // Each up to a tenth shorter, so that services which crash together do not come back together.
-    // The machine may be busy; it is never early.
+    // Each delay is up to a tenth shorter, so that services that crash together do not restart together.
+    // A busy machine may make it late, but never early.
     assert!(waits[0] >= 0.9 && waits[1] >= 1.8 && waits[1] < 10.0, "{waits:?}");
     let next = env.run_state("a").unwrap()["next_start_at"].as_str().map(str::to_owned);
     assert!(next.is_some());
@@ -77,7 +77,7 @@ fn a_killed_supervisor_takes_its_child_along() {
     assert_eq!(env.devport(["start", "a"]).ok().json()["state"], "running");
 }
 
-/// A script whose grandchild survives the supervisor: it has a session of its own, and ignores hang-ups.
+/// A script whose grandchild survives the supervisor: it has its own session, and ignores SIGHUP.
 fn survivor(seconds: &str) -> String {
     format!("setsid nohup sleep {seconds} >/dev/null 2>&1 & exec sleep 1000")
 }
@@ -223,7 +223,7 @@ fn the_supervisor_is_quiet_about_a_log_that_it_cannot_write() {
 }
 
 #[test]
-fn last_up_is_told_at_the_start_and_at_the_end() {
+fn last_up_is_recorded_at_the_start_and_at_the_end() {
     let env = TestEnv::new();
     let started = env.start("a", &["sleep", "1000"]);
     let stopped = env.devport(["stop", "a"]).ok().json();
@@ -239,14 +239,14 @@ fn output_that_nobody_takes_holds_nothing_up() {
     let log = env.state(&format!("logs/{}.log", env.which("a")["hash"].as_str().unwrap()));
     let size = || fs::metadata(&log).map_or(0, |metadata| metadata.len());
     until("output flows", || size() > 1_000_000);
-    // A tmux that hangs takes nothing from the terminal.
+    // A hanging tmux does not affect the terminal.
     let server = env.tmux(&["display-message", "-p", "#{pid}"]).ok().stdout.trim().parse().unwrap();
     signal(server, "STOP");
     let grown = |from: u64| until("the log goes on", || size() != from);
     for _ in 0..50 {
         grown(size());
     }
-    // What it allocates; the program's own text is as large as the build makes it.
+    // Measure the memory that it allocates: the size of the program depends on the build.
     let memory = || {
         let status = fs::read_to_string(format!("/proc/{supervisor}/status")).unwrap();
         status

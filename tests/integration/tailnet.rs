@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::tailnet::{CLIENT_SECRET, KEY, TOKEN, Tailnet};
 use crate::support::{DEVPORT, port};
 
-/// What a request gets instead of an answer, once.
+/// A fault: the response to a request, once.
 fn fault(method: &str, path: &str, status: u16, body: &str) -> Value {
     json!({ "method": method, "path": path, "status": status, "body": body })
 }
@@ -56,7 +56,7 @@ fn tailup_again_and_twice_at_once_changes_nothing() {
 }
 
 #[test]
-fn taildown_leaves_nothing_and_can_be_said_again() {
+fn taildown_leaves_nothing_and_is_idempotent() {
     let tailnet = Tailnet::with_service();
     tailnet.devport(&["tailup", "a"]).ok();
     let view = tailnet.devport(&["taildown", "a"]).ok().json();
@@ -87,7 +87,7 @@ fn the_declared_port_follows_the_kind() {
 }
 
 #[test]
-fn a_machine_that_may_not_offer_services_is_told_why_and_nothing_is_left() {
+fn a_machine_that_may_not_host_services_gets_the_reason_and_nothing_is_left() {
     let tailnet = Tailnet::with_service();
     let name = tailnet.service();
     for (setting, value, restored, says) in [
@@ -127,7 +127,7 @@ fn without_the_program_the_error_says_so() {
 }
 
 #[test]
-fn an_edit_by_somebody_else_is_tried_again_and_noise_is_no_failure() {
+fn a_concurrent_edit_is_retried_and_warnings_are_no_failure() {
     let tailnet = Tailnet::with_service();
     tailnet.set("conflicts", json!(3));
     tailnet.set("noise", json!(true));
@@ -171,7 +171,7 @@ fn a_silent_daemon_and_a_silent_server_are_waited_for_15_s() {
 }
 
 #[test]
-fn every_answer_of_the_api_has_its_own_message_and_leaves_nothing() {
+fn every_response_of_the_api_has_its_own_message_and_leaves_nothing() {
     let tailnet = Tailnet::with_service();
     let name = tailnet.service();
     let message = |text: &str| json!({ "message": text }).to_string();
@@ -213,7 +213,7 @@ fn every_answer_of_the_api_has_its_own_message_and_leaves_nothing() {
 }
 
 #[test]
-fn what_the_api_asks_to_wait_for_is_waited_for() {
+fn a_delay_that_the_api_requests_is_respected() {
     let tailnet = Tailnet::with_service();
     let limited = json!({ "status": 429, "headers": { "Retry-After": "1" } });
     tailnet.set("faults", json!([limited, { "status": 502, "body": "<html>" }]));
@@ -233,7 +233,7 @@ fn an_api_that_cannot_be_reached_or_trusted() {
 }
 
 #[test]
-fn an_approval_that_the_daemon_does_not_hear_of_is_a_failure() {
+fn an_approval_that_tailscaled_does_not_learn_of_is_a_failure() {
     let tailnet = Tailnet::with_service();
     tailnet.set("hears", json!(false));
     tailnet.devport(&["tailup", "a"]).fails(1, &["did not hear of it in 10 s"]);
@@ -305,7 +305,7 @@ fn a_change_of_kind_that_fails_leaves_nothing_and_says_so() {
     assert_eq!(tailnet.env.which("a")["tailnet"], false);
     assert!(!tailnet.is_advertised(&tailnet.service()));
     tailnet.devport(&["tailup", "--http", "a"]).ok();
-    // One that fails at the last step leaves nothing at all.
+    // A failure of the last step leaves nothing behind.
     tailnet.set("approved", json!({}));
     tailnet.set("faults", json!([fault("POST", "", 400, "{}")]));
     tailnet.devport(&["tailup", "--https", "a"]).fails(1, &["could not approve"]);
@@ -386,7 +386,7 @@ fn a_failing_taildown_says_so_and_can_be_repeated() {
 }
 
 #[test]
-fn without_a_key_it_is_served_and_an_admin_is_asked_for() {
+fn without_a_key_it_is_served_and_the_message_names_the_administrator() {
     let mut tailnet = Tailnet::with_service();
     tailnet.env.set("TAILSCALE_API_KEY", "");
     let up = tailnet.devport(&["tailup", "a"]).ok();
@@ -490,7 +490,7 @@ fn an_oauth_client_gets_a_token_first() {
 }
 
 #[test]
-fn ls_asks_the_daemon_once_for_500_ms_and_only_if_a_service_is_published() {
+fn ls_queries_tailscaled_once_for_500_ms_and_only_if_a_service_is_published() {
     let tailnet = Tailnet::with_service();
     tailnet.set("hangs", json!(["status"]));
     let began = Instant::now();
@@ -577,7 +577,7 @@ fn no_credential_is_left_anywhere() {
 }
 
 #[test]
-fn a_command_that_does_not_need_the_tailnet_starts_no_thread_and_asks_nobody() {
+fn a_command_that_does_not_need_the_tailnet_starts_no_thread_and_sends_nothing() {
     let tailnet = Tailnet::with_service();
     let trace = tailnet.env.file("trace");
     for command in [["ls"].as_slice(), &["which", "a"], &["stop", "a"]] {

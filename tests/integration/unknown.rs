@@ -1,5 +1,5 @@
-//! What the system does not answer is not known: nothing is taken for dead, and no command says that it did what it
-//! did not do.
+//! If the system does not answer, the state is unknown: devport assumes no process to be dead, and reports no success
+//! that it did not have.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use crate::support::strace::{self, Fault};
 use crate::support::{DEVPORT, TestEnv, done, eventually, is_alive, is_up, number, signal, skip, until};
 
-/// What the system says when it is short of something, and what that is called.
+/// Errors of a system that is short of something, by name.
 const SHORTAGES: [(&str, &str); 4] = [
     ("EMFILE", "too many open files"),
     ("ENFILE", "too many open files in system"),
@@ -37,7 +37,7 @@ fn a_stop_that_cannot_open_files_says_so() {
 }
 
 #[test]
-fn a_supervisor_that_cannot_be_looked_at_is_not_gone() {
+fn a_supervisor_that_cannot_be_checked_does_not_count_as_gone() {
     if strace::is_missing() {
         return;
     }
@@ -57,7 +57,7 @@ fn a_supervisor_that_cannot_be_looked_at_is_not_gone() {
             }
         }
     }
-    // Neither was it ended, nor was anything recorded.
+    // The service was not ended, and no end was recorded.
     assert_eq!(env.supervisor("a"), supervisor);
     assert!(is_up(&env.which("a")));
     env.devport(["stop", "a"]).ok();
@@ -65,12 +65,12 @@ fn a_supervisor_that_cannot_be_looked_at_is_not_gone() {
 }
 
 #[test]
-fn orphans_that_cannot_be_looked_for_are_not_gone() {
+fn orphans_that_cannot_be_searched_for_do_not_count_as_gone() {
     if strace::is_missing() {
         return;
     }
     let env = TestEnv::new();
-    // The leader has ended: only a scan finds what it left.
+    // The leader has ended: only a scan finds the other processes.
     env.detach("a", &[], &["sh", "-c", "setsid sleep 7020 & exec sleep 1000"]);
     let (child, supervisor) = (number(&env.which("a")["pid"]), env.supervisor("a"));
     signal(supervisor, "STOP");
@@ -95,7 +95,7 @@ fn orphans_that_cannot_be_looked_for_are_not_gone() {
 }
 
 #[test]
-fn a_supervisor_that_cannot_list_its_tree_asks_again() {
+fn a_supervisor_that_cannot_list_its_tree_retries() {
     if strace::is_missing() {
         return;
     }
@@ -149,7 +149,7 @@ fn a_start_that_fails_names_the_cause() {
     for path in &paths {
         for turn in 1..=8 {
             let effect = format!("error=EMFILE:when={turn}");
-            // The supervisor is traced too: strace ends with it.
+            // The supervisor is traced too, and strace ends with it.
             let mut start = env.faulty(opening(path, &effect), ["start", "--detach", "a"]);
             let mut start = start.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
             strace::until_traced_ends(&mut start);
@@ -167,7 +167,7 @@ fn a_start_that_fails_names_the_cause() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_entered_is_told_with_the_cause() {
+fn a_directory_that_cannot_be_entered_is_reported_with_the_cause() {
     if strace::is_missing() {
         return;
     }
@@ -205,7 +205,7 @@ fn what_cannot_be_read_is_neither_missing_nor_starting() {
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    /// `None`, with a line, where nothing can be mounted.
+    /// `None`, with a line of output, where nothing can be mounted.
     fn new() -> Option<Self> {
         let directory = tempfile::Builder::new().prefix("dp").tempdir_in("/tmp").unwrap();
         let mut mount = Command::new("mount");
@@ -223,7 +223,7 @@ impl SmallDisk {
         self.0.path().join(name)
     }
 
-    /// Takes all the space that is left.
+    /// Fills the remaining space.
     fn fill(&self) {
         use std::io::Write;
         let mut file = fs::File::create(self.path("full")).unwrap();

@@ -1,4 +1,4 @@
-//! What commands say of a service while others start, stop, restart and remove it.
+//! Views of a service that other commands start, stop, restart and remove meanwhile.
 
 use std::fs;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ fn a_view_of_a_service_that_is_just_stopped_knows_its_state() {
     let env = TestEnv::new();
     env.detach("a", &[], &["sleep", "1000"]);
     for turn in 1..=3 {
-        // `kill` is how a view looks whether the recorded child is there.
+        // A view checks by `kill` whether the recorded child exists.
         let effect = format!("delay_enter=1000000:when={turn}");
         let ls = env.delayed(Fault { calls: "kill", path: None, effect: &effect }, ["ls"]);
         env.devport(["stop", "a"]).ok();
@@ -65,7 +65,7 @@ fn a_suspended_view_keeps_no_service_from_starting() {
     env.devport(["stop", "a"]).ok();
     let lock = env.state_file("locks", "a", "lock");
     for calls in ["flock", "fcntl"] {
-        // Whatever lock a look takes, it has it for 3 s.
+        // If a view takes any lock, it holds it for 3 s here.
         let ls = env.delayed(Fault { calls, path: Some(&lock), effect: "delay_exit=3000000:when=1" }, ["ls"]);
         env.devport(["start", "--detach", "a"]).ok();
         env.devport(["stop", "a"]).ok();
@@ -99,7 +99,7 @@ fn a_signal_that_was_sent_is_not_a_failure_when_its_service_is_removed() {
     let env = TestEnv::new();
     env.detach("a", &[], &["sleep", "1000"]);
     let record = env.state_file("services", "a", "json");
-    // The second reading is that of the view which is printed.
+    // The second reading is the one of the printed view.
     let fault = Fault { calls: "openat", path: Some(&record), effect: "delay_enter=1000000:when=2" };
     let signal = env.delayed(fault, ["signal", "-s", "CONT", "a"]);
     env.devport(["rm", "a"]).ok();
@@ -122,7 +122,7 @@ fn a_stop_of_several_goes_on_when_one_is_removed_meanwhile() {
         let removed = env.devport(["rm", "a"]);
         let stopped = done(stop);
         removed.ok();
-        // Before the first reading it is no service; then nothing is stopped, and that is said.
+        // Before the first reading the service is missing; then nothing is stopped, and the command reports that.
         if reading > 1 || stopped.code == 0 {
             assert!(!is_alive(b), "{reading}: {stopped:?}");
         } else {

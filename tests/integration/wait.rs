@@ -16,7 +16,7 @@ fn start_comes_back_when_the_service_answers() {
 }
 
 #[test]
-fn who_waits_in_vain_is_told_why_with_the_end_of_the_output() {
+fn a_wait_that_fails_reports_why_with_the_end_of_the_output() {
     let env = TestEnv::new();
     let script = "for i in $$(seq 30); do echo line $$i; done; sleep 1000";
     let late = env.devport(["start", "--wait=300ms", "--key", "a", "--", "sh", "-c", script]);

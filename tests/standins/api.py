@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A stand-in for Tailscale's HTTP API: api.py STATE-DIRECTORY. Prints its port, and serves until its standard input ends.
 
-It copies the contract in tailnet.md, section 2: paths, bodies, statuses and errors. `faults` in the state are
+It copies Tailscale's API: paths, bodies, statuses and errors. `faults` in the state are
 answers that come instead, each for a number of times: method, path (part of it), status, headers, body, delay.
 """
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A stand-in for the `tailscale` program: tailscale.py STATE-DIRECTORY ARGUMENTS…
 
-It copies the contract in tailnet.md, section 1: exit codes, texts and streams as the real 1.102.3 was seen to
-have them (tailscale-cli-transcripts.txt), options only before the target, state kept between calls.
+It copies the observed behaviour of tailscale 1.102.3: exit codes, messages and streams, options only before the
+target, state kept between calls.
 """
 
 import json, os, re, sys, time

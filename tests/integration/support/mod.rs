@@ -1,4 +1,4 @@
-//! `TestEnv`: a machine of one's own for a test.
+//! `TestEnv`: an isolated environment for a test.
 
 pub(crate) mod strace;
 pub(crate) mod tailnet;
@@ -14,19 +14,19 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long anything may take.
+/// Time limit of every wait. Loaded machines are slow, and a passing test never waits so long.
 const LIMIT: Duration = Duration::from_secs(30);
-/// How many ports a test has.
+/// The number of ports of a test.
 const PORTS: u16 = 40;
-/// The first port that tests use: above devport's own, below those that systems give to outgoing connections.
+/// The first port for tests: above devport's default range, below the ephemeral ports of Linux.
 const FIRST_GUARD: u16 = 20_000;
-/// How many tests have ports at once.
+/// The number of tests that can have ports at the same time.
 const BLOCKS: u16 = 300;
 
 /// The path of the program under test.
 pub(crate) const DEVPORT: &str = env!("CARGO_BIN_EXE_devport");
 
-/// Asks until the answer is there, and panics if it does not come.
+/// Polls until there is a value; panics after the time limit.
 #[track_caller]
 pub(crate) fn eventually<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + LIMIT;
@@ -39,13 +39,13 @@ pub(crate) fn eventually<T>(what: &str, mut question: impl FnMut() -> Option<T>)
     }
 }
 
-/// Asks until it is so, and panics if it does not come to be.
+/// Polls until the condition holds; panics after the time limit.
 #[track_caller]
 pub(crate) fn until(what: &str, mut question: impl FnMut() -> bool) {
     eventually(what, || question().then_some(()));
 }
 
-/// What a command did.
+/// The result of a command.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) code: i32,
@@ -76,16 +76,16 @@ impl Done {
     }
 }
 
-/// A machine of one's own: home, state directory, tmux server, ports.
+/// An isolated environment: home, state directory, tmux server, ports.
 pub(crate) struct TestEnv {
     directory: tempfile::TempDir,
     pub(crate) first_port: u16,
     variables: Vec<(String, String)>,
-    /// Keeps the ports from other runs of the tests: whoever listens here owns the ports behind it.
+    /// Keeps the ports from other test runs: the process that listens here owns the ports after it.
     _guard: TcpListener,
 }
 
-/// Finds ports that no other test uses, in this process or another one: the first of them, and what keeps them.
+/// Returns the first of a range of ports that no other test uses, in this process or another, and a guard.
 fn own_ports() -> (u16, TcpListener) {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
@@ -103,7 +103,7 @@ fn own_ports() -> (u16, TcpListener) {
 impl TestEnv {
     pub(crate) fn new() -> Self {
         let (first_port, guard) = own_ports();
-        // Short: the path of a tmux socket has 104 bytes at the most.
+        // Short, because the path of a Unix socket has at most 104 bytes on macOS.
         let directory = tempfile::Builder::new().prefix("dp").tempdir_in("/tmp").unwrap();
         let variables = vec![
             ("PATH".into(), std::env::var("PATH").unwrap()),
@@ -119,7 +119,7 @@ impl TestEnv {
         env
     }
 
-    /// The same machine with another variable.
+    /// Adds a variable to the environment.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.variables.retain(|(other, _)| other != name);
         self.variables.push((name.into(), value.into()));
@@ -134,7 +134,7 @@ impl TestEnv {
         self.path("state").join(name)
     }
 
-    /// A program with the environment of this machine, in its directory `work`.
+    /// Creates a command with this environment, in the directory `work`.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env_clear().current_dir(self.path("work")).stdin(Stdio::null());
@@ -147,12 +147,12 @@ impl TestEnv {
         command
     }
 
-    /// Runs devport to its end.
+    /// Runs devport and waits for its end.
     pub(crate) fn devport<I: IntoIterator<Item: AsRef<OsStr>>>(&self, arguments: I) -> Done {
         self.finish(self.command(DEVPORT).args(arguments))
     }
 
-    /// Runs a command to its end, which must come.
+    /// Runs a command and waits for its end.
     #[track_caller]
     #[expect(clippy::unused_self, reason = "reads as what it is: a command on this machine")]
     pub(crate) fn finish(&self, command: &mut Command) -> Done {
@@ -165,13 +165,13 @@ impl TestEnv {
         self.command(DEVPORT).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// Starts a service and returns what is printed.
+    /// Starts a service and returns the printed view.
     #[track_caller]
     pub(crate) fn start(&self, key: &str, words: &[&str]) -> Value {
         self.devport(["start", "--key", key, "--"].iter().chain(words)).ok().json()
     }
 
-    /// Starts a service without a window and without a port. The options stand before the command.
+    /// Starts a service detached and without a port. The options precede the command.
     #[track_caller]
     pub(crate) fn detach(&self, key: &str, options: &[&str], words: &[&str]) -> Value {
         let start = ["start", "--detach", "--no-port", "--key", key];
@@ -185,7 +185,7 @@ impl TestEnv {
         self.state(&format!("{directory}/{hash}.{ending}"))
     }
 
-    /// The processes of this machine whose command line holds a text.
+    /// Returns the processes of this environment whose command line contains a text.
     pub(crate) fn living(&self, text: &str) -> Vec<(i32, String)> {
         self.processes().into_iter().filter(|(_, command)| command.contains(text)).collect()
     }
@@ -245,7 +245,7 @@ impl TestEnv {
         self.path("work").join(name).to_str().unwrap().to_owned()
     }
 
-    /// The living processes whose environment says that they are this machine's.
+    /// Returns the living processes whose environment names this state directory.
     pub(crate) fn processes(&self) -> Vec<(i32, String)> {
         let marker = self.directory.path().to_str().unwrap().as_bytes().to_vec();
         all_pids()
@@ -261,8 +261,8 @@ impl TestEnv {
 }
 
 impl TestEnv {
-    /// The living processes of this machine whose command line holds a text. Those of other tests, and of other
-    /// programs with the same command, are not among them.
+    /// Returns the living processes of this environment whose command line contains a text. Processes of other tests
+    /// and programs do not count.
     pub(crate) fn processes_with(&self, text: &str) -> Vec<i32> {
         self.processes().into_iter().filter(|(_, line)| line.contains(text)).map(|(pid, _)| pid).collect()
     }
@@ -290,7 +290,7 @@ impl Drop for TestEnv {
     }
 }
 
-/// Waits for a child with its output, for a limited time.
+/// Waits for a child and its output, up to the time limit.
 #[track_caller]
 pub(crate) fn done(child: Child) -> Done {
     let pid = i32::try_from(child.id()).unwrap();
@@ -308,7 +308,7 @@ pub(crate) fn done(child: Child) -> Done {
     }
 }
 
-/// Whether a program is on this machine; if not, says that the test is skipped.
+/// Returns whether a program is installed; if not, reports that the test is skipped.
 pub(crate) fn has_program(name: &str) -> bool {
     let found = Command::new("sh").args(["-c", &format!("command -v {name}")]).stdout(Stdio::null()).status();
     let found = found.is_ok_and(|status| status.success());
@@ -318,7 +318,7 @@ pub(crate) fn has_program(name: &str) -> bool {
     found
 }
 
-/// Sends a signal by its name; a process that is gone is fine.
+/// Sends a signal by its name. A missing process is not an error.
 pub(crate) fn signal(pid: i32, name: &str) {
     let _ = Command::new("kill").args([format!("-{name}"), pid.to_string()]).stderr(Stdio::null()).status();
 }
@@ -327,7 +327,7 @@ pub(crate) fn all_pids() -> Vec<i32> {
     fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// Whether a process exists and is no zombie.
+/// Returns whether a process exists and is not a zombie.
 pub(crate) fn is_alive(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.trim_start().starts_with(['Z', 'X']))
@@ -347,19 +347,19 @@ pub(crate) fn port(value: &Value) -> u16 {
     u16::try_from(number(&value["port"])).unwrap()
 }
 
-/// Says that the test that is running is skipped. Standard error is written to itself: what `eprintln!` prints is shown
-/// of failing tests only.
+/// Reports that the running test is skipped. Writes to standard error itself, because the output of `eprintln!` is
+/// shown for failing tests only.
 pub(crate) fn skip(why: &str) {
     let test = std::thread::current();
     let _ = writeln!(std::io::stderr(), "skipped {}: {why}", test.name().unwrap_or("a test"));
 }
 
-/// Whether a service runs: without a port it is ready after a second.
+/// Returns whether a service runs: without a port it is ready after a second.
 pub(crate) fn is_up(view: &Value) -> bool {
     view["state"] == "running" || view["state"] == "ready"
 }
 
-/// Whether something answers on a port.
+/// Returns whether a port accepts connections.
 pub(crate) fn answers(port: u16) -> bool {
     std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
 }

@@ -1,4 +1,4 @@
-//! Errors and delays at single system calls, injected by `strace(1)`.
+//! Injects errors and delays into single system calls with `strace(1)`.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -8,19 +8,19 @@ use std::sync::OnceLock;
 
 use super::{DEVPORT, TestEnv, eventually, skip, until};
 
-/// The system calls that delete a file. `unlink` does not exist on every processor.
+/// The system calls that delete a file. Not every processor has `unlink`.
 pub(crate) const UNLINK: &str = "?unlink,unlinkat";
 
-/// What strace does to system calls on one path, or to all of a kind.
+/// The effect of strace on system calls with one path, or on all of a kind.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fault<'a> {
     pub(crate) calls: &'a str,
     pub(crate) path: Option<&'a Path>,
-    /// As in `inject=`: `error=EMFILE`, `delay_enter=1000000:when=1`.
+    /// In the syntax of `inject=`: `error=EMFILE`, `delay_enter=1000000:when=1`.
     pub(crate) effect: &'a str,
 }
 
-/// Whether strace can trace processes here. Prints a line if it cannot: the test is skipped.
+/// Returns whether strace works here. If not, reports that the test is skipped.
 pub(crate) fn is_missing() -> bool {
     static WORKS: OnceLock<bool> = OnceLock::new();
     let works = *WORKS.get_or_init(|| {
@@ -35,7 +35,7 @@ pub(crate) fn is_missing() -> bool {
 }
 
 impl TestEnv {
-    /// strace with a fault; what it traces comes behind.
+    /// Creates a strace command with a fault; the traced command is to be appended.
     fn strace(&self, fault: Fault<'_>) -> Command {
         let mut command = self.command("strace");
         command.args(["-f", "-qq", "-o", "/dev/null"]);
@@ -52,14 +52,14 @@ impl TestEnv {
         command
     }
 
-    /// Starts devport with a delay, and waits until it stands there.
+    /// Starts devport with a delay, and waits until it is delayed.
     pub(crate) fn delayed<I: IntoIterator<Item: AsRef<OsStr>>>(&self, fault: Fault<'_>, arguments: I) -> Child {
         let mut command = self.faulty(fault, arguments);
         let mut strace = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut looks = 0;
         until("devport is delayed, or has ended", || {
             looks = if is_held(strace.id()) { looks + 1 } else { 0 };
-            // A traced process also stands still for a moment at each call; no delay is as short as this.
+            // A traced process also stops briefly at each call; no delay is as short as this.
             looks > 20 || strace.try_wait().unwrap().is_some()
         });
         strace
@@ -83,31 +83,31 @@ pub(crate) struct Disturbance(Child);
 
 impl Drop for Disturbance {
     fn drop(&mut self) {
-        // SIGTERM: strace detaches before it ends.
+        // On SIGTERM strace detaches before it ends.
         super::signal(i32::try_from(self.0.id()).unwrap(), "TERM");
         let _ = self.0.wait();
     }
 }
 
-/// Waits until the command that strace was given has ended. Strace itself goes on while what it traces does.
+/// Waits until the traced command has ended. strace itself continues while the command's children run.
 pub(crate) fn until_traced_ends(strace: &mut Child) {
     let (mut has_begun, mut looks) = (false, 0);
     until("the traced command has ended", || {
         let is_there = !traced(strace.id()).is_empty();
         has_begun |= is_there;
         looks = if is_there { 0 } else { looks + 1 };
-        // A command that ended before the first look is not seen.
+        // A command that ended before the first check is not seen.
         (has_begun && !is_there) || looks > 200 || strace.try_wait().unwrap().is_some()
     });
 }
 
-/// The commands that strace was given, while they run.
+/// Returns the commands that strace started, while they run.
 fn traced(strace: u32) -> Vec<i32> {
     let children = fs::read_to_string(format!("/proc/{strace}/task/{strace}/children")).unwrap_or_default();
     children.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
-/// Whether a thread of what strace traces stands still for it.
+/// Returns whether strace delays a thread of a traced process.
 fn is_held(strace: u32) -> bool {
     traced(strace).into_iter().any(|pid| {
         let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();

@@ -1,4 +1,4 @@
-//! `Tailnet`: a machine on a tailnet of its own. The program and the API are stand-ins (`tests/standins`).
+//! `Tailnet`: a machine on its own tailnet. The program and the API are stand-ins (`tests/standins`).
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -10,14 +10,14 @@ use serde_json::{Map, Value};
 
 use crate::support::{Done, TestEnv};
 
-/// The key that the stand-in takes.
+/// The key that the stand-in accepts.
 pub(crate) const KEY: &str = "tskey-api-GOOD";
-/// The secret of the OAuth client that it takes.
+/// The secret of the OAuth client that it accepts.
 pub(crate) const CLIENT_SECRET: &str = "tskey-client-GOOD";
-/// The token that it gives that client.
+/// The token that it issues to that client.
 pub(crate) const TOKEN: &str = "opaque-TOKEN";
 
-/// A machine with a service `a`, and what it knows of its tailnet.
+/// A machine with a service `a`, and the state of its tailnet.
 pub(crate) struct Tailnet {
     pub(crate) env: TestEnv,
     api: Child,
@@ -65,7 +65,7 @@ impl Tailnet {
         self.env.devport(arguments)
     }
 
-    /// Changes what the stand-ins do, or know.
+    /// Changes the state of the stand-ins.
     pub(crate) fn set(&self, name: &str, value: Value) {
         let mut state = self.raw();
         state.insert(name.into(), value);
@@ -78,12 +78,12 @@ impl Tailnet {
             .unwrap_or_default()
     }
 
-    /// What the stand-ins know.
+    /// Returns the state of the stand-ins.
     pub(crate) fn get(&self, name: &str) -> Value {
         self.raw().get(name).cloned().unwrap_or(Value::Null)
     }
 
-    /// The calls of the program so far: their arguments.
+    /// Returns the arguments of the program's calls so far.
     pub(crate) fn calls(&self) -> Vec<String> {
         let text = fs::read_to_string(self.env.path("tailnet/calls.jsonl")).unwrap_or_default();
         text.lines()
@@ -95,7 +95,7 @@ impl Tailnet {
             .collect()
     }
 
-    /// The requests to the API so far: method and path.
+    /// Returns the method and path of the API requests so far.
     pub(crate) fn requests(&self) -> Vec<String> {
         let text = fs::read_to_string(self.env.path("tailnet/requests.jsonl")).unwrap_or_default();
         text.lines()
@@ -116,7 +116,7 @@ impl Tailnet {
         format!("svc:{}", self.id())
     }
 
-    /// What the program serves under a name; null if nothing.
+    /// Returns what the program serves under a name; null if nothing.
     pub(crate) fn served(&self, name: &str) -> Value {
         self.get("serve")["Services"][name].clone()
     }
@@ -125,7 +125,7 @@ impl Tailnet {
         self.get("advertised").as_array().is_some_and(|names| names.iter().any(|other| other == name))
     }
 
-    /// Asserts that nothing of a service is on the tailnet, or said to be.
+    /// Asserts that nothing of a service is on the tailnet or reported as being there.
     #[track_caller]
     pub(crate) fn assert_nothing(&self, name: &str) {
         assert_eq!(self.served(name), Value::Null, "served");
