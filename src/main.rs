@@ -1,6 +1,6 @@
-//! devport: a port that never moves, and a supervisor, for every dev service on this machine.
+//! devport gives every dev service on this machine a fixed port and a supervisor.
 //!
-//! This file reads the environment and the directory once, hands over to the command line, and prints an error once.
+//! This file reads the environment and the current directory, runs the command, and prints its error.
 
 mod cli;
 mod config;
@@ -27,12 +27,12 @@ use crate::text::printable;
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment and the directory")]
-    let caller_context = cli::CallerContext::new(
+    let caller = cli::CallerContext::new(
         config::CallerEnvironment::new(std::env::vars_os()),
         std::env::current_dir().ok(),
         std::env::current_exe().ok(),
     );
-    match cli::dispatch(&arguments, caller_context) {
+    match cli::dispatch(&arguments, caller) {
         Ok(code) => code,
         Err(error) => {
             print(&error);
@@ -41,8 +41,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints an error and what to do about it; if nobody can read that, so be it.
+/// Prints an error and its hint on standard error. There is no place to report a failure to, so it is ignored.
 fn print(error: &Error) {
+    // The reader of standard output has closed the pipe, as `head` does: no failure for the user.
     if matches!(error, Error::ClosedOutput) {
         return;
     }

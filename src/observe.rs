@@ -1,7 +1,7 @@
-//! `Observer`: what is the case with services, put together from run states, locks and processes.
+//! `Observer`: derives the state of services from run states, locks and processes.
 //!
-//! The run state is read first, then the lock is looked at. Where the two disagree, one of them is older than the
-//! other, and both are read again: a state that a service was never in is not reported.
+//! Run state and lock cannot be read at the same moment. If they contradict each other, the service started or ended in
+//! between, and both are read again. So the observer never reports a state that the service was not in.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -13,83 +13,83 @@ use crate::os::process::{self, ProcessIdentity};
 use crate::os::{clock, tree};
 use crate::registry::{Liveness, Registry, Reservation, RunState, State};
 
-/// How often run state and lock are read until they agree. Each disagreement is a start or an end in between.
+/// How often to read run state and lock until they agree. Each disagreement is a start or an end in between, so ten in a
+/// row mean a service that restarts faster than it can be read.
 const ATTEMPTS: usize = 10;
-/// How long a supervisor may take to record that its child has ended.
+/// How long a supervisor may take to record that its child has ended. It takes a few milliseconds, unless it waits for a
+/// slow disk.
 const RECORDING: Duration = Duration::from_millis(200);
 
-/// Looks at services; what is costly to find out is found out once for all of them.
+/// Observes services. Scans the processes of the system at most once.
 #[derive(Debug)]
 pub(crate) struct Observer<'a> {
-    /// Where they are registered.
     registry: &'a Registry,
-    /// The processes that carry a service's marker, found when somebody first asks; or why they are not known.
+    /// The processes that carry the marker of a service, with its hash, or why they could not be listed. Filled by the
+    /// first service that needs it.
     marked: OnceLock<Result<Vec<(String, ProcessIdentity)>, String>>,
 }
 
-/// A service at one moment.
+/// What is known of a service at one moment.
 #[derive(Debug)]
 pub(crate) struct Observation {
-    /// Whether a supervisor runs it.
+    /// Whether a supervisor holds the identity lock.
     pub(crate) liveness: Liveness,
-    /// The last heartbeat; `None` if there never was one.
+    /// When the last heartbeat was; `None` if there was none.
     pub(crate) beat: Option<Timestamp>,
-    /// What the last supervisor recorded; `None` if nothing, or nothing that can be read.
+    /// The run state that the last supervisor recorded; `None` if there is none, or it cannot be read.
     pub(crate) run: Option<RunState>,
-    /// The state that follows from the two.
+    /// The state that follows from lock and run state.
     pub(crate) observed: ObservedState,
 }
 
-/// The state of a service, and what is wrong with it.
+/// The state of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ObservedState {
-    /// The state.
+    /// The state that users see.
     pub(crate) state: State,
-    /// What is wrong; `None` if nothing is.
+    /// Why the service is not well; `None` if it is.
     pub(crate) error: Option<String>,
-    /// A process of the service that has no supervisor; `None` if there is none.
+    /// The pid of a process of the service that has no supervisor; `None` if there is none.
     pub(crate) orphan: Option<i32>,
 }
 
-/// What a supervisor recorded, as far as it can be read.
+/// The content of the run state file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Recorded {
-    /// This.
     Run(Box<RunState>),
-    /// Nothing.
+    /// There is no file.
     Nothing,
-    /// Something that cannot be read, for this reason.
+    /// The file cannot be read or parsed, for this reason.
     Unreadable(String),
 }
 
-/// Whether the processes of a service are there.
+/// Whether processes of a service run without a supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Survivor {
-    /// Nobody looked: it makes no difference.
-    NotLooked,
-    /// None lives.
+    /// The state does not depend on it.
+    Unchecked,
     None,
-    /// This one lives.
+    /// The process with this pid runs.
     Process(i32),
-    /// The system did not answer.
+    /// The processes could not be checked, for this reason.
     Unknown(String),
 }
 
 impl<'a> Observer<'a> {
-    /// Looks at the services of a registry.
+    /// Creates an observer of the services in a registry. Reads nothing yet.
     pub(crate) fn new(registry: &'a Registry) -> Self {
         Self { registry, marked: OnceLock::new() }
     }
 
-    /// Looks at a service.
+    /// Observes a service.
     pub(crate) fn observe(&self, reservation: &Reservation) -> Observation {
         let mut recorded = self.recorded(reservation);
         let (mut liveness, beat) = self.registry.liveness_with_beat(&reservation.hash);
         let began = clock::now();
-        let mut survivor = Survivor::NotLooked;
+        let mut survivor = Survivor::Unchecked;
         let mut is_unrecorded = false;
         for _ in 0..ATTEMPTS {
-            // Looked at once for each reading: a child that ends later is no contradiction.
+            // Check the child once for each reading: one that ends later is no contradiction.
             let lost_child = has_lost_child(&recorded);
             if agree(&liveness, &recorded, lost_child) {
                 break;
@@ -99,19 +99,19 @@ impl<'a> Observer<'a> {
                 (recorded, liveness) = (again, self.registry.liveness(&reservation.hash));
                 continue;
             }
-            // They stay as they are: nobody is just starting or ending it.
+            // The run state did not change: the service is not just starting or ending.
             if matches!(liveness, Liveness::Free) {
                 liveness = self.registry.unannounced_liveness(&reservation.hash);
                 if !matches!(liveness, Liveness::Free) {
                     break;
                 }
                 survivor = self.survivor(reservation, &recorded);
-                // What was found may be the work of a supervisor that has started meanwhile.
+                // A supervisor may have started meanwhile, and the process may be its child.
                 let now = self.registry.liveness(&reservation.hash);
                 if !now.is_held() {
                     break;
                 }
-                (recorded, liveness, survivor) = (self.recorded(reservation), now, Survivor::NotLooked);
+                (recorded, liveness, survivor) = (self.recorded(reservation), now, Survivor::Unchecked);
             } else if lost_child && clock::now().saturating_duration_since(began) < RECORDING {
                 self.await_record(reservation, &recorded);
                 (recorded, liveness) = (self.recorded(reservation), self.registry.liveness(&reservation.hash));
@@ -125,7 +125,7 @@ impl<'a> Observer<'a> {
         Observation { liveness, beat, run, observed }
     }
 
-    /// Reads what the last supervisor recorded.
+    /// Reads the run state file.
     fn recorded(&self, reservation: &Reservation) -> Recorded {
         match self.registry.run_state(&reservation.hash) {
             Ok(Some(run)) => Recorded::Run(Box::new(run)),
@@ -134,14 +134,15 @@ impl<'a> Observer<'a> {
         }
     }
 
-    /// Waits until a supervisor, whose child has ended, records that.
+    /// Waits until the supervisor records that its child has ended.
     fn await_record(&self, reservation: &Reservation, recorded: &Recorded) {
         clock::poll(Duration::from_millis(1), RECORDING, || (self.recorded(reservation) != *recorded).then_some(()));
     }
 
-    /// Looks for a process of a service that has no supervisor.
+    /// Looks for a process of a service without a supervisor: first the recorded child, then the processes that carry the
+    /// service's marker.
     fn survivor(&self, reservation: &Reservation, recorded: &Recorded) -> Survivor {
-        let look = || -> Result<Option<i32>, String> {
+        let find = || -> Result<Option<i32>, String> {
             let text = |error: std::io::Error| reason(&error);
             let child = if let Recorded::Run(run) = recorded { run.child.as_ref() } else { None };
             if let Some(child) = child
@@ -152,14 +153,14 @@ impl<'a> Observer<'a> {
             let home = self.registry.paths().base();
             let marked = self.marked.get_or_init(|| tree::all_marked(home).map_err(text));
             for (hash, process) in marked.as_ref().map_err(Clone::clone)? {
-                // The list may be older than the end of the process.
+                // The process may have ended since the scan.
                 if hash == reservation.hash.as_str() && process.is_alive().map_err(text)? {
                     return Ok(Some(process.pid));
                 }
             }
             Ok(None)
         };
-        match look() {
+        match find() {
             Ok(Some(pid)) => Survivor::Process(pid),
             Ok(None) => Survivor::None,
             Err(why) => Survivor::Unknown(why),
@@ -167,14 +168,14 @@ impl<'a> Observer<'a> {
     }
 }
 
-/// Whether the child of a run that is recorded as up has ended.
+/// Returns whether the child of a service that is recorded as running has ended.
 fn has_lost_child(recorded: &Recorded) -> bool {
     let Recorded::Run(run) = recorded else { return false };
     let is_up = matches!(run.state, State::Running | State::Ready | State::Unhealthy);
     is_up && run.child.as_ref().is_some_and(|child| !process::exists(child.pid))
 }
 
-/// Whether lock and run state can be of one moment. `lost_child`: the recorded child has ended.
+/// Returns whether lock and run state can be of one moment. `lost_child`: the recorded child has ended.
 fn agree(liveness: &Liveness, recorded: &Recorded, lost_child: bool) -> bool {
     match (liveness, recorded) {
         (Liveness::Unknown(_), _) | (_, Recorded::Unreadable(_)) | (Liveness::Free, Recorded::Nothing) => true,
@@ -186,7 +187,7 @@ fn agree(liveness: &Liveness, recorded: &Recorded, lost_child: bool) -> bool {
     }
 }
 
-/// The state that follows from what was seen. `is_unrecorded`: the recorded child has ended, and that stays unrecorded.
+/// Derives the state of a service. `is_unrecorded`: the child has ended, and the supervisor has not recorded that.
 fn derive(
     name: &str,
     liveness: &Liveness,
@@ -205,11 +206,11 @@ fn derive(
             if is_unrecorded {
                 return with(State::Unknown, "its supervisor could not record its state (is the disk full?)".into());
             }
-            // It has recorded its end, and is not quite gone.
+            // A supervisor records the end before it releases the lock and exits.
             let state = if run.state == State::Stopped { State::Stopping } else { run.state };
             ObservedState { error: run.error.clone(), ..just(state) }
         }
-        // The supervisor is there and has not recorded anything yet.
+        // The supervisor has locked, but not recorded a state yet.
         (Liveness::Held(_), _) => just(State::Starting),
         (Liveness::Free, Recorded::Nothing) => just(State::Stopped),
         (Liveness::Free, Recorded::Run(run)) if run.says_ended() => {
@@ -226,7 +227,7 @@ fn derive(
             Survivor::Unknown(why) => {
                 with(State::Unknown, format!("its supervisor was killed; could not look for its processes: {why}"))
             }
-            Survivor::None | Survivor::NotLooked => with(State::Stopped, "its supervisor was killed".into()),
+            Survivor::None | Survivor::Unchecked => with(State::Stopped, "its supervisor was killed".into()),
         },
     }
 }
@@ -251,25 +252,25 @@ mod tests {
         let broken = || Liveness::Unknown(std::io::Error::from_raw_os_error(libc::EMFILE));
         let unreadable = || Recorded::Unreadable("no".into());
         let rows = [
-            (held(7), run(State::Ready), false, Survivor::NotLooked, State::Ready),
-            (held(7), run(State::Backoff), false, Survivor::NotLooked, State::Backoff),
-            (held(7), run(State::Failed), false, Survivor::NotLooked, State::Failed),
-            // It has recorded its end and still holds the lock.
-            (held(7), run(State::Stopped), false, Survivor::NotLooked, State::Stopping),
-            // What an earlier supervisor recorded says nothing of this one.
-            (held(8), run(State::Ready), false, Survivor::NotLooked, State::Starting),
-            (held(7), Recorded::Nothing, false, Survivor::NotLooked, State::Starting),
-            (Liveness::Held(None), run(State::Ready), false, Survivor::NotLooked, State::Ready),
-            (held(7), run(State::Ready), true, Survivor::NotLooked, State::Unknown),
-            (held(7), unreadable(), false, Survivor::NotLooked, State::Unknown),
-            (Liveness::Free, Recorded::Nothing, false, Survivor::NotLooked, State::Stopped),
-            (Liveness::Free, run(State::Stopped), false, Survivor::NotLooked, State::Stopped),
-            (Liveness::Free, run(State::Failed), false, Survivor::NotLooked, State::Failed),
+            (held(7), run(State::Ready), false, Survivor::Unchecked, State::Ready),
+            (held(7), run(State::Backoff), false, Survivor::Unchecked, State::Backoff),
+            (held(7), run(State::Failed), false, Survivor::Unchecked, State::Failed),
+            // The supervisor has recorded the end, and still holds the lock.
+            (held(7), run(State::Stopped), false, Survivor::Unchecked, State::Stopping),
+            // An earlier supervisor recorded the run state.
+            (held(8), run(State::Ready), false, Survivor::Unchecked, State::Starting),
+            (held(7), Recorded::Nothing, false, Survivor::Unchecked, State::Starting),
+            (Liveness::Held(None), run(State::Ready), false, Survivor::Unchecked, State::Ready),
+            (held(7), run(State::Ready), true, Survivor::Unchecked, State::Unknown),
+            (held(7), unreadable(), false, Survivor::Unchecked, State::Unknown),
+            (Liveness::Free, Recorded::Nothing, false, Survivor::Unchecked, State::Stopped),
+            (Liveness::Free, run(State::Stopped), false, Survivor::Unchecked, State::Stopped),
+            (Liveness::Free, run(State::Failed), false, Survivor::Unchecked, State::Failed),
             (Liveness::Free, run(State::Ready), false, Survivor::None, State::Stopped),
             (Liveness::Free, run(State::Ready), false, Survivor::Process(9), State::Orphaned),
             (Liveness::Free, run(State::Ready), false, Survivor::Unknown("no".into()), State::Unknown),
-            (Liveness::Free, unreadable(), false, Survivor::NotLooked, State::Unknown),
-            (broken(), run(State::Ready), false, Survivor::NotLooked, State::Unknown),
+            (Liveness::Free, unreadable(), false, Survivor::Unchecked, State::Unknown),
+            (broken(), run(State::Ready), false, Survivor::Unchecked, State::Unknown),
         ];
         for (liveness, recorded, is_unrecorded, survivor, expected) in rows {
             let observed = derive("a", &liveness, &recorded, is_unrecorded, &survivor);

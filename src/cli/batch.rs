@@ -147,5 +147,5 @@ fn print(context: &Context, rows: &[Row]) -> Result<()> {
     let style = TableStyle { color: style.color && io::stderr().is_terminal(), width: None, ..style };
     let _ = io::stderr().write_all(view::batch(rows, style).as_bytes());
     let started: Vec<ServiceView> = rows.iter().filter_map(|(_, view)| view.clone().ok()).collect();
-    write_output(view::array(&started).as_bytes())
+    write_output(view::array(&started)?.as_bytes())
 }

@@ -57,8 +57,8 @@ impl Output {
     pub(super) fn print_views(self, views: &[ServiceView], several: bool) -> Result<()> {
         let text = match (self.wants_table(), views, several) {
             (true, _, _) => view::list(views, self.table_style(), false),
-            (false, [view], false) => view::object(view),
-            (false, views, _) => view::array(views),
+            (false, [view], false) => view::object(view)?,
+            (false, views, _) => view::array(views)?,
         };
         write_output(text.as_bytes())
     }
@@ -68,7 +68,7 @@ impl Output {
     /// # Errors
     /// If standard output cannot be written to.
     pub(super) fn print_details(self, view: &ServiceView) -> Result<()> {
-        let text = if self.wants_table() { view::details(view, self.table_style()) } else { view::object(view) };
+        let text = if self.wants_table() { view::details(view, self.table_style()) } else { view::object(view)? };
         write_output(text.as_bytes())
     }
 }

@@ -13,7 +13,7 @@ use crate::view::{History, ServiceView, Usage};
 
 /// How many lines of output before a crash to show: enough for a stack trace.
 const LAST_LINES: usize = 20;
-/// How long CPU time is measured: the clock of CPU time ticks every 10 ms on Linux, so that the error is 5 %.
+/// How long CPU time is measured. Linux counts it in ticks of 10 ms (proc(5)), so the error is at most 5 % of a processor.
 const SAMPLE: Duration = Duration::from_millis(200);
 
 /// Reads the state of services.

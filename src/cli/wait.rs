@@ -14,7 +14,7 @@ use crate::registry::{Reservation, State};
 use crate::text::printable;
 use crate::view::{self, LineStyle, ServiceView, Status};
 
-/// How often to poll the state of a service. A poll takes well under a millisecond.
+/// How often to poll the state of a service: the longest time by which a script waits too long.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How many lines of output to print for a service that is not ready: enough for a stack trace, and less than a screen.
 const LAST_LINES: usize = 20;

@@ -1,6 +1,6 @@
-//! Ending a service: ask its supervisor, wait for the whole tree, and end what a killed supervisor left.
+//! Stops a service: signals its supervisor, waits for the whole process tree, and ends the orphans of a killed supervisor.
 //!
-//! An end counts only with proof: a [`TreeEnded`], made under the service's identity lock.
+//! A service counts as stopped only with proof: a [`TreeEnded`], made under the service's identity lock.
 
 use std::time::Duration;
 
@@ -12,51 +12,53 @@ use crate::registry::{
     TreeEnded,
 };
 
-/// How long a service may take to end beyond its grace period, for what survives SIGKILL for a moment.
+/// How long a stop may take beyond the grace period: a process in uninterruptible sleep (slow disk, NFS) ends some time
+/// after SIGKILL.
 pub(crate) const MARGIN: Duration = Duration::from_secs(10);
-/// How long a new holder of the lock may take to write down who it is.
+/// How long a process that has locked the identity lock may take to write its pid into the file. It does so at once, so
+/// this only covers a busy machine.
 const SIGNING: Duration = Duration::from_millis(500);
-/// How often the lock, and what is left of a service, are looked at.
-const INTERVAL: Duration = Duration::from_millis(2);
+/// How often to check whether the lock is free and whether processes are left. Most services end within milliseconds.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// What there was to end.
+/// What a stop found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// A service that ran.
+    /// The service ran, and was stopped.
     Running,
-    /// What a killed supervisor had left.
+    /// Only orphans of a killed supervisor ran, and were ended.
     Orphans,
-    /// Nothing.
+    /// No process of the service ran.
     Nothing,
 }
 
-/// How a service is ended.
+/// How a service is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Urgency {
-    /// With its grace period.
+    /// With the stop signal, and SIGKILL after the grace period.
     Graceful,
-    /// With SIGKILL, at once.
+    /// With SIGKILL at once.
     Kill,
 }
 
-/// A service of which nothing runs, and which nobody can start: the lock is held.
+/// A service of which no process runs. Its identity lock is held, so no process can start it.
 #[derive(Debug)]
 pub(crate) struct Cleared {
-    /// What there was to end.
+    /// What the stop found.
     pub(crate) what: Ended,
-    /// The lock.
+    /// The service's identity lock.
     pub(crate) identity: IdentityLock,
-    /// The proof.
+    /// The proof that no process is left.
     pub(crate) ended: TreeEnded,
 }
 
-/// Ends a service and waits until no process of it is left. Works on a full disk and on a read-only one.
+/// Stops a service and waits until none of its processes is left. Works on a full or read-only disk.
 ///
 /// # Errors
-/// If it does not end in time, its supervisor cannot be found, or the system does not say whether anything is left.
+/// If the service does not end in time, its supervisor cannot be identified, or its processes cannot be listed.
 pub(crate) fn stop(registry: &Registry, reservation: &Reservation, urgency: Urgency) -> Result<Ended> {
     registry.check_owner()?;
-    // In this order: an end that is recorded after the lock was seen free is not missed.
+    // Read the state before the lock: a service that ends in between still counts as running, and is then cleared.
     let has_ended = match registry.run_state(&reservation.hash) {
         Ok(run) => run.is_none_or(|run| run.is_final()),
         Err(Error::CorruptRecord { .. }) => false,
@@ -65,58 +67,52 @@ pub(crate) fn stop(registry: &Registry, reservation: &Reservation, urgency: Urge
     if has_ended && matches!(registry.liveness(&reservation.hash), Liveness::Free) {
         return Ok(Ended::Nothing);
     }
-    Ok(match clear(registry, reservation, urgency, Thoroughness::AsRecorded)? {
+    Ok(match clear(registry, reservation, urgency, ScanWhen::Unproven)? {
         Outcome::Cleared(cleared) => cleared.what,
-        Outcome::Succeeded => Ended::Running,
+        Outcome::Restarted => Ended::Running,
     })
 }
 
-/// Ends a service as [`stop`] does, looks for processes even if its last supervisor recorded that none was left, and
-/// keeps its lock.
+/// Stops a service as [`stop`] does and returns its identity lock. Scans for processes even if the last supervisor
+/// recorded that none was left.
 ///
 /// # Errors
 /// As [`stop`].
 pub(crate) fn stop_and_hold(registry: &Registry, reservation: &Reservation) -> Result<Cleared> {
     registry.check_owner()?;
     loop {
-        // A successor was started by somebody who does not take the launch lock: `devport run`.
-        if let Outcome::Cleared(cleared) = clear(registry, reservation, Urgency::Graceful, Thoroughness::Always)? {
+        // Stop a new supervisor too: `devport run` starts one without holding the launch lock.
+        if let Outcome::Cleared(cleared) = clear(registry, reservation, Urgency::Graceful, ScanWhen::Always)? {
             return Ok(cleared);
         }
     }
 }
 
-/// Whether a recorded end is believed.
+/// When to scan for processes of a service that no supervisor runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Thoroughness {
-    /// It is.
-    AsRecorded,
-    /// Processes are looked for all the same.
+enum ScanWhen {
+    /// Unless the last supervisor recorded that no process was left.
+    Unproven,
     Always,
 }
 
-/// What came of ending a service.
+/// The result of clearing a service.
 enum Outcome {
-    /// Nothing of it runs.
+    /// No process of the service runs.
     Cleared(Cleared),
-    /// What ran when we began has ended; another supervisor has started the service since.
-    Succeeded,
+    /// The supervisor that ran at first has ended, and another one has started the service since.
+    Restarted,
 }
 
-/// Ends a service, under its identity lock.
-fn clear(
-    registry: &Registry,
-    reservation: &Reservation,
-    urgency: Urgency,
-    thoroughness: Thoroughness,
-) -> Result<Outcome> {
+/// Stops a service and acquires its identity lock.
+fn clear(registry: &Registry, reservation: &Reservation, urgency: Urgency, scan_when: ScanWhen) -> Result<Outcome> {
     let deadline = Deadline::after(limit(reservation));
     let mut ended: Option<ProcessIdentity> = None;
     let mut unproven: Option<Deadline> = None;
     loop {
         let holder = match registry.acquire_identity(&reservation.hash, Role::Command)? {
             Acquired::Lock(identity) => {
-                let (found, proof) = end_orphans(registry, reservation, &identity, urgency, thoroughness, deadline)?;
+                let (found, proof) = end_orphans(registry, reservation, &identity, urgency, scan_when, deadline)?;
                 let what = match (ended, found) {
                     (Some(_), _) => Ended::Running,
                     (None, true) => Ended::Orphans,
@@ -131,13 +127,13 @@ fn clear(
             _ => {
                 let supervisor = supervisor(registry, reservation)?;
                 match (supervisor, &ended) {
-                    // It has ended meanwhile, unless the lock is a stranger's and stays.
+                    // The supervisor has ended since, or another program holds the lock and keeps it.
                     (None, _) => {
                         if unproven.get_or_insert_with(|| Deadline::after(SIGNING)).remaining().is_zero() {
                             return Err(unknown_supervisor(reservation));
                         }
                     }
-                    (Some(other), Some(first)) if other != *first => return Ok(Outcome::Succeeded),
+                    (Some(other), Some(first)) if other != *first => return Ok(Outcome::Restarted),
                     (Some(supervisor), _) => {
                         end_supervisor(registry, reservation, &supervisor, urgency, deadline)?;
                         ended = Some(supervisor);
@@ -148,22 +144,22 @@ fn clear(
     }
 }
 
-/// The supervisor of a service; `None` if it does not run.
+/// Returns the supervisor of a service; `None` if the service does not run.
 ///
 /// # Errors
-/// [`Error::UnknownSupervisor`] if the lock is held and names no living process that has it open, or if the system
-/// does not answer.
+/// [`Error::UnknownSupervisor`] if the lock is held, but its file names no living process that has it open. Also if the
+/// lock or the process cannot be checked.
 pub(crate) fn supervisor(registry: &Registry, reservation: &Reservation) -> Result<Option<ProcessIdentity>> {
-    let look = || match registry.supervision(&reservation.hash) {
+    let poll = || match registry.supervision(&reservation.hash) {
         Ok(Supervision::Free) => Some(Ok(None)),
         Ok(Supervision::By(supervisor)) => Some(Ok(Some(supervisor))),
         Ok(Supervision::Unproven) => None,
         Err(error) => Some(Err(error)),
     };
-    clock::poll(Duration::from_millis(5), SIGNING, look).unwrap_or_else(|| Err(unknown_supervisor(reservation)))
+    clock::poll(Duration::from_millis(5), SIGNING, poll).unwrap_or_else(|| Err(unknown_supervisor(reservation)))
 }
 
-/// The error of a service whose lock is held by a process that it does not name.
+/// Returns the error for a lock file that does not name the process that holds it.
 fn unknown_supervisor(reservation: &Reservation) -> Error {
     Error::UnknownSupervisor {
         service: reservation.name().to_owned(),
@@ -171,7 +167,7 @@ fn unknown_supervisor(reservation: &Reservation) -> Error {
     }
 }
 
-/// Asks a supervisor to end its service, unless it is doing so already, and waits until it has ended.
+/// Signals a supervisor to stop its service, unless it is stopping already, and waits until the supervisor has exited.
 fn end_supervisor(
     registry: &Registry,
     reservation: &Reservation,
@@ -186,7 +182,8 @@ fn end_supervisor(
     };
     match urgency {
         Urgency::Kill => {
-            // Two signals that a person could send: the second one means at once.
+            // The supervisor kills the service at the second signal. It counts SIGINT and SIGTERM, and the system merges
+            // pending signals only if they are the same.
             for signal in [libc::SIGINT, libc::SIGTERM] {
                 supervisor.signal(signal).map_err(failed())?;
             }
@@ -194,7 +191,7 @@ fn end_supervisor(
         Urgency::Graceful if is_stopping() => {}
         Urgency::Graceful => drop(supervisor.request_stop().map_err(failed())?),
     }
-    // A supervisor that was stopped (SIGSTOP) would not notice the one without the other.
+    // A supervisor that was suspended with SIGSTOP handles no signal before SIGCONT.
     let _ = supervisor.signal(libc::SIGCONT);
     if supervisor.wait_for_end(deadline.remaining()).map_err(Error::system(format!("wait for {supervisor}")))? {
         return Ok(());
@@ -207,10 +204,10 @@ fn end_supervisor(
     Err(still_stopping(reservation, deadline, &left))
 }
 
-/// Waits until a devport command that is alone with the service has ended, or let go.
+/// Waits until another devport command has released the identity lock.
 fn wait_for_command(registry: &Registry, reservation: &Reservation, deadline: Deadline) -> Result<()> {
     let mut holder = None;
-    let freed = clock::poll(INTERVAL, deadline.remaining(), || match registry.lock_holder(&reservation.hash) {
+    let freed = clock::poll(POLL_INTERVAL, deadline.remaining(), || match registry.lock_holder(&reservation.hash) {
         Ok(Some(found)) if found.role == Role::Command => {
             holder = Some(found);
             None
@@ -227,12 +224,12 @@ fn wait_for_command(registry: &Registry, reservation: &Reservation, deadline: De
     })
 }
 
-/// How long a service may take to end.
+/// Returns how long a stop may take.
 pub(crate) fn limit(reservation: &Reservation) -> Duration {
     reservation.policy.grace.0.saturating_add(MARGIN)
 }
 
-/// The error of a service that has not ended in time.
+/// Returns the error for a service that has not ended in time.
 fn still_stopping(reservation: &Reservation, deadline: Deadline, left: &[String]) -> Error {
     Error::StillStopping {
         service: reservation.name().to_owned(),
@@ -241,15 +238,14 @@ fn still_stopping(reservation: &Reservation, deadline: Deadline, left: &[String]
     }
 }
 
-/// Ends what a killed supervisor left: the stop signal, after the grace period SIGKILL, until a scan finds nothing.
-/// What must be killed at once has no grace period.
-/// Whether there was anything comes first.
+/// Ends the orphans of a killed supervisor: sends the stop signal, and SIGKILL after the grace period, until a scan finds
+/// no process. Returns whether there were any, and the proof that none is left.
 fn end_orphans(
     registry: &Registry,
     reservation: &Reservation,
     identity: &IdentityLock,
     urgency: Urgency,
-    thoroughness: Thoroughness,
+    scan_when: ScanWhen,
     deadline: Deadline,
 ) -> Result<(bool, TreeEnded)> {
     let (before, is_readable) = match registry.run_state(&reservation.hash) {
@@ -257,7 +253,7 @@ fn end_orphans(
         Err(Error::CorruptRecord { .. }) => (None, false),
         Err(error) => return Err(error),
     };
-    if thoroughness == Thoroughness::AsRecorded
+    if scan_when == ScanWhen::Unproven
         && is_readable
         && let Some(ended) = TreeEnded::recorded(identity, before.as_ref())
     {
@@ -290,38 +286,38 @@ fn end_orphans(
             let left: Vec<String> = left.iter().map(ToString::to_string).collect();
             return Err(still_stopping(reservation, deadline, &left));
         }
-        // A scan reads the environment of every process: it may take longer than the interval.
-        clock::pause(INTERVAL.max(clock::now().saturating_duration_since(now)));
+        // A scan reads the environment of every process. Pause as long as it took, to use at most half of a processor.
+        clock::pause(POLL_INTERVAL.max(clock::now().saturating_duration_since(now)));
     }
 }
 
-/// Sends a signal to each process; one that is gone or not ours to signal is found again by the next scan.
+/// Sends a signal to each process. Failures are ignored: the next scan finds the process again.
 fn send(processes: &[ProcessIdentity], signal: i32) {
     for process in processes {
         let _ = process.signal(signal);
     }
 }
 
-/// Records the end that a killed supervisor could not record.
+/// Records the end of a service, as its killed supervisor could not.
 fn record_stopped(registry: &Registry, identity: &IdentityLock, before: Option<RunState>, ended: &TreeEnded) {
     let Some(mut run) = before.filter(|run| !run.is_final()) else { return };
     if !run.says_ended() {
         (run.state, run.error) = (State::Stopped, None);
     }
     (run.started_at, run.next_start_at) = (None, None);
-    // Nothing runs either way; a full disk only keeps the old state, which the next `stop` finds.
+    // On a full disk the old state stays. The next command then scans again.
     let _ = registry.record_end(identity, &run, ended);
 }
 
-/// Sends a signal that a supervisor cannot pass on to the process group of its child.
+/// Sends a signal that a supervisor does not relay to the process group of its child.
 ///
 /// # Errors
-/// [`Error::NotRunning`] if there is no child now, or what the system says.
+/// [`Error::NotRunning`] if no child runs, or if the signal cannot be sent.
 pub(crate) fn kill_group(reservation: &Reservation, run: Option<&RunState>, signal: i32) -> Result<()> {
     let not_running = || Error::NotRunning { service: reservation.name().to_owned() };
     let child = run.and_then(|run| run.child.as_ref()).ok_or_else(not_running)?;
     let failed = || Error::system(format!("signal {child}"));
-    // The group's number is the child's own as long as the child lives.
+    // The group has the child's pid as its id. The system may reuse that id once the child has ended.
     if !child.is_alive().map_err(failed())? {
         return Err(not_running());
     }

@@ -1,9 +1,9 @@
-//! Windows of the shared tmux session. Source: tmux(1).
+//! Opens and finds windows of the tmux session that all services share.
 //!
-//! tmux reads its arguments more than once: names are matched loosely unless `=` stands in front, `-n` and
-//! `-c` expand formats (which can run commands), a `;` at the end of any argument ends the command. And the
-//! user's configuration may set anything. So: targets are ids, names are only for people, whatever shall not
-//! be expanded is escaped, and what is needed is set on our own window and session alone.
+//! tmux(1) interprets its arguments: it matches a target by prefix or pattern unless it begins with `=`, it expands
+//! formats in `-n` and `-c` (which can run commands), and a `;` at the end of any argument ends the command. Also, the
+//! user's configuration may set any option. Therefore windows are targeted by id, arguments are escaped, and options that
+//! devport depends on are set on its own session and windows.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -15,79 +15,76 @@ use crate::error::{Error, Result};
 use crate::os::{spawn, tool};
 use crate::registry::{Pane, Reservation};
 
-/// The session that all services share.
+/// The name of the session that all services share.
 const SESSION: &str = "devport";
-/// It as a target: `=` takes the name exactly, `:` says that it is a session and no window.
+/// The session as a target: `=` demands the exact name, and `:` makes it a session rather than a window.
 const SESSION_TARGET: &str = "=devport:";
-/// The window option that says which service a window belongs to.
+/// The user option on a window that names its service: state directory and hash.
 const MARKER: &str = "@devport_service";
-/// How long a tmux server may take to answer.
-const LIMIT: Duration = Duration::from_secs(10);
-/// How often opening a window is tried: others may create or end the session meanwhile.
+/// How long a tmux command may take. It takes milliseconds unless the server hangs.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often to try to open a window. An attempt fails if another process creates or ends the session in between; eight
+/// in a row mean that another reason makes it fail.
 const ATTEMPTS: usize = 8;
 
-/// A tmux program, and what it may know of our environment.
+/// The tmux program and the server that it connects to.
 #[derive(Debug)]
 pub(crate) struct Tmux {
-    /// The program.
     program: PathBuf,
-    /// Its environment; a server that it starts keeps that for ever, and shows it to every window.
+    /// The environment of tmux. A server that it starts keeps this and passes it to every window, so it has no secrets.
     environment: Vec<(OsString, OsString)>,
-    /// The server's socket; `None`: the one of the caller's own session, or the standard one.
+    /// The server's socket; `None` for the server that the caller runs in, or else the default one.
     socket: Option<String>,
 }
 
-/// What tmux answered.
-struct Answer {
-    /// What it printed.
-    printed: String,
-    /// Its error; `None` if all went well.
+/// The result of a tmux command. A command sequence may print output and fail later.
+struct Response {
+    output: String,
+    /// `None` if the command succeeded.
     failure: Option<Error>,
 }
 
 /// A window that was just opened.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// Its id, such as `@3`.
+    /// The window's id, such as `@3`.
     id: String,
-    /// The pid of what runs in it.
+    /// The pid of the process in the window: the supervisor.
     pub(super) pid: i32,
 }
 
-/// Where a pane is now.
+/// The session and the window that contain a pane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WindowId {
-    /// The id of the session, such as `$0`.
+    /// The session's id, such as `$0`.
     pub(crate) session: String,
-    /// The id of the window.
+    /// The window's id, such as `@3`.
     pub(crate) window: String,
 }
 
-/// A marking under way.
+/// A tmux command that marks a window, running in the background.
 #[derive(Debug)]
 pub(super) struct Marking<'a> {
-    /// The tmux that marks.
     tmux: &'a Tmux,
-    /// The window's id.
     window: String,
-    /// What is written on the service's windows.
+    /// The value of [`MARKER`] on the service's windows.
     marker: PathBuf,
-    /// The tmux command; `None` if it could not be run.
+    /// `None` if tmux could not be executed.
     client: Option<Child>,
 }
 
 impl Tmux {
-    /// A tmux for the server of the caller's own session, or the standard one.
+    /// Creates a client of the server that the caller runs in, or else of the default one.
     pub(crate) fn new(program: PathBuf, environment: Vec<(OsString, OsString)>) -> Self {
         Self { program, environment, socket: None }
     }
 
-    /// The same for the server at a socket.
+    /// Connects to the server at a socket instead.
     pub(crate) fn at_socket(self, socket: &str) -> Self {
         Self { socket: Some(socket.to_owned()), ..self }
     }
 
-    /// A tmux command, to be completed and run.
+    /// Builds a tmux command.
     fn tmux(&self, arguments: &[&OsStr]) -> Command {
         let mut command = spawn::tool(&self.program);
         command.env_clear().envs(self.environment.iter().cloned()).current_dir("/");
@@ -98,28 +95,34 @@ impl Tmux {
         command
     }
 
-    /// Runs a tmux command to its end.
-    fn run(&self, name: &'static str, arguments: &[&OsStr]) -> Result<Answer> {
-        let failed = |error| Error::Tmux { command: name, message: crate::error::reason(&error) };
-        let client = self.tmux(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let finished = client.and_then(|client| tool::finish(client, LIMIT)).map_err(failed)?;
-        let status = finished.status.ok_or(Error::TmuxSilent { waited_s: LIMIT.as_secs() })?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let failure = Error::Tmux { command: name, message: text(&finished.errors).trim().to_owned() };
-        Ok(Answer { printed: text(&finished.output), failure: (!status.success()).then_some(failure) })
-    }
-
-    /// Runs a tmux command and returns what it prints.
-    fn ask(&self, name: &'static str, arguments: &[&OsStr]) -> Result<String> {
-        let answer = self.run(name, arguments)?;
-        answer.failure.map_or(Ok(answer.printed), Err)
-    }
-
-    /// Opens a window of the shared session in which `command` runs; creates the session if need be. No focus
-    /// moves.
+    /// Runs a tmux command. `name` is its name in errors.
     ///
     /// # Errors
-    /// [`Error::Tmux`] with what tmux says.
+    /// If tmux cannot be executed or does not exit in time. A command that fails is in the response.
+    fn run(&self, name: &'static str, arguments: &[&OsStr]) -> Result<Response> {
+        let failed = |error| Error::Tmux { command: name, message: crate::error::reason(&error) };
+        let client = self.tmux(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let finished = client.and_then(|client| tool::finish(client, TIMEOUT)).map_err(failed)?;
+        let status = finished.status.ok_or(Error::TmuxSilent { waited_s: TIMEOUT.as_secs() })?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let failure = Error::Tmux { command: name, message: text(&finished.errors).trim().to_owned() };
+        Ok(Response { output: text(&finished.output), failure: (!status.success()).then_some(failure) })
+    }
+
+    /// Runs a tmux command and returns its output.
+    ///
+    /// # Errors
+    /// As [`Self::run`], or if the command fails.
+    fn query(&self, name: &'static str, arguments: &[&OsStr]) -> Result<String> {
+        let response = self.run(name, arguments)?;
+        response.failure.map_or(Ok(response.output), Err)
+    }
+
+    /// Opens a window in the shared session and runs `command` in it. Creates the session if it does not exist. The
+    /// user's terminals keep showing the windows that they show.
+    ///
+    /// # Errors
+    /// [`Error::Tmux`] with the message of tmux, or [`Error::TmuxSilent`].
     pub(super) fn open_window(&self, reservation: &Reservation, command: &[OsString]) -> Result<Window> {
         let name = literal_name(reservation.name());
         let report = OsStr::new("#{window_id} #{pane_pid}");
@@ -143,28 +146,28 @@ impl Tmux {
         new_session.extend(common);
         new_session.push(OsStr::new("--"));
         new_session.extend(words);
-        // A session that nobody looks at must last, whatever the configuration says of the user's own.
+        // With `destroy-unattached on` in the user's configuration, the session would end at once: no client is attached.
         new_session.extend([";", "set-option", "-t", SESSION_TARGET, "destroy-unattached", "off"].map(OsStr::new));
         let mut failure = None;
         for _ in 0..ATTEMPTS {
-            match self.ask("new-window", &in_session) {
+            match self.query("new-window", &in_session) {
                 Ok(report) => return Window::parse(&report),
                 Err(error @ Error::TmuxSilent { .. }) => return Err(error),
                 Err(error) => failure.get_or_insert(error),
             };
-            let answer = self.run("new-session", &new_session)?;
-            match (Window::parse(&answer.printed), answer.failure) {
-                // Also if the session is gone already, and could not be set up: its supervisor was started.
+            let response = self.run("new-session", &new_session)?;
+            match (Window::parse(&response.output), response.failure) {
+                // The window was opened, and its supervisor started, even if setting the option failed.
                 (Ok(window), _) => return Ok(window),
                 (Err(error), None) => return Err(error),
-                // Somebody else was faster ("duplicate session"): there is one now.
+                // "duplicate session": another process has created it in between.
                 (Err(_), error) => failure = error,
             }
         }
         Err(failure.unwrap_or(Error::Tmux { command: "new-window", message: "no window".into() }))
     }
 
-    /// Begins to write on a window which service it belongs to, while its supervisor starts.
+    /// Starts to mark a window with the service that it belongs to. The supervisor starts meanwhile.
     pub(super) fn mark(&self, window: &Window, base: &Path, reservation: &Reservation) -> Marking<'_> {
         let marker = base.join(reservation.hash.as_str());
         let id = OsStr::new(&window.id);
@@ -182,39 +185,39 @@ impl Tmux {
         Marking { tmux: self, window: window.id.clone(), marker, client }
     }
 
-    /// Where a pane is now; `None` if it is gone, or is not that service's.
+    /// Returns the window that contains a pane; `None` if the pane is closed, or belongs to another service.
     ///
     /// # Errors
-    /// [`Error::Tmux`] if the server does not answer.
+    /// [`Error::Tmux`] if tmux fails.
     pub(crate) fn find(&self, pane: &Pane, base: &Path, reservation: &Reservation) -> Result<Option<WindowId>> {
         let format = format!("#{{pane_id}}\t#{{session_id}}\t#{{window_id}}\t#{{{MARKER}}}");
-        let panes = self.ask("list-panes", &["list-panes", "-a", "-F", &format].map(OsStr::new))?;
+        let panes = self.query("list-panes", &["list-panes", "-a", "-F", &format].map(OsStr::new))?;
         let marker = base.join(reservation.hash.as_str());
-        let place = |line: &str| {
+        let window = |line: &str| {
             let fields: Vec<&str> = line.split('\t').collect();
             let [id, session, window, service] = fields.as_slice() else { return None };
             (*id == pane.pane && Path::new(service) == marker)
                 .then(|| WindowId { session: (*session).into(), window: (*window).into() })
         };
-        // A window may be linked into other sessions; the shared one comes first if it is among them.
-        Ok(panes.lines().find_map(place))
+        // A user may have linked the window into other sessions. Any of them shows it.
+        Ok(panes.lines().find_map(window))
     }
 
-    /// The command line that shows a window: to the client that we are in, or as a new client.
-    pub(crate) fn show(&self, place: &WindowId, inside: bool) -> (PathBuf, Vec<OsString>) {
+    /// Returns the program and arguments that show a window: in the client that the caller runs in, or in a new client.
+    pub(crate) fn show(&self, window: &WindowId, is_inside: bool) -> (PathBuf, Vec<OsString>) {
         let mut arguments: Vec<OsString> = Vec::new();
         if let Some(socket) = &self.socket {
             arguments.extend(["-S".into(), socket.into()]);
         }
-        let target = format!("{}:{}", place.session, place.window);
-        let command = if inside { "switch-client" } else { "attach-session" };
+        let target = format!("{}:{}", window.session, window.window);
+        let command = if is_inside { "switch-client" } else { "attach-session" };
         arguments.extend([command.into(), "-t".into(), target.into()]);
         (self.program.clone(), arguments)
     }
 }
 
 impl Window {
-    /// Reads what `-P -F '#{window_id} #{pane_pid}'` prints.
+    /// Parses the output of `-P -F '#{window_id} #{pane_pid}'`.
     fn parse(report: &str) -> Result<Self> {
         let line = report.lines().next().unwrap_or_default();
         let parsed =
@@ -224,35 +227,35 @@ impl Window {
 }
 
 impl Marking<'_> {
-    /// Waits for it, and removes dead windows of the same service, which `remain-on-exit` keeps; `false` if the
-    /// window is gone, or will be. The caller holds the launch lock.
+    /// Waits until the window is marked, and closes the dead windows of the same service, which `remain-on-exit` has kept.
+    /// Returns `false` if the window is closed, or will be. The caller holds the launch lock.
     pub(super) fn finish(self) -> bool {
-        let Some(finished) = self.client.and_then(|client| tool::finish(client, LIMIT).ok()) else { return false };
+        let Some(finished) = self.client.and_then(|client| tool::finish(client, TIMEOUT).ok()) else { return false };
         let windows = String::from_utf8_lossy(&finished.output);
         for line in windows.lines() {
             let fields: Vec<&str> = line.split('\t').collect();
             if let [id, "1", service] = fields.as_slice()
                 && Path::new(service) == self.marker
             {
-                // One that stays is only ugly.
-                let _ = self.tmux.ask("kill-window", &["kill-window", "-t", id].map(OsStr::new));
+                // A dead window that stays open does no harm.
+                let _ = self.tmux.query("kill-window", &["kill-window", "-t", id].map(OsStr::new));
             }
         }
-        // A server that ends as soon as nobody looks at it (`exit-unattached`) is no place for a service.
-        let doomed = windows.lines().any(|line| line == "on") && !windows.lines().any(|line| line == "client");
-        if doomed {
-            let _ = self.tmux.ask("kill-window", &["kill-window", "-t", &self.window].map(OsStr::new));
+        // With `exit-unattached on`, the server ends when the last client detaches, and takes its services with it.
+        let is_doomed = windows.lines().any(|line| line == "on") && !windows.lines().any(|line| line == "client");
+        if is_doomed {
+            let _ = self.tmux.query("kill-window", &["kill-window", "-t", &self.window].map(OsStr::new));
         }
-        finished.status.is_some_and(|status| status.success()) && !doomed
+        finished.status.is_some_and(|status| status.success()) && !is_doomed
     }
 }
 
-/// A name that tmux shows as it is: `#` begins a format.
+/// Escapes a name, so that tmux does not expand formats in it: `#` begins a format.
 fn literal_name(name: &str) -> OsString {
     unsplit(OsStr::new(&name.replace('#', "##")))
 }
 
-/// An argument that does not end a command: tmux takes a `;` at its end for a separator.
+/// Escapes an argument, so that a `;` at its end does not end the command.
 fn unsplit(argument: &OsStr) -> OsString {
     let mut bytes = argument.as_bytes().to_vec();
     if bytes.last() == Some(&b';') {
@@ -262,7 +265,8 @@ fn unsplit(argument: &OsStr) -> OsString {
     OsString::from_vec(bytes)
 }
 
-/// The window that this process runs in, if tmux says so. Source: tmux(1), `TMUX` and `TMUX_PANE`.
+/// Returns the pane that this process runs in; `None` if it does not run in tmux. The arguments are the values of `TMUX`
+/// and `TMUX_PANE` (tmux(1)).
 pub(crate) fn own_window(tmux: Option<&OsStr>, pane: Option<&OsStr>) -> Option<Pane> {
     let socket = tmux?.to_str()?.split(',').next()?;
     Some(Pane { socket: socket.to_owned(), pane: pane?.to_str()?.to_owned() })
@@ -280,13 +284,13 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_read_from_tmuxs_report() {
+    fn the_output_of_new_window_is_parsed() {
         assert_eq!(Window::parse("@3 4711\n").unwrap().pid, 4711);
         assert!(Window::parse("").is_err());
     }
 
     #[test]
-    fn our_own_window_is_told_by_the_environment() {
+    fn the_environment_names_the_own_pane() {
         let pane = own_window(Some(OsStr::new("/tmp/tmux-0/default,123,0")), Some(OsStr::new("%5")));
         assert_eq!(pane, Some(Pane { socket: "/tmp/tmux-0/default".into(), pane: "%5".into() }));
         assert_eq!(own_window(None, Some(OsStr::new("%5"))), None);

@@ -26,7 +26,7 @@ pub(crate) enum Status {
 /// renamed or removed. The environment is not among them, because it contains secrets.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ServiceView {
-    /// The name of the service's files.
+    /// The name of the service's files in the state directory.
     pub(crate) hash: ServiceHash,
     /// The shortest unique prefix of the hash when the service was registered.
     pub(crate) hashid: HashId,
@@ -186,7 +186,7 @@ pub(super) mod tests {
 
     fn reservation() -> Reservation {
         let record = serde_json::json!({
-            "hash": "0123456789abcdef0123456789abcdef01234567", "hashid": "012", "key": "api", "port": 19000,
+            "hash": "0123456789", "hashid": "012", "key": "api", "port": 19000,
             "cwd": "/w", "cmd": ["true"], "env": [], "last_up": "2026-11-21T00:00:00Z",
         });
         serde_json::from_value(record).unwrap()

@@ -224,11 +224,50 @@ fn span(from: Timestamp, to: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::{ExitHow, Liveness};
+    use crate::view::service::tests::view;
 
     #[test]
     fn spans_have_two_units() {
         let start = Timestamp::UNIX_EPOCH;
         let after = |seconds| span(start, Timestamp::from_second(seconds).unwrap());
         assert_eq!([5, 65, 3_700, 90_000].map(after), ["5s", "1m 5s", "1h 1m", "1d 1h"]);
+    }
+
+    #[test]
+    fn the_command_is_followed_by_what_needs_attention() {
+        let held = || Liveness::Held(None);
+        let ready = view(held(), State::Ready, None);
+        let local = ServiceView { exposed: false, ..ready.clone() };
+        let failing = ServiceView { error: Some("no\u{7}".into()), ..ready.clone() };
+        let stopped = ServiceView { pid: None, exposed: false, ..failing.clone() };
+        let reserved = ServiceView { cmd: Vec::new(), ..local.clone() };
+        for (view, expected) in [
+            (local, "true"),
+            (ready, "true  [exposed to the network]"),
+            (failing, "true  [no\\u{7}]"),
+            // The column STATE says that it does not run; `which` has the reason.
+            (stopped, "true"),
+            (reserved, "(reserved)"),
+        ] {
+            assert_eq!(command_and_error(&view), expected);
+        }
+    }
+
+    #[test]
+    fn a_service_is_up_since_its_start_or_was_up_some_time_ago() {
+        let running = view(Liveness::Held(None), State::Ready, None);
+        let stopped = ServiceView { started_at: None, ..running.clone() };
+        let reserved = ServiceView { last_up: Timestamp::UNIX_EPOCH, ..stopped.clone() };
+        let now = "2026-11-22T00:05:00Z".parse().unwrap();
+        let started = ServiceView { started_at: Some("2026-11-22T00:04:58Z".parse().unwrap()), ..running };
+        assert_eq!([started, stopped, reserved].map(|view| up(&view, now)), ["2s", "5m 0s ago", "never"]);
+    }
+
+    #[test]
+    fn an_exit_is_summarized_with_its_duration() {
+        let exit = |how| Exit { at: Timestamp::UNIX_EPOCH, how, ran_ms: 2_540 };
+        assert_eq!(exit_summary(&exit(ExitHow::Code(1))), "exit code 1 after 2.5 s");
+        assert_eq!(exit_summary(&exit(ExitHow::Signal(9))), "killed by SIGKILL after 2.5 s");
     }
 }
