@@ -142,6 +142,7 @@ fn a_restart_uses_what_was_registered_whatever_shell_it_comes_from() {
     command.env("MINE", "one").args(["start", "--key", "a", "--port-env", "VITE", "--env-file", &dotenv]);
     let view = env.finish(command.args(["--", "sh", "-c", &script])).ok().json();
     fs::remove_file(&dotenv).unwrap();
+    until("the first has written", || fs::read_to_string(&out).is_ok_and(|text| text.lines().count() == 1));
     let mut command = env.command(crate::support::DEVPORT);
     command.env("MINE", "two").current_dir("/").args(["restart", "a"]);
     let again = env.finish(&mut command).ok().json();
