@@ -12,9 +12,11 @@ use crate::identity::ServiceHash;
 use crate::os::process::ProcessIdentity;
 use crate::os::socket;
 use crate::project::{DirectoryId, Ownership, Place};
+use crate::registry::ended::TreeEnded;
 use crate::registry::file;
 use crate::registry::lock::{Acquired, FileLock, IdentityLock, Role};
 use crate::registry::reservation::{Reservation, salvage_port};
+use crate::registry::scan::Scan;
 use crate::registry::store::Registry;
 
 /// How long a stopped service keeps its port when the pool is exhausted.
@@ -131,8 +133,8 @@ impl Registry {
         let path = self.paths.record(&reservation.hash);
         let staged = self.stage(&path, reservation, before, environment)?;
         let reclaimed = match stale {
-            Some(Stale { reservation, launch, identity }) => {
-                self.delete_files(&reservation.hash)?;
+            Some(Stale { reservation, launch, identity, ended }) => {
+                self.delete_files(&ended)?;
                 identity.delete()?;
                 launch.delete()?;
                 Some(reservation)
@@ -249,12 +251,24 @@ impl Registry {
             // A service that is being launched holds one of these locks.
             let Some(launch) = FileLock::try_take(&self.paths.launch_lock(&reservation.hash))? else { continue };
             let Acquired::Lock(identity) = self.acquire_identity(&reservation.hash, Role::Command)? else { continue };
-            let has_ended = self.run_state(&reservation.hash)?.is_none_or(|run| run.says_ended());
-            if has_ended && is_free(reservation.port)? {
-                return Ok(Some(Stale { reservation, launch, identity }));
+            let Some(ended) = self.proof(&identity, &reservation)? else { continue };
+            if is_free(reservation.port)? {
+                return Ok(Some(Stale { reservation, launch, identity, ended }));
             }
         }
         Ok(None)
+    }
+
+    /// Returns the recorded proof that nothing of a service runs, or the one of a new scan; `None` if something runs.
+    fn proof(&self, identity: &IdentityLock, reservation: &Reservation) -> Result<Option<TreeEnded>> {
+        let before = self.run_state(&reservation.hash)?;
+        if let Some(ended) = TreeEnded::recorded(identity, before.as_ref()) {
+            return Ok(Some(ended));
+        }
+        Ok(match self.scan_orphans(identity, reservation.name(), before.as_ref())? {
+            Scan::Ended(ended) => Some(ended),
+            Scan::Left(_) => None,
+        })
     }
 }
 
@@ -263,6 +277,8 @@ struct Stale {
     reservation: Reservation,
     launch: FileLock,
     identity: IdentityLock,
+    /// Nothing of it runs: its record may be deleted.
+    ended: TreeEnded,
 }
 
 /// Returns whether the checkout of a service was deleted. If the parent of the root is missing too, the volume may not

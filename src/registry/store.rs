@@ -270,14 +270,15 @@ impl Registry {
         if let Some(reservation) = self.find(hash)? {
             reservation.check_writable(&self.paths.record(hash))?;
         }
-        self.delete_files(hash)?;
+        self.delete_files(ended)?;
         identity.delete()?;
         launch.delete()
     }
 
     /// Deletes logs, run state and record. The record goes last: if this is interrupted, the service can still be
     /// removed.
-    pub(super) fn delete_files(&self, hash: &ServiceHash) -> Result<()> {
+    pub(super) fn delete_files(&self, ended: &TreeEnded) -> Result<()> {
+        let hash = ended.hash();
         let log = self.paths.log(hash);
         let directory = log.parent().unwrap_or(self.paths.base());
         match fs::read_dir(directory) {

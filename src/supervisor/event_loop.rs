@@ -184,11 +184,11 @@ impl<'a> Supervisor<'a> {
     }
 }
 
-/// Converts a wait into a timeout. A long wait for an `exact` deadline is cut by 0.5 % so that a second, short wait
+/// Converts a wait into a timeout. A long wait for an exact deadline is cut by 0.5 % so that a second, short wait
 /// meets the deadline: Linux may end a poll late by 0.1 % of its timeout, or 0.5 % for a process with a positive nice
 /// value (`select_estimate_accuracy` in `fs/select.c`).
-fn poll_timeout(wait: Duration, exact: bool) -> PollTimeout {
-    let wait = if exact && wait > LONG_WAIT {
+fn poll_timeout(wait: Duration, is_exact: bool) -> PollTimeout {
+    let wait = if is_exact && wait > LONG_WAIT {
         wait.mul_f64(0.995)
     } else {
         // Rounded up to the next millisecond, or the loop would spin until the deadline.

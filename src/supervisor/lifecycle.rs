@@ -1,4 +1,4 @@
-//! `Lifecycle`: what a supervisor does next. Pure: it has no clock, no process and no file in reach.
+//! `Lifecycle`: decides what a supervisor does next. Pure: it uses no clock, no process and no file.
 
 use std::time::{Duration, Instant};
 
@@ -7,31 +7,30 @@ use crate::os::clock::later;
 use crate::registry::{ExitHow, State};
 use crate::supervisor::backoff::{AfterCrash, Backoff};
 
-/// How often what survives SIGKILL, or hides from it, is looked for again.
+/// The time between kills of a tree: a process that forks while it is scanned can escape one.
 const SWEEP: Duration = Duration::from_millis(50);
-/// How often a port that somebody else has is looked at.
+/// The time between checks of a port that another process uses: short for a user who has just freed it.
 const PORT_RETRY: Duration = Duration::from_secs(5);
 
-/// Something that happened.
+/// Something that has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event {
-    /// The supervisor is set up. Processes of an earlier run may be left.
+    /// The supervisor is set up.
     Begin {
-        /// Whether some are.
+        /// Whether processes of an earlier run may be left.
         orphans: bool,
     },
-    /// The child executes: the answer to [`Action::Spawn`].
+    /// Result of [`Action::Spawn`]: the child runs.
     Spawned { since: Instant },
-    /// The child could not be executed: another answer.
+    /// Result of [`Action::Spawn`]: the child could not be executed.
     SpawnFailed {
-        /// The reason.
         why: String,
-        /// Whether it will be the same the next time: the program or the directory is not there.
+        /// Whether a later attempt would fail in the same way, as for a missing program.
         is_permanent: bool,
     },
-    /// The port is taken, as this message says: the third answer.
+    /// Result of [`Action::Spawn`]: another process uses the port, as this message says.
     PortTaken(String),
-    /// The child ended.
+    /// The child exited.
     Exited {
         how: ExitHow,
         /// How long it ran.
@@ -39,129 +38,122 @@ pub(super) enum Event {
     },
     /// The service is ready.
     Ready,
-    /// It took longer than allowed to become ready, for this reason.
+    /// The service has missed its readiness deadline or made a mistake that waiting will not fix, as this text says.
     NotReady(String),
-    /// A ready service is not well, for this reason.
+    /// The health check failed too often, for this reason.
     Unhealthy(String),
-    /// It is well again.
+    /// The health check passed again.
     Healthy,
     /// No process of the tree is left.
     TreeGone,
-    /// The service must end.
+    /// The service must stop.
     Stop(StopCause),
-    /// The child shall be replaced by a new one.
+    /// The child must be replaced by a new one, as the user wishes.
     Restart,
-    /// A deadline has come.
+    /// Time has passed, see [`Lifecycle::deadline`].
     Tick,
 }
 
-/// Why a service must end. However many causes there are, the service keeps its grace period: only a second signal
-/// cuts it short, which is somebody who presses ctrl-c twice.
+/// Why a service must stop. Only a second signal cuts the grace period short, as when the user presses ctrl-c twice.
+/// Any number of requests and hang-ups does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StopCause {
     /// SIGINT or SIGTERM from a person or the system.
     Signal,
     /// A devport command.
     Request,
-    /// The terminal is gone.
+    /// The terminal was closed.
     HangUp,
 }
 
-/// Something to be done.
+/// Something that the supervisor must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Check the port and start the child; tell the lifecycle what came of it.
+    /// Check the port and start the child. The result is the next event.
     Spawn,
-    /// Ask the whole tree to end.
+    /// Send the stop signal to the whole process tree.
     Terminate,
-    /// Kill what is left of the tree.
+    /// Kill the rest of the tree.
     Kill,
-    /// Write down the state, and what is wrong.
+    /// Record the state, and what is wrong.
     Record(State, Option<String>),
     /// End the supervisor.
     Quit(Outcome),
 }
 
-/// How a supervisor ends.
+/// The result of supervising a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It was asked to.
+    /// The service was stopped, or has finished as its policy allows.
     Stopped,
-    /// The child cannot be started, for this reason.
+    /// The service does not run, and is not restarted, for this reason.
     Failed(String),
 }
 
-/// Where the service is in its life.
+/// The phase of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
-    /// Nothing has happened.
+    /// Before [`Event::Begin`].
     New,
-    /// The child is being started.
+    /// [`Action::Spawn`] has no result yet.
     Starting,
     /// The child runs.
     Running {
-        /// Since when.
         since: Instant,
-        /// How well: [`State::Running`], [`State::Ready`] or [`State::Unhealthy`].
+        /// The recorded state: [`State::Running`], [`State::Ready`] or [`State::Unhealthy`].
         shown: State,
     },
-    /// The tree is being ended.
+    /// The process tree is being ended.
     Clearing {
-        /// What follows.
         then: Then,
-        /// When what is left is killed (again).
+        /// When the rest of the tree is killed, for the first time or again.
         kill_at: Instant,
     },
-    /// The next start is being waited for.
+    /// The child crashed and will be restarted.
     Backoff {
-        /// When it is.
         until: Instant,
-        /// [`State::Backoff`], or [`State::CrashLoop`].
+        /// The recorded state: [`State::Backoff`] or [`State::CrashLoop`].
         shown: State,
     },
-    /// The port is being waited for.
+    /// Another process uses the port.
     PortConflict {
-        /// When it is looked at again.
+        /// When the port is checked again.
         until: Instant,
     },
-    /// The supervisor ends.
+    /// [`Action::Quit`] was returned.
     Done,
 }
 
-/// What follows when the tree is gone.
+/// What follows once no process of the tree is left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Then {
-    /// A start, now or later; meanwhile this state is shown.
+    /// A start at this time; until then, this state is recorded.
     StartAt(Instant, State),
-    /// The end.
     End(Outcome),
 }
 
 /// The state machine of one supervisor.
 #[derive(Debug, Clone)]
 pub(super) struct Lifecycle {
-    /// Where the service is.
     phase: Phase,
-    /// What was asked for.
     policy: Policy,
-    /// How long to wait after the next crash.
     backoff: Backoff,
-    /// How often a child was started after a crash.
+    /// How many times the child was started after a crash.
     restarts: u32,
     /// Whether the next start counts as a restart.
     crashed: bool,
-    /// How many stop signals came.
+    /// How many [`StopCause::Signal`]s there were.
     stop_signals: u32,
 }
 
 impl Lifecycle {
-    /// A service of which nothing runs yet. `seed` makes the waits of two supervisors differ.
+    /// Creates the state machine of a service whose child is not started yet. `seed` is for the backoff's jitter.
     pub(super) fn new(policy: Policy, seed: u64) -> Self {
         let backoff = Backoff::new(&policy, seed);
         Self { phase: Phase::New, policy, backoff, restarts: 0, crashed: false, stop_signals: 0 }
     }
 
-    /// When [`Event::Tick`] is due; `None` if only an event can change anything.
+    /// Returns when [`Event::Tick`] is due; `None` if only another event can change anything.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Clearing { kill_at, .. } => Some(kill_at),
@@ -170,7 +162,7 @@ impl Lifecycle {
         }
     }
 
-    /// When the child will be started; `None` unless that is being waited for.
+    /// Returns when the child will be started; `None` unless a start is scheduled.
     pub(super) fn next_start(&self) -> Option<Instant> {
         match self.phase {
             Phase::Backoff { until, .. } | Phase::PortConflict { until } => Some(until),
@@ -178,17 +170,17 @@ impl Lifecycle {
         }
     }
 
-    /// How often a child was started after a crash.
+    /// Returns how many times the child was started after a crash.
     pub(super) fn restarts(&self) -> u32 {
         self.restarts
     }
 
-    /// Whether the tree is being ended, so that its end must be looked for.
+    /// Returns whether the tree is being ended, so that the caller must scan for its end.
     pub(super) fn is_clearing(&self) -> bool {
         matches!(self.phase, Phase::Clearing { .. })
     }
 
-    /// Takes in an event; returns what is to be done, in order.
+    /// Handles an event; returns the actions to run, in order.
     pub(super) fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
             Event::Begin { .. } if self.phase != Phase::New => Vec::new(),
@@ -213,7 +205,6 @@ impl Lifecycle {
         }
     }
 
-    /// Begins to start the child.
     fn start(&mut self) -> Vec<Action> {
         self.phase = Phase::Starting;
         if self.crashed {
@@ -223,26 +214,25 @@ impl Lifecycle {
         vec![Action::Spawn]
     }
 
-    /// Begins to end the tree.
+    /// Begins to end the tree, with a grace period.
     fn clear(&mut self, then: Then, now: Instant, shown: State, why: Option<String>) -> Vec<Action> {
         self.phase = Phase::Clearing { then, kill_at: later(now, self.policy.grace.0) };
         vec![Action::Record(shown, why), Action::Terminate]
     }
 
-    /// The child executes.
     fn spawned(&mut self, since: Instant) -> Vec<Action> {
         self.phase = Phase::Running { since, shown: State::Running };
         vec![Action::Record(State::Running, None)]
     }
 
-    /// A child that runs is shown in another state, or with another word about it.
+    /// Records another state of a running child, or another reason for its state.
     fn show_as(&mut self, state: State, why: Option<String>) -> Vec<Action> {
         let Phase::Running { shown, .. } = &mut self.phase else { return Vec::new() };
         *shown = state;
         vec![Action::Record(state, why)]
     }
 
-    /// A ready service is not well. Restarted for that, it has crashed.
+    /// Records a failed health check. If the policy restarts unhealthy services, it counts as a crash.
     fn unhealthy(&mut self, why: String, now: Instant) -> Vec<Action> {
         match self.phase {
             Phase::Running { since, .. } if self.policy.restart_unhealthy => {
@@ -252,8 +242,8 @@ impl Lifecycle {
         }
     }
 
-    /// The child could not be executed. A missing program or directory will not come back while we wait; anything
-    /// else, such as too many open files, passes and counts as a crash.
+    /// Gives up after a permanent failure, such as a missing program. Other failures, such as too many open files, pass
+    /// with time and count as crashes.
     fn spawn_failed(&mut self, why: String, is_permanent: bool, now: Instant) -> Vec<Action> {
         if is_permanent {
             return self.end(Outcome::Failed(why));
@@ -265,20 +255,19 @@ impl Lifecycle {
         }
     }
 
-    /// Waits for the next start after a crash.
     fn wait_for_start(&mut self, until: Instant, shown: State, why: Option<String>) -> Vec<Action> {
         self.crashed = true;
         self.phase = Phase::Backoff { until, shown };
         vec![Action::Record(shown, why)]
     }
 
-    /// The child ended. What it has left behind is ended too, before anything else is done.
+    /// Decides what follows an exit. The rest of the tree is always ended first.
     fn exited(&mut self, how: ExitHow, ran: Duration, now: Instant) -> Vec<Action> {
         if !matches!(self.phase, Phase::Running { .. }) {
             return Vec::new();
         }
         let outcome = match (how, self.policy.restart) {
-            // What shells say of a command that cannot be executed, or is not there.
+            // Shells exit with 126 if a command cannot be executed, and with 127 if it does not exist (POSIX, `sh`).
             (ExitHow::Code(126), _) => Outcome::Failed("exit code 126: the command cannot be executed".into()),
             (ExitHow::Code(127), _) => Outcome::Failed("exit code 127: there is no such command".into()),
             (ExitHow::Code(0), RestartWhen::OnFailure | RestartWhen::Never) => Outcome::Stopped,
@@ -288,7 +277,7 @@ impl Lifecycle {
         self.clear_for_end(outcome, now)
     }
 
-    /// The child crashed, or must go as if it had.
+    /// Ends the rest of the tree after a crash, and schedules a restart unless the limit is reached.
     fn crash(&mut self, ran: Duration, now: Instant, why: Option<String>) -> Vec<Action> {
         let (wait, shown) = match self.backoff.after_crash(ran, now) {
             AfterCrash::Wait(wait) => (wait, State::Backoff),
@@ -303,12 +292,10 @@ impl Lifecycle {
         self.clear(Then::StartAt(later(now, wait), shown), now, shown, why)
     }
 
-    /// Ends the tree, and then the supervisor.
     fn clear_for_end(&mut self, outcome: Outcome, now: Instant) -> Vec<Action> {
         self.clear(Then::End(outcome), now, State::Stopping, None)
     }
 
-    /// No process is left.
     fn tree_gone(&mut self, now: Instant) -> Vec<Action> {
         let Phase::Clearing { then, .. } = &self.phase else { return Vec::new() };
         match then.clone() {
@@ -321,7 +308,7 @@ impl Lifecycle {
         }
     }
 
-    /// The service must end. A second signal ends it at once.
+    /// Stops the service. Only a second signal kills it before the grace period is over.
     fn stop(&mut self, cause: StopCause, now: Instant) -> Vec<Action> {
         if cause == StopCause::Signal {
             self.stop_signals = self.stop_signals.saturating_add(1);
@@ -348,7 +335,6 @@ impl Lifecycle {
         }
     }
 
-    /// Ends the supervisor.
     fn end(&mut self, outcome: Outcome) -> Vec<Action> {
         self.phase = Phase::Done;
         let record = match &outcome {
@@ -358,7 +344,7 @@ impl Lifecycle {
         vec![record, Action::Quit(outcome)]
     }
 
-    /// The child shall be replaced. A service that is ending goes on ending.
+    /// Replaces the child without a backoff. A service that is being stopped is not restarted.
     fn restart(&mut self, now: Instant) -> Vec<Action> {
         self.backoff.reset();
         match &mut self.phase {
@@ -376,7 +362,7 @@ impl Lifecycle {
         }
     }
 
-    /// A deadline may have come.
+    /// Acts on the deadline, if it has come.
     fn tick(&mut self, now: Instant) -> Vec<Action> {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return Vec::new();
@@ -419,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_is_followed_by_a_start_after_the_backoff() {
+    fn a_crashed_child_is_restarted_after_the_backoff() {
         let now = clock::now();
         let mut life = running(now);
         crash(&mut life, now);
@@ -431,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_is_acted_on_in_backoff() {
+    fn a_stop_during_the_backoff_quits() {
         let now = clock::now();
         let mut life = running(now);
         crash(&mut life, now);
@@ -448,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_asks_then_kills_then_ends() {
+    fn a_stop_terminates_then_kills_then_quits() {
         let now = clock::now();
         let mut life = running(now);
         assert_eq!(life.step(Event::Stop(StopCause::Request), now).last(), Some(&Action::Terminate));
@@ -476,7 +462,7 @@ mod tests {
             let actions: Vec<Action> = causes.iter().flat_map(|cause| life.step(Event::Stop(*cause), now)).collect();
             assert_eq!(actions.contains(&Action::Kill), kills, "{causes:?}");
         }
-        // The first signal, too, while what a finished command left behind cleans up.
+        // Nor does the first signal while descendants of a finished command clean up.
         let mut life = running_with(Policy { restart: RestartWhen::Never, ..Policy::default() }, now);
         life.step(exited(ExitHow::Code(0)), now);
         assert_eq!(life.step(Event::Stop(Signal), now), []);
@@ -489,7 +475,7 @@ mod tests {
         assert_eq!(life.step(Event::Restart, now).last(), Some(&Action::Terminate));
         life.step(exited(ExitHow::Signal(15)), now);
         assert_eq!(life.step(Event::TreeGone, now), [Action::Spawn]);
-        assert_eq!(life.restarts(), 0, "it was asked for");
+        assert_eq!(life.restarts(), 0, "a restart by the user is not counted");
         life.step(Event::Spawned { since: now }, now);
         crash(&mut life, now);
         assert_eq!(life.step(Event::Restart, now), [Action::Spawn]);
@@ -500,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spawn_failure_is_the_end_unless_it_may_pass() {
+    fn only_a_permanent_spawn_failure_is_given_up() {
         let now = clock::now();
         let mut first = Lifecycle::new(Policy::default(), 7);
         first.step(Event::Begin { orphans: false }, now);
@@ -516,7 +502,7 @@ mod tests {
         }
     }
 
-    /// What comes of a child that ends in some way under a policy.
+    /// Returns the last action after a child has exited under a policy.
     fn after_exit(policy: Policy, how: ExitHow) -> Action {
         let now = clock::now();
         let mut life = running_with(policy, now);
@@ -553,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_loop_is_called_so() {
+    fn five_crashes_in_a_row_are_recorded_as_a_crash_loop() {
         let now = clock::now();
         let mut life = running(now);
         for _ in 0..4 {
@@ -568,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn ready_and_well_are_shown_and_an_unhealthy_service_is_restarted_if_that_was_asked_for() {
+    fn readiness_and_health_are_recorded_and_the_policy_decides_whether_an_unhealthy_service_restarts() {
         let now = clock::now();
         let mut life = running(now);
         let why = || Some("it says 500".to_owned());
@@ -597,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_is_looked_at_again_and_is_no_crash() {
+    fn a_used_port_is_checked_again_and_does_not_count_as_a_crash() {
         let now = clock::now();
         let mut life = Lifecycle::new(Policy::default(), 7);
         life.step(Event::Begin { orphans: false }, now);
@@ -638,20 +624,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_two_children_never_one_after_a_stop_and_always_a_way_on(
+        fn one_child_at_a_time_none_after_a_stop_and_always_a_deadline_to_go_on(
             policy in any_policy(),
             events in proptest::collection::vec((any_event(), 0_u64..20_000, 0..4), 1..60)
         ) {
             let mut now = clock::now();
             let mut life = Lifecycle::new(policy, 7);
             let (mut child, mut stopped) = (true, false);
-            // What may cut the grace period short: its end, or a second signal.
+            // A kill needs one of two reasons: the grace period is over, or a second signal came.
             let (mut grace_ends, mut signals) = (None, 0);
             prop_assert_eq!(life.step(Event::Begin { orphans: false }, now), vec![Action::Spawn]);
             let mut queue = vec![Event::Spawned { since: now }];
-            for (event, ms, answer) in events {
+            for (event, ms, result) in events {
                 now += Duration::from_millis(ms);
-                // Only what can happen: a child that exits, a tree that is gone when there is none.
+                // Skip impossible events: an exit without a child, the tree's end while there is one.
                 match event {
                     Event::Exited { .. } if !child => continue,
                     Event::Exited { .. } => child = false,
@@ -674,7 +660,7 @@ mod tests {
                         }
                         if action == Action::Spawn {
                             prop_assert!(!child && !stopped);
-                            queue.push(match answer {
+                            queue.push(match result {
                                 0 => spawn_failed(false),
                                 3 => spawn_failed(true),
                                 1 => Event::PortTaken("by x".into()),

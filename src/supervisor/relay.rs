@@ -1,7 +1,7 @@
-//! Between the child and whoever watches it: output to the pane, input and window size to the child.
+//! `Screen`: our own standard streams, which show the child's output and supply its input and window size.
 //!
-//! A pane that does not drain holds the child back for a moment, and is then passed over: the log and the
-//! signals never wait for it.
+//! A terminal that does not accept output delays the child for a moment and then misses output. The log and the signals
+//! never wait for it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,35 +12,36 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::os::terminal::{self, RawTerminal, WindowSize};
 
-/// How many bytes wait for a pane before the child is held back.
+/// How many bytes may wait for an outlet before the child is delayed: as many as one read of a stream returns.
 const HIGH_WATER: usize = 64 * 1024;
-/// How long a pane may hold the child back without taking a byte.
+/// How long an outlet may delay the child without accepting a byte. A terminal that is only slow accepts some within
+/// that time, and a child is not delayed noticeably.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// What a pipe takes without blocking when it says that it is writable. Source: `pipe(7)`, `PIPE_BUF`.
+/// How many bytes a pipe accepts without blocking when poll reports it as writable (`PIPE_BUF` in `pipe(7)`).
 const PIPE_CHUNK: usize = 4096;
 
-/// One way out: a terminal, a pipe or a file.
+/// One destination of output: a terminal, a pipe or a file.
 #[derive(Debug)]
 pub(super) struct Outlet {
-    /// Where it goes; `None` when it is closed.
+    /// `None` once it is closed.
     fd: Option<OwnedFd>,
-    /// Whether writes return at once.
-    nonblocking: bool,
-    /// What has not gone out yet.
+    /// Whether writes to it return at once instead of blocking.
+    is_nonblocking: bool,
+    /// Output that it has not accepted yet.
     pending: Vec<u8>,
-    /// Since when nothing has gone out though there was something; `None` while it flows.
+    /// Since when it has accepted nothing; `None` if nothing is pending.
     stuck_since: Option<Instant>,
-    /// How many bytes were passed over since it was given up; `None` while it is not.
+    /// How many bytes were skipped since it was given up; `None` while it works.
     skipped: Option<u64>,
 }
 
 impl Outlet {
-    /// A way out through our own end of a terminal, or through a shared descriptor.
-    fn new(fd: OwnedFd, nonblocking: bool) -> Self {
-        Self { fd: Some(fd), nonblocking, pending: Vec::new(), stuck_since: None, skipped: None }
+    /// A descriptor that other processes share stays blocking, because `O_NONBLOCK` would apply to them too (`open(2)`).
+    fn new(fd: OwnedFd, is_nonblocking: bool) -> Self {
+        Self { fd: Some(fd), is_nonblocking, pending: Vec::new(), stuck_since: None, skipped: None }
     }
 
-    /// Sends bytes out, as far as they go now.
+    /// Writes bytes, and keeps as pending what is not accepted now.
     fn push(&mut self, bytes: &[u8], now: Instant) {
         if let Some(skipped) = &mut self.skipped {
             *skipped += bytes.len() as u64;
@@ -49,7 +50,7 @@ impl Outlet {
         if self.fd.is_none() {
             return;
         }
-        if self.pending.is_empty() && self.nonblocking {
+        if self.pending.is_empty() && self.is_nonblocking {
             let written = self.write_some(bytes);
             self.pending.extend_from_slice(&bytes[written.min(bytes.len())..]);
         } else {
@@ -63,14 +64,14 @@ impl Outlet {
         }
     }
 
-    /// Writes what goes without waiting; closes the outlet if nobody is there any more.
+    /// Writes what is accepted without blocking, and returns how much that was. Closes the outlet if it fails.
     fn write_some(&mut self, bytes: &[u8]) -> usize {
         let mut written = 0;
         while let Some(fd) = &self.fd
             && written < bytes.len()
         {
-            let end = if self.nonblocking { bytes.len() } else { bytes.len().min(written + PIPE_CHUNK) };
-            if !self.nonblocking && !is_ready(fd.as_fd(), PollFlags::POLLOUT) {
+            let end = if self.is_nonblocking { bytes.len() } else { bytes.len().min(written + PIPE_CHUNK) };
+            if !self.is_nonblocking && !is_ready(fd.as_fd(), PollFlags::POLLOUT) {
                 break;
             }
             match nix::unistd::write(fd, &bytes[written..end]) {
@@ -87,7 +88,7 @@ impl Outlet {
         written
     }
 
-    /// Sends out what is pending. One that was given up comes back with a word about what is missing.
+    /// Writes pending bytes. An outlet that was given up and accepts bytes again first gets a note about the gap.
     fn drain(&mut self, now: Instant) {
         let pending = std::mem::take(&mut self.pending);
         let written = self.write_some(&pending);
@@ -109,71 +110,69 @@ impl Outlet {
         }
     }
 
-    /// Gives up a pane that has not taken a byte for too long.
+    /// Gives up an outlet that has not accepted a byte for too long.
     fn give_up_if_stuck(&mut self, now: Instant) {
         if self.holds_back() && self.stuck_since.is_some_and(|since| now >= since + PATIENCE) {
-            // What was begun is kept, so that the terminal gets whole sequences when it comes back.
+            // Pending bytes stay, so that the terminal gets complete escape sequences when it accepts bytes again.
             self.skipped = Some(0);
         }
     }
 
-    /// Whether the child must wait for this outlet.
+    /// Returns whether the child must wait for this outlet.
     fn holds_back(&self) -> bool {
         self.pending.len() >= HIGH_WATER && self.skipped.is_none()
     }
 
-    /// When [`Self::give_up_if_stuck`] is due; `None` while nothing is held back.
+    /// Returns when [`Self::give_up_if_stuck`] is due; `None` while the child is not delayed.
     fn deadline(&self) -> Option<Instant> {
         self.stuck_since.filter(|_| self.holds_back()).map(|since| since + PATIENCE)
     }
 }
 
-/// Whether a descriptor can be read without waiting.
+/// Returns whether a descriptor can be read without blocking.
 pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     is_ready(fd, PollFlags::POLLIN)
 }
 
-/// Whether a descriptor is ready now.
 fn is_ready(fd: BorrowedFd<'_>, flags: PollFlags) -> bool {
     let mut fds = [PollFd::new(fd, flags)];
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) && fds[0].any().unwrap_or(false)
 }
 
-/// Who watches the service.
+/// Our own standard streams, as the child's screen and keyboard.
 #[derive(Debug)]
 pub(super) struct Screen {
-    /// Where output goes; `None`: to the log alone.
+    /// Shows standard output, and errors too if `errors` is `None`. `None` if output goes to the log alone.
     output: Option<Outlet>,
-    /// Where errors go, if they are kept apart from output.
+    /// Shows standard error, if our own streams are not one terminal.
     errors: Option<Outlet>,
-    /// Where input comes from; `None` once it has ended.
+    /// `None` if there is none, or it has ended.
     input: Option<OwnedFd>,
-    /// The terminal whose end is the service's end; `None` if there is none.
+    /// The terminal that stops the service when it is closed; `None` if there is none.
     terminal: Option<OwnedFd>,
-    /// Keeps the terminal raw.
+    /// Restores the terminal's settings when it is dropped.
     raw: Option<RawTerminal>,
-    /// Whether the child gets a terminal.
-    child_terminal: bool,
+    /// Whether the child gets a terminal, and not pipes.
+    has_child_terminal: bool,
 }
 
-/// What came in.
+/// The result of reading our input.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Input {
-    /// Bytes for the child.
     Bytes(Vec<u8>),
-    /// There will be no more.
+    /// The end of the input; returned once.
     End,
-    /// Nothing now.
+    /// Nothing to read now, or no input.
     Nothing,
 }
 
 impl Screen {
-    /// Nobody watches; the log is the only output.
+    /// Creates a screen that shows nothing: the log is the only output.
     pub(super) fn detached() -> Self {
-        Self { output: None, errors: None, input: None, terminal: None, raw: None, child_terminal: true }
+        Self { output: None, errors: None, input: None, terminal: None, raw: None, has_child_terminal: true }
     }
 
-    /// Whoever is at our own streams: a terminal, or whatever they were redirected to.
+    /// Opens our own streams: a terminal, or what they were redirected to.
     ///
     /// # Errors
     /// If a stream cannot be duplicated.
@@ -190,39 +189,39 @@ impl Screen {
         let shared = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(|fd| Outlet::new(fd, false));
         if !stdout.is_terminal() {
             let (output, errors) = (Some(shared(stdout.as_fd())?), Some(shared(stderr.as_fd())?));
-            return Ok(Self { output, errors, input: None, terminal, raw: None, child_terminal: false });
+            return Ok(Self { output, errors, input: None, terminal, raw: None, has_child_terminal: false });
         }
         let output = match terminal::reopen(&stdout) {
             Some(own) => Outlet::new(own, true),
             None => shared(stdout.as_fd())?,
         };
-        // Raw on the way out too: the child's terminal has ended its lines already.
+        // Raw for output too: the child's terminal has already turned line feeds into line ends. In the background,
+        // changing the settings would disturb the foreground job.
         let own = if stdin.is_terminal() { stdin.as_fd() } else { stdout.as_fd() };
         let in_foreground = nix::unistd::tcgetpgrp(own).is_ok_and(|group| group == nix::unistd::getpgrp());
         let raw = if in_foreground { RawTerminal::enter(own) } else { None };
         let input =
             if raw.is_some() || !stdin.is_terminal() { Some(stdin.as_fd().try_clone_to_owned()?) } else { None };
-        Ok(Self { output: Some(output), errors: None, input, terminal, raw, child_terminal: true })
+        Ok(Self { output: Some(output), errors: None, input, terminal, raw, has_child_terminal: true })
     }
 
-    /// Whether the child gets a terminal, and of what size.
+    /// Returns the size of the child's terminal; `None` if the child gets pipes.
     pub(super) fn child_terminal(&self) -> Option<WindowSize> {
-        self.child_terminal.then(|| self.size().unwrap_or(WindowSize::STANDARD))
+        self.has_child_terminal.then(|| self.size().unwrap_or(WindowSize::STANDARD))
     }
 
-    /// The size of our terminal; `None` if there is none.
+    /// Returns the size of our terminal; `None` if there is none.
     pub(super) fn size(&self) -> Option<WindowSize> {
         self.output.as_ref().and_then(|output| output.fd.as_ref()).and_then(WindowSize::of)
     }
 
-    /// Shows the child's output.
     pub(super) fn show(&mut self, bytes: &[u8], now: Instant) {
         if let Some(output) = &mut self.output {
             output.push(bytes, now);
         }
     }
 
-    /// Shows the child's errors.
+    /// Shows bytes from the child's standard error.
     pub(super) fn show_error(&mut self, bytes: &[u8], now: Instant) {
         match &mut self.errors {
             Some(errors) => errors.push(bytes, now),
@@ -230,13 +229,12 @@ impl Screen {
         }
     }
 
-    /// Shows a line of devport's own.
+    /// Shows a message of devport.
     pub(super) fn say(&mut self, text: &str, now: Instant) {
         let end = if self.raw.is_some() { "\r\n" } else { "\n" };
         self.show_error(format!("devport: {text}{end}").as_bytes(), now);
     }
 
-    /// Reads input, if there is any.
     pub(super) fn read(&mut self) -> Input {
         let Some(input) = &self.input else { return Input::Nothing };
         let mut buffer = [0; 4096];
@@ -254,10 +252,10 @@ impl Screen {
         }
     }
 
-    /// Whether the terminal is gone: closed, or hung up.
+    /// Returns whether the terminal was closed.
     pub(super) fn is_gone(&self) -> bool {
         let Some(terminal) = &self.terminal else { return false };
-        // XNU tells of a hang-up only if it is asked for (`sys_generic.c`); Linux always does.
+        // Linux always reports a hang-up; XNU reports one only if POLLHUP is requested (`bsd/kern/sys_generic.c`).
         let mut fds = [PollFd::new(terminal.as_fd(), PollFlags::POLLHUP)];
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
             && fds[0]
@@ -265,28 +263,27 @@ impl Screen {
                 .is_some_and(|events| events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL))
     }
 
-    /// Stops watching: nothing more can be shown.
+    /// Closes the streams, after the terminal was closed.
     pub(super) fn close(&mut self) {
-        *self = Self { child_terminal: self.child_terminal, ..Self::detached() };
+        *self = Self { has_child_terminal: self.has_child_terminal, ..Self::detached() };
     }
 
-    /// Where input comes from.
     pub(super) fn input_fd(&self) -> Option<BorrowedFd<'_>> {
         self.input.as_ref().map(AsFd::as_fd)
     }
 
-    /// The terminal to be terminal.
+    /// Returns the terminal whose hang-up to poll for.
     pub(super) fn terminal_fd(&self) -> Option<BorrowedFd<'_>> {
         self.terminal.as_ref().map(AsFd::as_fd)
     }
 
-    /// The outlets that have something pending.
+    /// Returns the outlets that have pending output.
     pub(super) fn blocked_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let outlets = self.output.iter().chain(&self.errors);
         outlets.filter(|outlet| !outlet.pending.is_empty()).filter_map(|outlet| outlet.fd.as_ref().map(AsFd::as_fd))
     }
 
-    /// Sends out what is pending, and gives up what is stuck.
+    /// Writes pending output, and gives up outlets that have not accepted any for too long.
     pub(super) fn drain(&mut self, now: Instant) {
         for outlet in self.output.iter_mut().chain(&mut self.errors) {
             if !outlet.pending.is_empty() {
@@ -296,12 +293,12 @@ impl Screen {
         }
     }
 
-    /// Whether the child must wait for somebody to read.
+    /// Returns whether the child must wait until an outlet accepts more.
     pub(super) fn holds_back(&self) -> bool {
         self.output.iter().chain(&self.errors).any(Outlet::holds_back)
     }
 
-    /// When [`Self::drain`] is due even if nobody reads; `None` while nothing is held back.
+    /// Returns when [`Self::drain`] is due even if no outlet accepts bytes; `None` while the child is not delayed.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.output.iter().chain(&self.errors).filter_map(Outlet::deadline).min()
     }

@@ -63,8 +63,8 @@ pub(crate) fn supervise(registry: &Registry, hash: &ServiceHash, setup: Supervis
     // Fail before anything is started: commands could not see a supervisor that cannot write its state.
     registry.record_run(&identity, &run)?;
     // The recorded proof saves a scan of every process of the machine.
-    let recorded = if is_readable { TreeEnded::recorded(&identity, before.as_ref()) } else { None };
-    match prepare(registry, reservation, &identity, setup.is_attached, recorded, before) {
+    let recorded_proof = if is_readable { TreeEnded::recorded(&identity, before.as_ref()) } else { None };
+    match prepare(registry, reservation, &identity, setup.is_attached, recorded_proof, before) {
         Ok((service, screen)) => {
             let service = Service { term: setup.term, ..service };
             let (policy, last_up) = (&service.reservation.policy, service.reservation.last_up);
@@ -88,7 +88,7 @@ fn prepare<'a>(
     reservation: Reservation,
     identity: &'a IdentityLock,
     is_attached: bool,
-    recorded: Option<TreeEnded>,
+    recorded_proof: Option<TreeEnded>,
     before: Option<RunState>,
 ) -> Result<(Service<'a>, Screen)> {
     let environment = registry.environment(&reservation.hash)?;
@@ -98,7 +98,7 @@ fn prepare<'a>(
     } else {
         Screen::detached()
     };
-    let (proof, orphans) = match recorded {
+    let (proof, orphans) = match recorded_proof {
         Some(ended) => (Some(ended), None),
         None => match registry.scan_orphans(identity, reservation.name(), before.as_ref())? {
             Scan::Ended(ended) => (Some(ended), None),
