@@ -1,7 +1,7 @@
 //! Text from outside that devport prints: keys, paths, commands, messages of other programs.
 //!
-//! A terminal acts on control characters, and Unicode has characters that hide or reorder what a reader sees. Whoever
-//! names a directory or a process chooses them, so everything that devport prints goes through [`printable`].
+//! A terminal acts on control characters, and some Unicode characters hide or reorder text. The name of a directory or
+//! a process may contain them, so everything that devport prints goes through [`printable`].
 
 /// How many characters of a text a message shows: one line of a terminal.
 const LONGEST_SHOWN: usize = 80;

@@ -1,5 +1,4 @@
-//! `Policy`: when a service is ready and well, when it is started again, how it is ended, how much of its output
-//! is kept.
+//! `Policy`: the readiness and health checks, restarts, stopping and log size of a service.
 
 use serde::{Deserialize, Serialize};
 

@@ -3,8 +3,8 @@
 //! `linux.rs` and `macos.rs` offer the same functions; the other files build on them what the rest of devport uses.
 //!
 //! devport calls the system through the crate nix: it covers both systems, signals, terminals and sockets, with safe
-//! types. libc is used only for its constants and for calls that nix does not wrap safely: those are in `sys.rs`, the
-//! only file with `unsafe` code. rustix comes with tempfile and crossterm and is not used directly: it has no signal
+//! types. libc is used only for its constants and structures, and for calls that nix does not wrap safely: those are
+//! in `sys.rs`, the only file with `unsafe` code. rustix comes with tempfile and crossterm and is not used directly: it has no signal
 //! masks or handlers, so a second layer beside it would remain.
 
 pub(crate) mod clock;

@@ -174,7 +174,7 @@ pub(super) fn pidfd_open(pid: i32) -> io::Result<std::os::fd::OwnedFd> {
     Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
 }
 
-/// Sends a signal to the process behind a pidfd. Source: `pidfd_send_signal(2)`.
+/// Sends a signal to the process that a pidfd refers to (`pidfd_send_signal(2)`).
 #[cfg(target_os = "linux")]
 pub(super) fn pidfd_send_signal(pidfd: &std::os::fd::OwnedFd, signal: i32, origin: SignalOrigin) -> io::Result<()> {
     // SAFETY: a siginfo of zeros is valid; it is filled as `sigqueue(3)` does before it is used.
