@@ -118,10 +118,7 @@ impl Service<'_> {
     /// If the processes cannot be listed. The group of a child that has not been reaped has got the signal anyway.
     pub(super) fn terminate(&self) -> Result<()> {
         // SIGCONT after it, because a stopped process handles the stop signal only once it continues (`signal(7)`).
-        for signal in [self.reservation.policy.stop_signal.0, libc::SIGCONT] {
-            self.signal_tree(signal)?;
-        }
-        Ok(())
+        self.signal_tree(&[self.reservation.policy.stop_signal.0, libc::SIGCONT])
     }
 
     /// Kills every process.
@@ -129,33 +126,38 @@ impl Service<'_> {
     /// # Errors
     /// As [`Self::terminate`].
     pub(super) fn kill(&self) -> Result<()> {
-        self.signal_tree(libc::SIGKILL)
+        self.signal_tree(&[libc::SIGKILL])
     }
 
-    /// Sends a signal once to every process of the service.
-    fn signal_tree(&self, signal: i32) -> Result<()> {
-        let mut signalled_group = None;
-        if let Some(child) = self.running_child() {
-            // No scan is needed: until the child is reaped, its pid cannot belong to another process.
-            let _ = child.identity.signal_group(signal);
-            signalled_group = Some(child.identity.pid);
-        }
-        for member in self.members()? {
-            // A process that has ended since the scan has no group and needs no signal.
-            let group = member.group().ok().flatten();
-            if group.is_some() && group == signalled_group {
-                continue;
+    /// Sends signals, one after the other, to every process of the service.
+    fn signal_tree(&self, signals: &[i32]) -> Result<()> {
+        // Before the first signal: the kernel's lists of children can miss one while others exit (`proc_tid_children(5)`),
+        // and a process outside the group that is missed would wait for SIGKILL.
+        let members = self.members();
+        for signal in signals {
+            let mut signalled_group = None;
+            if let Some(child) = self.running_child() {
+                // No scan is needed: until the child is reaped, its pid cannot belong to another process.
+                let _ = child.identity.signal_group(*signal);
+                signalled_group = Some(child.identity.pid);
             }
-            match &self.child {
-                // The member is alive, so the number still belongs to the child's group.
-                Some(child) if group == Some(child.identity.pid) => {
-                    let _ = child.identity.signal_group(signal);
-                    signalled_group = group;
+            for member in members.iter().flatten() {
+                // A process that has ended since the scan has no group and needs no signal.
+                let group = member.group().ok().flatten();
+                if group.is_some() && group == signalled_group {
+                    continue;
                 }
-                _ => drop(member.signal(signal)),
+                match &self.child {
+                    // The member is alive, so the number still belongs to the child's group.
+                    Some(child) if group == Some(child.identity.pid) => {
+                        let _ = child.identity.signal_group(*signal);
+                        signalled_group = group;
+                    }
+                    _ => drop(member.signal(*signal)),
+                }
             }
         }
-        Ok(())
+        members.map(drop)
     }
 
     /// Lists the living processes of the service.

@@ -74,3 +74,28 @@ fn nothing_in_the_tree_is_left_for_later() {
         }
     }
 }
+
+/// The tests that a document names, as `module::name` or `folder/file.rs::name`.
+fn named_tests(document: &str) -> Vec<(String, String)> {
+    let quoted = document.split('`').skip(1).step_by(2);
+    let names = quoted.filter_map(|text| text.rsplit_once("::"));
+    names.map(|(module, name)| (module.to_owned(), name.to_owned())).collect()
+}
+
+#[test]
+fn every_test_that_the_documents_name_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/reliability.md")).unwrap();
+    let named = named_tests(&text);
+    assert!(named.len() >= 50, "only {} tests are named", named.len());
+    // `module::name` explains the form, and `…` stands for all tests of a file.
+    for (module, name) in named.into_iter().filter(|(_, name)| name != "name" && name != "…") {
+        let file = if module.ends_with(".rs") {
+            root.join("src").join(&module)
+        } else {
+            root.join("tests/integration").join(format!("{module}.rs"))
+        };
+        let source = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert!(source.contains(&format!("fn {name}(")), "{module}::{name} does not exist");
+    }
+}
