@@ -90,7 +90,7 @@ fn every_test_that_the_documents_name_exists() {
     assert!(named.len() >= 50, "only {} tests are named", named.len());
     // `module::name` explains the form, and `…` stands for all tests of a file.
     for (module, name) in named.into_iter().filter(|(_, name)| name != "name" && name != "…") {
-        let file = if module.ends_with(".rs") {
+        let file = if module.strip_suffix(".rs").is_some() {
             root.join("src").join(&module)
         } else {
             root.join("tests/integration").join(format!("{module}.rs"))
