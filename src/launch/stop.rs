@@ -69,7 +69,7 @@ pub(crate) fn stop(registry: &Registry, reservation: &Reservation, urgency: Urge
     }
     Ok(match clear(registry, reservation, urgency, ScanWhen::Unproven)? {
         Outcome::Cleared(cleared) => cleared.what,
-        Outcome::Restarted => Ended::Running,
+        Outcome::Ended | Outcome::Restarted => Ended::Running,
     })
 }
 
@@ -100,8 +100,20 @@ enum ScanWhen {
 enum Outcome {
     /// No process of the service runs.
     Cleared(Cleared),
+    /// The supervisor that ran at first has ended, and recorded with proof that no process was left.
+    Ended,
     /// The supervisor that ran at first has ended, and another one has started the service since.
     Restarted,
+}
+
+/// Returns whether a supervisor recorded, with proof, that no process of its service was left.
+fn has_recorded_end(registry: &Registry, reservation: &Reservation, supervisor: &ProcessIdentity) -> Result<bool> {
+    match registry.run_state(&reservation.hash) {
+        Ok(run) => Ok(run.is_some_and(|run| run.supervisor == *supervisor && run.is_final())),
+        // Then a scan decides.
+        Err(Error::CorruptRecord { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Stops a service and acquires its identity lock.
@@ -124,8 +136,11 @@ fn clear(registry: &Registry, reservation: &Reservation, urgency: Urgency, scan_
         };
         match holder {
             Some(Holder { role: Role::Command, .. }) => wait_for_command(registry, reservation, deadline)?,
-            _ => {
-                let supervisor = supervisor(registry, reservation)?;
+            holder => {
+                let supervisor = match holder {
+                    Some(holder) => Some(holder.process()),
+                    None => supervisor(registry, reservation)?,
+                };
                 match (supervisor, &ended) {
                     // The supervisor has ended since, or another program holds the lock and keeps it.
                     (None, _) => {
@@ -136,6 +151,9 @@ fn clear(registry: &Registry, reservation: &Reservation, urgency: Urgency, scan_
                     (Some(other), Some(first)) if other != *first => return Ok(Outcome::Restarted),
                     (Some(supervisor), _) => {
                         end_supervisor(registry, reservation, &supervisor, urgency, deadline)?;
+                        if scan_when == ScanWhen::Unproven && has_recorded_end(registry, reservation, &supervisor)? {
+                            return Ok(Outcome::Ended);
+                        }
                         ended = Some(supervisor);
                     }
                 }

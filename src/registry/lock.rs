@@ -120,7 +120,7 @@ impl Liveness {
                 beat = Timestamp::try_from(metadata.modified()?).ok();
             }
             if !file_lock::is_announced(&file)? {
-                return Ok(Self::Free);
+                return if metadata.len() == 0 { Self::try_unsigned(&file) } else { Ok(Self::Free) };
             }
             Ok(match Holder::read(&mut file) {
                 Some(Holder { role: Role::Command, .. }) => Self::Free,
@@ -140,15 +140,21 @@ impl Liveness {
                 Some(holder) if holder.role == Role::Supervisor && holder.is_believed(&file)? => {
                     Ok(Self::Held(Some(holder.process())))
                 }
-                None if file.metadata()?.len() == 0 => match file.try_lock_shared() {
-                    Ok(()) => Ok(Self::Free),
-                    Err(TryLockError::WouldBlock) => Ok(Self::Held(None)),
-                    Err(TryLockError::Error(error)) => Err(error),
-                },
+                None if file.metadata()?.len() == 0 => Self::try_unsigned(&file),
                 _ => Ok(Self::Free),
             }
         };
         look().unwrap_or_else(Self::Unknown)
+    }
+
+    /// Tries the lock of an empty file, shared and for microseconds. Only the first devport leaves the file empty: its
+    /// supervisors cannot be seen in another way.
+    fn try_unsigned(file: &File) -> io::Result<Self> {
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Self::Free),
+            Err(TryLockError::WouldBlock) => Ok(Self::Held(None)),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     }
 
     /// Returns whether a supervisor is known to hold the lock.
@@ -441,6 +447,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.lock");
         let lock = FileLock::try_acquire(&path).unwrap().unwrap();
+        assert!(matches!(Liveness::probe(&path), Liveness::Held(None)));
         assert!(
             matches!(Liveness::probe_unannounced(&path), Liveness::Held(None)),
             "the first devport's file is empty"
