@@ -34,8 +34,8 @@ pub(crate) struct Observer<'a> {
 pub(crate) struct Observation {
     /// Whether a supervisor holds the identity lock.
     pub(crate) liveness: Liveness,
-    /// When the last heartbeat was; `None` if there was none.
-    pub(crate) beat: Option<Timestamp>,
+    /// When the service was last known to be up: the last heartbeat, or the recorded end; `None` if neither is known.
+    pub(crate) last_up: Option<Timestamp>,
     /// The run state that the last supervisor recorded; `None` if there is none, or it cannot be read.
     pub(crate) run: Option<RunState>,
     /// The state that follows from lock and run state.
@@ -84,7 +84,11 @@ impl<'a> Observer<'a> {
     /// Observes a service.
     pub(crate) fn observe(&self, reservation: &Reservation) -> Observation {
         let mut recorded = self.recorded(reservation);
-        let (mut liveness, beat) = self.registry.liveness_with_beat(&reservation.hash);
+        let mut liveness = if matches!(&recorded, Recorded::Run(run) if run.says_ended()) {
+            self.registry.announced_liveness(&reservation.hash)
+        } else {
+            self.registry.liveness(&reservation.hash)
+        };
         let began = clock::now();
         let mut survivor = Survivor::Unchecked;
         let mut is_unrecorded = false;
@@ -122,7 +126,12 @@ impl<'a> Observer<'a> {
         }
         let observed = derive(reservation.name(), &liveness, &recorded, is_unrecorded, &survivor);
         let run = if let Recorded::Run(run) = recorded { Some(*run) } else { None };
-        Observation { liveness, beat, run, observed }
+        let last_up = match (&liveness, &run) {
+            // Run states of earlier versions have no time, but their supervisors kept the one in the record up to date.
+            (Liveness::Free, Some(run)) if run.says_ended() => run.ended_at(),
+            _ => self.registry.last_beat(&reservation.hash),
+        };
+        Observation { liveness, last_up, run, observed }
     }
 
     /// Reads the run state file.

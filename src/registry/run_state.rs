@@ -134,9 +134,10 @@ pub(crate) struct RunState {
     /// The service's window; `None` if it runs detached or in the terminal of `devport run`.
     #[serde(default)]
     pub(crate) window: Option<Pane>,
-    /// Whether a scan proved that no process of the service was left. Only [`super::Registry::record_end`] sets it.
+    /// When a scan proved that no process of the service was left; `None` if none has since the last start. Only
+    /// [`super::Registry::record_end`] sets it.
     #[serde(default)]
-    pub(super) ended: bool,
+    pub(super) ended_at: Option<Timestamp>,
 }
 
 impl RunState {
@@ -157,13 +158,18 @@ impl RunState {
             error: None,
             listens: Vec::new(),
             window,
-            ended: false,
+            ended_at: None,
         }
     }
 
     /// Returns whether a scan proved that no process is left.
     pub(crate) fn is_final(&self) -> bool {
-        self.ended && self.says_ended() && self.child.is_none()
+        self.ended_at.is_some() && self.says_ended() && self.child.is_none()
+    }
+
+    /// Returns when the service ended; `None` if that is not recorded.
+    pub(crate) fn ended_at(&self) -> Option<Timestamp> {
+        self.ended_at
     }
 
     /// Returns whether the recorded state means that nothing runs, proved or not.

@@ -124,7 +124,7 @@ pub(crate) struct History {
 impl ServiceView {
     /// Combines a record, an observation and the address on the tailnet.
     pub(crate) fn new(reservation: Reservation, observation: Observation, url: Option<String>) -> Self {
-        let Observation { liveness, beat, run, observed } = observation;
+        let Observation { liveness, last_up, run, observed } = observation;
         let is_alive = matches!(observed.state, State::Running | State::Ready | State::Unhealthy | State::Orphaned);
         // A run state describes the present only if the supervisor that wrote it holds the lock, or left an orphan.
         let is_supervised = liveness.is_held() && observed.state != State::Unknown;
@@ -141,7 +141,7 @@ impl ServiceView {
             no_port: reservation.no_port,
             tailnet: reservation.tailnet,
             url,
-            last_up: beat.map_or(reservation.last_up, |beat| beat.max(reservation.last_up)),
+            last_up: last_up.unwrap_or_default().max(reservation.last_up),
             pid: observed.orphan.or_else(|| current_run?.child.as_ref().map(|child| child.pid)),
             started_at: current_run.filter(|_| is_alive).and_then(|run| run.started_at),
             restarts: current_run.map_or(0, |run| run.restarts),
@@ -200,8 +200,8 @@ pub(super) mod tests {
         run.listens = vec!["0.0.0.0:19000".parse().unwrap()];
         run.restarts = 3;
         let observed = ObservedState { state, error: None, orphan };
-        let beat = Some("2026-11-22T00:00:00Z".parse().unwrap());
-        ServiceView::new(reservation(), Observation { liveness, beat, run: Some(run), observed }, None)
+        let last_up = Some("2026-11-22T00:00:00Z".parse().unwrap());
+        ServiceView::new(reservation(), Observation { liveness, last_up, run: Some(run), observed }, None)
     }
 
     #[test]
