@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::error::reason;
 use crate::os::process::{self, ProcessIdentity};
 use crate::os::{clock, tree};
-use crate::registry::{Liveness, Registry, Reservation, RunState, State};
+use crate::registry::{Liveness, Problem, Registry, Reservation, RunState, State};
 
 /// How often to read run state and lock until they agree. Each disagreement is a start or an end in between, so ten in a
 /// row mean a service that restarts faster than it can be read.
@@ -217,13 +217,13 @@ fn derive(
             }
             // A supervisor records the end before it releases the lock and exits.
             let state = if run.state == State::Stopped { State::Stopping } else { run.state };
-            ObservedState { error: run.error.clone(), ..just(state) }
+            ObservedState { error: run.error.as_ref().map(Problem::to_string), ..just(state) }
         }
         // The supervisor has locked, but not recorded a state yet.
         (Liveness::Held(_), _) => just(State::Starting),
         (Liveness::Free, Recorded::Nothing) => just(State::Stopped),
         (Liveness::Free, Recorded::Run(run)) if run.says_ended() => {
-            ObservedState { error: run.error.clone(), ..just(run.state) }
+            ObservedState { error: run.error.as_ref().map(Problem::to_string), ..just(run.state) }
         }
         (Liveness::Free, Recorded::Run(_)) => match survivor {
             Survivor::Process(pid) => ObservedState {

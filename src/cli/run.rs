@@ -87,7 +87,7 @@ pub(super) fn execute(context: &Context, arguments: Run) -> Result<()> {
         Supervised::AlreadyRunning => print_running(context, &reservation),
         Supervised::Ended(Outcome::Stopped) => Ok(()),
         Supervised::Ended(Outcome::Failed(why)) => {
-            Err(Error::StartFailed { service: name.to_owned(), why, hint: None })
+            Err(Error::StartFailed { service: name.to_owned(), why: why.to_string(), hint: None })
         }
     }
 }

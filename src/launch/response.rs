@@ -6,7 +6,7 @@ use crate::config::{Policy, RestartWhen};
 use crate::error::{Error, Result};
 use crate::os::clock;
 use crate::os::process::{self, ProcessIdentity};
-use crate::registry::{Exit, ExitHow, Registry, Reservation, RunState, State};
+use crate::registry::{Exit, ExitHow, Problem, Registry, Reservation, RunState, State};
 
 /// How often to read the run state at first: most supervisors record one within a few milliseconds.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
@@ -91,16 +91,20 @@ fn is_done(exits: &[Exit], reservation: &Reservation) -> bool {
 /// Derives the result of a start from a run state; `None` if the start is undecided.
 fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<()>> {
     let service = reservation.name();
-    let why = run.error.unwrap_or_default();
     match run.state {
         State::Running | State::Ready | State::Unhealthy | State::Backoff | State::CrashLoop => Some(Ok(())),
         State::PortConflict => {
-            let owner = why.split_once("taken by ").map_or(why.as_str(), |(_, owner)| owner).to_owned();
+            let owner = match run.error {
+                Some(Problem::PortTaken { owner, .. }) => owner,
+                other => other.map_or_else(|| "another process".into(), |problem| problem.to_string()),
+            };
             let hint =
                 format!("end that process, and {service} starts by itself within 5 s; or `devport stop {service}`");
             Some(Err(Error::PortTaken { port: reservation.port, owner, hint }))
         }
-        State::Failed => Some(Err(start_failed(reservation, why, None))),
+        State::Failed => {
+            Some(Err(start_failed(reservation, run.error.map_or_else(String::new, |why| why.to_string()), None)))
+        }
         // A short command ends before its state is read.
         State::Stopping | State::Stopped if is_done(&run.exits, reservation) => Some(Ok(())),
         State::Stopping | State::Stopped => Some(Err(start_failed(reservation, "it was stopped at once".into(), None))),

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -82,6 +83,62 @@ impl fmt::Display for ExitHow {
     }
 }
 
+/// What is wrong with a service. Its `Display` is the sentence fragment that users read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Problem {
+    /// A process that is not part of the service uses its port.
+    PortTaken {
+        port: u16,
+        /// The process, such as `pid 7 (nginx)`.
+        owner: String,
+    },
+    /// The service listens, but not on its port.
+    WrongPort { port: u16, listens: Vec<u16> },
+    /// The last run ended, and devport has not restarted it yet.
+    Exited(Exit),
+    /// Anything else. Earlier versions recorded every problem in this form.
+    #[serde(untagged)]
+    Other(String),
+}
+
+impl Problem {
+    /// Returns whether the service uses its port in a way that waiting will not fix.
+    pub(crate) fn is_about_port(&self) -> bool {
+        matches!(self, Self::PortTaken { .. } | Self::WrongPort { .. })
+    }
+}
+
+impl From<String> for Problem {
+    fn from(text: String) -> Self {
+        Self::Other(text)
+    }
+}
+
+impl From<&str> for Problem {
+    fn from(text: &str) -> Self {
+        Self::Other(text.to_owned())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PortTaken { port, owner } => write!(f, "port {port} is taken by {owner}"),
+            Self::WrongPort { port, listens } => {
+                let listens: Vec<String> = listens.iter().map(u16::to_string).collect();
+                let listens = listens.join(", ");
+                write!(
+                    f,
+                    "listens on {listens}, reserved {port} (it may ignore $PORT; pass the port as an argument: … '$PORT')"
+                )
+            }
+            Self::Exited(exit) => exit.fmt(f),
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
 /// One exit of a child.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Exit {
@@ -91,6 +148,13 @@ pub(crate) struct Exit {
     pub(crate) how: ExitHow,
     /// How long the child had run, in milliseconds.
     pub(crate) ran_ms: u64,
+}
+
+/// Formats an exit for people: `exit code 1 after 0.2 s`, `killed by SIGTERM after 3.0 s`.
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} after {:.1} s", self.how, Duration::from_millis(self.ran_ms).as_secs_f64())
+    }
 }
 
 /// The tmux window of a service.
@@ -127,7 +191,7 @@ pub(crate) struct RunState {
     pub(crate) next_start_at: Option<Timestamp>,
     /// What is wrong; `None` if nothing is.
     #[serde(default)]
-    pub(crate) error: Option<String>,
+    pub(crate) error: Option<Problem>,
     /// The addresses that the service listened on when it became ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) listens: Vec<SocketAddr>,

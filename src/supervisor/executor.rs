@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::error::{Error, reason};
 use crate::os::clock;
-use crate::registry::{ExitHow, Scan, State};
+use crate::registry::{ExitHow, Problem, Scan, State};
 use crate::supervisor::child::SpawnError;
 use crate::supervisor::lifecycle::{Event, Lifecycle};
 use crate::supervisor::readiness_probe::ReadinessProbe;
-use crate::supervisor::recorder::{Recorder, Transition, exit_text, is_restart_pending};
+use crate::supervisor::recorder::{Recorder, Transition, is_restart_pending};
 use crate::supervisor::relay::{self, Input, Screen};
 use crate::supervisor::running_child::{OutputSink, RunningChild};
 use crate::supervisor::service::Service;
@@ -74,13 +74,13 @@ impl<'a> Executor<'a> {
             match self.service.port_owner(port) {
                 Ok(None) => {}
                 Ok(Some(owner)) => {
-                    let why = format!("port {port} is taken by {owner}");
-                    self.note(&format!("{why}; it is looked at again every 5 s"));
-                    return Event::PortTaken(why);
+                    let problem = Problem::PortTaken { port, owner };
+                    self.note(&format!("{problem}; devport checks it again every 5 s"));
+                    return Event::PortTaken(problem);
                 }
                 Err(error) => {
                     let why = format!("could not look at port {port}: {}", reason(&error));
-                    return Event::SpawnFailed { why, is_permanent: false };
+                    return Event::SpawnFailed { why: why.into(), is_permanent: false };
                 }
             }
         }
@@ -103,7 +103,7 @@ impl<'a> Executor<'a> {
                 self.probe.begin(child.since);
                 Event::Spawned { since: child.since }
             }
-            Err(SpawnError { why, is_permanent }) => Event::SpawnFailed { why, is_permanent },
+            Err(SpawnError { why, is_permanent }) => Event::SpawnFailed { why: why.into(), is_permanent },
         }
     }
 
@@ -113,7 +113,7 @@ impl<'a> Executor<'a> {
         self.probe.end();
         let exit = self.service.child.as_mut()?.end(how);
         let ran = Duration::from_millis(exit.ran_ms);
-        self.screen.say(&exit_text(&exit), clock::now());
+        self.screen.say(&exit.to_string(), clock::now());
         self.recorder.child_exited(exit);
         Some(Event::Exited { how, ran })
     }
@@ -161,7 +161,7 @@ impl<'a> Executor<'a> {
     }
 
     /// Shows and records a state.
-    pub(super) fn record(&mut self, state: State, error: Option<String>, lifecycle: &Lifecycle) {
+    pub(super) fn record(&mut self, state: State, error: Option<Problem>, lifecycle: &Lifecycle) {
         let now = clock::now();
         let next_start = lifecycle.next_start().map(|at| at.saturating_duration_since(now));
         if let Some(wait) = next_start.filter(|_| is_restart_pending(state)) {
@@ -169,7 +169,7 @@ impl<'a> Executor<'a> {
         }
         // A taken port was reported when it was found.
         if let Some(error) = error.as_ref().filter(|_| state != State::PortConflict) {
-            self.note(error);
+            self.note(&error.to_string());
         }
         let (restarts, listens) = (lifecycle.restarts(), self.probe.listens().to_vec());
         self.recorder.change(Transition { state, error, restarts, next_start, listens });

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Policy, RestartWhen};
 use crate::os::clock::later;
-use crate::registry::{ExitHow, State};
+use crate::registry::{ExitHow, Problem, State};
 use crate::supervisor::backoff::{AfterCrash, Backoff};
 
 /// The time between kills of a tree: a process that forks while it is scanned can escape one.
@@ -24,12 +24,12 @@ pub(super) enum Event {
     Spawned { since: Instant },
     /// Result of [`Action::Spawn`]: the child could not be executed.
     SpawnFailed {
-        why: String,
+        why: Problem,
         /// Whether a later attempt would fail in the same way, as for a missing program.
         is_permanent: bool,
     },
     /// Result of [`Action::Spawn`]: another process uses the port, as this message says.
-    PortTaken(String),
+    PortTaken(Problem),
     /// The child exited.
     Exited {
         how: ExitHow,
@@ -39,9 +39,9 @@ pub(super) enum Event {
     /// The service is ready.
     Ready,
     /// The service has missed its readiness deadline or made a mistake that waiting will not fix, as this text says.
-    NotReady(String),
+    NotReady(Problem),
     /// The health check failed too often, for this reason.
-    Unhealthy(String),
+    Unhealthy(Problem),
     /// The health check passed again.
     Healthy,
     /// No process of the tree is left.
@@ -76,7 +76,7 @@ pub(super) enum Action {
     /// Kill the rest of the tree.
     Kill,
     /// Record the state, and what is wrong.
-    Record(State, Option<String>),
+    Record(State, Option<Problem>),
     /// End the supervisor.
     Quit(Outcome),
 }
@@ -87,7 +87,7 @@ pub(crate) enum Outcome {
     /// The service was stopped, or has finished as its policy allows.
     Stopped,
     /// The service does not run, and is not restarted, for this reason.
-    Failed(String),
+    Failed(Problem),
 }
 
 /// The phase of a service.
@@ -215,7 +215,7 @@ impl Lifecycle {
     }
 
     /// Begins to end the tree, with a grace period.
-    fn clear(&mut self, then: Then, now: Instant, shown: State, why: Option<String>) -> Vec<Action> {
+    fn clear(&mut self, then: Then, now: Instant, shown: State, why: Option<Problem>) -> Vec<Action> {
         self.phase = Phase::Clearing { then, kill_at: later(now, self.policy.grace.0) };
         vec![Action::Record(shown, why), Action::Terminate]
     }
@@ -226,14 +226,14 @@ impl Lifecycle {
     }
 
     /// Records another state of a running child, or another reason for its state.
-    fn show_as(&mut self, state: State, why: Option<String>) -> Vec<Action> {
+    fn show_as(&mut self, state: State, why: Option<Problem>) -> Vec<Action> {
         let Phase::Running { shown, .. } = &mut self.phase else { return Vec::new() };
         *shown = state;
         vec![Action::Record(state, why)]
     }
 
     /// Records a failed health check. If the policy restarts unhealthy services, it counts as a crash.
-    fn unhealthy(&mut self, why: String, now: Instant) -> Vec<Action> {
+    fn unhealthy(&mut self, why: Problem, now: Instant) -> Vec<Action> {
         match self.phase {
             Phase::Running { since, .. } if self.policy.restart_unhealthy => {
                 self.crash(now.saturating_duration_since(since), now, Some(why))
@@ -244,7 +244,7 @@ impl Lifecycle {
 
     /// Gives up after a permanent failure, such as a missing program. Other failures, such as too many open files, pass
     /// with time and count as crashes.
-    fn spawn_failed(&mut self, why: String, is_permanent: bool, now: Instant) -> Vec<Action> {
+    fn spawn_failed(&mut self, why: Problem, is_permanent: bool, now: Instant) -> Vec<Action> {
         if is_permanent {
             return self.end(Outcome::Failed(why));
         }
@@ -255,7 +255,7 @@ impl Lifecycle {
         }
     }
 
-    fn wait_for_start(&mut self, until: Instant, shown: State, why: Option<String>) -> Vec<Action> {
+    fn wait_for_start(&mut self, until: Instant, shown: State, why: Option<Problem>) -> Vec<Action> {
         self.crashed = true;
         self.phase = Phase::Backoff { until, shown };
         vec![Action::Record(shown, why)]
@@ -271,21 +271,21 @@ impl Lifecycle {
             (ExitHow::Code(126), _) => Outcome::Failed("exit code 126: the command cannot be executed".into()),
             (ExitHow::Code(127), _) => Outcome::Failed("exit code 127: there is no such command".into()),
             (ExitHow::Code(0), RestartWhen::OnFailure | RestartWhen::Never) => Outcome::Stopped,
-            (how, RestartWhen::Never) => Outcome::Failed(format!("{how}, and `restart` is never")),
+            (how, RestartWhen::Never) => Outcome::Failed(format!("{how}, and `restart` is never").into()),
             _ => return self.crash(ran, now, None),
         };
         self.clear_for_end(outcome, now)
     }
 
     /// Ends the rest of the tree after a crash, and schedules a restart unless the limit is reached.
-    fn crash(&mut self, ran: Duration, now: Instant, why: Option<String>) -> Vec<Action> {
+    fn crash(&mut self, ran: Duration, now: Instant, why: Option<Problem>) -> Vec<Action> {
         let (wait, shown) = match self.backoff.after_crash(ran, now) {
             AfterCrash::Wait(wait) => (wait, State::Backoff),
             AfterCrash::Loop(wait) => (wait, State::CrashLoop),
             AfterCrash::GiveUp => {
                 let most = self.policy.max_restarts.unwrap_or(0);
                 let why = format!("it ended again after {most} restarts within {}", self.policy.window);
-                return self.clear_for_end(Outcome::Failed(why), now);
+                return self.clear_for_end(Outcome::Failed(why.into()), now);
             }
         };
         self.crashed = true;
@@ -557,7 +557,7 @@ mod tests {
     fn readiness_and_health_are_recorded_and_the_policy_decides_whether_an_unhealthy_service_restarts() {
         let now = clock::now();
         let mut life = running(now);
-        let why = || Some("it says 500".to_owned());
+        let why = || Some("it says 500".into());
         assert_eq!(life.step(Event::NotReady("x".into()), now), [Action::Record(State::Running, Some("x".into()))]);
         assert_eq!(life.step(Event::Ready, now), [Action::Record(State::Ready, None)]);
         assert_eq!(life.step(Event::Unhealthy("it says 500".into()), now), [Action::Record(State::Unhealthy, why())]);

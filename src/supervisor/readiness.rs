@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Check, Policy};
 use crate::os::clock::later;
+use crate::registry::Problem;
 use crate::supervisor::lifecycle::Event;
 
 /// The time between the first checks of a new child. A check of a local port takes less than a millisecond, so 10 ms
@@ -16,22 +17,6 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(30);
 const ALIVE: Duration = Duration::from_secs(1);
 /// How long a mistake must persist until it is reported: a service may open other ports before its own.
 const REPORT_AFTER: Duration = Duration::from_secs(1);
-
-/// Why a service is not ready, or not healthy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Reason {
-    /// A sentence fragment for people.
-    pub(super) text: String,
-    /// Whether it names a mistake that waiting will not fix.
-    pub(super) is_mistake: bool,
-}
-
-impl Reason {
-    /// Creates a reason that may pass with time.
-    pub(super) fn temporary(text: impl Into<String>) -> Self {
-        Self { text: text.into(), is_mistake: false }
-    }
-}
 
 /// What is being checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,9 +39,9 @@ struct PendingCheck {
     /// Failures in a row.
     failures: u32,
     /// Why the last check failed, and since when it has failed for that reason.
-    failure: Option<(Reason, Instant)>,
-    /// The last text that was reported.
-    reported: Option<String>,
+    failure: Option<(Problem, Instant)>,
+    /// What was reported last.
+    reported: Option<Problem>,
 }
 
 /// Schedules the checks of a service: until it is ready, and of its health from then on.
@@ -114,7 +99,7 @@ impl Readiness {
     }
 
     /// Handles the result of a check, and schedules the next one.
-    pub(super) fn handle_result(&mut self, result: Result<(), Reason>, now: Instant) -> Option<Event> {
+    pub(super) fn handle_result(&mut self, result: Result<(), Problem>, now: Instant) -> Option<Event> {
         match (&mut self.stage, result) {
             (Stage::Idle, _) => None,
             (Stage::Ready(_), Ok(())) => {
@@ -141,7 +126,7 @@ impl Readiness {
             (Stage::Health(pending), Err(reason)) => {
                 pending.failures = pending.failures.saturating_add(1);
                 pending.next = Some(later(now, self.policy.health_interval.0));
-                (pending.failures == self.policy.health_failures).then_some(Event::Unhealthy(reason.text))
+                (pending.failures == self.policy.health_failures).then_some(Event::Unhealthy(reason))
             }
         }
     }
@@ -151,14 +136,18 @@ impl Readiness {
         let Stage::Ready(pending) = &mut self.stage else { return None };
         pending.late_at.filter(|late| *late <= now)?;
         pending.late_at = None;
+        if pending.reported.as_ref().is_some_and(Problem::is_about_port) {
+            // That says more than that the deadline has passed.
+            return None;
+        }
         let reason = match (&pending.failure, &self.ready) {
-            (Some((reason, _)), _) => reason.text.clone(),
+            (Some((reason, _)), _) => reason.to_string(),
             (None, Check::Log(pattern)) => format!("no line of its output matches {pattern:?}"),
             (None, _) => "its check gives no answer".into(),
         };
-        let text = format!("not ready after {}: {reason}", self.policy.ready_timeout);
-        pending.reported = Some(text.clone());
-        Some(Event::NotReady(text))
+        let problem = Problem::from(format!("not ready after {}: {reason}", self.policy.ready_timeout));
+        pending.reported = Some(problem.clone());
+        Some(Event::NotReady(problem))
     }
 }
 
@@ -168,20 +157,20 @@ impl PendingCheck {
     }
 
     /// Keeps a reason with the time when it was first seen, if it is not the last one again.
-    fn remember(&mut self, reason: Reason, now: Instant) {
+    fn remember(&mut self, reason: Problem, now: Instant) {
         if self.failure.as_ref().is_none_or(|(last, _)| *last != reason) {
             self.failure = Some((reason, now));
         }
     }
 
     /// Returns a mistake that has persisted for long enough and was not reported yet.
-    fn new_mistake(&mut self, now: Instant) -> Option<String> {
+    fn new_mistake(&mut self, now: Instant) -> Option<Problem> {
         let (reason, since) = self.failure.as_ref()?;
         let has_persisted = now.saturating_duration_since(*since) >= REPORT_AFTER;
-        let is_new = self.reported.as_ref() != Some(&reason.text);
-        (reason.is_mistake && has_persisted && is_new).then(|| {
-            self.reported = Some(reason.text.clone());
-            reason.text.clone()
+        let is_new = self.reported.as_ref() != Some(reason);
+        (reason.is_about_port() && has_persisted && is_new).then(|| {
+            self.reported = Some(reason.clone());
+            reason.clone()
         })
     }
 }
@@ -196,8 +185,8 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    fn failing() -> Result<(), Reason> {
-        Err(Reason::temporary("nothing listens"))
+    fn failing() -> Result<(), Problem> {
+        Err("nothing listens".into())
     }
 
     fn begun(policy: &Policy) -> (Readiness, Instant) {
@@ -239,11 +228,12 @@ mod tests {
     #[test]
     fn a_mistake_is_reported_once_when_it_persists() {
         let (mut readiness, now) = begun(&Policy::default());
-        let mistake = || Err(Reason { text: "listens on 5173".into(), is_mistake: true });
+        let wrong_port = || Problem::WrongPort { port: 19000, listens: vec![5173] };
+        let mistake = || Err(wrong_port());
         assert_eq!(readiness.handle_result(mistake(), now), None);
         assert_eq!(readiness.handle_result(failing(), now + ms(900)), None);
         assert_eq!(readiness.handle_result(mistake(), now + ms(1500)), None);
-        assert_eq!(readiness.handle_result(mistake(), now + ms(2500)), Some(Event::NotReady("listens on 5173".into())));
+        assert_eq!(readiness.handle_result(mistake(), now + ms(2500)), Some(Event::NotReady(wrong_port())));
         assert_eq!(readiness.handle_result(mistake(), now + ms(9000)), None, "once");
     }
 
@@ -271,7 +261,7 @@ mod tests {
         readiness.handle_result(Ok(()), now);
         assert_eq!(readiness.due(now + ms(4999)), None);
         let mut at = now;
-        let mut check = |result: Result<(), Reason>| {
+        let mut check = |result: Result<(), Problem>| {
             at += ms(5000);
             assert_eq!(readiness.due(at).unwrap(), Check::Tcp);
             readiness.handle_result(result, at)

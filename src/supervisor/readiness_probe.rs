@@ -12,10 +12,10 @@ use crate::config::Check;
 use crate::logs;
 use crate::os::process::ProcessIdentity;
 use crate::os::{process, socket};
-use crate::registry::{ExitHow, Reservation};
+use crate::registry::{ExitHow, Problem, Reservation};
 use crate::supervisor::lifecycle::Event;
 use crate::supervisor::probe::{CheckResult, Probe, Request};
-use crate::supervisor::readiness::{Readiness, Reason};
+use crate::supervisor::readiness::Readiness;
 
 /// How many bytes of a line are matched. It bounds the memory for a service that never ends its lines.
 const LONGEST_LINE: usize = 64 * 1024;
@@ -184,32 +184,28 @@ impl ReadinessProbe {
     fn handle_result(&mut self, result: CheckResult, target: &dyn ProbeTarget, now: Instant) -> Option<Event> {
         let listening = self.port.map(|_| self.probe_listeners(target));
         let result = result.map_err(|why| match listening {
-            Some(Err(reason)) if reason.is_mistake => reason,
-            _ => Reason::temporary(why),
+            Some(Err(problem)) if problem.is_about_port() => problem,
+            _ => Problem::from(why),
         });
         self.readiness.handle_result(result, now)
     }
 
     /// Finds out where the service listens. Returns why it does not listen on its own port.
-    fn probe_listeners(&mut self, target: &dyn ProbeTarget) -> Result<(), Reason> {
+    fn probe_listeners(&mut self, target: &dyn ProbeTarget) -> Result<(), Problem> {
         let Some(port) = self.port else { return Ok(()) };
-        let members = target.members().map_err(Reason::temporary)?;
+        let members = target.members().map_err(Problem::from)?;
         let pids: Vec<i32> = members.iter().map(|member| member.pid).collect();
         let unknown = |error: std::io::Error| {
-            Reason::temporary(format!("could not list its sockets: {}", crate::error::reason(&error)))
+            Problem::from(format!("could not list its sockets: {}", crate::error::reason(&error)))
         };
         self.listens = socket::listens(&pids).map_err(unknown)?;
         if self.listens.iter().any(|address| address.port() == port) {
             return Ok(());
         }
         if !self.listens.is_empty() {
-            let mut others: Vec<String> = self.listens.iter().map(|address| address.port().to_string()).collect();
-            others.dedup();
-            let others = others.join(", ");
-            let text = format!(
-                "listens on {others}, reserved {port} (it may ignore $PORT; pass the port as an argument: … '$PORT')"
-            );
-            return Err(Reason { text, is_mistake: true });
+            let mut listens: Vec<u16> = self.listens.iter().map(SocketAddr::port).collect();
+            listens.dedup();
+            return Err(Problem::WrongPort { port, listens });
         }
         let strangers: Vec<String> = socket::listeners(port)
             .map_err(unknown)?
@@ -220,10 +216,9 @@ impl ReadinessProbe {
             })
             .collect();
         if strangers.is_empty() {
-            return Err(Reason::temporary(format!("nothing of it listens on port {port}")));
+            return Err(format!("nothing of it listens on port {port}").into());
         }
-        let text = format!("port {port} is taken by {}, which is not part of it", strangers.join(", "));
-        Err(Reason { text, is_mistake: true })
+        Err(Problem::PortTaken { port, owner: strangers.join(", ") })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::logs::{LogWriter, Mark};
 use crate::os::clock;
 use crate::os::process::ProcessIdentity;
-use crate::registry::{Exit, IdentityLock, Registry, RunState, State, TreeEnded};
+use crate::registry::{Exit, IdentityLock, Problem, Registry, RunState, State, TreeEnded};
 
 /// The time between heartbeats, which readers show as `last_up`.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -22,7 +22,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Transition {
     pub(super) state: State,
     /// What is wrong; `None` if nothing is.
-    pub(super) error: Option<String>,
+    pub(super) error: Option<Problem>,
     /// How many times the child was restarted after a crash.
     pub(super) restarts: u32,
     /// The time until the next start; `None` unless one is scheduled.
@@ -98,7 +98,7 @@ impl<'a> Recorder<'a> {
 
     /// Notes in log and run state that the child exited. [`Self::write`] follows.
     pub(super) fn child_exited(&mut self, exit: Exit) {
-        self.log.mark(&Mark::Ended(exit_text(&exit)), exit.at);
+        self.log.mark(&Mark::Ended(exit.to_string()), exit.at);
         self.run.add_exit(exit);
         self.run.child = None;
         self.run.started_at = None;
@@ -112,9 +112,9 @@ impl<'a> Recorder<'a> {
     /// Changes the state. [`Self::write`] follows. After a crash without an error, the last exit says what is wrong.
     pub(super) fn change(&mut self, transition: Transition) {
         let Transition { state, error, restarts, next_start, listens } = transition;
-        let last_exit = self.run.exits.last().filter(|_| is_restart_pending(state)).map(exit_text);
+        let last_exit = self.run.exits.last().filter(|_| is_restart_pending(state));
         self.run.state = state;
-        self.run.error = error.or(last_exit);
+        self.run.error = error.or_else(|| last_exit.cloned().map(Problem::Exited));
         self.run.restarts = restarts;
         self.run.next_start_at = next_start.and_then(|wait| clock::wall().checked_add(wait).ok());
         self.run.listens = listens;
@@ -175,11 +175,6 @@ impl<'a> Recorder<'a> {
 /// Returns whether the service crashed and is about to be restarted in this state.
 pub(super) fn is_restart_pending(state: State) -> bool {
     matches!(state, State::Backoff | State::CrashLoop)
-}
-
-/// Formats an exit for people: `exit code 1 after 0.2 s`, `killed by SIGTERM after 3.0 s`.
-pub(super) fn exit_text(exit: &Exit) -> String {
-    format!("{} after {:.1} s", exit.how, Duration::from_millis(exit.ran_ms).as_secs_f64())
 }
 
 #[cfg(test)]
@@ -249,7 +244,7 @@ mod tests {
         recorder.child_started(&ProcessIdentity::current().unwrap());
         recorder.child_exited(Exit { at: Timestamp::UNIX_EPOCH, how: ExitHow::Code(3), ran_ms: 1240 });
         recorder.change(to(State::Backoff));
-        assert_eq!(recorder.run.error.as_deref(), Some("exit code 3 after 1.2 s"));
+        assert_eq!(recorder.run.error.as_ref().unwrap().to_string(), "exit code 3 after 1.2 s");
         assert_eq!((recorder.run.runs, &recorder.run.child), (1, &None));
         recorder.change(to(State::Stopping));
         assert_eq!(recorder.run.error, None);

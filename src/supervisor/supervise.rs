@@ -74,7 +74,7 @@ pub(crate) fn supervise(registry: &Registry, hash: &ServiceHash, setup: Supervis
         Err(error) => {
             // `start` reads the reason from the run state; the window that shows the error itself may close at once.
             let mut failed = run;
-            (failed.state, failed.error) = (State::Failed, Some(error.to_string()));
+            (failed.state, failed.error) = (State::Failed, Some(error.to_string().into()));
             let _ = registry.record_run(&identity, &failed);
             Err(error)
         }
