@@ -72,7 +72,7 @@ impl Context {
             Paths::choose(environment.get("DEVPORT_HOME"), environment.get("XDG_DATA_HOME"), home.as_deref(), cwd)?;
         let range = PortRange::from_variable(environment.get("DEVPORT_PORT_RANGE"))?;
         let output = Output { format, forbids_color: environment.get("NO_COLOR").is_some() };
-        Ok(Self { registry: Registry::new(paths, range), output, caller, suffix: Suffix::default() })
+        Ok(Self { registry: Registry::new(paths, range, note), output, caller, suffix: Suffix::default() })
     }
 
     /// The caller's environment.

@@ -42,7 +42,7 @@ fn remove(context: &Context, reservation: &Reservation) -> Result<ServiceView> {
     let cleared = launch::stop_and_hold(&context.registry, &reservation)?;
     let view = context.view(&reservation).with(Outcome::Removed);
     tailnet::unexpose_removed(context, &reservation);
-    context.registry.remove(launch, cleared.identity, &cleared.ended, &mut |text| note(&text))?;
+    context.registry.remove(launch, cleared.identity, &cleared.ended)?;
     match reservation.port {
         0 => note(&format!("removed {}", reservation.name())),
         port => note(&format!("removed {}; port {port} is free", reservation.name())),

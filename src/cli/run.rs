@@ -41,7 +41,7 @@ impl Launched {
 /// could be written.
 pub(super) fn launched(launched: &Launched, caller: CallerContext) -> Result<ExitCode> {
     let paths = Paths::choose(Some(&launched.home), None, None, Path::new("/"))?;
-    let registry = Registry::new(paths, PortRange::STANDARD);
+    let registry = Registry::new(paths, PortRange::STANDARD, note);
     let environment = caller.environment;
     let watched = io::stdout().is_terminal();
     let window = if watched { own_window(environment.get("TMUX"), environment.get("TMUX_PANE")) } else { None };

@@ -110,7 +110,7 @@ impl Launcher<'_> {
     pub(crate) fn reserve(&self, spec: &ServiceSpec) -> Result<Reservation> {
         let _launch = self.stop_in_lost_directory(spec)?;
         self.registry.prepare()?;
-        let registration = self.registry.reserve(spec, clock::wall(), &mut |text| (self.notify)(&text))?;
+        let registration = self.registry.reserve(spec, clock::wall())?;
         Ok(self.announce(registration, spec))
     }
 
@@ -131,7 +131,7 @@ impl Launcher<'_> {
     /// [`Error::NoSuchService`] if the service was removed, even if another checkout registered its key since.
     pub(crate) fn lock(&self, named: &Reservation) -> Result<(FileLock, Reservation)> {
         self.registry.prepare()?;
-        let launch = self.registry.acquire_launch(&named.hash, named.name(), &mut |text| (self.notify)(&text))?;
+        let launch = self.registry.acquire_launch(&named.hash, named.name())?;
         match self.registry.find(&named.hash)? {
             Some(now) if now.root == named.root || named.root.is_none() => return Ok((launch, now)),
             Some(_) => {}
@@ -145,7 +145,7 @@ impl Launcher<'_> {
     fn register_locked(&self, spec: &ServiceSpec, replaces_running: bool) -> Result<(FileLock, Ensured)> {
         self.check_checkout(spec)?;
         self.registry.prepare()?;
-        let launch = self.registry.acquire_launch(&spec.hash, spec.name(), &mut |text| (self.notify)(&text))?;
+        let launch = self.registry.acquire_launch(&spec.hash, spec.name())?;
         match self.claim(spec, replaces_running) {
             Ok(ensured) => Ok((launch, ensured)),
             Err(error) => {
@@ -204,7 +204,7 @@ impl Launcher<'_> {
         let previous =
             if self.find_running(&reservation)?.is_some() { Previous::Stopped } else { Previous::NotRunning };
         self.stop(&reservation)?;
-        let moved = self.registry.move_in(&reservation.hash, &place, &mut |text| (self.notify)(&text))?;
+        let moved = self.registry.move_in(&reservation.hash, &place)?;
         self.notify_taken_over(reservation.name(), &place, &old);
         Ok(Ensured { reservation: moved.unwrap_or(reservation), previous })
     }
@@ -217,7 +217,7 @@ impl Launcher<'_> {
             return Ok(None);
         }
         self.registry.prepare()?;
-        let launch = self.registry.acquire_launch(&spec.hash, spec.name(), &mut |text| (self.notify)(&text))?;
+        let launch = self.registry.acquire_launch(&spec.hash, spec.name())?;
         if let Some(Running { reservation, .. }) = self.find_running_for(spec)? {
             self.stop(&reservation)?;
         }
@@ -301,7 +301,7 @@ impl Launcher<'_> {
 
     /// Writes the record of a service. The caller holds the launch lock.
     fn write_record(&self, spec: &ServiceSpec) -> Result<Reservation> {
-        let registration = self.registry.register(spec, clock::wall(), &mut |text| (self.notify)(&text))?;
+        let registration = self.registry.register(spec, clock::wall())?;
         Ok(self.announce(registration, spec))
     }
 

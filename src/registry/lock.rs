@@ -289,22 +289,22 @@ impl FileLock {
         }
     }
 
-    /// Waits for a lock. After 2 s it calls `notice` with the holder; after 30 s it fails.
+    /// Waits for a lock. After 2 s it calls `notify` with the holder; after 30 s it fails.
     ///
     /// # Errors
     /// [`Error::LockBusy`], or [`Error::Io`] if the lock file cannot be created or locked.
-    pub(super) fn wait(path: &Path, what: &str, notice: &mut dyn FnMut(String)) -> Result<Self> {
+    pub(super) fn wait(path: &Path, what: &str, notify: fn(&str)) -> Result<Self> {
         let began = clock::now();
-        let mut noticed = false;
+        let mut has_notified = false;
         let holder = || match Holder::believed(path) {
             Ok(Some(holder)) => holder.process().to_string(),
             _ => "another process".to_owned(),
         };
         let lock = clock::poll(Duration::from_millis(1), LIMIT, || {
             let lock = Self::try_acquire(path).transpose();
-            if lock.is_none() && !noticed && clock::now() > began + PATIENCE {
-                noticed = true;
-                notice(format!("waiting for {what}, held by {}", holder()));
+            if lock.is_none() && !has_notified && clock::now() > began + PATIENCE {
+                has_notified = true;
+                notify(&format!("waiting for {what}, held by {}", holder()));
             }
             lock
         });

@@ -35,17 +35,12 @@ pub(crate) struct Registration {
 
 impl Registry {
     /// Registers a service or updates the registered one: command, directory, environment and options are replaced,
-    /// port and hashid stay. `notice` gets notes for the user.
+    /// port and hashid stay.
     ///
     /// # Errors
     /// If there is no free port, the record cannot be used or written, or another key has the hash.
-    pub(crate) fn register(
-        &self,
-        spec: &ServiceSpec,
-        now: Timestamp,
-        notice: &mut dyn FnMut(String),
-    ) -> Result<Registration> {
-        let _lock = self.lock(notice)?;
+    pub(crate) fn register(&self, spec: &ServiceSpec, now: Timestamp) -> Result<Registration> {
+        let _lock = self.lock()?;
         let before = self.find_with_bytes(&spec.hash)?;
         self.register_locked(spec, before.as_ref(), now)
     }
@@ -92,13 +87,8 @@ impl Registry {
     ///
     /// # Errors
     /// Like [`Self::register`].
-    pub(crate) fn reserve(
-        &self,
-        spec: &ServiceSpec,
-        now: Timestamp,
-        notice: &mut dyn FnMut(String),
-    ) -> Result<Registration> {
-        let _lock = self.lock(notice)?;
+    pub(crate) fn reserve(&self, spec: &ServiceSpec, now: Timestamp) -> Result<Registration> {
+        let _lock = self.lock()?;
         let Some((mut reservation, bytes)) = self.find_with_bytes(&spec.hash)? else {
             return self.register_locked(spec, None, now);
         };
@@ -150,14 +140,9 @@ impl Registry {
     ///
     /// # Errors
     /// If the record cannot be read, used or written.
-    pub(crate) fn move_in(
-        &self,
-        hash: &ServiceHash,
-        place: &Place,
-        notice: &mut dyn FnMut(String),
-    ) -> Result<Option<Reservation>> {
+    pub(crate) fn move_in(&self, hash: &ServiceHash, place: &Place) -> Result<Option<Reservation>> {
         let mut settled = Ok(());
-        let reservation = self.update(hash, notice, |reservation| settled = settle(reservation, place))?;
+        let reservation = self.update(hash, |reservation| settled = settle(reservation, place))?;
         settled.map(|()| reservation)
     }
 
@@ -365,9 +350,9 @@ mod tests {
         let (a, b) = (port("a"), port("b"));
         assert_ne!(a, b);
         assert_eq!((port("a"), port("b")), (a, b));
-        let taken = registry.register(&spec("c", PortRequest::Exactly(a)), NOW.parse().unwrap(), &mut |_| {});
+        let taken = registry.register(&spec("c", PortRequest::Exactly(a)), NOW.parse().unwrap());
         assert!(matches!(taken, Err(Error::PortReserved { .. })));
-        let moved = registry.register(&spec("a", PortRequest::Exactly(b + 1)), NOW.parse().unwrap(), &mut |_| {});
+        let moved = registry.register(&spec("a", PortRequest::Exactly(b + 1)), NOW.parse().unwrap());
         assert!(matches!(moved, Err(Error::PortFixed { .. })));
     }
 
@@ -378,8 +363,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let registry = registry(&directory, port, port);
         assert!(matches!(register(&registry, "a", NOW), Err(Error::PoolExhausted { listening: 1, .. })));
-        let asked =
-            registry.register(&spec("a", PortRequest::Exactly(port)), NOW.parse().unwrap(), &mut |_| {}).unwrap_err();
+        let asked = registry.register(&spec("a", PortRequest::Exactly(port)), NOW.parse().unwrap()).unwrap_err();
         assert!(asked.to_string().contains(&format!("pid {}", std::process::id())), "{asked}");
         assert!(registry.list().unwrap().reservations.is_empty());
     }
@@ -395,9 +379,9 @@ mod tests {
         let names: Vec<_> = registry.list().unwrap().reservations.into_iter().map(|r| r.name().to_owned()).collect();
         assert!(names.contains(&"old".into()) && names.contains(&"new".into()) && names.len() == 2);
         let old = registry.list().unwrap().reservations.into_iter().find(|r| r.name() == "old").unwrap();
-        registry.update(&old.hash, &mut |_| {}, |record| record.tailnet = true).unwrap();
+        registry.update(&old.hash, |record| record.tailnet = true).unwrap();
         assert!(register(&registry, "newer", NOW).is_err(), "the tailnet leads to its port");
-        registry.update(&old.hash, &mut |_| {}, |record| record.tailnet = false).unwrap();
+        registry.update(&old.hash, |record| record.tailnet = false).unwrap();
         register(&registry, "newer", NOW).unwrap();
         assert!(matches!(register(&registry, "newest", NOW), Err(Error::PoolExhausted { reserved: 2, .. })));
     }

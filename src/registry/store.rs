@@ -26,6 +26,8 @@ pub(crate) struct Registry {
     pub(super) paths: Paths,
     /// The range for new services.
     pub(super) range: PortRange,
+    /// Receives notes for the user.
+    pub(super) notify: fn(&str),
 }
 
 /// Which process supervises a service.
@@ -48,9 +50,9 @@ pub(crate) struct Listing {
 }
 
 impl Registry {
-    /// Creates a registry for a directory that need not exist yet.
-    pub(crate) fn new(paths: Paths, range: PortRange) -> Self {
-        Self { paths, range }
+    /// Creates a registry for a directory that need not exist yet. `notify` receives notes for the user.
+    pub(crate) fn new(paths: Paths, range: PortRange, notify: fn(&str)) -> Self {
+        Self { paths, range, notify }
     }
 
     /// The paths of the state files.
@@ -169,8 +171,8 @@ impl Registry {
     }
 
     /// Takes the lock under which every change is made, and sweeps the files of killed processes.
-    pub(super) fn lock(&self, notice: &mut dyn FnMut(String)) -> Result<FileLock> {
-        FileLock::wait(&self.paths.register_lock(), "the registry's lock", notice)
+    pub(super) fn lock(&self) -> Result<FileLock> {
+        FileLock::wait(&self.paths.register_lock(), "the registry's lock", self.notify)
     }
 
     /// Writes `last_up` into the record, unless the registry is busy: a supervisor never waits for it. Returns whether
@@ -191,10 +193,9 @@ impl Registry {
     pub(crate) fn update(
         &self,
         hash: &ServiceHash,
-        notice: &mut dyn FnMut(String),
         change: impl FnOnce(&mut Reservation),
     ) -> Result<Option<Reservation>> {
-        let _lock = self.lock(notice)?;
+        let _lock = self.lock()?;
         self.change(hash, change)
     }
 
@@ -202,8 +203,8 @@ impl Registry {
     ///
     /// # Errors
     /// If that takes longer than 30 s, or the lock file cannot be created.
-    pub(crate) fn acquire_tailnet(&self, notice: &mut dyn FnMut(String)) -> Result<FileLock> {
-        FileLock::wait(&self.paths.tailnet_lock(), "the tailnet's lock", notice)
+    pub(crate) fn acquire_tailnet(&self) -> Result<FileLock> {
+        FileLock::wait(&self.paths.tailnet_lock(), "the tailnet's lock", self.notify)
     }
 
     /// Returns the tailnet's suffix as last reported; `None` if it never was.
@@ -259,15 +260,9 @@ impl Registry {
     ///
     /// # Errors
     /// If the record is newer than this devport, or a file cannot be deleted.
-    pub(crate) fn remove(
-        &self,
-        launch: FileLock,
-        identity: IdentityLock,
-        ended: &TreeEnded,
-        notice: &mut dyn FnMut(String),
-    ) -> Result<()> {
+    pub(crate) fn remove(&self, launch: FileLock, identity: IdentityLock, ended: &TreeEnded) -> Result<()> {
         let hash = ended.hash();
-        let _lock = self.lock(notice)?;
+        let _lock = self.lock()?;
         if let Some(reservation) = self.find(hash)? {
             reservation.check_writable(&self.paths.record(hash))?;
         }
@@ -361,13 +356,8 @@ impl Registry {
     ///
     /// # Errors
     /// If that takes longer than 30 s, or the lock file cannot be created.
-    pub(crate) fn acquire_launch(
-        &self,
-        hash: &ServiceHash,
-        name: &str,
-        notice: &mut dyn FnMut(String),
-    ) -> Result<FileLock> {
-        FileLock::wait(&self.paths.launch_lock(hash), &format!("the launch lock of {name}"), notice)
+    pub(crate) fn acquire_launch(&self, hash: &ServiceHash, name: &str) -> Result<FileLock> {
+        FileLock::wait(&self.paths.launch_lock(hash), &format!("the launch lock of {name}"), self.notify)
     }
 
     /// Returns what the service's supervisor last recorded; `None` if it recorded nothing.
@@ -439,7 +429,7 @@ pub(super) mod tests {
     pub(crate) fn registry(directory: &tempfile::TempDir, first: u16, last: u16) -> Registry {
         let paths =
             Paths::choose(Some(directory.path().join("home").as_os_str()), None, None, directory.path()).unwrap();
-        let registry = Registry::new(paths, PortRange { first, last });
+        let registry = Registry::new(paths, PortRange { first, last }, |_| {});
         registry.prepare().unwrap();
         registry
     }
@@ -461,7 +451,7 @@ pub(super) mod tests {
     }
 
     pub(crate) fn register(registry: &Registry, key: &str, now: &str) -> Result<Registration> {
-        registry.register(&spec(key, PortRequest::Any), now.parse().unwrap(), &mut |_| {})
+        registry.register(&spec(key, PortRequest::Any), now.parse().unwrap())
     }
 
     pub(crate) const NOW: &str = "2026-11-21T00:00:00Z";
@@ -492,7 +482,7 @@ pub(super) mod tests {
             for _ in 0..2 {
                 scope.spawn(|| {
                     for _ in 0..2_000 {
-                        let _lock = registry.lock(&mut |_| {}).unwrap();
+                        let _lock = registry.lock().unwrap();
                         registry.change(&hash, |r| r.cmd.push("x".into())).unwrap();
                     }
                 });

@@ -187,7 +187,7 @@ mod tests {
     fn locked(directory: &tempfile::TempDir) -> (Registry, IdentityLock) {
         let home = directory.path().join("home");
         let paths = Paths::choose(Some(home.as_os_str()), None, None, directory.path()).unwrap();
-        let registry = Registry::new(paths, PortRange { first: 61040, last: 61049 });
+        let registry = Registry::new(paths, PortRange { first: 61040, last: 61049 }, |_| {});
         registry.prepare().unwrap();
         let hash = ServiceHash::parse("0123456789").unwrap();
         let Acquired::Lock(identity) = registry.acquire_identity(&hash, Role::Supervisor).unwrap() else {

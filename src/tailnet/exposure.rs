@@ -59,7 +59,7 @@ impl Tailnet<'_> {
         wish: &PublishRequest,
         notice: &mut dyn FnMut(String),
     ) -> Result<()> {
-        let _lock = self.registry.acquire_tailnet(notice)?;
+        let _lock = self.registry.acquire_tailnet()?;
         let now = self.current(reservation)?;
         let local_port = now.service_port().ok_or_else(|| TailnetError::NoPort { service: now.name().to_owned() })?;
         let name = wish.name.clone().or_else(|| now.tailnet_name.clone());
@@ -82,7 +82,7 @@ impl Tailnet<'_> {
         let ours = now.tailnet && !renamed;
         let mut publication =
             Publication { program, api, node, reservation: wanted, endpoint, deadline, defined: false, touched: false };
-        let done = publication.publish(ours, notice).and_then(|()| self.record(&publication.reservation, notice));
+        let done = publication.publish(ours, notice).and_then(|()| self.record(&publication.reservation));
         match done {
             Ok(()) if renamed => {
                 // It is already reached under the new name.
@@ -94,7 +94,7 @@ impl Tailnet<'_> {
             // It is published neither as before nor as requested.
             Err(error) if ours && publication.touched => {
                 self.take_away_or_tell(&now, notice);
-                self.record_off(&now, notice)?;
+                self.record_off(&now)?;
                 Err(error)
             }
             Err(error) => {
@@ -110,10 +110,10 @@ impl Tailnet<'_> {
     /// # Errors
     /// The step that failed. The record says "published" until the service is off the tailnet.
     pub(crate) fn unexpose(&self, reservation: &Reservation, notice: &mut dyn FnMut(String)) -> Result<()> {
-        let _lock = self.registry.acquire_tailnet(notice)?;
+        let _lock = self.registry.acquire_tailnet()?;
         let now = self.current(reservation)?;
         self.take_away(&now, notice)?;
-        if now.tailnet { self.record_off(&now, notice) } else { Ok(()) }
+        if now.tailnet { self.record_off(&now) } else { Ok(()) }
     }
 
     /// Takes a service off the tailnet without recording it. The caller holds the tailnet's lock.
@@ -152,10 +152,10 @@ impl Tailnet<'_> {
     }
 
     /// Records that a service is not published.
-    fn record_off(&self, now: &Reservation, notice: &mut dyn FnMut(String)) -> Result<()> {
+    fn record_off(&self, now: &Reservation) -> Result<()> {
         let mut off = now.clone();
         (off.tailnet, off.tailnet_protocol) = (false, Protocol::Https);
-        self.record(&off, notice)
+        self.record(&off)
     }
 
     /// Reads the service's current record.
@@ -175,13 +175,13 @@ impl Tailnet<'_> {
     }
 
     /// Records whether and how a service is published.
-    fn record(&self, published: &Reservation, notice: &mut dyn FnMut(String)) -> Result<()> {
+    fn record(&self, published: &Reservation) -> Result<()> {
         let set = |record: &mut Reservation| {
             record.tailnet = published.tailnet;
             record.tailnet_name.clone_from(&published.tailnet_name);
             record.tailnet_protocol = published.tailnet_protocol;
         };
-        self.registry.update(&published.hash, notice, set)?.map(drop).ok_or_else(|| removed_meanwhile(published))
+        self.registry.update(&published.hash, set)?.map(drop).ok_or_else(|| removed_meanwhile(published))
     }
 }
 
