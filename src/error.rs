@@ -35,11 +35,7 @@ pub(crate) enum Error {
     },
     /// A combination of arguments that clap cannot check.
     #[error("{message}")]
-    Usage {
-        message: String,
-        /// The right command.
-        hint: String,
-    },
+    Usage { message: String, hint: String },
     /// A key that cannot name a service.
     #[error("key {key:?} {why}")]
     InvalidKey {
@@ -189,7 +185,6 @@ pub(crate) enum Error {
         service: String,
         /// The time limit, in seconds.
         waited_s: u64,
-        /// The remaining processes.
         left: String,
     },
     /// A supervisor runs, but it does not name itself in its lock file.

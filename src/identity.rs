@@ -100,7 +100,6 @@ impl ServiceHash {
         (text.len() == HASH_LENGTH && text.bytes().all(digit)).then(|| Self(text.to_owned()))
     }
 
-    /// The digits.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
@@ -146,7 +145,6 @@ impl fmt::Display for ServiceHash {
 pub(crate) struct HashId(String);
 
 impl HashId {
-    /// The digits.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
@@ -200,7 +198,6 @@ impl Target {
         Self(text.into())
     }
 
-    /// As typed.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }

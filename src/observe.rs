@@ -81,7 +81,6 @@ impl<'a> Observer<'a> {
         Self { registry, marked: OnceLock::new() }
     }
 
-    /// Observes a service.
     pub(crate) fn observe(&self, reservation: &Reservation) -> Observation {
         let mut recorded = self.recorded(reservation);
         let mut liveness = if matches!(&recorded, Recorded::Run(run) if run.says_ended()) {

@@ -61,7 +61,6 @@ enum FormatArgument {
     Table,
 }
 
-/// The commands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Start services in the background.
@@ -134,7 +133,6 @@ pub(super) struct NewService {
     pub(super) policy: PolicyArguments,
 }
 
-/// Arguments of `start`.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "devport start [OPTIONS] -- CMD…\n       devport start [--detach] TARGET\n       devport start -f devport.yaml [KEY…]"
@@ -172,7 +170,6 @@ pub(super) struct Start {
     pub(super) service: NewService,
 }
 
-/// Arguments of `run`.
 #[derive(Debug, Args)]
 #[command(override_usage = "devport run [OPTIONS] -- CMD…\n       devport run TARGET")]
 #[command(after_help = "\
@@ -197,7 +194,6 @@ pub(super) struct Run {
     pub(super) service: NewService,
 }
 
-/// Arguments of `ls`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -216,7 +212,6 @@ pub(super) struct Ls {
     pub(super) watch: bool,
 }
 
-/// Arguments of `which`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -228,7 +223,6 @@ pub(super) struct Which {
     pub(super) target: String,
 }
 
-/// Arguments of `stop`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -251,7 +245,6 @@ pub(super) struct Stop {
     pub(super) kill: bool,
 }
 
-/// Arguments of `restart`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -271,7 +264,6 @@ pub(super) struct Restart {
     pub(super) wait: Option<Span>,
 }
 
-/// Arguments of `signal`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -286,7 +278,6 @@ pub(super) struct Signal {
     pub(super) target: String,
 }
 
-/// Arguments of `rm`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -300,7 +291,6 @@ pub(super) struct Rm {
     pub(super) targets: Vec<String>,
 }
 
-/// Arguments of `attach`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -313,7 +303,6 @@ pub(super) struct Attach {
     pub(super) target: Option<String>,
 }
 
-/// Arguments of `logs`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -360,7 +349,6 @@ pub(super) enum Goal {
     Stopped,
 }
 
-/// Arguments of `wait`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -381,7 +369,6 @@ pub(super) struct Wait {
     pub(super) targets: Vec<String>,
 }
 
-/// Arguments of `tailup`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -408,7 +395,6 @@ pub(super) struct Tailup {
     pub(super) target: String,
 }
 
-/// Arguments of `env`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -422,7 +408,6 @@ pub(super) struct Env {
     pub(super) target: String,
 }
 
-/// Arguments of `reserve`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

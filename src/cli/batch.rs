@@ -8,7 +8,7 @@ use crate::cli::args::Start;
 use crate::cli::context::Context;
 use crate::cli::output::{report, write_output};
 use crate::cli::{start, tailnet, wait};
-use crate::config::{ConfigEntry, ServiceSpec, load_config};
+use crate::config::{Request, ServiceSpec, load_config};
 use crate::error::{Error, Result};
 use crate::identity::Key;
 use crate::launch::Ensured;
@@ -86,7 +86,7 @@ fn start_all(
 ///
 /// # Errors
 /// If the directory of the file cannot be read.
-fn resolve(context: &Context, entries: Vec<ConfigEntry>, file: &Path) -> Result<Vec<(String, Result<ServiceSpec>)>> {
+fn resolve(context: &Context, entries: Vec<Request>, file: &Path) -> Result<Vec<(String, Result<ServiceSpec>)>> {
     let path = context.cwd()?.join(file);
     let is_regular = path.is_file();
     let failed = || Error::io("look at", &path);
@@ -96,9 +96,9 @@ fn resolve(context: &Context, entries: Vec<ConfigEntry>, file: &Path) -> Result<
         // A pipe (`-f /dev/stdin`) has no directory: its services belong to the current one.
         _ => context.cwd()?.join("-"),
     };
-    let resolve = |entry: ConfigEntry| {
-        let name = entry.name().to_owned();
-        let mut request = entry.into_request(&path, context.environment().home());
+    let resolve = |entry: Request| {
+        let name = entry.name();
+        let mut request = entry.written_in(&path, context.environment().home());
         request.file = request.file.filter(|_| is_regular);
         (name, ServiceSpec::resolve(request, context.environment()))
     };
@@ -126,13 +126,13 @@ fn check_checkouts(context: &Context, specs: &[(String, Result<ServiceSpec>)]) -
 ///
 /// # Errors
 /// [`Error::NoSuchService`] if the file lacks a key.
-fn select(entries: Vec<ConfigEntry>, keys: &[String], file: &Path) -> Result<Vec<ConfigEntry>> {
+fn select(entries: Vec<Request>, keys: &[String], file: &Path) -> Result<Vec<Request>> {
     if keys.is_empty() {
         return Ok(entries);
     }
-    let has = |entry: &ConfigEntry, key: &String| entry.key().is_some_and(|own| own.as_str() == key);
+    let has = |entry: &Request, key: &String| entry.key.as_ref().is_some_and(|own| own.as_str() == key);
     if let Some(missing) = keys.iter().find(|key| !entries.iter().any(|entry| has(entry, key))) {
-        let nearest: Vec<String> = entries.iter().filter_map(|entry| entry.key().map(Key::to_string)).collect();
+        let nearest: Vec<String> = entries.iter().filter_map(|entry| entry.key.as_ref().map(Key::to_string)).collect();
         return Err(Error::NoSuchService { target: format!("{missing} in {}", file.display()), nearest });
     }
     Ok(entries.into_iter().filter(|entry| keys.iter().any(|key| has(entry, key))).collect())

@@ -75,7 +75,6 @@ impl Context {
         Ok(Self { registry: Registry::new(paths, range, note), output, caller, suffix: Suffix::default() })
     }
 
-    /// The caller's environment.
     pub(super) fn environment(&self) -> &CallerEnvironment {
         &self.caller.environment
     }

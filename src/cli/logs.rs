@@ -239,7 +239,6 @@ impl Printer {
         }
     }
 
-    /// Prints the buffer.
     fn flush(&mut self) -> Result<()> {
         if !self.buffer.is_empty() {
             write_output(&self.buffer)?;

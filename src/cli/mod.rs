@@ -55,7 +55,6 @@ pub(crate) fn dispatch(arguments: &[OsString], caller: CallerContext) -> Result<
     }
 }
 
-/// Executes one command.
 fn execute(parsed: args::Arguments, mut caller: CallerContext) -> Result<ExitCode> {
     use args::Command;
     for directory in &parsed.directories {

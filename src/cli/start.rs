@@ -81,9 +81,9 @@ pub(super) fn spec(context: &Context, service: NewService) -> Result<ServiceSpec
     let request = Request {
         // Scripts pass `--key "$NAME"` with an empty variable: that means no key.
         key: service.key.filter(|key| !key.is_empty()).map(Key::new).transpose()?,
-        words: service.command.into_iter().map(utf8).collect::<Result<_>>()?,
+        cmd: service.command.into_iter().map(utf8).collect::<Result<_>>()?,
         port: PortRequest::new(service.no_port, service.port),
-        port_variable: service.port_env,
+        port_env: service.port_env,
         tailnet: service.tailnet,
         tailnet_name: service.tailnet_name.map(TailnetName::new).transpose()?,
         policy: service.policy.into_policy(),
@@ -118,19 +118,19 @@ pub(super) fn note_differences(ensured: &Ensured, spec: &ServiceSpec) {
 /// Lists in what a running service differs from a request.
 fn differences(running: &Reservation, spec: &ServiceSpec) -> Vec<String> {
     let mut differences = Vec::new();
-    if running.cmd != spec.words {
+    if running.cmd != spec.request.cmd {
         differences.push(format!("the command {}", printable(&running.cmd.join(" "))));
     }
-    if running.cwd != spec.cwd {
+    if running.cwd != spec.request.cwd {
         differences.push(format!("the directory {}", running.cwd.display()));
     }
-    if running.policy != spec.policy {
+    if running.policy != spec.request.policy {
         differences.push("other rules for readiness, restarts or stopping".into());
     }
-    if running.port_env != spec.port_variable || running.no_port != (spec.port == PortRequest::NoPort) {
+    if running.port_env != spec.request.port_env || running.no_port != (spec.request.port == PortRequest::NoPort) {
         differences.push("other port options".into());
     }
-    if matches!(spec.port, PortRequest::Exactly(port) if port != running.port) {
+    if matches!(spec.request.port, PortRequest::Exactly(port) if port != running.port) {
         differences.push(format!("port {}", running.port));
     }
     differences

@@ -43,7 +43,7 @@ pub(super) fn down(context: &Context, arguments: &Target) -> Result<()> {
 /// success: the service runs on this machine.
 pub(super) fn publish_started(context: &Context, spec: &ServiceSpec, ensured: &Ensured) {
     let reservation = &ensured.reservation;
-    if !spec.tailnet || (ensured.previous == Previous::StillRunning && is_published(spec, reservation)) {
+    if !spec.request.tailnet || (ensured.previous == Previous::StillRunning && is_published(spec, reservation)) {
         return;
     }
     let request = PublishRequest::of(spec);
@@ -57,7 +57,7 @@ pub(super) fn publish_started(context: &Context, spec: &ServiceSpec, ensured: &E
 /// Returns whether a service is published under the name that a spec requests.
 fn is_published(spec: &ServiceSpec, reservation: &Reservation) -> bool {
     let has_name = |name: &TailnetName| name.as_str() == reservation.name_on_tailnet();
-    reservation.tailnet && spec.tailnet_name.as_ref().is_none_or(has_name)
+    reservation.tailnet && spec.request.tailnet_name.as_ref().is_none_or(has_name)
 }
 
 /// Unpublishes a service that is being removed. A failure is reported, with the names of what may be left.

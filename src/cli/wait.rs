@@ -154,7 +154,6 @@ impl Progress {
         }
     }
 
-    /// Erases the line.
     fn clear(&mut self) {
         if !self.shown.is_empty() {
             let _ = write!(io::stderr(), "\r\x1b[K");

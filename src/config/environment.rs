@@ -144,7 +144,6 @@ impl Variables {
         }
     }
 
-    /// Removes credentials.
     pub(crate) fn drop_secrets(&mut self) {
         self.0.retain(|entry| entry.split_once('=').is_none_or(|(name, value)| !is_secret(name, value)));
     }
@@ -159,7 +158,7 @@ impl Variables {
         let mut all = self.clone();
         all.drop_secrets();
         if let Some(port) = own.port {
-            all.set(own.port_variable.unwrap_or(PORT_VARIABLE), port.to_string());
+            all.set(own.port_env.unwrap_or(PORT_VARIABLE), port.to_string());
             all.set("DEVPORT_URL", local_url(port));
         } else {
             all.0.retain(|entry| !entry.starts_with("DEVPORT_URL="));
@@ -189,7 +188,7 @@ pub(crate) struct ChildVariables<'a> {
     /// The service's port; `None` if it has none.
     pub(crate) port: Option<u16>,
     /// The variable with the port; `None` for `PORT`.
-    pub(crate) port_variable: Option<&'a str>,
+    pub(crate) port_env: Option<&'a str>,
     /// The service's key, if it has one.
     pub(crate) key: Option<&'a Key>,
     pub(crate) hash: &'a ServiceHash,
@@ -211,7 +210,7 @@ mod tests {
     fn child_variables(hash: &ServiceHash) -> ChildVariables<'_> {
         ChildVariables {
             port: Some(19042),
-            port_variable: None,
+            port_env: None,
             key: None,
             hash,
             home: Path::new("/h"),

@@ -1,6 +1,7 @@
 //! The fields of an entry of `devport.yaml`. Each is checked while it is parsed, so that an error names its line.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, SeqAccess, Visitor};
@@ -105,7 +106,6 @@ impl<T, F: FnOnce(&str) -> std::result::Result<T, String>> Visitor<'_> for Text<
     }
 }
 
-/// Parses a port.
 pub(super) struct Port(pub(super) u16);
 
 impl<'de> Deserialize<'de> for Port {
@@ -130,7 +130,7 @@ impl Visitor<'_> for PortVisitor {
 }
 
 /// A path, or a list of paths.
-pub(super) struct EnvFiles(pub(super) Vec<String>);
+pub(super) struct EnvFiles(pub(super) Vec<PathBuf>);
 
 impl<'de> Deserialize<'de> for EnvFiles {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -149,7 +149,7 @@ impl<'de> Visitor<'de> for EnvFilesVisitor {
     }
 
     fn visit_str<E: de::Error>(self, path: &str) -> std::result::Result<EnvFiles, E> {
-        Ok(EnvFiles(vec![path.to_owned()]))
+        Ok(EnvFiles(vec![path.into()]))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<EnvFiles, A::Error> {

@@ -1,14 +1,13 @@
 //! `devport.yaml`: a list of services, each a command or an object.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::config::dotenv::text_of;
 use crate::config::fields::{EnvFiles, FieldSeed, Port, Text};
-use crate::config::policy::Policy;
 use crate::config::policy_fields::policy_field;
 use crate::config::service::{PortRequest, Request};
 use crate::error::{Error, Result};
@@ -18,84 +17,17 @@ use crate::os::file::read_any;
 /// How many brackets may be open at a time, quoted ones included. Deeper nesting makes the parser slow.
 const DEEPEST: usize = 500;
 
-/// One entry of the file. Its fields were checked, but not against the file system.
-#[derive(Debug, Default)]
-pub(crate) struct ConfigEntry {
-    key: Option<Key>,
-    /// The command, split into words.
-    words: Vec<String>,
-    /// The command as written: the entry's name if it has no key.
-    exec: String,
-    /// The directory, as written.
-    cwd: Option<String>,
-    /// Whether the service has no port.
-    no_port: bool,
-    /// The requested port.
-    port: Option<u16>,
-    /// The variable with the port.
-    port_variable: Option<String>,
-    /// Whether to publish it on the tailnet.
-    tailnet: bool,
-    /// Its name on the tailnet.
-    tailnet_name: Option<TailnetName>,
-    /// Readiness, health, restarts, stopping and logs.
-    policy: Policy,
-    /// Dotenv files, as written.
-    env_files: Vec<String>,
-}
-
-impl ConfigEntry {
-    /// Returns the name in the summary: the key, or else the command.
-    pub(crate) fn name(&self) -> &str {
-        self.key.as_ref().map_or(&self.exec, Key::as_str)
-    }
-
-    /// The key; `None` if the entry has none.
-    pub(crate) fn key(&self) -> Option<&Key> {
-        self.key.as_ref()
-    }
-
-    /// Turns the entry into a request. Relative paths are relative to the directory of `file`, whose path is canonical;
-    /// `~` is `home`.
-    /// canonical; `~` is `home`.
-    pub(crate) fn into_request(self, file: &Path, home: Option<&Path>) -> Request {
-        let directory = file.parent().unwrap_or(Path::new("/"));
-        let absolute = |path: String| directory.join(expand_home(&path, home));
-        Request {
-            key: self.key,
-            words: self.words,
-            cwd: self.cwd.map_or_else(|| directory.to_owned(), absolute),
-            file: Some(file.to_owned()),
-            port: PortRequest::new(self.no_port, self.port),
-            port_variable: self.port_variable,
-            tailnet: self.tailnet,
-            tailnet_name: self.tailnet_name,
-            policy: self.policy,
-            env_files: self.env_files.into_iter().map(absolute).collect(),
-        }
-    }
-}
-
-/// Replaces a leading `~` or `~/`.
-fn expand_home(path: &str, home: Option<&Path>) -> PathBuf {
-    match (path.strip_prefix('~'), home) {
-        (Some(""), Some(home)) => home.to_owned(),
-        (Some(rest), Some(home)) if rest.starts_with('/') => home.join(rest.trim_start_matches('/')),
-        _ => PathBuf::from(path),
-    }
-}
-
 /// Reads and checks a whole `devport.yaml` before anything is started from it.
 ///
 /// # Errors
 /// [`Error::InvalidFile`] with the line, if it cannot be read or used.
-pub(crate) fn load(path: &Path) -> Result<Vec<ConfigEntry>> {
+pub(crate) fn load(path: &Path) -> Result<Vec<Request>> {
     let text = text_of(path, "configuration", read_any)?;
     parse(path, &text)
 }
 
 /// Parses the text of a `devport.yaml`.
-fn parse(path: &Path, text: &str) -> Result<Vec<ConfigEntry>> {
+fn parse(path: &Path, text: &str) -> Result<Vec<Request>> {
     check_nesting(path, text)?;
     let mut documents = serde_yaml::Deserializer::from_str(text);
     let Some(document) = documents.next() else { return Ok(Vec::new()) };
@@ -153,7 +85,7 @@ fn invalid(path: &Path, error: &serde_yaml::Error) -> Error {
     }
 }
 
-struct Entries(Vec<ConfigEntry>);
+struct Entries(Vec<Request>);
 
 impl<'de> Deserialize<'de> for Entries {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -180,7 +112,7 @@ impl<'de> Visitor<'de> for EntriesVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Entries, A::Error> {
-        let mut entries: Vec<ConfigEntry> = Vec::new();
+        let mut entries: Vec<Request> = Vec::new();
         let mut keys = Vec::new();
         while let Some(entry) = list.next_element_seed(EntrySeed { keys: &mut keys })? {
             entries.push(entry);
@@ -196,27 +128,26 @@ struct EntrySeed<'a> {
 }
 
 impl<'de> DeserializeSeed<'de> for EntrySeed<'_> {
-    type Value = ConfigEntry;
+    type Value = Request;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<ConfigEntry, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Request, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for EntrySeed<'_> {
-    type Value = ConfigEntry;
+    type Value = Request;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a command or an object with `exec`")
     }
 
-    fn visit_str<E: de::Error>(self, exec: &str) -> std::result::Result<ConfigEntry, E> {
-        let words = split(exec).map_err(E::custom)?;
-        Ok(ConfigEntry { words, exec: exec.to_owned(), ..ConfigEntry::default() })
+    fn visit_str<E: de::Error>(self, exec: &str) -> std::result::Result<Request, E> {
+        Ok(Request { cmd: split(exec).map_err(E::custom)?, ..Request::default() })
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<ConfigEntry, A::Error> {
-        let mut entry = ConfigEntry::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Request, A::Error> {
+        let (mut entry, mut no_port, mut port) = (Request::default(), false, None);
         let mut seen = Vec::new();
         while let Some(field) = map.next_key_seed(FieldSeed { seen: &mut seen })? {
             match field {
@@ -227,13 +158,12 @@ impl<'de> Visitor<'de> for EntrySeed<'_> {
                     })?);
                 }
                 "exec" => {
-                    let check = |exec: &str| Ok((split(exec)?, exec.to_owned()));
-                    (entry.words, entry.exec) = map.next_value_seed(Text { expected: "a command", check })?;
+                    entry.cmd = map.next_value_seed(Text { expected: "a command", check: split })?;
                 }
-                "cwd" => entry.cwd = Some(map.next_value()?),
-                "no-port" => entry.no_port = map.next_value()?,
-                "port" => entry.port = Some(map.next_value::<Port>()?.0),
-                "port-env" => entry.port_variable = Some(map.next_value()?),
+                "cwd" => entry.cwd = map.next_value()?,
+                "no-port" => no_port = map.next_value()?,
+                "port" => port = Some(map.next_value::<Port>()?.0),
+                "port-env" => entry.port_env = Some(map.next_value()?),
                 "tailnet" => entry.tailnet = map.next_value()?,
                 "tailnet-name" => {
                     entry.tailnet_name = Some(map.next_value_seed(Text {
@@ -245,15 +175,16 @@ impl<'de> Visitor<'de> for EntrySeed<'_> {
                 field => policy_field(field, &mut entry.policy, &mut map)?,
             }
         }
-        if entry.words.is_empty() {
+        if entry.cmd.is_empty() {
             return Err(de::Error::custom("this service has no `exec`"));
         }
-        if entry.no_port && entry.port.is_some() {
+        if no_port && port.is_some() {
             return Err(de::Error::custom("`port` and `no-port: true` exclude each other"));
         }
-        if let Some(contradiction) = entry.policy.contradiction(!entry.no_port) {
+        if let Some(contradiction) = entry.policy.contradiction(!no_port) {
             return Err(de::Error::custom(contradiction));
         }
+        entry.port = PortRequest::new(no_port, port);
         Ok(entry)
     }
 }
@@ -281,7 +212,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn parsed(text: &str) -> Result<Vec<ConfigEntry>> {
+    fn parsed(text: &str) -> Result<Vec<Request>> {
         parse(Path::new("d.yaml"), text)
     }
 
@@ -293,17 +224,17 @@ mod tests {
     fn every_field_is_read() {
         let text = "- sleep '1 2'\n- key: web\n  exec: \"npm run 'a b'\"\n  cwd: ~/x\n  port: 20000\n  port-env: VITE_PORT\n  tailnet: true\n  tailnet-name: my-web\n  env: [a.env, ~/b.env]\n- {exec: x, no-port: true, env: /c.env}\n";
         let entries = parsed(text).unwrap();
-        assert_eq!(entries[0].words, ["sleep", "1 2"]);
+        assert_eq!(entries[0].cmd, ["sleep", "1 2"]);
         assert_eq!(entries[0].name(), "sleep '1 2'");
         let requests: Vec<_> = entries
             .into_iter()
-            .map(|entry| entry.into_request(Path::new("/p/devport.yaml"), Some(Path::new("/h"))))
+            .map(|entry| entry.written_in(Path::new("/p/devport.yaml"), Some(Path::new("/h"))))
             .collect();
         assert_eq!(requests[0].cwd, Path::new("/p"));
-        assert_eq!(requests[1].words, ["npm", "run", "a b"]);
+        assert_eq!(requests[1].cmd, ["npm", "run", "a b"]);
         assert_eq!(requests[1].cwd, Path::new("/h/x"));
         assert_eq!(requests[1].port, PortRequest::Exactly(20000));
-        assert_eq!(requests[1].port_variable.as_deref(), Some("VITE_PORT"));
+        assert_eq!(requests[1].port_env.as_deref(), Some("VITE_PORT"));
         assert!(requests[1].tailnet);
         assert_eq!(requests[1].tailnet_name.as_ref().map(TailnetName::as_str), Some("my-web"));
         assert_eq!(requests[1].env_files, [Path::new("/p/a.env"), Path::new("/h/b.env")]);

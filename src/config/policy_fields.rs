@@ -126,7 +126,6 @@ struct CheckSettings {
     check: Option<Check>,
     /// How often it runs.
     interval: Option<Span>,
-    /// Its timeout.
     timeout: Option<Span>,
     /// The number of failures in a row.
     failures: Option<u32>,
@@ -143,13 +142,11 @@ struct CheckFields {
     none: bool,
     /// The path of a request.
     http: Option<String>,
-    /// The required status.
     status: Option<u16>,
     log: Option<String>,
     exec: Option<String>,
     /// How often it runs.
     interval: Option<Span>,
-    /// Its timeout.
     timeout: Option<Span>,
     /// The number of failures in a row.
     failures: Option<u32>,

@@ -15,35 +15,62 @@ const LARGEST_STRING: usize = 128 * 1024;
 /// `ARG_MAX` on macOS. 64 KiB are left for PORT and the other variables that devport sets.
 const LARGEST_TOTAL: usize = if cfg!(target_os = "macos") { 1024 * 1024 } else { 2 * 1024 * 1024 } - 64 * 1024;
 
-/// A request as typed or written in `devport.yaml`, before any file is read.
-#[derive(Debug, Clone)]
+/// What a user asks for, as typed or written in `devport.yaml`.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Request {
     /// The user's name for the service; `None` if its directory and command name it.
     pub(crate) key: Option<Key>,
     /// The command and its arguments, unexpanded.
-    pub(crate) words: Vec<String>,
-    /// The absolute directory.
+    pub(crate) cmd: Vec<String>,
     pub(crate) cwd: PathBuf,
     /// The canonical `devport.yaml` with the entry; `None` for a typed command.
     pub(crate) file: Option<PathBuf>,
-    /// The requested port.
     pub(crate) port: PortRequest,
     /// The variable with the port; `None` for `PORT`.
-    pub(crate) port_variable: Option<String>,
+    pub(crate) port_env: Option<String>,
     /// Whether to publish it on the tailnet.
     pub(crate) tailnet: bool,
     /// Its name on the tailnet; `None` for the current one, or else its hashid.
     pub(crate) tailnet_name: Option<TailnetName>,
     /// Readiness, health, restarts, stopping and logs.
     pub(crate) policy: Policy,
-    /// Absolute paths of dotenv files; later ones override earlier ones.
+    /// Dotenv files; later ones override earlier ones.
     pub(crate) env_files: Vec<PathBuf>,
 }
 
+impl Request {
+    /// Returns the name for messages: the key, or else the command.
+    pub(crate) fn name(&self) -> String {
+        self.key.as_ref().map_or_else(|| shell_words::join(&self.cmd), Key::to_string)
+    }
+
+    /// Notes that an entry of this canonical file makes the request, and resolves its paths, which are relative to the
+    /// file's directory.
+    pub(crate) fn written_in(self, file: &Path, home: Option<&Path>) -> Self {
+        let directory = file.parent().unwrap_or(Path::new("/"));
+        let absolute = |path: PathBuf| directory.join(expand_home(&path, home));
+        Self {
+            cwd: absolute(self.cwd),
+            file: Some(file.to_owned()),
+            env_files: self.env_files.into_iter().map(absolute).collect(),
+            ..self
+        }
+    }
+}
+
+/// Replaces a leading `~`.
+fn expand_home(path: &Path, home: Option<&Path>) -> PathBuf {
+    match (path.strip_prefix("~"), home) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path.to_owned(),
+    }
+}
+
 /// The port that a service requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum PortRequest {
     /// Its current one, or else the lowest free one.
+    #[default]
     Any,
     Exactly(u16),
     NoPort,
@@ -60,31 +87,14 @@ impl PortRequest {
     }
 }
 
-/// A resolved request to run one command.
+/// A request with everything that registration needs to know.
 #[derive(Debug, Clone)]
 pub(crate) struct ServiceSpec {
-    /// The service's hash.
+    /// The request. Its directory exists and is canonical.
+    pub(crate) request: Request,
     pub(crate) hash: ServiceHash,
-    /// The user's name for it, if any.
-    pub(crate) key: Option<Key>,
-    /// The command and its arguments, unexpanded.
-    pub(crate) words: Vec<String>,
-    /// The directory: existing and canonical.
-    pub(crate) cwd: PathBuf,
-    /// The canonical `devport.yaml` with the entry; `None` for a typed command.
-    pub(crate) file: Option<PathBuf>,
-    /// The checkouts that it belongs to.
+    /// The checkouts that the service belongs to.
     pub(crate) place: Place,
-    /// The requested port.
-    pub(crate) port: PortRequest,
-    /// The variable with the port; `None` for `PORT`.
-    pub(crate) port_variable: Option<String>,
-    /// Whether to publish it on the tailnet.
-    pub(crate) tailnet: bool,
-    /// Its name on the tailnet; `None` for the current one, or else its hashid.
-    pub(crate) tailnet_name: Option<TailnetName>,
-    /// Readiness, health, restarts, stopping and logs.
-    pub(crate) policy: Policy,
     /// The caller's environment with the dotenv files over it.
     pub(crate) environment: Variables,
 }
@@ -95,41 +105,30 @@ impl ServiceSpec {
     /// # Errors
     /// If the command is empty, the directory is missing, a name is not valid, a dotenv file cannot be read, or the
     /// environment is too large for `execve(2)`.
-    pub(crate) fn resolve(request: Request, caller: &CallerEnvironment) -> Result<Self> {
-        match request.words.first() {
+    pub(crate) fn resolve(mut request: Request, caller: &CallerEnvironment) -> Result<Self> {
+        match request.cmd.first() {
             None => return Err(empty_command("there is no command to run")),
             Some(program) if program.is_empty() => return Err(empty_command("the command is an empty word")),
             Some(_) => {}
         }
-        if request.words.iter().any(|word| word.contains('\0')) {
+        if request.cmd.iter().any(|word| word.contains('\0')) {
             return Err(empty_command("a word of the command contains a NUL byte"));
         }
-        if let Some(name) = &request.port_variable {
+        if let Some(name) = &request.port_env {
             check_variable_name(name)?;
         }
         if let Some(message) = request.policy.contradiction(request.port != PortRequest::NoPort) {
             return Err(Error::Usage { message, hint: "`devport start --help` says what each option takes".into() });
         }
-        let cwd = existing_directory(&request.cwd)?;
-        let environment = environment(&request, &cwd, caller)?;
-        let hash = match &request.key {
-            Some(key) => ServiceHash::of_key(key),
-            None => ServiceHash::of_command(&cwd, &request.words),
-        };
-        let place = Place::new(&cwd, request.file.as_deref(), caller.home());
+        request.cwd = existing_directory(&request.cwd)?;
         Ok(Self {
-            hash,
-            place,
-            file: request.file,
-            key: request.key,
-            words: request.words,
-            cwd,
-            port: request.port,
-            port_variable: request.port_variable,
-            tailnet: request.tailnet,
-            tailnet_name: request.tailnet_name,
-            policy: request.policy,
-            environment,
+            environment: environment(&request, caller)?,
+            hash: match &request.key {
+                Some(key) => ServiceHash::of_key(key),
+                None => ServiceHash::of_command(&request.cwd, &request.cmd),
+            },
+            place: Place::new(&request.cwd, request.file.as_deref(), caller.home()),
+            request,
         })
     }
 
@@ -137,30 +136,22 @@ impl ServiceSpec {
     pub(crate) fn port_alone(key: Key, port: PortRequest, cwd: PathBuf, caller: &CallerEnvironment) -> Self {
         Self {
             place: Place::new(&cwd, None, caller.home()),
-            file: None,
             hash: ServiceHash::of_key(&key),
-            key: Some(key),
-            words: Vec::new(),
-            cwd,
-            port,
-            port_variable: None,
-            tailnet: false,
-            tailnet_name: None,
-            policy: Policy::default(),
             environment: Variables::default(),
+            request: Request { key: Some(key), port, cwd, ..Request::default() },
         }
     }
 
     /// Returns the name for messages: the key, or else the hash.
     pub(crate) fn name(&self) -> &str {
-        self.key.as_ref().map_or(self.hash.as_str(), Key::as_str)
+        self.request.key.as_ref().map_or(self.hash.as_str(), Key::as_str)
     }
 }
 
 /// Builds the environment of a service: the caller's, with the dotenv files over it in order.
-fn environment(request: &Request, cwd: &Path, caller: &CallerEnvironment) -> Result<Variables> {
+fn environment(request: &Request, caller: &CallerEnvironment) -> Result<Variables> {
     let mut environment = caller.for_services()?;
-    environment.set("PWD", path_text(cwd)?);
+    environment.set("PWD", path_text(&request.cwd)?);
     for file in &request.env_files {
         let variables = dotenv::read(file, &environment)?;
         if let Some((name, _)) = variables.iter().find(|(name, value)| name.len() + 1 + value.len() >= LARGEST_STRING) {
@@ -174,7 +165,7 @@ fn environment(request: &Request, cwd: &Path, caller: &CallerEnvironment) -> Res
         environment.set_all(variables);
     }
     environment.drop_secrets();
-    check_total(&environment, &request.words)?;
+    check_total(&environment, &request.cmd)?;
     Ok(environment)
 }
 
@@ -273,16 +264,10 @@ mod tests {
             path
         };
         let request = Request {
-            key: None,
-            words: vec!["true".into()],
+            cmd: vec!["true".into()],
             cwd: directory.path().to_owned(),
-            file: None,
-            port: PortRequest::Any,
-            port_variable: None,
-            tailnet: false,
-            tailnet_name: None,
-            policy: Policy::default(),
             env_files: files.iter().enumerate().map(write).collect(),
+            ..Request::default()
         };
         let caller = CallerEnvironment::new([("CALLER".into(), "outside".into())]);
         ServiceSpec::resolve(request, &caller)

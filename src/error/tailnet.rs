@@ -13,10 +13,7 @@ pub(crate) enum TailnetError {
     NoProgram,
     /// tailscaled does not run.
     #[error("the tailscale daemon does not answer: {message}")]
-    DaemonDown {
-        /// The program's message.
-        message: String,
-    },
+    DaemonDown { message: String },
     /// tailscaled runs, but the machine is not connected to its tailnet.
     #[error("this machine is not connected to a tailnet: {}", state_text(state))]
     NotConnected {
@@ -40,10 +37,7 @@ pub(crate) enum TailnetError {
     },
     /// The user may not change what tailscaled serves.
     #[error("the tailscale daemon refuses: {message}")]
-    Denied {
-        /// The program's message.
-        message: String,
-    },
+    Denied { message: String },
     #[error("`tailscale {command}` gave no answer in {waited_s} s")]
     Silent {
         /// Its arguments up to the first option.
@@ -66,7 +60,6 @@ pub(crate) enum TailnetError {
     NotServed {
         /// The service's name on the tailnet.
         name: String,
-        /// The program's message.
         message: String,
     },
     /// The service has no port.
@@ -112,40 +105,27 @@ pub(crate) enum TailnetError {
 /// Why a request to the API failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ApiProblem {
-    /// 401.
     #[error("the key was rejected{} (401)", said(.0))]
     Unauthorized(String),
-    /// 403.
     #[error("the key may not do that{} (403)", said(.0))]
     Forbidden(String),
-    /// 404.
     #[error("there is no such thing{} (404)", said(.0))]
     NotFound(String),
-    /// 409.
     #[error("it conflicts with what is there{} (409)", said(.0))]
     Conflict(String),
     /// 400 and other refusals.
     #[error("the request was refused{} ({})", said(.message), .status)]
-    Refused {
-        status: u16,
-        /// The API's message.
-        message: String,
-    },
+    Refused { status: u16, message: String },
     /// 429, also after the delay that the API requested.
     #[error("too many requests{} (429){}", said(.message), retry_text(*.retry_after_s))]
     RateLimited {
-        /// The API's message.
         message: String,
         /// The requested delay, in seconds; `None` if there is none.
         retry_after_s: Option<u64>,
     },
     /// 5xx on every attempt.
     #[error("the server has a problem{} ({})", said(.message), .status)]
-    Server {
-        status: u16,
-        /// The API's message.
-        message: String,
-    },
+    Server { status: u16, message: String },
     /// A redirect. Following it would send the key to another server.
     #[error("the server redirects to {to:?} ({status}), which is not followed")]
     Redirect { status: u16, to: String },

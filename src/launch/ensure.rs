@@ -47,7 +47,6 @@ pub(crate) struct Ensured {
     pub(crate) previous: Previous,
 }
 
-/// A running service.
 struct Running {
     reservation: Reservation,
     /// Whether the directory of the service was deleted, or replaced by another one.

@@ -15,7 +15,6 @@ const FIRST_WINDOW: u64 = 64 * 1024;
 /// The factor by which more is read if that was not enough.
 const WINDOW_GROWTH: u64 = 8;
 
-/// Selects lines.
 pub(crate) type Wanted<'a> = &'a dyn Fn(&Line) -> bool;
 
 /// Collects lines from the end of a log.

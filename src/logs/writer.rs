@@ -105,7 +105,6 @@ impl LogWriter {
         true
     }
 
-    /// Appends output.
     pub(crate) fn append(&mut self, output: &[u8], now: Timestamp) {
         let mut rest = output;
         if !self.reopen(now) {

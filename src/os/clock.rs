@@ -44,7 +44,6 @@ impl Deadline {
     }
 }
 
-/// Sleeps.
 pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }

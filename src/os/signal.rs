@@ -20,11 +20,13 @@ pub(crate) const NOT_RELAYED: [i32; 10] = [
     libc::SIGTTOU,
 ];
 
+/// The highest signal number: `SIGRTMAX` on Linux (`signal(7)`), `NSIG - 1` on macOS.
+pub(crate) const LAST: i32 = if cfg!(target_os = "linux") { 64 } else { 31 };
+
 /// Parses a signal's name, with or without `SIG`, in any case, or its number; `None` if there is no such signal.
 pub(crate) fn parse(text: &str) -> Option<i32> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        let last = if cfg!(target_os = "linux") { 64 } else { 31 };
-        return text.parse().ok().filter(|number| (1..=last).contains(number));
+        return text.parse().ok().filter(|number| (1..=LAST).contains(number));
     }
     let name = text.to_uppercase();
     let name = if name.starts_with("SIG") { name } else { format!("SIG{name}") };

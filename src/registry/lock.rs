@@ -57,7 +57,6 @@ fn supervisor() -> Role {
 }
 
 impl Holder {
-    /// Describes this process.
     fn new(role: Role, process: &ProcessIdentity) -> Self {
         let ProcessIdentity { pid, start_time, boot_id } = process.clone();
         Self { role, pid, start_time, boot_id }

@@ -48,7 +48,6 @@ impl Paths {
         Self { base: base.to_owned() }
     }
 
-    /// The base directory.
     pub(crate) fn base(&self) -> &Path {
         &self.base
     }

@@ -65,16 +65,16 @@ impl Registry {
             None => {
                 let (hashes, _) = self.hashes()?;
                 let hashid = spec.hash.shortest_unique_prefix(&hashes);
-                Reservation::new(spec.hash.clone(), hashid, spec.key.clone())
+                Reservation::new(spec.hash.clone(), hashid, spec.request.key.clone())
             }
         };
         let stale = self.give_port(&mut reservation, spec, now)?;
         reservation.adopt();
-        reservation.port_env.clone_from(&spec.port_variable);
-        reservation.policy.clone_from(&spec.policy);
-        reservation.cwd.clone_from(&spec.cwd);
-        reservation.cmd.clone_from(&spec.words);
-        reservation.file.clone_from(&spec.file);
+        reservation.port_env.clone_from(&spec.request.port_env);
+        reservation.policy.clone_from(&spec.request.policy);
+        reservation.cwd.clone_from(&spec.request.cwd);
+        reservation.cmd.clone_from(&spec.request.cmd);
+        reservation.file.clone_from(&spec.request.file);
         settle(&mut reservation, &spec.place)?;
         reservation.last_up = now;
         let before = before.map(|(_, bytes)| bytes.as_slice());
@@ -95,14 +95,14 @@ impl Registry {
         check_same_name(&reservation, spec)?;
         let taken_over = check_place(&reservation, spec)?;
         let has_port = reservation.service_port().is_some();
-        if taken_over.is_none() && has_port && matches!(spec.port, PortRequest::Any) {
+        if taken_over.is_none() && has_port && matches!(spec.request.port, PortRequest::Any) {
             return Ok(Registration { reservation, reclaimed: None, taken_over });
         }
         reservation.check_writable(&self.paths.record(&spec.hash))?;
         let stale = self.give_port(&mut reservation, spec, now)?;
         if taken_over.is_some() {
-            reservation.cwd.clone_from(&spec.cwd);
-            reservation.file.clone_from(&spec.file);
+            reservation.cwd.clone_from(&spec.request.cwd);
+            reservation.file.clone_from(&spec.request.file);
             settle(&mut reservation, &spec.place)?;
         }
         reservation.adopt();
@@ -148,8 +148,8 @@ impl Registry {
 
     /// Sets the port of a service that is being registered. Returns the service that must lose its own for it.
     fn give_port(&self, reservation: &mut Reservation, spec: &ServiceSpec, now: Timestamp) -> Result<Option<Stale>> {
-        reservation.no_port = spec.port == PortRequest::NoPort;
-        match spec.port {
+        reservation.no_port = spec.request.port == PortRequest::NoPort;
+        match spec.request.port {
             PortRequest::NoPort => Ok(None),
             PortRequest::Any if reservation.port != 0 => Ok(None),
             PortRequest::Exactly(port) if reservation.port == port => Ok(None),
@@ -310,7 +310,7 @@ fn check_place(reservation: &Reservation, spec: &ServiceSpec) -> Result<Option<P
 
 /// Refuses a key whose hash another key already has.
 fn check_same_name(reservation: &Reservation, spec: &ServiceSpec) -> Result<()> {
-    if reservation.key == spec.key {
+    if reservation.key == spec.request.key {
         return Ok(());
     }
     Err(Error::HashCollision {

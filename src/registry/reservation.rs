@@ -255,7 +255,7 @@ impl Reservation {
     pub(crate) fn child_variables<'a>(&'a self, home: &'a Path, term: Option<&'a str>) -> ChildVariables<'a> {
         ChildVariables {
             port: self.service_port(),
-            port_variable: self.port_env.as_deref(),
+            port_env: self.port_env.as_deref(),
             key: self.key.as_ref(),
             hash: &self.hash,
             home,

@@ -422,7 +422,7 @@ impl Registry {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::config::{CallerEnvironment, Policy, PortRequest, Request, ServiceSpec};
+    use crate::config::{CallerEnvironment, PortRequest, Request, ServiceSpec};
     use crate::identity::Key;
     use crate::registry::register::Registration;
 
@@ -437,15 +437,10 @@ pub(super) mod tests {
     pub(crate) fn spec(key: &str, port: PortRequest) -> ServiceSpec {
         let request = Request {
             key: Some(Key::new(key).unwrap()),
-            words: vec!["true".into()],
+            cmd: vec!["true".into()],
             cwd: "/".into(),
-            file: None,
             port,
-            port_variable: None,
-            tailnet: false,
-            tailnet_name: None,
-            policy: Policy::default(),
-            env_files: Vec::new(),
+            ..Request::default()
         };
         ServiceSpec::resolve(request, &CallerEnvironment::new([("A".into(), "1".into())])).unwrap()
     }

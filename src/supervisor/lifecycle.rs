@@ -30,7 +30,6 @@ pub(super) enum Event {
     },
     /// Result of [`Action::Spawn`]: another process uses the port, as this message says.
     PortTaken(Problem),
-    /// The child exited.
     Exited {
         how: ExitHow,
         /// How long it ran.
@@ -97,7 +96,6 @@ enum Phase {
     New,
     /// [`Action::Spawn`] has no result yet.
     Starting,
-    /// The child runs.
     Running {
         since: Instant,
         /// The recorded state: [`State::Running`], [`State::Ready`] or [`State::Unhealthy`].

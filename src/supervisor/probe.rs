@@ -20,7 +20,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The result of a check; an error is a sentence fragment for people.
 pub(super) type CheckResult = Result<(), String>;
 
-/// A running check.
 #[derive(Debug)]
 pub(super) struct Probe {
     /// When it fails if it has no result by then.
@@ -51,7 +50,6 @@ enum Work {
     Command(ProcessIdentity),
 }
 
-/// An HTTP request.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
     pub(super) path: String,

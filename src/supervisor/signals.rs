@@ -9,7 +9,7 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use crate::error::{Error, Result};
 use crate::os::process::{self, SentStops};
-use crate::os::signal::NOT_RELAYED;
+use crate::os::signal::{LAST, NOT_RELAYED};
 
 /// What a signal requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +45,6 @@ impl Request {
     }
 }
 
-/// The highest signal number: `SIGRTMAX` on Linux (`signal(7)`), `NSIG - 1` on macOS.
-const LAST: i32 = if cfg!(target_os = "linux") { 64 } else { 31 };
 /// The real-time signals that glibc reserves for its threads (`nptl(7)`).
 const RESERVED: std::ops::Range<i32> = 32..34;
 

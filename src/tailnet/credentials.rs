@@ -18,7 +18,6 @@ const LONGEST: u64 = 4096;
 pub(super) struct Secret(String);
 
 impl Secret {
-    /// Keeps a text.
     pub(super) fn new(text: String) -> Self {
         Self(text)
     }

@@ -106,7 +106,6 @@ struct WebHandler {
 pub(super) enum Serving {
     /// Nothing is served under the name.
     Nothing,
-    /// Exactly the endpoint.
     Exactly,
     /// The service's own port, with another protocol.
     OtherWay,

@@ -36,7 +36,7 @@ pub(crate) struct PublishRequest {
 impl PublishRequest {
     /// Returns what `devport start` requested.
     pub(crate) fn of(spec: &ServiceSpec) -> Self {
-        Self { name: spec.tailnet_name.clone(), protocol: None }
+        Self { name: spec.request.tailnet_name.clone(), protocol: None }
     }
 }
 
@@ -236,7 +236,6 @@ struct Publication {
     node: Node,
     /// The service as it will be recorded.
     reservation: Reservation,
-    /// The requested endpoint.
     endpoint: Endpoint,
     /// The time limit for all steps.
     deadline: Deadline,

@@ -22,7 +22,6 @@ pub(super) struct Node {
     /// `Running`, `NeedsLogin`, …
     #[serde(rename = "BackendState", default)]
     state: String,
-    /// Describes the machine.
     #[serde(rename = "Self", default)]
     own: Option<Own>,
     /// The tailnet; `None` while it is not connected.
@@ -30,7 +29,6 @@ pub(super) struct Node {
     tailnet: Option<CurrentTailnet>,
 }
 
-/// Describes the machine.
 #[derive(Debug, Default, Deserialize)]
 struct Own {
     /// Its id in the API.
@@ -41,7 +39,6 @@ struct Own {
     /// Its tags; `None` or empty if a person owns it.
     #[serde(rename = "Tags", default)]
     tags: Option<Vec<String>>,
-    /// Its capabilities.
     #[serde(rename = "CapMap", default)]
     capabilities: Option<BTreeMap<String, Value>>,
 }
@@ -60,7 +57,6 @@ impl Node {
         self.own.as_ref().map_or("", |own| &own.id)
     }
 
-    /// The machine's name.
     pub(super) fn host_name(&self) -> &str {
         self.own.as_ref().map_or("", |own| &own.host_name)
     }
