@@ -85,13 +85,7 @@ impl ServiceHash {
 
     /// Returns the first digits of SHA-256.
     fn digest(bytes: &[u8]) -> Self {
-        let digest = Sha256::digest(bytes);
-        let mut digits = String::with_capacity(HASH_LENGTH);
-        for byte in digest.iter().take(HASH_LENGTH / 2) {
-            // Writing to a string cannot fail.
-            let _ = write!(digits, "{byte:02x}");
-        }
-        Self(digits)
+        Self(hex(&Sha256::digest(bytes)[..HASH_LENGTH / 2]))
     }
 
     /// Parses the hash in a file name or record; `None` if it is not one.
@@ -211,6 +205,16 @@ impl Target {
     pub(crate) fn as_port(&self) -> Option<u16> {
         self.0.parse().ok().filter(|port: &u16| *port > 0 && port.to_string() == self.0)
     }
+}
+
+/// Returns bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let mut digits = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
 }
 
 #[cfg(test)]

@@ -147,8 +147,9 @@ Examples:
   devport start -f devport.yaml          every service of the file
   devport start -f devport.yaml api web  these two
 
-Starting a service that already runs is fine: it is printed, and nothing happens. --replace restarts it with
-the new command, directory, environment and options.")]
+Starting a service that is already running just prints it. --replace restarts it with the new command, directory,
+environment and options; with -f it restarts only the services whose entries or env files have changed. A service
+that waits to be tried again after a crash is tried at once, with the environment of this command.")]
 pub(super) struct Start {
     /// Start the services of this file.
     #[arg(long, short = 'f', value_name = "FILE", conflicts_with_all = ["key", "port_env", "port", "no_port", "tailnet", "tailnet_name", "env_file", "command"])]
@@ -156,7 +157,7 @@ pub(super) struct Start {
     /// Run without a tmux window; the log is the only output.
     #[arg(long)]
     pub(super) detach: bool,
-    /// Restart it with the new options if it already runs.
+    /// Restart a running service with the new options; with -f only if they differ.
     #[arg(long)]
     pub(super) replace: bool,
     /// Come back when it is ready; exit code 5 if it is not within this time (30s).

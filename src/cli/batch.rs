@@ -11,7 +11,7 @@ use crate::cli::{start, tailnet, wait};
 use crate::config::{Request, ServiceSpec, load_config};
 use crate::error::{Error, Result};
 use crate::identity::Key;
-use crate::launch::Ensured;
+use crate::launch::{Ensured, IfRunning};
 use crate::registry::Reservation;
 use crate::view::{self, ServiceView, TableStyle};
 
@@ -62,7 +62,7 @@ fn start_all(
     let mut requests = Vec::new();
     for (name, spec) in specs {
         let service = spec.and_then(|spec| {
-            let ensured = start::start(context, &spec, start::mode(arguments))?;
+            let ensured = start::start(context, &spec, start::mode(arguments, IfRunning::ReplaceChanged))?;
             requests.push((spec, ensured.clone()));
             Ok(ensured)
         });

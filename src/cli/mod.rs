@@ -20,6 +20,7 @@ mod run;
 mod signal;
 mod start;
 mod stop;
+mod story;
 mod tailnet;
 mod url;
 mod wait;

@@ -55,16 +55,18 @@ impl<'a> Overview<'a> {
         ServiceView::new(reservation, observation, url)
     }
 
-    /// Adds the exits of a service, and its output before the last one.
+    /// Adds the exits of a service, and its output before the last one if devport did not cause that.
     pub(super) fn add_history(&self, view: &mut ServiceView) {
-        let exits = self.registry.run_state(&view.hash).ok().flatten().map(|run| run.exits).unwrap_or_default();
-        let last_output = if exits.is_empty() {
-            Vec::new()
-        } else {
-            let lines = logs::before_last_end(&self.registry.paths().log(&view.hash), LAST_LINES);
-            lines.iter().map(|line| String::from_utf8_lossy(&logs::strip(line)).into_owned()).collect()
+        let Some(run) = self.registry.run_state(&view.hash).ok().flatten() else { return };
+        let ended = run.runs.saturating_sub(u64::from(run.child.is_some()));
+        let lines = match run.exits.last() {
+            Some(exit) if !exit.was_requested => {
+                logs::run_output(&self.registry.paths().log(&view.hash), ended, LAST_LINES)
+            }
+            _ => Vec::new(),
         };
-        view.history = Some(History { exits, last_output });
+        let text = |line: &Vec<u8>| String::from_utf8_lossy(&logs::strip(line)).into_owned();
+        view.history = Some(History { exits: run.exits, last_output: lines.iter().map(text).collect() });
     }
 
     /// Adds the memory and CPU time that the processes of services use. Takes [`SAMPLE`].

@@ -5,7 +5,7 @@ use crate::cli::context::{Chosen, Context};
 use crate::cli::output::report;
 use crate::cli::wait;
 use crate::error::{Error, Result};
-use crate::launch::{Ensured, LaunchMode};
+use crate::launch::{Ensured, IfRunning, LaunchMode};
 use crate::registry::Reservation;
 use crate::view::{Outcome, ServiceView};
 
@@ -16,7 +16,7 @@ use crate::view::{Outcome, ServiceView};
 pub(super) fn execute(context: &Context, arguments: &Restart) -> Result<()> {
     let Chosen { services, unusable } = context.resolve_all(&arguments.targets)?;
     let several = arguments.targets.len() > 1;
-    let mode = LaunchMode { is_detached: arguments.detach, replaces_running: true };
+    let mode = LaunchMode { is_detached: arguments.detach, if_running: IfRunning::Replace };
     let (mut started, mut failed) = (Vec::new(), unusable);
     for reservation in &services {
         match context.launcher().start_registered(reservation, mode) {

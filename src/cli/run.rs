@@ -12,7 +12,7 @@ use crate::cli::{start, tailnet};
 use crate::config::local_url;
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
-use crate::launch::{Previous, own_window};
+use crate::launch::{IfRunning, Previous, own_window};
 use crate::registry::{Paths, PortRange, Registry, Reservation, RunState};
 use crate::supervisor::{Outcome, Supervised, SupervisorSetup, supervise};
 use crate::view;
@@ -68,9 +68,11 @@ pub(super) fn execute(context: &Context, arguments: Run) -> Result<()> {
         Some(target) => context.launcher().prepare_to_run(&context.resolve(&target)?)?,
         None => {
             let spec = start::spec(context, arguments.service)?;
-            let ensured = context.launcher().register(&spec, arguments.replace)?;
+            let ensured = context
+                .launcher()
+                .register(&spec, if arguments.replace { IfRunning::Replace } else { IfRunning::Keep })?;
             if ensured.previous == Previous::StillRunning {
-                start::note_differences(&ensured, &spec);
+                start::note_differences(&ensured);
                 return print_running(context, &ensured.reservation);
             }
             tailnet::publish_started(context, &spec, &ensured);

@@ -9,16 +9,15 @@ use crate::cli::{tailnet, wait};
 use crate::config::{PortRequest, Request, ServiceSpec};
 use crate::error::{Error, Result};
 use crate::identity::{Key, TailnetName};
-use crate::launch::{Ensured, LaunchMode, Previous};
-use crate::registry::Reservation;
-use crate::text::{printable, shorten};
+use crate::launch::{Ensured, IfRunning, LaunchMode};
+use crate::text::shorten;
 
 /// Executes `devport start` without `-f`.
 ///
 /// # Errors
 /// The reason why the service does not run, or is not ready in time.
 pub(super) fn execute(context: &Context, arguments: Start) -> Result<()> {
-    let mode = mode(&arguments);
+    let mode = mode(&arguments, IfRunning::Replace);
     let ensured = match (arguments.targets.as_slice(), arguments.service.command.is_empty()) {
         ([], _) => {
             let spec = spec(context, arguments.service)?;
@@ -37,9 +36,10 @@ pub(super) fn execute(context: &Context, arguments: Start) -> Result<()> {
     waited
 }
 
-/// Returns how the arguments request services to be started.
-pub(super) fn mode(arguments: &Start) -> LaunchMode {
-    LaunchMode { is_detached: arguments.detach, replaces_running: arguments.replace }
+/// Returns how the arguments request services to be started. `replace`: what `--replace` means.
+pub(super) fn mode(arguments: &Start, replace: IfRunning) -> LaunchMode {
+    let if_running = if arguments.replace { replace } else { IfRunning::Keep };
+    LaunchMode { is_detached: arguments.detach, if_running }
 }
 
 /// Starts a service unless it runs, and notes how a running service differs from the request.
@@ -48,7 +48,7 @@ pub(super) fn mode(arguments: &Start) -> LaunchMode {
 /// The reason why the service does not run.
 pub(super) fn start(context: &Context, spec: &ServiceSpec, mode: LaunchMode) -> Result<Ensured> {
     let ensured = context.launcher().start(spec, mode)?;
-    note_differences(&ensured, spec);
+    note_differences(&ensured);
     Ok(ensured)
 }
 
@@ -103,35 +103,11 @@ fn utf8(word: OsString) -> Result<String> {
 }
 
 /// Notes how a service that was left running differs from the request.
-pub(super) fn note_differences(ensured: &Ensured, spec: &ServiceSpec) {
-    if ensured.previous != Previous::StillRunning {
-        return;
+pub(super) fn note_differences(ensured: &Ensured) {
+    if !ensured.differences.is_empty() {
+        let (name, differences) = (ensured.reservation.name(), ensured.differences.join(" and "));
+        note(&format!(
+            "{name} is already running with {differences}; add --replace to restart it with the new options"
+        ));
     }
-    let running = &ensured.reservation;
-    let differences = differences(running, spec);
-    if !differences.is_empty() {
-        let differences = differences.join(" and ");
-        note(&format!("{} already runs with {differences}; --replace restarts it", running.name()));
-    }
-}
-
-/// Lists in what a running service differs from a request.
-fn differences(running: &Reservation, spec: &ServiceSpec) -> Vec<String> {
-    let mut differences = Vec::new();
-    if running.cmd != spec.request.cmd {
-        differences.push(format!("the command {}", printable(&running.cmd.join(" "))));
-    }
-    if running.cwd != spec.request.cwd {
-        differences.push(format!("the directory {}", running.cwd.display()));
-    }
-    if running.policy != spec.request.policy {
-        differences.push("other rules for readiness, restarts or stopping".into());
-    }
-    if running.port_env != spec.request.port_env || running.no_port != (spec.request.port == PortRequest::NoPort) {
-        differences.push("other port options".into());
-    }
-    if matches!(spec.request.port, PortRequest::Exactly(port) if port != running.port) {
-        differences.push(format!("port {}", running.port));
-    }
-    differences
 }

@@ -1,23 +1,25 @@
 //! `devport wait`, and `--wait` of other commands: wait until services are ready, or have stopped.
 
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cli::args::{Goal, Wait};
 use crate::cli::context::{Chosen, Context};
 use crate::cli::output::note;
+use crate::cli::story;
 use crate::config::Span;
 use crate::error::{Error, Result};
-use crate::logs::{self, Content, Line};
+use crate::logs;
 use crate::os::clock;
-use crate::registry::{Reservation, State};
+use crate::registry::{Registry, Reservation, State};
 use crate::text::printable;
-use crate::view::{self, LineStyle, ServiceView, Status};
+use crate::view::{ServiceView, Status};
 
 /// How often to poll the state of a service: the longest time by which a script waits too long.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// How many lines of output to print for a service that is not ready: enough for a stack trace, and less than a screen.
-const LAST_LINES: usize = 20;
+/// How long a service may use its port wrongly after that was reported, which takes a second: some servers open another
+/// port first.
+const WRONG_PORT: Duration = Duration::from_secs(2);
 
 /// Executes `devport wait`.
 ///
@@ -53,12 +55,19 @@ fn wait(context: &Context, reservations: &[Reservation], goal: Goal, limit: Dura
     let mut progress = Progress::new();
     let mut failures = Vec::new();
     for reservation in reservations {
+        let mut hopeless =
+            Hopeless { registry: &context.registry, reservation, wrong_port_since: None, compared_runs: 0 };
         let result = clock::poll(POLL_INTERVAL, deadline.remaining(), || {
             progress.show(reservation.name(), limit.saturating_sub(deadline.remaining()));
-            match context.view_if_registered(reservation) {
-                Ok(view) => verdict(&view, goal).map(|verdict| verdict.map_err(|why| failure(reservation, goal, why))),
-                Err(error) => Some(Err(error)),
-            }
+            let verdict = match context.view_if_registered(reservation) {
+                Ok(view) => verdict(&view, goal),
+                Err(error) => return Some(Err(error)),
+            };
+            let verdict = match goal {
+                Goal::Ready => verdict.or_else(|| hopeless.reason().map(Err)),
+                Goal::Stopped => verdict,
+            };
+            verdict.map(|verdict| verdict.map_err(|why| failure(reservation, goal, why)))
         });
         progress.clear();
         let result = result.unwrap_or_else(|| {
@@ -67,7 +76,7 @@ fn wait(context: &Context, reservations: &[Reservation], goal: Goal, limit: Dura
         });
         if let Err(error) = result {
             if goal == Goal::Ready {
-                note_last_run(context, reservation);
+                story::tell_last_run(context, reservation);
             }
             failures.push(error);
         }
@@ -97,6 +106,39 @@ fn verdict(view: &ServiceView, goal: Goal) -> Option<std::result::Result<(), Str
     }
 }
 
+/// Detects that a service will not become ready, before the time limit. devport goes on trying to start it.
+struct Hopeless<'a> {
+    registry: &'a Registry,
+    reservation: &'a Reservation,
+    /// When the service was first seen to use its port wrongly.
+    wrong_port_since: Option<Instant>,
+    /// How many runs there had been when the last two were compared.
+    compared_runs: u64,
+}
+
+impl Hopeless<'_> {
+    /// Returns why the service will not become ready; `None` if it still may.
+    fn reason(&mut self) -> Option<String> {
+        let run = self.registry.run_state(&self.reservation.hash).ok()??;
+        match run.error.as_ref().filter(|problem| problem.is_about_port() && run.state == State::Running) {
+            Some(problem) => {
+                let since = *self.wrong_port_since.get_or_insert_with(clock::now);
+                if clock::now().saturating_duration_since(since) >= WRONG_PORT {
+                    return Some(format!("it {problem}"));
+                }
+            }
+            None => self.wrong_port_since = None,
+        }
+        let exit = run.repeated_failure()?;
+        if run.child.is_some() || run.runs == self.compared_runs {
+            return None;
+        }
+        self.compared_runs = run.runs;
+        let last_line = |run| logs::run_output(&self.registry.paths().log(&self.reservation.hash), run, 1);
+        (last_line(run.runs) == last_line(run.runs - 1)).then(|| format!("it ended twice in the same way: {exit}"))
+    }
+}
+
 /// Returns why a service has not reached the goal: its error, or else its state.
 fn reason(view: &ServiceView) -> String {
     view.error.clone().unwrap_or_else(|| format!("it is {}", view.state.as_str()))
@@ -109,27 +151,6 @@ fn failure(reservation: &Reservation, goal: Goal, why: String) -> Error {
         Goal::Stopped => "stopped",
     };
     Error::NotInTime { service: reservation.name().to_owned(), state, why }
-}
-
-/// Prints the last exit of a service and the end of its output on standard error.
-fn note_last_run(context: &Context, reservation: &Reservation) {
-    let name = reservation.name();
-    if let Some(exit) = context.view(reservation).last_exit {
-        note(&format!("{name}: last {}, at {:.0}", view::exit_summary(&exit), exit.at));
-    }
-    let log = context.registry.paths().log(&reservation.hash);
-    let is_output = |line: &Line| matches!(line.content, Content::Output(_));
-    // The error that follows says why the wait failed. A log that cannot be read must not hide it.
-    let lines = logs::tail(&log, Some(LAST_LINES), &is_output).unwrap_or_default();
-    if !lines.is_empty() {
-        note(&format!("{name}: the end of its output:"));
-        let style = LineStyle { is_terminal: io::stderr().is_terminal(), ..LineStyle::default() };
-        let mut text = Vec::new();
-        for line in &lines {
-            view::push_line(&mut text, line, &style);
-        }
-        let _ = io::stderr().write_all(&text);
-    }
 }
 
 /// A line on the terminal that says which service is being waited for.

@@ -15,14 +15,21 @@ const LARGEST: u64 = 1024 * 1024;
 /// The most bytes of all values of one file: `${NAME}` could double them with every line.
 const BUDGET: usize = 1024 * 1024;
 
-/// Reads the variables of a dotenv file in order. `${NAME}` is the value from an earlier line, else from `environment`.
+/// Reads the text of a dotenv file.
 ///
 /// # Errors
-/// [`Error::InvalidFile`] if it is not a regular file, cannot be read, is over 1 MiB, is not UTF-8, does not parse, or
-/// its values exceed 1 MiB in total.
-pub(super) fn read(path: &Path, environment: &Variables) -> Result<Vec<(String, String)>> {
-    let text = text_of(path, "env file", read_regular)?;
-    parse(&text, environment).map_err(|(line, why)| Error::InvalidFile {
+/// [`Error::InvalidFile`] if it is not a regular file, cannot be read, is over 1 MiB, or is not UTF-8.
+pub(super) fn read(path: &Path) -> Result<String> {
+    text_of(path, "env file", read_regular)
+}
+
+/// Returns the variables of a dotenv file with this text, in order. `${NAME}` is the value from an earlier line, else
+/// from `environment`.
+///
+/// # Errors
+/// [`Error::InvalidFile`] with `path` if it does not parse, or its values exceed 1 MiB in total.
+pub(super) fn variables(path: &Path, text: &str, environment: &Variables) -> Result<Vec<(String, String)>> {
+    parse(text, environment).map_err(|(line, why)| Error::InvalidFile {
         path: path.to_owned(),
         line: Some(line),
         why: why.into(),
@@ -261,7 +268,6 @@ fn split_where(text: &str, ends: impl Fn(char) -> bool) -> (&str, &str) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::fs;
 
     /// Parses a file with `CALLER=outside` and `A=caller` in the environment.
     fn parsed(text: &str) -> std::result::Result<Vec<(String, String)>, (usize, &'static str)> {
@@ -347,8 +353,7 @@ mod tests {
         }
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.env");
-        fs::write(&path, "A=1\nhunter2\n").unwrap();
-        let error = read(&path, &Variables::default()).unwrap_err().to_string();
+        let error = variables(&path, "A=1\nhunter2\n", &Variables::default()).unwrap_err().to_string();
         assert!(error.contains("x.env:2: ") && !error.contains("hunter2"), "{error}");
     }
 
@@ -373,7 +378,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("fifo.env");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let error = read(&path, &Variables::default()).unwrap_err().to_string();
+        let error = read(&path).unwrap_err().to_string();
         assert!(error.contains("fifo.env: could not read this env file: not a regular file"), "{error}");
     }
 

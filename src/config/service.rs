@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use crate::config::dotenv;
 use crate::config::environment::{CallerEnvironment, Variables};
 use crate::config::policy::Policy;
 use crate::error::{Error, Result};
-use crate::identity::{Key, ServiceHash, TailnetName};
+use crate::identity::{self, Key, ServiceHash, TailnetName};
 use crate::project::Place;
 
 /// The size that one `NAME=value` must stay below, in bytes (`execve(2)`, `MAX_ARG_STRLEN`).
@@ -97,6 +99,8 @@ pub(crate) struct ServiceSpec {
     pub(crate) place: Place,
     /// The caller's environment with the dotenv files over it.
     pub(crate) environment: Variables,
+    /// Identifies the content of the dotenv files; `None` without files.
+    pub(crate) env_digest: Option<String>,
 }
 
 impl ServiceSpec {
@@ -121,8 +125,10 @@ impl ServiceSpec {
             return Err(Error::Usage { message, hint: "`devport start --help` says what each option takes".into() });
         }
         request.cwd = existing_directory(&request.cwd)?;
+        let (environment, env_digest) = environment(&request, caller)?;
         Ok(Self {
-            environment: environment(&request, caller)?,
+            environment,
+            env_digest,
             hash: match &request.key {
                 Some(key) => ServiceHash::of_key(key),
                 None => ServiceHash::of_command(&request.cwd, &request.cmd),
@@ -138,6 +144,7 @@ impl ServiceSpec {
             place: Place::new(&cwd, None, caller.home()),
             hash: ServiceHash::of_key(&key),
             environment: Variables::default(),
+            env_digest: None,
             request: Request { key: Some(key), port, cwd, ..Request::default() },
         }
     }
@@ -148,12 +155,18 @@ impl ServiceSpec {
     }
 }
 
-/// Builds the environment of a service: the caller's, with the dotenv files over it in order.
-fn environment(request: &Request, caller: &CallerEnvironment) -> Result<Variables> {
+/// Builds the environment of a service: the caller's, with the dotenv files over it in order. Returns it with what
+/// identifies the files' content.
+fn environment(request: &Request, caller: &CallerEnvironment) -> Result<(Variables, Option<String>)> {
     let mut environment = caller.for_services()?;
     environment.set("PWD", path_text(&request.cwd)?);
+    let mut digest = Sha256::new();
     for file in &request.env_files {
-        let variables = dotenv::read(file, &environment)?;
+        let text = dotenv::read(file)?;
+        // With the length, so that a line that moves from one file to the next is a change.
+        digest.update(text.len().to_le_bytes());
+        digest.update(&text);
+        let variables = dotenv::variables(file, &text, &environment)?;
         if let Some((name, _)) = variables.iter().find(|(name, value)| name.len() + 1 + value.len() >= LARGEST_STRING) {
             return Err(Error::InvalidFile {
                 path: file.clone(),
@@ -166,7 +179,8 @@ fn environment(request: &Request, caller: &CallerEnvironment) -> Result<Variable
     }
     environment.drop_secrets();
     check_total(&environment, &request.cmd)?;
-    Ok(environment)
+    let digest = (!request.env_files.is_empty()).then(|| identity::hex(&digest.finalize()[..ENV_DIGEST_BYTES]));
+    Ok((environment, digest))
 }
 
 /// Refuses an environment that is too large for `execve` together with the words of the command.
@@ -205,6 +219,9 @@ fn empty_command(message: &str) -> Error {
         hint: "put the command behind --, as in `devport start --key api -- npm run dev`".into(),
     }
 }
+
+/// How many bytes of the digest of the dotenv files a record has: enough that two contents never share it.
+const ENV_DIGEST_BYTES: usize = 16;
 
 /// The prefix of devport's own variables. A dotenv file that sets one would hide which service a process belongs to.
 const RESERVED_PREFIX: &str = "DEVPORT_";

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use crate::config::ServiceSpec;
 use crate::error::{Error, Result};
+use crate::launch::difference::{changed_variables, differences};
 use crate::launch::launcher::Launcher;
 use crate::launch::stop::{self, Urgency};
 use crate::observe::Observer;
 use crate::os::clock;
 use crate::project::{Ownership, Place};
-use crate::registry::{FileLock, Liveness, Registration, Reservation, State};
+use crate::registry::{FileLock, Liveness, Registration, Reservation, RunState, State};
 
 /// How often to check whether a service that is stopping has ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
@@ -23,8 +24,17 @@ const POLL_INTERVAL: Duration = Duration::from_millis(2);
 pub(crate) struct LaunchMode {
     /// The supervisor runs without a tmux window.
     pub(crate) is_detached: bool,
-    /// A running service is stopped and started again with the new options.
-    pub(crate) replaces_running: bool,
+    pub(crate) if_running: IfRunning,
+}
+
+/// What to do with a service that runs already. One that is down (see [`State::is_down`]) is always started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IfRunning {
+    Keep,
+    /// Stop it and start it with the new options if they differ.
+    ReplaceChanged,
+    /// Stop it and start it with the new options.
+    Replace,
 }
 
 /// What a service did before a command started it.
@@ -34,6 +44,8 @@ pub(crate) enum Previous {
     NotRunning,
     /// The service ran, and was stopped.
     Stopped,
+    /// The service had crashed or could not be started, and its next attempt was due later.
+    Down,
     /// The service runs, and was left alone.
     StillRunning,
 }
@@ -45,12 +57,37 @@ pub(crate) struct Ensured {
     pub(crate) reservation: Reservation,
     /// What the service did before.
     pub(crate) previous: Previous,
+    /// In what a service that was left running differs from the request.
+    pub(crate) differences: Vec<String>,
 }
 
+impl Ensured {
+    fn new(reservation: Reservation, previous: Previous) -> Self {
+        Self { reservation, previous, differences: Vec::new() }
+    }
+}
+
+/// A service that has a supervisor.
 struct Running {
     reservation: Reservation,
-    /// Whether the directory of the service was deleted, or replaced by another one.
-    has_lost_directory: bool,
+    /// What its supervisor recorded last; `None` if it has not recorded anything yet.
+    run: Option<RunState>,
+}
+
+impl Running {
+    /// Returns whether the service has crashed or could not be started, so that its supervisor waits to try again.
+    fn is_down(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.state.is_down())
+    }
+}
+
+/// Whether a service has a supervisor.
+enum Supervised {
+    No,
+    /// It has one, which is ending.
+    Ending,
+    /// It has one, which recorded this last.
+    Yes(Option<Box<RunState>>),
 }
 
 impl Launcher<'_> {
@@ -59,7 +96,7 @@ impl Launcher<'_> {
     /// # Errors
     /// [`Error::KeyElsewhere`] if the key belongs to another checkout, or the reason why the service does not run.
     pub(crate) fn start(&self, spec: &ServiceSpec, mode: LaunchMode) -> Result<Ensured> {
-        let (_launch, ensured) = self.register_locked(spec, mode.replaces_running)?;
+        let (_launch, ensured) = self.register_locked(spec, mode.if_running)?;
         if ensured.previous != Previous::StillRunning {
             self.launch(&ensured.reservation, mode.is_detached)?;
         }
@@ -70,8 +107,8 @@ impl Launcher<'_> {
     ///
     /// # Errors
     /// [`Error::KeyElsewhere`] if the key belongs to another checkout, or if the service cannot be registered.
-    pub(crate) fn register(&self, spec: &ServiceSpec, replaces_running: bool) -> Result<Ensured> {
-        self.register_locked(spec, replaces_running).map(|(_, ensured)| ensured)
+    pub(crate) fn register(&self, spec: &ServiceSpec, if_running: IfRunning) -> Result<Ensured> {
+        self.register_locked(spec, if_running).map(|(_, ensured)| ensured)
     }
 
     /// Starts a registered service with its recorded command and environment, unless it runs.
@@ -79,19 +116,22 @@ impl Launcher<'_> {
     /// # Errors
     /// [`Error::NoSuchService`] if it was removed meanwhile, or the reason why it does not run.
     pub(crate) fn start_registered(&self, reservation: &Reservation, mode: LaunchMode) -> Result<Ensured> {
-        let (_launch, Ensured { reservation, previous }) = self.prepare_registered(reservation)?;
+        let (_launch, Ensured { reservation, previous, .. }) = self.prepare_registered(reservation)?;
         let previous = match self.find_running(&reservation)? {
-            Some(reservation) if !mode.replaces_running => {
-                return Ok(Ensured { reservation, previous: Previous::StillRunning });
-            }
-            Some(running) => {
-                self.stop(&running)?;
+            Some(running) if mode.if_running == IfRunning::Replace => {
+                self.stop(&running.reservation)?;
                 Previous::Stopped
             }
+            Some(running) if running.is_down() => {
+                self.notify_retry(&running, None);
+                self.stop(&running.reservation)?;
+                Previous::Down
+            }
+            Some(running) => return Ok(Ensured::new(running.reservation, Previous::StillRunning)),
             None => previous,
         };
         self.launch(&reservation, mode.is_detached)?;
-        Ok(Ensured { reservation, previous })
+        Ok(Ensured::new(reservation, previous))
     }
 
     /// Prepares a registered service that the caller will supervise. Returns its record as it is now.
@@ -141,11 +181,11 @@ impl Launcher<'_> {
     }
 
     /// Registers a service unless it runs. Returns its launch lock too.
-    fn register_locked(&self, spec: &ServiceSpec, replaces_running: bool) -> Result<(FileLock, Ensured)> {
+    fn register_locked(&self, spec: &ServiceSpec, if_running: IfRunning) -> Result<(FileLock, Ensured)> {
         self.check_checkout(spec)?;
         self.registry.prepare()?;
         let launch = self.registry.acquire_launch(&spec.hash, spec.name())?;
-        match self.claim(spec, replaces_running) {
+        match self.claim(spec, if_running) {
             Ok(ensured) => Ok((launch, ensured)),
             Err(error) => {
                 if !self.registry.paths().record(&spec.hash).exists() {
@@ -157,28 +197,38 @@ impl Launcher<'_> {
         }
     }
 
-    /// Registers a service, and stops it if it runs and is to be replaced, or has lost its directory. The caller holds
-    /// the launch lock.
+    /// Registers a service, and stops it if it runs and is to be replaced, is down, or has lost its directory. The caller
+    /// holds the launch lock.
     ///
     /// # Errors
     /// [`Error::KeyElsewhere`] if the key belongs to another checkout, or if the service cannot be registered. Nothing
     /// was changed in both cases.
-    fn claim(&self, spec: &ServiceSpec, replaces_running: bool) -> Result<Ensured> {
-        match self.find_running_for(spec)? {
-            None => Ok(Ensured { reservation: self.write_record(spec)?, previous: Previous::NotRunning }),
+    fn claim(&self, spec: &ServiceSpec, if_running: IfRunning) -> Result<Ensured> {
+        let Some((running, has_lost_directory)) = self.find_running_for(spec)? else {
+            return Ok(Ensured::new(self.write_record(spec)?, Previous::NotRunning));
+        };
+        if has_lost_directory {
             // Stop first: the running processes belong to the old directory, not to what the new record says.
-            Some(Running { reservation, has_lost_directory: true }) => {
-                self.stop(&reservation)?;
-                Ok(Ensured { reservation: self.write_record(spec)?, previous: Previous::Stopped })
-            }
-            // Register first: the service keeps running if the new options are invalid.
-            Some(Running { reservation, .. }) if replaces_running => {
-                let registered = self.write_record(spec)?;
-                self.stop(&reservation)?;
-                Ok(Ensured { reservation: registered, previous: Previous::Stopped })
-            }
-            Some(Running { reservation, .. }) => Ok(Ensured { reservation, previous: Previous::StillRunning }),
+            self.stop(&running.reservation)?;
+            return Ok(Ensured::new(self.write_record(spec)?, Previous::Stopped));
         }
+        let differences = differences(&running.reservation, spec);
+        let is_replaced = match if_running {
+            IfRunning::Keep => false,
+            IfRunning::ReplaceChanged => !differences.is_empty(),
+            IfRunning::Replace => true,
+        };
+        if !is_replaced && !running.is_down() {
+            return Ok(Ensured { differences, ..Ensured::new(running.reservation, Previous::StillRunning) });
+        }
+        if !is_replaced {
+            let environment = self.registry.environment(&spec.hash)?;
+            self.notify_retry(&running, changed_variables(&environment, &spec.environment));
+        }
+        // Register first: the service keeps running if the new options are invalid.
+        let registered = self.write_record(spec)?;
+        self.stop(&running.reservation)?;
+        Ok(Ensured::new(registered, if is_replaced { Previous::Stopped } else { Previous::Down }))
     }
 
     /// Locks a registered service and settles its checkout. Returns its launch lock and its record.
@@ -198,14 +248,14 @@ impl Launcher<'_> {
         let old = match place.ownership(reservation.site()).map_err(failed())? {
             // If the directory itself is missing, the launch fails and says so.
             Ownership::Gone(old) if reservation.cwd.is_dir() => old,
-            _ => return Ok(Ensured { reservation, previous: Previous::NotRunning }),
+            _ => return Ok(Ensured::new(reservation, Previous::NotRunning)),
         };
         let previous =
             if self.find_running(&reservation)?.is_some() { Previous::Stopped } else { Previous::NotRunning };
         self.stop(&reservation)?;
         let moved = self.registry.move_in(&reservation.hash, &place)?;
         self.notify_taken_over(reservation.name(), &place, &old);
-        Ok(Ensured { reservation: moved.unwrap_or(reservation), previous })
+        Ok(Ensured::new(moved.unwrap_or(reservation), previous))
     }
 
     /// Stops a service that has lost its directory, so that its port can be reserved. Returns the launch lock, which
@@ -217,30 +267,39 @@ impl Launcher<'_> {
         }
         self.registry.prepare()?;
         let launch = self.registry.acquire_launch(&spec.hash, spec.name())?;
-        if let Some(Running { reservation, .. }) = self.find_running_for(spec)? {
-            self.stop(&reservation)?;
+        if let Some((running, _)) = self.find_running_for(spec)? {
+            self.stop(&running.reservation)?;
         }
         Ok(Some(launch))
     }
 
-    /// Returns the registered service if it runs. The caller holds the launch lock.
+    /// Returns the registered service if it runs, and whether its directory was deleted, or replaced by another one. The
+    /// caller holds the launch lock.
     ///
     /// # Errors
     /// [`Error::KeyElsewhere`] if the key belongs to another checkout.
-    fn find_running_for(&self, spec: &ServiceSpec) -> Result<Option<Running>> {
+    fn find_running_for(&self, spec: &ServiceSpec) -> Result<Option<(Running, bool)>> {
         let Some(reservation) = self.registry.find(&spec.hash)? else { return Ok(None) };
         let has_lost_directory = self.has_lost_directory(spec, &reservation)?;
         let running = self.find_running(&reservation)?;
-        Ok(running.map(|reservation| Running { reservation, has_lost_directory }))
+        Ok(running.map(|running| (running, has_lost_directory)))
     }
 
-    /// Returns the current record of a service that runs; `None` if it does not. Waits for a service that is stopping.
-    fn find_running(&self, reservation: &Reservation) -> Result<Option<Reservation>> {
+    /// Returns a service that runs, with its current record; `None` if it does not run. Waits for one that is stopping.
+    fn find_running(&self, reservation: &Reservation) -> Result<Option<Running>> {
         let limit = stop::limit(reservation);
-        let is_running = || self.is_running(reservation).transpose();
-        match clock::poll(POLL_INTERVAL, limit, is_running) {
-            Some(Ok(true)) => self.registry.find(&reservation.hash),
-            Some(Ok(false)) => Ok(None),
+        let settled = || match self.supervision(reservation) {
+            Ok(Supervised::Ending) => None,
+            Ok(Supervised::No) => Some(Ok(None)),
+            Ok(Supervised::Yes(run)) => Some(Ok(Some(run))),
+            Err(error) => Some(Err(error)),
+        };
+        match clock::poll(POLL_INTERVAL, limit, settled) {
+            Some(Ok(Some(run))) => {
+                let reservation = self.registry.find(&reservation.hash)?;
+                Ok(reservation.map(|reservation| Running { reservation, run: run.map(|run| *run) }))
+            }
+            Some(Ok(None)) => Ok(None),
             Some(Err(error)) => Err(error),
             None => Err(Error::StillStopping {
                 service: reservation.name().to_owned(),
@@ -250,19 +309,19 @@ impl Launcher<'_> {
         }
     }
 
-    /// Returns whether a service runs; `None` while it is stopping.
-    fn is_running(&self, reservation: &Reservation) -> Result<Option<bool>> {
+    /// Returns whether a service has a supervisor.
+    fn supervision(&self, reservation: &Reservation) -> Result<Supervised> {
         let hash = &reservation.hash;
         let liveness = match self.registry.liveness(hash) {
             Liveness::Free => self.registry.unannounced_liveness(hash),
             known => known,
         };
         match liveness {
-            Liveness::Free => Ok(Some(false)),
+            Liveness::Free => Ok(Supervised::No),
             Liveness::Held(_) => {
                 let run = self.registry.run_state(hash)?;
-                let is_ending = run.is_some_and(|run| run.says_ended() || run.state == State::Stopping);
-                Ok((!is_ending).then_some(true))
+                let is_ending = run.as_ref().is_some_and(|run| run.says_ended() || run.state == State::Stopping);
+                Ok(if is_ending { Supervised::Ending } else { Supervised::Yes(run.map(Box::new)) })
             }
             Liveness::Unknown(source) => {
                 Err(Error::System { verb: format!("check whether {} runs", reservation.name()), source })
@@ -320,6 +379,16 @@ impl Launcher<'_> {
             ));
         }
         reservation
+    }
+
+    /// Notifies the user that a service that is down is started at once. `changed`: the variables that now have other
+    /// values than before.
+    fn notify_retry(&self, running: &Running, changed: Option<String>) {
+        let name = running.reservation.name();
+        let Some(run) = &running.run else { return };
+        let why = run.error.as_ref().map_or_else(String::new, |problem| format!(" ({problem})"));
+        let with = changed.map_or_else(String::new, |names| format!(", with new values of {names}"));
+        (self.notify)(&format!("{name} was in state {}{why}; starting it now{with}", run.state.as_str()));
     }
 
     /// Notifies the user that a service belongs to another checkout from now on.

@@ -4,13 +4,14 @@
 //! the record.
 
 mod detached;
+mod difference;
 mod ensure;
 mod launcher;
 mod response;
 mod stop;
 mod tmux;
 
-pub(crate) use ensure::{Ensured, LaunchMode, Previous};
+pub(crate) use ensure::{Ensured, IfRunning, LaunchMode, Previous};
 pub(crate) use launcher::Launcher;
 pub(crate) use stop::{Ended, Urgency, kill_group, stop, stop_and_hold, supervisor};
 pub(crate) use tmux::{Tmux, own_window};

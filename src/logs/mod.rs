@@ -17,5 +17,5 @@ mod writer;
 pub(crate) use decoder::{Content, Line};
 pub(crate) use escape::{for_terminal, strip};
 pub(crate) use mark::Mark;
-pub(crate) use reader::{Follower, Lines, before_last_end, follow, runs, tail};
+pub(crate) use reader::{Follower, Lines, follow, run_output, runs, tail};
 pub(crate) use writer::LogWriter;

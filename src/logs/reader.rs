@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::logs::decoder::{Content, Decoder, Line};
+use crate::logs::escape::strip;
 use crate::logs::mark::{LONGEST_HEADER, Mark};
 use crate::logs::part::{self, Part};
 
@@ -49,39 +50,35 @@ impl Collect for Tail<'_> {
     }
 }
 
-/// The last lines of output before a child ended.
-struct BeforeEnd {
-    /// How many are kept.
+/// The last lines of output of one run.
+struct RunOutput {
+    run: u64,
+    /// How many lines are kept.
     limit: usize,
-    /// The last lines, oldest first.
     lines: VecDeque<Vec<u8>>,
-    /// Whether the start of their run was read.
+    /// Whether everything from the start of the run was read.
     has_start: bool,
-    /// The lines before the last end of a child, and whether these are complete.
-    found: Option<(VecDeque<Vec<u8>>, bool)>,
 }
 
-impl Collect for BeforeEnd {
+impl Collect for RunOutput {
     fn push(&mut self, line: Line) {
-        match line.content {
-            Content::Output(output) => self.lines.push_back(output),
-            Content::Mark(Mark::Ended(_)) => {
-                let is_complete = self.has_start || self.lines.len() >= self.limit;
-                self.found = Some((self.lines.clone(), is_complete));
-            }
-            Content::Mark(Mark::Started { .. }) => {
-                self.lines.clear();
-                self.has_start = true;
-            }
-            Content::Mark(_) => {}
+        let is_start =
+            |line: &Line| line.run == self.run && matches!(line.content, Content::Mark(Mark::Started { .. }));
+        self.has_start |= line.run < self.run || is_start(&line);
+        let Content::Output(output) = line.content else { return };
+        // Programs clear the screen with blank lines. One says as much as twenty.
+        let is_blank = |line: &Vec<u8>| strip(line).trim_ascii().is_empty();
+        if line.run != self.run || (is_blank(&output) && self.lines.back().is_none_or(is_blank)) {
+            return;
         }
+        self.lines.push_back(output);
         if self.lines.len() > self.limit {
             self.lines.pop_front();
         }
     }
 
     fn is_done(&self) -> bool {
-        self.found.as_ref().is_some_and(|(_, is_complete)| *is_complete)
+        self.has_start || self.lines.len() >= self.limit
     }
 }
 
@@ -156,12 +153,11 @@ pub(crate) fn follow(path: &Path, limit: Option<usize>, wanted: Wanted<'_>) -> R
     Ok((tail.lines.into(), follower))
 }
 
-/// Returns the last lines of output before a child last ended, oldest first; none if no child ended or the log cannot
+/// Returns the last lines of output of a run, oldest first, with at most one blank line in a row; none if the log cannot
 /// be read.
-pub(crate) fn before_last_end(path: &Path, limit: usize) -> Vec<Vec<u8>> {
-    let new = || BeforeEnd { limit, lines: VecDeque::new(), has_start: false, found: None };
-    let found = read_end(path, FIRST_WINDOW, new).ok().and_then(|(collected, _)| collected.found);
-    found.map(|(lines, _)| lines.into()).unwrap_or_default()
+pub(crate) fn run_output(path: &Path, run: u64, limit: usize) -> Vec<Vec<u8>> {
+    let new = || RunOutput { run, limit, lines: VecDeque::new(), has_start: false };
+    read_end(path, FIRST_WINDOW, new).map(|(output, _)| output.lines.into()).unwrap_or_default()
 }
 
 /// Returns the first and the last run with lines in a log; `None` if there is none.
@@ -497,16 +493,14 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_before_the_last_end_are_found_in_every_part() {
+    fn the_last_output_of_a_run_is_found_in_every_part() {
         let (_directory, path) = place();
         let mut log = LogWriter::new(path.clone(), &policy(1024, 100), 0);
-        log.append(b"of no run\n", at(0));
-        assert_eq!(before_last_end(&path, 3), Vec::<Vec<u8>>::new());
         log.mark(&started(1), at(0));
-        log.append(b"one\n", at(0));
-        log.mark(&Mark::Ended("x".into()), at(0));
-        assert_eq!(before_last_end(&path, 3), [b"one"]);
+        log.append(b"\none\n\n \x1b[2J\n\ntwo\n", at(0));
+        assert_eq!(run_output(&path, 1, 3), [&b"one"[..], b"", b"two"]);
         log.mark(&started(2), at(0));
+        assert_eq!(run_output(&path, 2, 3), Vec::<Vec<u8>>::new(), "nothing of an earlier run");
         log.append(b"two\nthree\n", at(0));
         log.append(&[&[b'x'; 5000][..], b"\nfour\n"].concat(), at(0));
         log.mark(&Mark::Ended("x".into()), at(0));
@@ -514,8 +508,7 @@ mod tests {
         for _ in 0..1500 {
             log.mark(&started(3), at(0));
         }
-        let lines = before_last_end(&path, 3);
-        assert_eq!(lines, [b"three".to_vec(), vec![b'x'; 5000], b"four".to_vec()]);
+        assert_eq!(run_output(&path, 2, 3), [b"three".to_vec(), vec![b'x'; 5000], b"four".to_vec()]);
     }
 
     /// An event in the life of a service's log.

@@ -75,6 +75,7 @@ impl Registry {
         reservation.cwd.clone_from(&spec.request.cwd);
         reservation.cmd.clone_from(&spec.request.cmd);
         reservation.file.clone_from(&spec.request.file);
+        reservation.env_digest.clone_from(&spec.env_digest);
         settle(&mut reservation, &spec.place)?;
         reservation.last_up = now;
         let before = before.map(|(_, bytes)| bytes.as_slice());

@@ -69,6 +69,10 @@ pub(crate) struct Reservation {
     /// The git directory of that checkout, if it is a linked worktree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) git_dir: Option<PathBuf>,
+    /// Identifies the content of its dotenv files at registration; `None` without files, and in records of earlier
+    /// versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) env_digest: Option<String>,
     /// When the service was last known to run.
     #[serde(default)]
     pub(crate) last_up: Timestamp,
@@ -161,6 +165,7 @@ impl Reservation {
             root: None,
             root_id: None,
             git_dir: None,
+            env_digest: None,
             last_up: Timestamp::UNIX_EPOCH,
         }
     }

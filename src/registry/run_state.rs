@@ -8,11 +8,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::os::clock;
 use crate::os::process::ProcessIdentity;
 use crate::os::signal;
 
 /// How many exits are kept: enough to show a crash loop.
 const KEPT_EXITS: usize = 20;
+
+/// A run that ends sooner has failed at its start, rather than crashed later.
+const EARLY: Duration = Duration::from_secs(5);
 
 /// The state of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +49,11 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// Returns whether the supervisor waits to start the child again after a crash or a failed start.
+    pub(crate) fn is_down(self) -> bool {
+        matches!(self, Self::Backoff | Self::CrashLoop | Self::PortConflict)
+    }
+
     /// Returns the name in JSON and tables.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -148,12 +157,31 @@ pub(crate) struct Exit {
     pub(crate) how: ExitHow,
     /// How long the child had run, in milliseconds.
     pub(crate) ran_ms: u64,
+    /// Whether the service was ready at some time of this run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) was_ready: bool,
+    /// Whether devport ended it: for a stop, a restart, or because it was unhealthy.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) was_requested: bool,
+}
+
+impl Exit {
+    /// Creates the exit of a child that was not ready and that devport did not end.
+    pub(crate) fn new(at: Timestamp, how: ExitHow, ran: Duration) -> Self {
+        let ran_ms = u64::try_from(ran.as_millis()).unwrap_or(u64::MAX);
+        Self { at, how, ran_ms, was_ready: false, was_requested: false }
+    }
+
+    /// Returns how long the child had run.
+    pub(crate) fn ran(&self) -> Duration {
+        Duration::from_millis(self.ran_ms)
+    }
 }
 
 /// Formats an exit for people: `exit code 1 after 0.2 s`, `killed by SIGTERM after 3.0 s`.
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} after {:.1} s", self.how, Duration::from_millis(self.ran_ms).as_secs_f64())
+        write!(f, "{} after {:.1} s", self.how, self.ran().as_secs_f64())
     }
 }
 
@@ -171,6 +199,9 @@ pub(crate) struct Pane {
 pub(crate) struct RunState {
     pub(crate) state: State,
     pub(crate) supervisor: ProcessIdentity,
+    /// When that supervisor started; `None` in records of earlier versions.
+    #[serde(default)]
+    pub(crate) began_at: Option<Timestamp>,
     /// The child; `None` if there is none.
     #[serde(default)]
     pub(crate) child: Option<ProcessIdentity>,
@@ -212,6 +243,7 @@ impl RunState {
         Self {
             state: State::Starting,
             supervisor,
+            began_at: Some(clock::wall()),
             // Keep the old child: if this supervisor is killed early, the next one must still find it.
             child,
             started_at: None,
@@ -241,6 +273,21 @@ impl RunState {
         matches!(self.state, State::Stopped | State::Failed)
     }
 
+    /// Returns the last exit if the one before was the same: both of the current supervisor, soon after the start and
+    /// before the service was ever ready.
+    pub(crate) fn repeated_failure(&self) -> Option<&Exit> {
+        let is_early = |exit: &Exit| {
+            !exit.was_ready
+                && !exit.was_requested
+                && exit.ran() < EARLY
+                && self.began_at.is_some_and(|began| exit.at >= began)
+        };
+        match self.exits.as_slice() {
+            [.., before, last] if before.how == last.how && is_early(before) && is_early(last) => Some(last),
+            _ => None,
+        }
+    }
+
     /// Adds an exit, and drops the oldest if there are too many.
     pub(crate) fn add_exit(&mut self, exit: Exit) {
         self.exits.push(exit);
@@ -255,7 +302,7 @@ mod tests {
 
     #[test]
     fn an_exit_is_code_or_signal_with_time_and_duration() {
-        let exit = Exit { at: Timestamp::UNIX_EPOCH, how: ExitHow::Signal(9), ran_ms: 1200 };
+        let exit = Exit::new(Timestamp::UNIX_EPOCH, ExitHow::Signal(9), Duration::from_millis(1200));
         let text = serde_json::to_string(&exit).unwrap();
         assert_eq!(text, r#"{"at":"1970-01-01T00:00:00Z","signal":9,"ran_ms":1200}"#);
         assert_eq!(serde_json::from_str::<Exit>(&text).unwrap(), exit);
@@ -265,9 +312,37 @@ mod tests {
     fn the_last_twenty_exits_are_kept() {
         let mut run = RunState::begin(ProcessIdentity { pid: 1, start_time: None, boot_id: None }, None, None);
         for code in 0..25 {
-            run.add_exit(Exit { at: Timestamp::UNIX_EPOCH, how: ExitHow::Code(code), ran_ms: 0 });
+            run.add_exit(Exit::new(Timestamp::UNIX_EPOCH, ExitHow::Code(code), Duration::ZERO));
         }
         assert_eq!(run.exits.len(), 20);
         assert_eq!(run.exits[0].how, ExitHow::Code(5));
+    }
+
+    #[test]
+    fn two_early_exits_in_the_same_way_are_a_repeated_failure() {
+        let began = ProcessIdentity { pid: 1, start_time: None, boot_id: None };
+        let exit = |code, ran| Exit::new(clock::wall(), ExitHow::Code(code), Duration::from_secs(ran));
+        let early = || exit(1, 0);
+        let repeated = |exits: Vec<Exit>| {
+            let mut run = RunState::begin(began.clone(), None, None);
+            let later = clock::wall() + Duration::from_secs(1);
+            run.exits = exits.into_iter().map(|exit| Exit { at: exit.at.max(later), ..exit }).collect();
+            run.repeated_failure().is_some()
+        };
+        assert!(repeated(vec![exit(2, 0), early(), early()]));
+        for exits in [
+            vec![],
+            vec![early()],
+            vec![early(), exit(2, 0)],
+            vec![early(), exit(1, 5)],
+            vec![exit(1, 5), early()],
+            vec![early(), Exit { was_ready: true, ..early() }],
+            vec![Exit { was_requested: true, ..early() }, early()],
+        ] {
+            assert!(!repeated(exits.clone()), "{exits:?}");
+        }
+        let mut run = RunState::begin(began.clone(), None, None);
+        run.exits = vec![Exit { at: Timestamp::UNIX_EPOCH, ..early() }, early()];
+        assert!(run.repeated_failure().is_none(), "an earlier supervisor recorded the first");
     }
 }

@@ -153,7 +153,7 @@ impl<'a> Supervisor<'a> {
         while let Some((pid, status)) = process::reap() {
             let how = status.signal().map_or_else(|| ExitHow::Code(status.code().unwrap_or(0)), ExitHow::Signal);
             if self.executor.service.running_child().is_some_and(|child| child.identity.pid == pid) {
-                events.extend(self.executor.end_child(how));
+                events.extend(self.executor.end_child(how, self.lifecycle.is_clearing()));
             } else {
                 self.reaped_others.push((pid, how));
             }

@@ -1,11 +1,9 @@
 //! `Executor`: runs the actions that the lifecycle decides on: starts, ends and records the child, and relays its
 //! streams.
 
-use std::time::Duration;
-
 use crate::error::{Error, reason};
 use crate::os::clock;
-use crate::registry::{ExitHow, Problem, Scan, State};
+use crate::registry::{Exit, ExitHow, Problem, Scan, State};
 use crate::supervisor::child::SpawnError;
 use crate::supervisor::lifecycle::{Event, Lifecycle};
 use crate::supervisor::readiness_probe::ReadinessProbe;
@@ -107,14 +105,14 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// Records the child's exit, after draining the output that it left.
-    pub(super) fn end_child(&mut self, how: ExitHow) -> Option<Event> {
+    /// Records the child's exit, after draining the output that it left. `was_requested`: devport is ending the tree.
+    pub(super) fn end_child(&mut self, how: ExitHow, was_requested: bool) -> Option<Event> {
         self.pass_output(RunningChild::drain);
         self.probe.end();
         let exit = self.service.child.as_mut()?.end(how);
-        let ran = Duration::from_millis(exit.ran_ms);
+        let ran = exit.ran();
         self.screen.say(&exit.to_string(), clock::now());
-        self.recorder.child_exited(exit);
+        self.recorder.child_exited(Exit { was_requested, ..exit });
         Some(Event::Exited { how, ran })
     }
 

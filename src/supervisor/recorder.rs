@@ -38,6 +38,8 @@ pub(super) struct Recorder<'a> {
     identity: &'a IdentityLock,
     run: RunState,
     log: LogWriter,
+    /// Whether the child has been ready since it was started.
+    was_ready: bool,
     /// Whether the run state has changed since it was last written successfully.
     is_unrecorded: bool,
     next_heartbeat: Instant,
@@ -64,6 +66,7 @@ impl<'a> Recorder<'a> {
             identity,
             run,
             log,
+            was_ready: false,
             is_unrecorded: false,
             next_heartbeat: clock::later(clock::now(), first_heartbeat),
             last_heartbeat: clock::wall(),
@@ -91,13 +94,15 @@ impl<'a> Recorder<'a> {
     pub(super) fn child_started(&mut self, child: &ProcessIdentity) {
         let at = clock::wall();
         self.run.runs += 1;
+        self.was_ready = false;
         self.log.mark(&Mark::Started { pid: child.pid, run: self.run.runs }, at);
         self.run.started_at = Some(at);
         self.run.child = Some(child.clone());
     }
 
     /// Notes in log and run state that the child exited. [`Self::write`] follows.
-    pub(super) fn child_exited(&mut self, exit: Exit) {
+    pub(super) fn child_exited(&mut self, mut exit: Exit) {
+        exit.was_ready = self.was_ready;
         self.log.mark(&Mark::Ended(exit.to_string()), exit.at);
         self.run.add_exit(exit);
         self.run.child = None;
@@ -114,6 +119,7 @@ impl<'a> Recorder<'a> {
         let Transition { state, error, restarts, next_start, listens } = transition;
         let last_exit = self.run.exits.last().filter(|_| is_restart_pending(state));
         self.run.state = state;
+        self.was_ready |= state == State::Ready;
         self.run.error = error.or_else(|| last_exit.cloned().map(Problem::Exited));
         self.run.restarts = restarts;
         self.run.next_start_at = next_start.and_then(|wait| clock::wall().checked_add(wait).ok());
@@ -242,7 +248,7 @@ mod tests {
         let (registry, identity) = locked(&directory);
         let mut recorder = recorder(&registry, &identity);
         recorder.child_started(&ProcessIdentity::current().unwrap());
-        recorder.child_exited(Exit { at: Timestamp::UNIX_EPOCH, how: ExitHow::Code(3), ran_ms: 1240 });
+        recorder.child_exited(Exit::new(Timestamp::UNIX_EPOCH, ExitHow::Code(3), Duration::from_millis(1240)));
         recorder.change(to(State::Backoff));
         assert_eq!(recorder.run.error.as_ref().unwrap().to_string(), "exit code 3 after 1.2 s");
         assert_eq!((recorder.run.runs, &recorder.run.child), (1, &None));

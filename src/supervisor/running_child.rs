@@ -58,7 +58,7 @@ impl RunningChild {
         let ran = clock::now().saturating_duration_since(self.since);
         self.has_exited = true;
         self.pending_input.clear();
-        Exit { at: clock::wall(), how, ran_ms: u64::try_from(ran.as_millis()).unwrap_or(u64::MAX) }
+        Exit::new(clock::wall(), how, ran)
     }
 
     /// Passes on what each stream holds now, unless the sink is full.

@@ -6,6 +6,6 @@ mod service;
 mod table;
 
 pub(crate) use json::{array, object};
-pub(crate) use output::{LineStyle, push_json, push_line};
+pub(crate) use output::{LineStyle, push_json, push_line, push_output};
 pub(crate) use service::{History, Outcome, ServiceView, Status, Usage};
-pub(crate) use table::{TableStyle, batch, details, exit_summary, list};
+pub(crate) use table::{TableStyle, batch, details, list};

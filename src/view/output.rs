@@ -23,8 +23,7 @@ pub(crate) fn push_line(text: &mut Vec<u8>, line: &Line, style: &LineStyle) {
         text.extend_from_slice(format!("{at:.3} ").as_bytes());
     }
     match &line.content {
-        Content::Output(output) if style.is_terminal => text.extend_from_slice(logs::for_terminal(output).as_bytes()),
-        Content::Output(output) => text.extend(logs::strip(output)),
+        Content::Output(output) => push_output(text, output, style),
         Content::Mark(mark) => {
             let at = line.at.map(|at| format!("{at:.3} ")).unwrap_or_default();
             // A note may quote a path that contains control characters.
@@ -32,6 +31,15 @@ pub(crate) fn push_line(text: &mut Vec<u8>, line: &Line, style: &LineStyle) {
         }
     }
     text.push(b'\n');
+}
+
+/// Appends a line of output for people, without a newline: on a terminal with its colours.
+pub(crate) fn push_output(text: &mut Vec<u8>, output: &[u8], style: &LineStyle) {
+    if style.is_terminal {
+        text.extend_from_slice(logs::for_terminal(output).as_bytes());
+    } else {
+        text.extend(logs::strip(output));
+    }
 }
 
 /// A line of a log as JSON.

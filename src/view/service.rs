@@ -98,6 +98,7 @@ impl From<Previous> for Outcome {
         match previous {
             Previous::NotRunning => Self::Started,
             Previous::Stopped => Self::Replaced,
+            Previous::Down => Self::Restarted,
             Previous::StillRunning => Self::AlreadyRunning,
         }
     }

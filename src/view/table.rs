@@ -1,7 +1,5 @@
 //! Formats services as tables for people, without borders.
 
-use std::time::Duration;
-
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Row, Table};
 use jiff::Timestamp;
 
@@ -117,10 +115,10 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
     let Some(history) = &view.history else { return render(&table) };
     for (index, exit) in history.exits.iter().rev().enumerate() {
         let title = if index == 0 { "exits" } else { "" };
-        row(title, format!("{} ago: {}", span(exit.at, style.now), exit_summary(exit)));
+        row(title, format!("{} ago: {}", span(exit.at, style.now), exit_story(exit)));
     }
     for (index, line) in history.last_output.iter().enumerate() {
-        row(if index == 0 { "last output" } else { "" }, line.clone());
+        row(if index == 0 { "output before" } else { "" }, line.clone());
     }
     render(&table)
 }
@@ -203,10 +201,9 @@ fn up(view: &ServiceView, now: Timestamp) -> String {
     }
 }
 
-/// Formats how a run ended and how long it took: `exit code 1 after 2.5 s`.
-pub(crate) fn exit_summary(exit: &Exit) -> String {
-    let ran = Duration::from_millis(exit.ran_ms).as_secs_f64();
-    format!("{} after {ran:.1} s", exit.how)
+/// Formats an exit, and whether devport ended the run.
+fn exit_story(exit: &Exit) -> String {
+    if exit.was_requested { format!("{exit}, stopped by devport") } else { exit.to_string() }
 }
 
 /// Formats the time between two moments in its two largest units, such as `3d 4h`.
@@ -223,6 +220,8 @@ fn span(from: Timestamp, to: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::registry::{ExitHow, Liveness};
     use crate::view::service::tests::view;
@@ -265,9 +264,12 @@ mod tests {
     }
 
     #[test]
-    fn an_exit_is_summarized_with_its_duration() {
-        let exit = |how| Exit { at: Timestamp::UNIX_EPOCH, how, ran_ms: 2_540 };
-        assert_eq!(exit_summary(&exit(ExitHow::Code(1))), "exit code 1 after 2.5 s");
-        assert_eq!(exit_summary(&exit(ExitHow::Signal(9))), "killed by SIGKILL after 2.5 s");
+    fn an_exit_says_whether_devport_ended_the_run() {
+        let exit = Exit::new(Timestamp::UNIX_EPOCH, ExitHow::Signal(15), Duration::from_millis(2_540));
+        assert_eq!(exit_story(&exit), "killed by SIGTERM after 2.5 s");
+        assert_eq!(
+            exit_story(&Exit { was_requested: true, ..exit }),
+            "killed by SIGTERM after 2.5 s, stopped by devport"
+        );
     }
 }

@@ -711,6 +711,9 @@ fn every_command_that_changes_something_says_its_outcome() {
     let several = machine.at("shop", ["start", "-f", "devport.yaml"]).ok().json();
     outcome(&several[0], "already-running");
     let several = machine.at("shop", ["start", "--replace", "-f", "devport.yaml"]).ok().json();
+    outcome(&several[0], "already-running");
+    fs::write(machine.home("shop/devport.yaml"), "- {key: web, exec: sleep 2000, ready: none}\n").unwrap();
+    let several = machine.at("shop", ["start", "--replace", "-f", "devport.yaml"]).ok().json();
     outcome(&several[0], "replaced");
     says(&["stop", "web"], "stopped");
     says(&["stop", "web"], "not-running");

@@ -26,6 +26,7 @@ mod readiness;
 mod readme;
 mod records;
 mod registry;
+mod retry;
 mod rm;
 mod run;
 mod start;

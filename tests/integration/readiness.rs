@@ -42,7 +42,7 @@ fn a_foreign_listener_on_the_port_is_never_ready() {
     // Another process takes the port a moment after the service was started.
     let view = start(&env, &["--ready-timeout", "3s"], &["sleep", "1000"]);
     let listener = std::net::TcpListener::bind(("127.0.0.1", port(&view))).unwrap();
-    until("it is told", || env.which("a")["error"].as_str().is_some_and(|error| error.contains("not part of it")));
+    until("it is told", || env.which("a")["error"].as_str().is_some_and(|error| error.contains("is taken by")));
     let view = env.which("a");
     assert_eq!(view["state"], "running");
     assert!(view["error"].as_str().unwrap().contains(&format!("pid {}", std::process::id())), "{view}");

@@ -28,7 +28,9 @@ fn starting_twice_is_idempotent_and_reports_differences() {
     assert_eq!((same.json()["pid"].clone(), same.stderr.as_str()), (first["pid"].clone(), ""));
     let other = env.devport(["start", "--key", "api", "--", "sleep", "2000"]).ok();
     assert_eq!(other.json()["cmd"], first["cmd"]);
-    assert!(other.stderr.contains("already runs with the command sleep 1000") && other.stderr.contains("--replace"));
+    assert!(
+        other.stderr.contains("is already running with the command sleep 1000") && other.stderr.contains("--replace")
+    );
     let replaced = env.devport(["start", "--key", "api", "--replace", "--", "sleep", "2000"]).ok().json();
     assert_eq!((replaced["cmd"][1].as_str(), replaced["port"].clone()), (Some("2000"), first["port"].clone()));
     assert_ne!(replaced["pid"], first["pid"]);
@@ -250,7 +252,7 @@ fn notes_and_errors_show_control_characters_as_escapes() {
     let strange = strange.to_str().unwrap();
     env.devport(["-C", strange, "start", "--detach", "--key", "a", "--", "sleep", "1000"]).ok();
     let noted = env.devport(["start", "--detach", "--key", "a", "--", "sleep", "1000"]).ok();
-    assert!(noted.stderr.contains("already runs with the directory"), "{}", noted.stderr);
+    assert!(noted.stderr.contains("is already running with the directory"), "{}", noted.stderr);
     let refused = env.devport(["-C", &format!("{strange}/missing"), "ls"]).fails(1, &[]);
     for done in [noted, refused] {
         assert!(done.stderr.contains("d\\u{1b}[31m\\u{202e}"), "{}", done.stderr);

@@ -1,0 +1,72 @@
+//! Compares a registered service with a request for it.
+
+use std::collections::BTreeMap;
+
+use crate::config::{PortRequest, ServiceSpec, Variables};
+use crate::registry::Reservation;
+use crate::text::printable;
+
+/// How many names of variables a message has: more would hide the rest of it.
+const MOST_NAMES: usize = 3;
+
+/// Lists in what a service differs from a request, as what it has now: "the directory /srv/web". The caller's
+/// environment does not count: it differs between terminals.
+pub(super) fn differences(service: &Reservation, spec: &ServiceSpec) -> Vec<String> {
+    let request = &spec.request;
+    let mut differences = Vec::new();
+    if service.cmd != request.cmd {
+        differences.push(format!("the command {}", printable(&shell_words::join(&service.cmd))));
+    }
+    if service.cwd != request.cwd {
+        differences.push(format!("the directory {}", printable(&service.cwd.display().to_string())));
+    }
+    if service.policy != request.policy {
+        differences.push("other options for readiness, restarts or stopping".into());
+    }
+    if service.port_env != request.port_env || service.no_port != (request.port == PortRequest::NoPort) {
+        differences.push("other port options".into());
+    }
+    if matches!(request.port, PortRequest::Exactly(port) if port != service.port) {
+        differences.push(format!("port {}", service.port));
+    }
+    if service.env_digest != spec.env_digest {
+        differences.push("variables from before its env files changed".into());
+    }
+    differences
+}
+
+/// Names the variables in which two environments differ, such as `PATH, NODE_ENV and 3 more`; `None` if they do not.
+/// Values are never shown: they may be secrets.
+pub(super) fn changed_variables(before: &Variables, now: &Variables) -> Option<String> {
+    let (before, now): (BTreeMap<_, _>, BTreeMap<_, _>) = (before.iter().collect(), now.iter().collect());
+    let mut names: Vec<&str> =
+        now.iter().filter(|(name, value)| before.get(*name) != Some(*value)).map(|(name, _)| *name).collect();
+    names.extend(before.keys().filter(|name| !now.contains_key(*name)));
+    let shown: Vec<String> = names.iter().take(MOST_NAMES).map(|name| printable(name)).collect();
+    match names.len() {
+        0 => None,
+        count if count > MOST_NAMES => Some(format!("{} and {} more", shown.join(", "), count - MOST_NAMES)),
+        _ => Some(shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changed_variables_are_named_without_their_values() {
+        let variables = |pairs: &[(&str, &str)]| {
+            let mut variables = Variables::default();
+            for (name, value) in pairs {
+                variables.set(name, value);
+            }
+            variables
+        };
+        let before = variables(&[("A", "secret"), ("B", "2"), ("C", "3")]);
+        assert_eq!(changed_variables(&before, &before), None);
+        assert_eq!(changed_variables(&before, &variables(&[("A", "1"), ("B", "2")])).unwrap(), "A, C");
+        let many = variables(&[("V", ""), ("W", ""), ("X", ""), ("Y", ""), ("Z", "")]);
+        assert_eq!(changed_variables(&Variables::default(), &many).unwrap(), "V, W, X and 2 more");
+    }
+}

@@ -1,0 +1,124 @@
+//! An explicit start tries at once, and a wait ends when the outcome is known.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{SERVER, TestEnv, number, until};
+
+/// A command that fails until `fixed` exists.
+const UNTIL_FIXED: [&str; 3] =
+    ["sh", "-c", "echo \"value $VALUE\"; test -e fixed || { echo broken >&2; exit 3; }; exec sleep 1000"];
+
+#[test]
+fn a_start_of_a_crashing_service_tries_at_once_with_the_new_environment() {
+    let mut env = TestEnv::new();
+    env.set("VALUE", "old");
+    let start = [&["start", "--key", "a", "--no-port", "--wait", "--"][..], &UNTIL_FIXED].concat();
+    let failed = env.devport(&start).fails(5, &["a is not ready: it ended twice in the same way: exit code 3"]);
+    assert!(failed.stderr.contains("broken"), "{}", failed.stderr);
+    let supervisor = env.supervisor("a");
+    env.write("fixed", "");
+    env.set("VALUE", "new");
+    let fixed = env.devport(&start).ok();
+    assert!(fixed.stderr.contains("a was in state backoff (exit code 3 after"), "{}", fixed.stderr);
+    assert!(fixed.stderr.contains("starting it now, with new values of VALUE"), "{}", fixed.stderr);
+    assert_eq!((&fixed.json()["state"], &fixed.json()["outcome"]), (&"ready".into(), &"restarted".into()));
+    assert_ne!(env.supervisor("a"), supervisor);
+    assert!(env.devport(["logs", "a", "-n", "1"]).ok().stdout.contains("value new"));
+}
+
+#[test]
+fn a_start_by_name_tries_a_crashing_service_at_once() {
+    let env = TestEnv::new();
+    let start = [&["start", "--key", "a", "--no-port", "--"][..], &UNTIL_FIXED].concat();
+    env.devport(&start).ok();
+    env.wait_state("a", "backoff");
+    env.write("fixed", "");
+    let view = env.devport(["start", "a", "--wait"]).ok().json();
+    assert_eq!((&view["state"], &view["outcome"]), (&"ready".into(), &"restarted".into()));
+}
+
+#[test]
+fn a_start_of_a_service_whose_port_is_taken_looks_again_at_once() {
+    let env = TestEnv::new();
+    let port: u16 = env.devport(["reserve", "--key", "a"]).ok().stdout.trim().parse().unwrap();
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let start = [&["start", "--key", "a", "--wait", "--"][..], &SERVER].concat();
+    env.devport(&start).fails(1, &["is taken by"]);
+    drop(listener);
+    let started = env.devport(&start).ok();
+    assert!(started.stderr.contains("a was in state port-conflict"), "{}", started.stderr);
+    assert_eq!(started.json()["state"], "ready");
+}
+
+#[test]
+fn two_different_failures_do_not_end_a_wait() {
+    let env = TestEnv::new();
+    // Every run prints another line, and the third one stays.
+    let script = "n=$$(cat n 2>/dev/null || echo 0); echo $$((n + 1)) >n; echo \"try $$n\"; test $$n -ge 2 || exit 1; exec sleep 1000";
+    let view = env.devport([
+        "start",
+        "--key",
+        "a",
+        "--no-port",
+        "--wait",
+        "--backoff-initial",
+        "10ms",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]);
+    assert_eq!(view.ok().json()["state"], "ready");
+}
+
+#[test]
+fn a_wait_for_a_service_on_the_wrong_port_ends_when_that_is_known() {
+    let env = TestEnv::new();
+    let other = (env.first_port + 30).to_string();
+    let began = Instant::now();
+    let words = ["python3", "-m", "http.server", "--bind", "127.0.0.1", &other];
+    let start = [&["start", "--key", "a", "--wait=60s", "--"][..], &words].concat();
+    env.devport(&start).fails(5, &[&format!("a is not ready: it listens on {other}")]);
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert_eq!(env.which("a")["state"], "running", "it goes on");
+}
+
+#[test]
+fn a_failed_wait_shows_the_output_of_this_run_without_its_blank_lines() {
+    let env = TestEnv::new();
+    let script =
+        "test -e again && printf '\\n\\n\\n\\nsecond\\n\\n\\n' || { echo first; touch again; }; exec sleep 1000";
+    env.devport(["start", "--key", "a", "--", "sh", "-c", script]).ok();
+    until("it has printed", || env.devport(["logs", "a"]).stdout.contains("first"));
+    let failed = env.devport(["restart", "a", "--wait=1s"]).fails(5, &["second"]);
+    assert!(!failed.stderr.contains("first"), "{}", failed.stderr);
+    assert!(!failed.stderr.contains("SIGTERM"), "a requested end is no crash: {}", failed.stderr);
+    assert!(failed.stderr.contains("output:\nsecond\n\n"), "{}", failed.stderr);
+    assert!(!failed.stderr.contains("\n\n\n"), "{}", failed.stderr);
+}
+
+#[test]
+fn replace_restarts_only_what_changed_in_the_file() {
+    let env = TestEnv::new();
+    env.write("a.env", "VALUE=1\n");
+    let file = |command: &str| {
+        format!(
+            "- {{key: same, exec: sleep 1000, no-port: true}}\n- {{key: dotenv, exec: sleep 1000, no-port: true, env: a.env}}\n- {{key: edited, exec: {command}, no-port: true}}\n"
+        )
+    };
+    env.write("devport.yaml", &file("sleep 1000"));
+    let start = ["start", "-f", "devport.yaml", "--replace"];
+    env.devport(start).ok();
+    let pids = || ["same", "dotenv", "edited"].map(|key| number(&env.which(key)["pid"]));
+    let first = pids();
+    env.devport(start).ok();
+    assert_eq!(pids(), first, "nothing changed");
+    env.write("a.env", "VALUE=2\n");
+    let noted = env.devport(["start", "-f", "devport.yaml"]).ok();
+    assert!(noted.stderr.contains("dotenv is already running with variables from before its env files changed"));
+    assert_eq!(pids(), first, "a note alone changes nothing");
+    env.write("devport.yaml", &file("sleep 2000"));
+    env.devport(start).ok();
+    let second = pids();
+    assert_eq!([first[0] == second[0], first[1] == second[1], first[2] == second[2]], [true, false, false]);
+}
