@@ -98,6 +98,9 @@ pub(crate) enum Error {
         /// The matches, each as `hash (key)`.
         matches: Vec<String>,
     },
+    /// A port that no service has and on which nothing listens.
+    #[error("nothing listens on port {port}, and no service has it")]
+    UnusedPort { port: u16 },
     /// Two different keys have one hash.
     #[error("key {key:?} has the same hash {hash} as the registered {other:?}")]
     HashCollision {
@@ -357,7 +360,10 @@ impl Error {
             Self::InvalidPortRange { .. } | Self::NoHome | Self::InvalidFile { .. } | Self::InvalidDirectory { .. } => {
                 3
             }
-            Self::NoSuchService { .. } | Self::PrefixTooShort { .. } | Self::Ambiguous { .. } => 4,
+            Self::NoSuchService { .. }
+            | Self::PrefixTooShort { .. }
+            | Self::Ambiguous { .. }
+            | Self::UnusedPort { .. } => 4,
             Self::NotInTime { .. } | Self::NotAllInTime { .. } => 5,
             Self::KeyElsewhere { .. } => 6,
             Self::Cancelled => 130,

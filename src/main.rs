@@ -2,6 +2,7 @@
 //!
 //! This file reads the environment and the current directory, runs the command, and prints its error.
 
+mod checks;
 mod cli;
 mod config;
 mod error;

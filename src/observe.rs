@@ -3,6 +3,10 @@
 //! Run state and lock cannot be read at the same moment. If they contradict each other, the service started or ended in
 //! between, and both are read again. So the observer never reports a state that the service was not in.
 
+mod port;
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -10,8 +14,10 @@ use jiff::Timestamp;
 
 use crate::error::reason;
 use crate::os::process::{self, ProcessIdentity};
-use crate::os::{clock, tree};
-use crate::registry::{Liveness, Problem, Registry, Reservation, RunState, State};
+use crate::os::{clock, socket, tree};
+use crate::registry::{Liveness, Problem, Registry, Reservation, RunState, State, listener_text};
+
+pub(crate) use port::{PortListener, port_listeners};
 
 /// How often to read run state and lock until they agree. Each disagreement is a start or an end in between, so ten in a
 /// row mean a service that restarts faster than it can be read.
@@ -20,13 +26,19 @@ const ATTEMPTS: usize = 10;
 /// slow disk.
 const RECORDING: Duration = Duration::from_millis(200);
 
-/// Observes services. Scans the processes of the system at most once.
+/// How often to scan a tree in which processes are ending, whose children a scan can miss.
+const SCANS: usize = 3;
+
+/// Observes services. Lists the processes and the listening sockets of the system at most once.
 #[derive(Debug)]
 pub(crate) struct Observer<'a> {
     registry: &'a Registry,
     /// The processes that carry the marker of a service, with its hash, or why they could not be listed. Filled by the
     /// first service that needs it.
     marked: OnceLock<Result<Vec<(String, ProcessIdentity)>, String>>,
+    /// The ids of the listening sockets of the system; `None` if they could not be listed. Filled by the first service
+    /// that needs it.
+    open_sockets: OnceLock<Option<HashSet<u64>>>,
 }
 
 /// What is known of a service at one moment.
@@ -36,7 +48,8 @@ pub(crate) struct Observation {
     pub(crate) liveness: Liveness,
     /// When the service was last known to be up: the last heartbeat, or the recorded end; `None` if neither is known.
     pub(crate) last_up: Option<Timestamp>,
-    /// The run state that the last supervisor recorded; `None` if there is none, or it cannot be read.
+    /// The run state that the last supervisor recorded, with the addresses on which the service listens now; `None` if
+    /// there is none, or it cannot be read.
     pub(crate) run: Option<RunState>,
     /// The state that follows from lock and run state.
     pub(crate) observed: ObservedState,
@@ -63,6 +76,15 @@ enum Recorded {
     Unreadable(String),
 }
 
+/// What is known of a service once its run state and its lock agree.
+struct Settled {
+    liveness: Liveness,
+    recorded: Recorded,
+    /// The child has ended, and the supervisor has not recorded that.
+    is_unrecorded: bool,
+    survivor: Survivor,
+}
+
 /// Whether processes of a service run without a supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Survivor {
@@ -78,10 +100,40 @@ enum Survivor {
 impl<'a> Observer<'a> {
     /// Creates an observer of the services in a registry. Reads nothing yet.
     pub(crate) fn new(registry: &'a Registry) -> Self {
-        Self { registry, marked: OnceLock::new() }
+        Self { registry, marked: OnceLock::new(), open_sockets: OnceLock::new() }
     }
 
     pub(crate) fn observe(&self, reservation: &Reservation) -> Observation {
+        let mut settled = self.settle(reservation);
+        let mut listens = self.changed_listens(reservation, &settled);
+        for _ in 0..ATTEMPTS {
+            // A service that ends stops listening before its supervisor records the end.
+            let is_current = || !has_lost_child(&settled.recorded) && self.recorded(reservation) == settled.recorded;
+            if listens.is_none() || is_current() {
+                break;
+            }
+            settled = self.settle(reservation);
+            listens = self.changed_listens(reservation, &settled);
+        }
+        let Settled { liveness, mut recorded, is_unrecorded, survivor } = settled;
+        let mut problem = None;
+        if let (Recorded::Run(run), Some(listens)) = (&mut recorded, listens) {
+            let port = reservation.service_port().filter(|port| listens_on(&run.listens, *port));
+            problem = port.filter(|port| !listens_on(&listens, *port)).map(lost_port);
+            run.listens = listens;
+        }
+        let observed = derive(reservation.name(), &liveness, &recorded, is_unrecorded, problem.as_ref(), &survivor);
+        let run = if let Recorded::Run(run) = recorded { Some(*run) } else { None };
+        let last_up = match (&liveness, &run) {
+            // Run states of earlier versions have no time, but their supervisors kept the one in the record up to date.
+            (Liveness::Free, Some(run)) if run.says_ended() => run.ended_at(),
+            _ => self.registry.last_beat(&reservation.hash),
+        };
+        Observation { liveness, last_up, run, observed }
+    }
+
+    /// Reads run state and lock until they agree.
+    fn settle(&self, reservation: &Reservation) -> Settled {
         let mut recorded = self.recorded(reservation);
         let mut liveness = if matches!(&recorded, Recorded::Run(run) if run.says_ended()) {
             self.registry.announced_liveness(&reservation.hash)
@@ -123,14 +175,35 @@ impl<'a> Observer<'a> {
                 break;
             }
         }
-        let observed = derive(reservation.name(), &liveness, &recorded, is_unrecorded, &survivor);
-        let run = if let Recorded::Run(run) = recorded { Some(*run) } else { None };
-        let last_up = match (&liveness, &run) {
-            // Run states of earlier versions have no time, but their supervisors kept the one in the record up to date.
-            (Liveness::Free, Some(run)) if run.says_ended() => run.ended_at(),
-            _ => self.registry.last_beat(&reservation.hash),
-        };
-        Observation { liveness, last_up, run, observed }
+        Settled { liveness, recorded, is_unrecorded, survivor }
+    }
+
+    /// Returns where a service listens now, if that may differ from what its supervisor recorded; `None` if it does not
+    /// differ, or cannot be found out. Its tree is scanned only if a recorded socket is not open any more.
+    fn changed_listens(&self, reservation: &Reservation, settled: &Settled) -> Option<Vec<SocketAddr>> {
+        let Recorded::Run(run) = &settled.recorded else { return None };
+        if run.listens.is_empty() || settled.is_unrecorded || !is_held_by(&settled.liveness, run) {
+            return None;
+        }
+        let all_ids = || socket::all().ok().map(|sockets| sockets.into_iter().map(|socket| socket.id).collect());
+        let open = self.open_sockets.get_or_init(all_ids).as_ref()?;
+        // Supervisors of earlier versions record no sockets.
+        if !run.sockets.is_empty() && run.sockets.iter().all(|id| open.contains(id)) {
+            return None;
+        }
+        if !socket::sees_network_of(run.supervisor.pid).ok()? {
+            return None;
+        }
+        let mut listens = Vec::new();
+        for _ in 0..SCANS {
+            let members = self.registry.members(&reservation.hash, run).ok()?;
+            let pids: Vec<i32> = members.living.iter().map(|member| member.pid).collect();
+            listens = socket::addresses(&socket::listens(&pids).ok()?);
+            if !members.is_unsettled || listens == run.listens {
+                break;
+            }
+        }
+        Some(listens)
     }
 
     /// Reads the run state file.
@@ -188,19 +261,38 @@ fn agree(liveness: &Liveness, recorded: &Recorded, lost_child: bool) -> bool {
     match (liveness, recorded) {
         (Liveness::Unknown(_), _) | (_, Recorded::Unreadable(_)) | (Liveness::Free, Recorded::Nothing) => true,
         (Liveness::Free, Recorded::Run(run)) => run.says_ended(),
-        (Liveness::Held(holder), Recorded::Run(run)) => {
-            holder.as_ref().is_none_or(|holder| *holder == run.supervisor) && !lost_child
-        }
+        (Liveness::Held(_), Recorded::Run(run)) => is_held_by(liveness, run) && !lost_child,
         (Liveness::Held(_), Recorded::Nothing) => false,
     }
 }
 
+/// Returns whether the supervisor that recorded a run state holds the lock, as far as the lock names its holder.
+fn is_held_by(liveness: &Liveness, run: &RunState) -> bool {
+    matches!(liveness, Liveness::Held(holder) if holder.as_ref().is_none_or(|holder| *holder == run.supervisor))
+}
+
+/// Returns whether one of the addresses has this port.
+fn listens_on(addresses: &[SocketAddr], port: u16) -> bool {
+    addresses.iter().any(|address| address.port() == port)
+}
+
+/// Explains that a service does not listen on its port any more.
+fn lost_port(port: u16) -> Problem {
+    if socket::holders(port).is_ok_and(|holders| !holders.is_empty()) {
+        Problem::PortTaken { port, owner: listener_text(port) }
+    } else {
+        format!("nothing listens on port {port} any more").into()
+    }
+}
+
 /// Derives the state of a service. `is_unrecorded`: the child has ended, and the supervisor has not recorded that.
+/// `lost_port`: why the service does not listen on its port any more; `None` if it does, or never did.
 fn derive(
     name: &str,
     liveness: &Liveness,
     recorded: &Recorded,
     is_unrecorded: bool,
+    lost_port: Option<&Problem>,
     survivor: &Survivor,
 ) -> ObservedState {
     let just = |state| ObservedState { state, error: None, orphan: None };
@@ -208,11 +300,12 @@ fn derive(
     match (liveness, recorded) {
         (Liveness::Unknown(error), _) => with(State::Unknown, format!("could not check its lock: {}", reason(error))),
         (_, Recorded::Unreadable(why)) => with(State::Unknown, why.clone()),
-        (Liveness::Held(holder), Recorded::Run(run))
-            if holder.as_ref().is_none_or(|holder| *holder == run.supervisor) =>
-        {
+        (Liveness::Held(_), Recorded::Run(run)) if is_held_by(liveness, run) => {
             if is_unrecorded {
                 return with(State::Unknown, "its supervisor could not record its state (is the disk full?)".into());
+            }
+            if let (State::Ready, Some(why)) = (run.state, lost_port) {
+                return with(State::Running, why.to_string());
             }
             // A supervisor records the end before it releases the lock and exits.
             let state = if run.state == State::Stopped { State::Stopping } else { run.state };
@@ -281,11 +374,33 @@ mod tests {
             (broken(), run(State::Ready), false, Survivor::Unchecked, State::Unknown),
         ];
         for (liveness, recorded, is_unrecorded, survivor, expected) in rows {
-            let observed = derive("a", &liveness, &recorded, is_unrecorded, &survivor);
+            let observed = derive("a", &liveness, &recorded, is_unrecorded, None, &survivor);
             assert_eq!(observed.state, expected, "{liveness:?} {recorded:?} {survivor:?}");
             assert_eq!(observed.orphan, if survivor == Survivor::Process(9) { Some(9) } else { None });
             assert!(expected != State::Unknown || observed.error.is_some());
         }
+    }
+
+    #[test]
+    fn a_service_that_is_recorded_as_ready_and_lost_its_port_is_running_with_that_error() {
+        let held = |pid| Liveness::Held(Some(supervisor(pid)));
+        let lost = "nothing listens on port 7 any more";
+        let problem = Problem::from(lost);
+        for (liveness, recorded, is_unrecorded, state, error) in [
+            (held(7), State::Ready, false, State::Running, Some(lost)),
+            (Liveness::Held(None), State::Ready, false, State::Running, Some(lost)),
+            // What the supervisor recorded says more.
+            (held(7), State::Unhealthy, false, State::Unhealthy, Some("e")),
+            (held(7), State::Stopping, false, State::Stopping, Some("e")),
+            (held(7), State::Running, false, State::Running, Some("e")),
+            (held(8), State::Ready, false, State::Starting, None),
+            (Liveness::Free, State::Stopped, false, State::Stopped, Some("e")),
+        ] {
+            let observed = derive("a", &liveness, &run(recorded), is_unrecorded, Some(&problem), &Survivor::Unchecked);
+            assert_eq!((observed.state, observed.error.as_deref()), (state, error), "{liveness:?} {recorded:?}");
+        }
+        let unrecorded = derive("a", &held(7), &run(State::Ready), true, Some(&problem), &Survivor::Unchecked);
+        assert_eq!(unrecorded.state, State::Unknown);
     }
 
     #[test]

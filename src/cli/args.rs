@@ -69,7 +69,7 @@ pub(super) enum Command {
     Run(Run),
     /// List services.
     Ls(Ls),
-    /// Show one service.
+    /// Show one service, or what listens on a port.
     Which(Which),
     /// End services; their ports stay reserved.
     Stop(Stop),
@@ -218,9 +218,12 @@ pub(super) struct Ls {
 Examples:
   devport which api
   devport which 19000
-  curl localhost:$(devport which api --json | jq .port)")]
+  devport which 3000        any port: the processes that listen there
+  curl localhost:$(devport which api --json | jq .port)
+
+Exit code 4 if there is no such service and nothing listens on such a port.")]
 pub(super) struct Which {
-    /// A key, the beginning of a hash, or a port.
+    /// A key, the beginning of a hash, or a port; any port of this machine.
     pub(super) target: String,
 }
 
@@ -357,6 +360,7 @@ Examples:
   devport wait api web --timeout 2m
   devport wait api --for stopped
 
+A tcp, http or exec check of a ready service is run again.
 Exit code 5 if it does not come to be; standard error says why, with the end of the service's output.")]
 pub(super) struct Wait {
     /// How long to wait at the most.

@@ -1,9 +1,11 @@
 //! `Context`: the services, the caller's environment and the output that every command uses.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::cli::output::{Format, Output, note, report};
 use crate::cli::overview::Overview;
+use crate::cli::recheck::Rechecks;
 use crate::config::CallerEnvironment;
 use crate::error::{Error, Result};
 use crate::identity::Target;
@@ -48,6 +50,8 @@ pub(super) struct Context {
     caller: CallerContext,
     /// The tailnet's domain, queried from tailscaled at most once per command.
     suffix: Suffix,
+    /// The readiness checks that this command ran.
+    rechecks: Rechecks,
 }
 
 /// The services that a command's targets name.
@@ -72,7 +76,8 @@ impl Context {
             Paths::choose(environment.get("DEVPORT_HOME"), environment.get("XDG_DATA_HOME"), home.as_deref(), cwd)?;
         let range = PortRange::from_variable(environment.get("DEVPORT_PORT_RANGE"))?;
         let output = Output { format, forbids_color: environment.get("NO_COLOR").is_some() };
-        Ok(Self { registry: Registry::new(paths, range, note), output, caller, suffix: Suffix::default() })
+        let registry = Registry::new(paths, range, note);
+        Ok(Self { registry, output, caller, suffix: Suffix::default(), rechecks: Rechecks::default() })
     }
 
     pub(super) fn environment(&self) -> &CallerEnvironment {
@@ -148,7 +153,7 @@ impl Context {
     /// view shows `reservation`.
     pub(super) fn view(&self, reservation: &Reservation) -> ServiceView {
         let now = self.registry.find(&reservation.hash).ok().flatten();
-        self.overview().view(now.unwrap_or_else(|| reservation.clone()))
+        self.rechecks.apply(self.overview().view(now.unwrap_or_else(|| reservation.clone())))
     }
 
     /// Returns the current view of a service.
@@ -156,6 +161,23 @@ impl Context {
     /// # Errors
     /// [`Error::NoSuchService`] if it was removed, or if its record cannot be read.
     pub(super) fn view_if_registered(&self, reservation: &Reservation) -> Result<ServiceView> {
+        Ok(self.rechecks.apply(self.recorded_view(reservation)?))
+    }
+
+    /// Returns the current view of a service, like [`Self::view_if_registered`]. If the service is recorded as ready,
+    /// its readiness check is run again, for about `limit`. If that fails, this view and later ones of this command say
+    /// `running`, with the reason.
+    ///
+    /// # Errors
+    /// As [`Self::view_if_registered`].
+    pub(super) fn checked_view(&self, reservation: &Reservation, limit: Duration) -> Result<ServiceView> {
+        let view = self.recorded_view(reservation)?;
+        self.rechecks.run(&self.registry, reservation, &view, limit);
+        Ok(self.rechecks.apply(view))
+    }
+
+    /// Returns the view of a service without the results of [`Rechecks`].
+    fn recorded_view(&self, reservation: &Reservation) -> Result<ServiceView> {
         let removed = || Error::NoSuchService { target: reservation.name().to_owned(), nearest: Vec::new() };
         let now = self.registry.find(&reservation.hash)?.ok_or_else(removed)?;
         Ok(self.overview().view(now))

@@ -13,6 +13,7 @@ mod overview;
 mod picker;
 mod policy;
 mod port;
+mod recheck;
 mod reserve;
 mod restart;
 mod rm;

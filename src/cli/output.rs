@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::os::clock;
 use crate::os::terminal::WindowSize;
 use crate::text::printable;
-use crate::view::{self, ServiceView, TableStyle};
+use crate::view::{self, PortView, ServiceView, TableStyle};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,16 @@ impl Output {
     /// If standard output cannot be written to.
     pub(super) fn print_details(self, view: &ServiceView) -> Result<()> {
         let text = if self.wants_table() { view::details(view, self.table_style()) } else { view::object(view)? };
+        write_output(text.as_bytes())
+    }
+
+    /// Prints a port and the processes that listen on it.
+    ///
+    /// # Errors
+    /// If standard output cannot be written to.
+    pub(super) fn print_port(self, view: &PortView) -> Result<()> {
+        let text =
+            if self.wants_table() { view::port_details(view, self.table_style()) } else { view::port_object(view)? };
         write_output(text.as_bytes())
     }
 }

@@ -89,7 +89,7 @@ impl<'a> Overview<'a> {
     /// Returns the processes of a service; empty if none runs, or they cannot be listed.
     fn processes(&self, view: &ServiceView) -> Vec<ProcessIdentity> {
         let run = self.registry.run_state(&view.hash).ok().flatten().filter(|_| view.pid.is_some());
-        let found = run.and_then(|run| self.registry.descendants(&view.hash, run.supervisor.pid).ok());
+        let found = run.and_then(|run| self.registry.members(&view.hash, &run).ok());
         found.map(|found| found.living).unwrap_or_default()
     }
 }

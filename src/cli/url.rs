@@ -2,9 +2,9 @@
 
 use crate::cli::args::Target;
 use crate::cli::context::Context;
-use crate::cli::output::write_output;
+use crate::cli::output::{note, write_output};
 use crate::error::{Error, Result};
-use crate::registry::Reservation;
+use crate::registry::{Reservation, State};
 
 /// Executes `devport url`.
 ///
@@ -15,7 +15,8 @@ pub(super) fn execute(context: &Context, arguments: &Target) -> Result<()> {
     write_output(format!("{}\n", address(context, &reservation)?).as_bytes())
 }
 
-/// Returns the address of a service: on the tailnet if it is published there, else on this machine.
+/// Returns the address of a service: on the tailnet if it is published there, else on this machine. Notes why a service
+/// that runs does not answer there.
 ///
 /// # Errors
 /// [`Error::NoPort`] if the service has no port.
@@ -23,5 +24,9 @@ pub(super) fn address(context: &Context, reservation: &Reservation) -> Result<St
     let without_port = || Error::NoPort { service: reservation.name().to_owned() };
     // Check the port first: the view may query tailscaled.
     reservation.service_port().ok_or_else(without_port)?;
-    context.view(reservation).address().ok_or_else(without_port)
+    let view = context.view(reservation);
+    if let (State::Running | State::Unhealthy, Some(error)) = (view.state, &view.error) {
+        note(&format!("{} is not ready: {error}", reservation.name()));
+    }
+    view.address().ok_or_else(without_port)
 }

@@ -59,7 +59,11 @@ fn wait(context: &Context, reservations: &[Reservation], goal: Goal, limit: Dura
             Hopeless { registry: &context.registry, reservation, wrong_port_since: None, compared_runs: 0 };
         let result = clock::poll(POLL_INTERVAL, deadline.remaining(), || {
             progress.show(reservation.name(), limit.saturating_sub(deadline.remaining()));
-            let verdict = match context.view_if_registered(reservation) {
+            let view = match goal {
+                Goal::Ready => context.checked_view(reservation, deadline.remaining()),
+                Goal::Stopped => context.view_if_registered(reservation),
+            };
+            let verdict = match view {
                 Ok(view) => verdict(&view, goal),
                 Err(error) => return Some(Err(error)),
             };

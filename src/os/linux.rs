@@ -1,19 +1,24 @@
 //! Linux: processes and sockets, from `/proc` and netlink.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use nix::sched::{sched_getaffinity, sched_setaffinity};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
+use super::clock;
 use super::sock_diag;
-use super::status::{ProcessState, ProcessStatus};
+use super::status::{Listener, ProcessState, ProcessStatus};
 
 /// Returns an id of this boot of the machine (`random(4)`, `/proc/sys/kernel/random/boot_id`). It cannot change while
 /// this process lives, so it is read once.
@@ -198,6 +203,28 @@ pub(super) fn has_open(pid: i32, file: &Metadata) -> io::Result<Option<bool>> {
     Ok(Some(false))
 }
 
+/// Returns the working directory of a process, and whether it was deleted; `None` if it may not be read.
+pub(super) fn working_directory(pid: i32) -> Option<(PathBuf, bool)> {
+    let link = PathBuf::from(format!("/proc/{pid}/cwd"));
+    let path = fs::read_link(&link).ok()?;
+    // The kernel appends this to the path of a deleted directory. A directory may also have such a name.
+    let Some(deleted) = path.as_os_str().as_bytes().strip_suffix(b" (deleted)") else { return Some((path, false)) };
+    let id = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    if id(&path).is_some_and(|named| Some(named) == id(&link)) {
+        return Some((path, false));
+    }
+    Some((PathBuf::from(OsStr::from_bytes(deleted)), true))
+}
+
+/// Returns the wall-clock time of a [`ProcessStatus::start_time`]; `None` if the kernel does not report its clock.
+pub(super) fn start_moment(start_time: u64) -> Option<Timestamp> {
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+    let started = Duration::from_millis(start_time.checked_mul(1000)? / u64::try_from(per_second).ok()?);
+    // Like the start time, this clock counts the time in which the machine was suspended (`clock_gettime(2)`).
+    let up = clock_gettime(ClockId::CLOCK_BOOTTIME).ok().map(Duration::from)?;
+    clock::wall().checked_sub(up.checked_sub(started)?).ok()
+}
+
 /// Returns the command line with spaces between the words; `None` if there is none.
 pub(super) fn command_line(pid: i32) -> Option<String> {
     let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
@@ -206,28 +233,27 @@ pub(super) fn command_line(pid: i32) -> Option<String> {
     (!line.is_empty()).then_some(line)
 }
 
-/// Returns the processes that listen on a TCP port, lowest pid first. Processes of other users may be missing.
-pub(super) fn listeners(port: u16) -> io::Result<Vec<i32>> {
-    let sockets: HashSet<u64> = listening_sockets()?
-        .into_iter()
-        .filter(|(address, _)| address.port() == port)
-        .map(|(_, inode)| inode)
-        .collect();
-    if sockets.is_empty() {
-        return Ok(Vec::new());
+/// Returns the sockets that listen on a TCP port, each with the processes that have it open. Processes of other users
+/// may be missing.
+pub(super) fn holders(port: u16) -> io::Result<Vec<(Listener, Vec<i32>)>> {
+    let sockets = listening_sockets()?.into_iter().filter(|socket| socket.address.port() == port);
+    let mut holders: Vec<(Listener, Vec<i32>)> = sockets.map(|socket| (socket, Vec::new())).collect();
+    if holders.is_empty() {
+        return Ok(holders);
     }
-    let mut listeners = Vec::new();
     for pid in all_pids()? {
-        if socket_inodes(pid)?.iter().any(|inode| sockets.contains(inode)) {
-            listeners.push(pid);
+        let open = socket_inodes(pid)?;
+        for (socket, pids) in &mut holders {
+            if open.contains(&socket.id) {
+                pids.push(pid);
+            }
         }
     }
-    listeners.sort_unstable();
-    Ok(listeners)
+    Ok(holders)
 }
 
-/// Returns the TCP addresses that these processes listen on. Processes of other users may be missing.
-pub(super) fn listens(pids: &[i32]) -> io::Result<Vec<SocketAddr>> {
+/// Returns the sockets on which these processes listen. Processes of other users may be missing.
+pub(super) fn listens(pids: &[i32]) -> io::Result<Vec<Listener>> {
     let sockets = listening_sockets()?;
     if sockets.is_empty() {
         return Ok(Vec::new());
@@ -236,7 +262,7 @@ pub(super) fn listens(pids: &[i32]) -> io::Result<Vec<SocketAddr>> {
     for pid in pids {
         open.extend(socket_inodes(*pid)?);
     }
-    Ok(sockets.into_iter().filter(|(_, inode)| open.contains(inode)).map(|(address, _)| address).collect())
+    Ok(sockets.into_iter().filter(|socket| open.contains(&socket.id)).collect())
 }
 
 /// Returns the inodes of a process's open sockets; none if it is gone or may not be read.
@@ -253,25 +279,33 @@ fn socket_inodes(pid: i32) -> io::Result<Vec<u64>> {
     Ok(inodes)
 }
 
-/// Returns every listening TCP socket: its address and its inode.
-fn listening_sockets() -> io::Result<Vec<(SocketAddr, u64)>> {
+/// Returns whether a process is in the network namespace of this one: only its sockets are listed
+/// (`network_namespaces(7)`).
+pub(super) fn sees_network_of(pid: i32) -> io::Result<bool> {
+    Ok(fs::read_link("/proc/self/ns/net")? == fs::read_link(format!("/proc/{pid}/ns/net"))?)
+}
+
+/// Returns every listening TCP socket.
+pub(super) fn listening_sockets() -> io::Result<Vec<Listener>> {
     sock_diag::listening_sockets().or_else(|_| listening_sockets_of_proc())
 }
 
 /// Reads the listening sockets from text tables, where netlink is missing. Source: `proc_pid_net(5)`; state 0A is
 /// LISTEN.
-fn listening_sockets_of_proc() -> io::Result<Vec<(SocketAddr, u64)>> {
+fn listening_sockets_of_proc() -> io::Result<Vec<Listener>> {
     let mut sockets = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         // The second table is missing on a machine without IPv6.
         let Some(table) = unless_gone(fs::read_to_string(table))? else { continue };
         for line in table.lines().skip(1) {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-            let (Some(local), Some(&"0A"), Some(inode)) = (fields.get(1), fields.get(3), fields.get(9)) else {
+            let (Some(local), Some(&"0A"), Some(uid), Some(inode)) =
+                (fields.get(1), fields.get(3), fields.get(7), fields.get(9))
+            else {
                 continue;
             };
-            if let (Some(address), Ok(inode)) = (socket_address(local), inode.parse()) {
-                sockets.push((address, inode));
+            if let (Some(address), Ok(uid), Ok(id)) = (socket_address(local), uid.parse(), inode.parse()) {
+                sockets.push(Listener { address, uid, id });
             }
         }
     }
@@ -329,8 +363,7 @@ mod tests {
             ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0"].map(|address| std::net::TcpListener::bind(address).unwrap());
         for listener in listeners {
             let address = listener.local_addr().unwrap();
-            let find =
-                |sockets: Vec<(SocketAddr, u64)>| sockets.into_iter().find(|(there, _)| *there == address).unwrap();
+            let find = |sockets: Vec<Listener>| sockets.into_iter().find(|socket| socket.address == address).unwrap();
             assert_eq!(find(sock_diag::listening_sockets().unwrap()), find(listening_sockets_of_proc().unwrap()));
         }
     }

@@ -3,12 +3,14 @@
 use std::fs::Metadata;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::status::{ProcessState, ProcessStatus};
+use jiff::Timestamp;
+
+use super::status::{Listener, ProcessState, ProcessStatus};
 use super::{spawn, sys, tool};
 
 /// The most bytes that a program's arguments and environment may have (`ARG_MAX` in `<sys/syslimits.h>`).
@@ -137,35 +139,80 @@ fn lsof(arguments: &[&str]) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&finished.output).into_owned())
 }
 
-/// Returns the processes that listen on a TCP port. Without `-sTCP:LISTEN`, lsof would list clients too. Processes of
-/// other users may be missing.
-pub(super) fn listeners(port: u16) -> io::Result<Vec<i32>> {
-    let output = lsof(&["-nP", &format!("-iTCP:{port}"), "-sTCP:LISTEN", "-Fp"])?;
-    Ok(output.lines().filter_map(|line| line.strip_prefix('p')?.parse().ok()).collect())
+/// Returns the sockets that listen on a TCP port, each with the processes that have it open. Sockets of other users may
+/// be missing.
+pub(super) fn holders(port: u16) -> io::Result<Vec<(Listener, Vec<i32>)>> {
+    let mut holders: Vec<(Listener, Vec<i32>)> = Vec::new();
+    for (pid, socket) in listening(&[&format!("-iTCP:{port}")])? {
+        match holders.iter_mut().find(|(known, _)| known.id == socket.id) {
+            Some((_, pids)) => pids.push(pid),
+            None => holders.push((socket, vec![pid])),
+        }
+    }
+    Ok(holders)
 }
 
-/// Returns the TCP addresses that these processes listen on. Processes of other users may be missing.
-pub(super) fn listens(pids: &[i32]) -> io::Result<Vec<SocketAddr>> {
+/// Returns the sockets on which these processes listen. Processes of other users may be missing.
+pub(super) fn listens(pids: &[i32]) -> io::Result<Vec<Listener>> {
     if pids.is_empty() {
         return Ok(Vec::new());
     }
     let list = pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    Ok(listening_addresses(&lsof(&["-nP", "-a", "-p", &list, "-iTCP", "-sTCP:LISTEN", "-Ftn"])?))
+    Ok(listening(&["-a", "-p", &list, "-iTCP"])?.into_iter().map(|(_, socket)| socket).collect())
 }
 
-/// Parses the output of `lsof -Ftn`: a line `tIPv4` or `tIPv6`, then a line `n` with the address, where `*` is any.
-fn listening_addresses(output: &str) -> Vec<SocketAddr> {
-    let mut is_v6 = false;
-    let mut addresses = Vec::new();
+/// Returns every listening TCP socket. Those of other users may be missing.
+pub(super) fn listening_sockets() -> io::Result<Vec<Listener>> {
+    Ok(listening(&["-iTCP"])?.into_iter().map(|(_, socket)| socket).collect())
+}
+
+/// Returns `true`: macOS has no network namespaces.
+#[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
+pub(super) fn sees_network_of(_pid: i32) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// Lists the listening sockets that lsof finds by these options, each with its process. Without `-sTCP:LISTEN`, lsof
+/// would list clients too.
+fn listening(options: &[&str]) -> io::Result<Vec<(i32, Listener)>> {
+    Ok(parse_listening(&lsof(&[&["-nP", "-sTCP:LISTEN", "-Fpudtn"], options].concat())?))
+}
+
+/// Parses the output of `lsof -Fpudtn` (`lsof(8)`): lines `p` and `u` with the process and its user; then for each
+/// socket `t` with `IPv4` or `IPv6`, `d` with the address of its control block, and `n` with the address, where `*` is
+/// any.
+fn parse_listening(output: &str) -> Vec<(i32, Listener)> {
+    let (mut pid, mut uid, mut is_v6, mut id) = (0, 0, false, 0);
+    let mut sockets = Vec::new();
     for line in output.lines() {
-        if let Some(kind) = line.strip_prefix('t') {
-            is_v6 = kind == "IPv6";
-        } else if let Some(name) = line.strip_prefix('n') {
-            let any = if is_v6 { "[::]" } else { "0.0.0.0" };
-            addresses.extend(name.replacen('*', any, 1).parse::<SocketAddr>().ok());
+        let Some((field, value)) = line.split_at_checked(1) else { continue };
+        match field {
+            "p" => pid = value.parse().unwrap_or_default(),
+            "u" => uid = value.parse().unwrap_or_default(),
+            "t" => is_v6 = value == "IPv6",
+            "d" => id = u64::from_str_radix(value.trim_start_matches("0x"), 16).unwrap_or_default(),
+            "n" => {
+                let any = if is_v6 { "[::]" } else { "0.0.0.0" };
+                let address = value.replacen('*', any, 1).parse::<SocketAddr>();
+                sockets.extend(address.map(|address| (pid, Listener { address, uid, id })));
+            }
+            _ => {}
         }
     }
-    addresses
+    sockets
+}
+
+/// Returns the working directory of a process, and whether it was deleted; `None` if it may not be read.
+pub(super) fn working_directory(pid: i32) -> Option<(PathBuf, bool)> {
+    let output = lsof(&["-a", "-p", &pid.to_string(), "-d", "cwd", "-Fn"]).ok()?;
+    let path = PathBuf::from(output.lines().find_map(|line| line.strip_prefix('n'))?);
+    let is_deleted = !path.exists();
+    Some((path, is_deleted))
+}
+
+/// Returns the wall-clock time of a [`ProcessStatus::start_time`]; `None` if it is out of range.
+pub(super) fn start_moment(start_time: u64) -> Option<Timestamp> {
+    Timestamp::from_microsecond(i64::try_from(start_time).ok()?).ok()
 }
 
 /// Does nothing: macOS has no subreapers. A descendant that leaves the session is found by its environment or not at
@@ -181,8 +228,12 @@ mod tests {
 
     #[test]
     fn any_address_is_read_by_its_family() {
-        let read = listening_addresses("p7\nf3\ntIPv4\nn*:3000\nf4\ntIPv6\nn*:3000\nn[::1]:8080\n");
-        let expected = ["0.0.0.0:3000", "[::]:3000", "[::1]:8080"].map(|address| address.parse().unwrap());
+        let read = parse_listening(
+            "p7\nu501\nf3\ntIPv4\nd0x1f\nn*:3000\nf4\ntIPv6\nd0x2f\nn*:3000\np8\nu0\nf3\ntIPv6\nd0x3f\nn[::1]:8080\n",
+        );
+        let expected = [(7, "0.0.0.0:3000", 501, 0x1f), (7, "[::]:3000", 501, 0x2f), (8, "[::1]:8080", 0, 0x3f)];
+        let expected =
+            expected.map(|(pid, address, uid, id)| (pid, Listener { address: address.parse().unwrap(), uid, id }));
         assert_eq!(read, expected);
     }
 }

@@ -30,4 +30,5 @@ mod platform;
 mod sock_diag;
 mod sys;
 
+pub(crate) use status::Listener;
 pub(crate) use sys::trim_heap;

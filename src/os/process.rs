@@ -4,11 +4,13 @@ use std::fmt;
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -222,9 +224,37 @@ pub(crate) fn memory(pid: i32) -> u64 {
 
 /// Returns a process's command for messages, printable and at most 80 characters; `None` if there is no such process.
 pub(crate) fn command_of(pid: i32) -> Option<String> {
+    command_line(pid).map(|line| shorten(&printable(&line)))
+}
+
+/// Returns the whole command line of a process, or its name if it has none; `None` if there is no such process.
+pub(crate) fn command_line(pid: i32) -> Option<String> {
     let name = || platform::process_status(pid).ok().flatten().map(|status| status.name);
-    let line = platform::command_line(pid).or_else(name)?;
-    Some(shorten(&printable(&line)))
+    platform::command_line(pid).or_else(name)
+}
+
+/// Returns the pid of a process's parent; `None` if the process is gone.
+///
+/// # Errors
+/// If the system does not answer.
+pub(crate) fn parent(pid: i32) -> io::Result<Option<i32>> {
+    Ok(platform::process_status(pid)?.map(|status| status.parent))
+}
+
+/// Returns when a process was started; `None` if it is gone or the system does not report it.
+pub(crate) fn started_at(pid: i32) -> Option<Timestamp> {
+    platform::start_moment(platform::process_status(pid).ok()??.start_time)
+}
+
+/// Returns the working directory of a process, and whether it was deleted; `None` if it may not be read.
+pub(crate) fn working_directory(pid: i32) -> Option<(PathBuf, bool)> {
+    platform::working_directory(pid)
+}
+
+/// Returns the name of a user, or the number if it has no name.
+pub(crate) fn user_name(uid: u32) -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten();
+    user.map_or_else(|| uid.to_string(), |user| user.name)
 }
 
 /// Returns whether a process has this pid now and has not ended.
@@ -357,6 +387,25 @@ mod tests {
             let planted = ProcessIdentity { pid, start_time: Some(1), boot_id: Some("x".into()) };
             // Signal 0 only checks: a bug here must not shut the machine down.
             assert!(planted.signal_group(0).is_err(), "{pid}");
+        }
+    }
+
+    #[test]
+    fn the_start_of_a_process_and_its_directory_are_known_also_if_its_name_ends_like_that_of_a_deleted_one() {
+        let scratch = tempfile::tempdir().unwrap();
+        for name in ["plain", "odd (deleted)"] {
+            let directory = scratch.path().canonicalize().unwrap().join(name);
+            std::fs::create_dir(&directory).unwrap();
+            let mut child = super::super::spawn::tool("sleep").arg("1000").current_dir(&directory).spawn().unwrap();
+            let pid = i32::try_from(child.id()).unwrap();
+            assert_eq!(working_directory(pid), Some((directory.clone(), false)));
+            std::fs::remove_dir(&directory).unwrap();
+            assert_eq!(working_directory(pid), Some((directory, true)));
+            let age = clock::wall().duration_since(started_at(pid).unwrap());
+            assert!((-1..60).contains(&age.as_secs()), "{age}");
+            assert_eq!(parent(pid).unwrap(), Some(nix::unistd::getpid().as_raw()));
+            child.kill().unwrap();
+            child.wait().unwrap();
         }
     }
 

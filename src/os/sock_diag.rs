@@ -9,6 +9,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
+use super::status::Listener;
+
 /// The length of `struct nlmsghdr`.
 const HEADER: usize = 16;
 /// `SOCK_DIAG_BY_FAMILY`, the type of the request and of each response.
@@ -24,11 +26,11 @@ const LISTENING: u32 = 1 << 10;
 /// The length of `struct inet_diag_msg`, which begins a response.
 const RESPONSE: usize = 72;
 
-/// Returns every listening TCP socket: its address and its inode.
+/// Returns every listening TCP socket.
 ///
 /// # Errors
 /// If the kernel does not answer: some sandboxes have no netlink.
-pub(super) fn listening_sockets() -> io::Result<Vec<(SocketAddr, u64)>> {
+pub(super) fn listening_sockets() -> io::Result<Vec<Listener>> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let netlink = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkSockDiag)?;
     let mut sockets = Vec::new();
@@ -39,7 +41,7 @@ pub(super) fn listening_sockets() -> io::Result<Vec<(SocketAddr, u64)>> {
 }
 
 /// Requests the sockets of one address family.
-fn request_sockets(netlink: &OwnedFd, family: u8, sockets: &mut Vec<(SocketAddr, u64)>) -> io::Result<()> {
+fn request_sockets(netlink: &OwnedFd, family: u8, sockets: &mut Vec<Listener>) -> io::Result<()> {
     send(netlink.as_raw_fd(), &request(family), MsgFlags::empty())?;
     let mut buffer = vec![0; 32 * 1024];
     loop {
@@ -80,8 +82,8 @@ fn next_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((kind, message, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
-/// Parses the address and inode of a socket; `None` if the message is too short.
-fn parse_socket(message: &[u8]) -> Option<(SocketAddr, u64)> {
+/// Parses a `struct inet_diag_msg`; `None` if the message is too short.
+fn parse_socket(message: &[u8]) -> Option<Listener> {
     let message = message.get(..RESPONSE)?;
     let port = u16::from_be_bytes(message[4..6].try_into().ok()?);
     let address = if i32::from(message[0]) == libc::AF_INET {
@@ -89,6 +91,7 @@ fn parse_socket(message: &[u8]) -> Option<(SocketAddr, u64)> {
     } else {
         IpAddr::from(<[u8; 16]>::try_from(&message[8..24]).ok()?)
     };
+    let uid = u32::from_ne_bytes(message[64..68].try_into().ok()?);
     let inode = u32::from_ne_bytes(message[68..72].try_into().ok()?);
-    Some((SocketAddr::new(address, port), u64::from(inode)))
+    Some(Listener { address: SocketAddr::new(address, port), uid, id: u64::from(inode) })
 }

@@ -10,6 +10,7 @@ use nix::sys::socket::{
 };
 
 use super::platform;
+use super::status::Listener;
 
 /// Returns whether a server could bind the port on every local address.
 ///
@@ -42,18 +43,55 @@ pub(crate) fn is_free(port: u16) -> io::Result<bool> {
 /// # Errors
 /// If the system does not answer.
 pub(crate) fn listeners(port: u16) -> io::Result<Vec<i32>> {
-    platform::listeners(port)
+    let mut pids: Vec<i32> = holders(port)?.into_iter().flat_map(|(_, pids)| pids).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    Ok(pids)
 }
 
-/// Returns the addresses that any of these processes listens on, sorted and without duplicates.
+/// Returns the sockets that listen on a TCP port, each with the processes that have it open. A socket of another user
+/// may have none, because its processes cannot be seen.
 ///
 /// # Errors
 /// If the system does not answer.
-pub(crate) fn listens(pids: &[i32]) -> io::Result<Vec<SocketAddr>> {
-    let mut addresses = platform::listens(pids)?;
-    addresses.sort_unstable_by_key(|address| (address.port(), *address));
+pub(crate) fn holders(port: u16) -> io::Result<Vec<(Listener, Vec<i32>)>> {
+    platform::holders(port)
+}
+
+/// Returns every listening TCP socket of this machine.
+///
+/// # Errors
+/// If the system does not answer.
+pub(crate) fn all() -> io::Result<Vec<Listener>> {
+    platform::listening_sockets()
+}
+
+/// Returns the sockets on which any of these processes listens, sorted by port and address.
+///
+/// # Errors
+/// If the system does not answer.
+pub(crate) fn listens(pids: &[i32]) -> io::Result<Vec<Listener>> {
+    let mut sockets = platform::listens(pids)?;
+    sockets.sort_unstable_by_key(|socket| (socket.address.port(), socket.address, socket.id));
+    sockets.dedup();
+    Ok(sockets)
+}
+
+/// Returns the addresses of sockets without duplicates: with `SO_REUSEPORT` several sockets have one. The sockets are
+/// sorted by address.
+pub(crate) fn addresses(sockets: &[Listener]) -> Vec<SocketAddr> {
+    let mut addresses: Vec<SocketAddr> = sockets.iter().map(|socket| socket.address).collect();
     addresses.dedup();
-    Ok(addresses)
+    addresses
+}
+
+/// Returns whether this process sees the sockets of another one. It does not if they are in different network
+/// namespaces, as in a sandbox.
+///
+/// # Errors
+/// If the system does not answer.
+pub(crate) fn sees_network_of(pid: i32) -> io::Result<bool> {
+    platform::sees_network_of(pid)
 }
 
 /// Starts to connect to a port of this machine without waiting. The socket becomes writable once it is connected.
@@ -165,8 +203,11 @@ mod tests {
             assert!(!is_free(port).unwrap(), "{address}");
             let me = nix::unistd::getpid().as_raw();
             assert_eq!(listeners(port).unwrap(), vec![me], "{address}");
-            assert!(listens(&[me]).unwrap().contains(&listener.local_addr().unwrap()), "{address}");
-            assert!(!listens(&[1]).unwrap().contains(&listener.local_addr().unwrap()), "{address}");
+            let listens_there = |pid| addresses(&listens(&[pid]).unwrap()).contains(&listener.local_addr().unwrap());
+            assert!(listens_there(me) && !listens_there(1), "{address}");
+            let (socket, pids) = holders(port).unwrap().pop().unwrap();
+            assert_eq!((socket.uid, pids), (nix::unistd::getuid().as_raw(), vec![me]), "{address}");
+            assert!(all().unwrap().contains(&socket), "{address}");
             drop(listener);
             assert!(is_free(port).unwrap(), "{address}");
         }

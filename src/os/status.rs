@@ -1,4 +1,6 @@
-//! `ProcessStatus`: what the kernel reports about a process, in one form for every system.
+//! What the kernel reports about processes and sockets, in one form for every system.
+
+use std::net::SocketAddr;
 
 /// What the kernel reports about a process at one moment.
 #[derive(Debug, Clone)]
@@ -25,4 +27,14 @@ pub(crate) enum ProcessState {
     Alive,
     /// Ended, but not reaped.
     Dead,
+}
+
+/// A listening TCP socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listener {
+    pub(crate) address: SocketAddr,
+    /// The id of the user that opened it.
+    pub(crate) uid: u32,
+    /// Distinguishes it from all other open sockets: its inode on Linux, the address of its control block on macOS.
+    pub(crate) id: u64,
 }

@@ -37,7 +37,7 @@ impl Claim {
     ///
     /// # Errors
     /// If the system does not answer.
-    fn of(pid: i32) -> io::Result<Option<Self>> {
+    pub(crate) fn of(pid: i32) -> io::Result<Option<Self>> {
         let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
         let Some(hash) = environment_value(pid, HASH_VARIABLE)? else { return Ok(None) };
         let home = environment_value(pid, HOME_VARIABLE)?.unwrap_or_default();

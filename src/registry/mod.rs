@@ -19,7 +19,7 @@ pub(crate) use ended::TreeEnded;
 pub(crate) use lock::{Acquired, FileLock, Holder, IdentityLock, Liveness, Role};
 pub(crate) use paths::Paths;
 pub(crate) use port::PortRange;
-pub(crate) use register::Registration;
+pub(crate) use register::{Registration, listener_text};
 pub(crate) use reservation::{Protocol, Reservation};
 pub(crate) use run_state::{Exit, ExitHow, Pane, Problem, RunState, State};
 pub(crate) use scan::{Scan, supervisor_mark};

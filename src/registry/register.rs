@@ -327,7 +327,7 @@ fn is_free(port: u16) -> Result<bool> {
 }
 
 /// Describes the listeners of a port for a message.
-fn listener_text(port: u16) -> String {
+pub(crate) fn listener_text(port: u16) -> String {
     // This is only a message: listeners that cannot be seen are omitted.
     let owners: Vec<String> = socket::listeners(port)
         .unwrap_or_default()

@@ -3,6 +3,8 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -89,6 +91,12 @@ impl fmt::Display for ExitHow {
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Signal(number) => write!(f, "killed by {}", signal::name(*number)),
         }
+    }
+}
+
+impl From<ExitStatus> for ExitHow {
+    fn from(status: ExitStatus) -> Self {
+        status.signal().map_or_else(|| Self::Code(status.code().unwrap_or(0)), Self::Signal)
     }
 }
 
@@ -226,6 +234,10 @@ pub(crate) struct RunState {
     /// The addresses that the service listened on when it became ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) listens: Vec<SocketAddr>,
+    /// The ids of those sockets ([`crate::os::Listener::id`]), by which readers find out cheaply whether they
+    /// are still open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sockets: Vec<u64>,
     /// The service's window; `None` if it runs detached or in the terminal of `devport run`.
     #[serde(default)]
     pub(crate) window: Option<Pane>,
@@ -253,6 +265,7 @@ impl RunState {
             next_start_at: None,
             error: None,
             listens: Vec::new(),
+            sockets: Vec::new(),
             window,
             ended_at: None,
         }

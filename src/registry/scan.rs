@@ -58,6 +58,43 @@ impl Registry {
             .map_err(Error::system(format!("list the processes below pid {supervisor}")))
     }
 
+    /// Finds the processes of a service whose supervisor recorded `run`.
+    ///
+    /// # Errors
+    /// If the system does not answer.
+    pub(crate) fn members(&self, hash: &ServiceHash, run: &RunState) -> Result<tree::Descendants> {
+        let found = self.descendants(hash, run.supervisor.pid)?;
+        // macOS has no subreapers, so some are found by the child's session or by the marker only.
+        #[cfg(not(target_os = "linux"))]
+        let found = {
+            let unknown = || Error::system(format!("look for processes of {hash}"));
+            let mut found = found;
+            if let Some(child) = &run.child {
+                found.living.extend(tree::session(child.pid).map_err(unknown())?);
+            }
+            found.living.extend(tree::marked(self.marker(hash)).map_err(unknown())?);
+            found
+        };
+        Ok(found)
+    }
+
+    /// Returns the service of this state directory that a process claims to belong to: the one that its environment
+    /// names, or else that of the nearest ancestor. `None` if none does.
+    ///
+    /// # Errors
+    /// If the system does not answer.
+    pub(crate) fn claimed_service(&self, pid: i32) -> std::io::Result<Option<ServiceHash>> {
+        let mut next = Some(pid);
+        while let Some(pid) = next.filter(|pid| *pid > 1) {
+            if let Some(claim) = Claim::of(pid)? {
+                let hash = claim.hash.strip_prefix(SUPERVISOR_MARK).unwrap_or(&claim.hash);
+                return Ok(ServiceHash::parse(hash).filter(|_| Path::new(&claim.home) == self.paths.base()));
+            }
+            next = process::parent(pid)?;
+        }
+        Ok(None)
+    }
+
     /// Scans for processes that survived the supervisor that recorded `before`: by the recorded child, and by the
     /// marker in every process's environment. An empty scan is repeated once, because a process that forks and exits,
     /// or executes a program, can be missed once.

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
@@ -151,7 +150,7 @@ impl<'a> Supervisor<'a> {
     fn reap(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some((pid, status)) = process::reap() {
-            let how = status.signal().map_or_else(|| ExitHow::Code(status.code().unwrap_or(0)), ExitHow::Signal);
+            let how = ExitHow::from(status);
             if self.executor.service.running_child().is_some_and(|child| child.identity.pid == pid) {
                 events.extend(self.executor.end_child(how, self.lifecycle.is_clearing()));
             } else {

@@ -1,10 +1,10 @@
 //! `Executor`: runs the actions that the lifecycle decides on: starts, ends and records the child, and relays its
 //! streams.
 
+use crate::checks::SpawnError;
 use crate::error::{Error, reason};
 use crate::os::clock;
 use crate::registry::{Exit, ExitHow, Problem, Scan, State};
-use crate::supervisor::child::SpawnError;
 use crate::supervisor::lifecycle::{Event, Lifecycle};
 use crate::supervisor::readiness_probe::ReadinessProbe;
 use crate::supervisor::recorder::{Recorder, Transition, is_restart_pending};

@@ -2,15 +2,14 @@
 //!
 //! `supervise` takes the service's lock; `event_loop` is the one thread, which waits and dispatches. `lifecycle`,
 //! `backoff` and `readiness` decide, and are pure. `executor` acts on their decisions through `service`, `child`,
-//! `running_child`, `recorder`, `relay`, `signals`, `stream`, `probe` and `readiness_probe`. Nothing here prints with
-//! the standard macros, which panic if the terminal has vanished.
+//! `running_child`, `recorder`, `relay`, `signals`, `stream` and `readiness_probe`. Nothing here prints with the
+//! standard macros, which panic if the terminal has vanished.
 
 mod backoff;
 mod child;
 mod event_loop;
 mod executor;
 mod lifecycle;
-mod probe;
 mod readiness;
 mod readiness_probe;
 mod recorder;

@@ -1,20 +1,20 @@
-//! `ReadinessProbe`: finds out whether the child is ready and healthy. `readiness` schedules the checks; `probe` runs
-//! those that take time.
+//! `ReadinessProbe`: finds out whether the child is ready and healthy. `readiness` schedules the checks; `checks::Probe`
+//! runs those that take time.
 
-use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use nix::poll::PollFlags;
 use regex::bytes::Regex;
 
+use crate::checks::{CheckResult, Probe, Request};
 use crate::config::Check;
 use crate::logs;
+use crate::os::Listener;
 use crate::os::process::ProcessIdentity;
 use crate::os::{process, socket};
 use crate::registry::{ExitHow, Problem, Reservation};
 use crate::supervisor::lifecycle::Event;
-use crate::supervisor::probe::{CheckResult, Probe, Request};
 use crate::supervisor::readiness::Readiness;
 
 /// How many bytes of a line are matched. It bounds the memory for a service that never ends its lines.
@@ -50,7 +50,7 @@ pub(super) struct ReadinessProbe {
     /// Whether a line has matched since the last turn.
     has_matched: bool,
     /// Where the service listened at the last check.
-    listens: Vec<SocketAddr>,
+    listens: Vec<Listener>,
 }
 
 impl ReadinessProbe {
@@ -102,7 +102,7 @@ impl ReadinessProbe {
     }
 
     /// Returns where the service listened at the last check.
-    pub(super) fn listens(&self) -> &[SocketAddr] {
+    pub(super) fn listens(&self) -> &[Listener] {
         &self.listens
     }
 
@@ -199,11 +199,11 @@ impl ReadinessProbe {
             Problem::from(format!("could not list its sockets: {}", crate::error::reason(&error)))
         };
         self.listens = socket::listens(&pids).map_err(unknown)?;
-        if self.listens.iter().any(|address| address.port() == port) {
+        if self.listens.iter().any(|socket| socket.address.port() == port) {
             return Ok(());
         }
         if !self.listens.is_empty() {
-            let mut listens: Vec<u16> = self.listens.iter().map(SocketAddr::port).collect();
+            let mut listens: Vec<u16> = self.listens.iter().map(|socket| socket.address.port()).collect();
             listens.dedup();
             return Err(Problem::WrongPort { port, listens });
         }
@@ -288,7 +288,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (mut probe, now) = probe(Check::Listen, Some(address.port()));
         assert_eq!(probe.turn(&ThisProcess, &[], now), [Event::Ready]);
-        assert!(probe.listens().contains(&address));
+        assert!(socket::addresses(probe.listens()).contains(&address));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! `Recorder`: writes what happens to a service: its run state, its log and its heartbeat.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -8,8 +7,9 @@ use jiff::{SignedDuration, Timestamp};
 use crate::config::Policy;
 use crate::error::Result;
 use crate::logs::{LogWriter, Mark};
-use crate::os::clock;
+use crate::os::Listener;
 use crate::os::process::ProcessIdentity;
+use crate::os::{clock, socket};
 use crate::registry::{Exit, IdentityLock, Problem, Registry, RunState, State, TreeEnded};
 
 /// The time between heartbeats, which readers show as `last_up`.
@@ -28,7 +28,7 @@ pub(super) struct Transition {
     /// The time until the next start; `None` unless one is scheduled.
     pub(super) next_start: Option<Duration>,
     /// Where the service listens.
-    pub(super) listens: Vec<SocketAddr>,
+    pub(super) listens: Vec<Listener>,
 }
 
 /// Writes a service's run state, log and heartbeat for the holder of its identity lock.
@@ -123,7 +123,8 @@ impl<'a> Recorder<'a> {
         self.run.error = error.or_else(|| last_exit.cloned().map(Problem::Exited));
         self.run.restarts = restarts;
         self.run.next_start_at = next_start.and_then(|wait| clock::wall().checked_add(wait).ok());
-        self.run.listens = listens;
+        self.run.listens = socket::addresses(&listens);
+        self.run.sockets = listens.iter().map(|socket| socket.id).collect();
     }
 
     /// Returns whether the state says that nothing runs. Readers trust it only if it is written with proof.

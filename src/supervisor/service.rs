@@ -2,11 +2,13 @@
 
 use std::io;
 
+use crate::checks::{self, SpawnError};
 use crate::config::Variables;
 use crate::error::Result;
 use crate::os::process::ProcessIdentity;
+use crate::os::spawn::ChildStreams;
 use crate::registry::{IdentityLock, Registry, Reservation, RunState, Scan, TreeEnded};
-use crate::supervisor::child::{self, SpawnError};
+use crate::supervisor::child;
 use crate::supervisor::readiness_probe::ProbeTarget;
 use crate::supervisor::running_child::RunningChild;
 use crate::supervisor::stream::StreamKind;
@@ -197,6 +199,7 @@ impl ProbeTarget for Service<'_> {
     }
 
     fn start_check(&self, words: &[String]) -> std::result::Result<ProcessIdentity, String> {
-        child::spawn_check(words, &self.reservation, &self.environment, self.registry).map_err(|error| error.why)
+        checks::execute(words, &self.reservation, &self.environment, self.registry, None, ChildStreams::Nothing)
+            .map_err(|error| error.why)
     }
 }

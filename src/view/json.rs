@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::error::{Error, Result};
+use crate::view::port::PortView;
 use crate::view::service::ServiceView;
 
 /// Formats one service as a JSON object and a newline.
@@ -10,6 +11,14 @@ use crate::view::service::ServiceView;
 /// # Errors
 /// If a path is not valid UTF-8.
 pub(crate) fn object(view: &ServiceView) -> Result<String> {
+    pretty(view)
+}
+
+/// Formats a port as a JSON object and a newline.
+///
+/// # Errors
+/// If a path is not valid UTF-8.
+pub(crate) fn port_object(view: &PortView) -> Result<String> {
     pretty(view)
 }
 

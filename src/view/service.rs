@@ -11,6 +11,7 @@ use crate::identity::{HashId, Key, ServiceHash};
 use crate::launch::Previous;
 use crate::observe::Observation;
 use crate::registry::{Exit, Liveness, Reservation, State};
+use crate::view::port::ListenerView;
 
 /// Whether a supervisor holds a service's identity lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -56,7 +57,7 @@ pub(crate) struct ServiceView {
     pub(crate) last_exit: Option<Exit>,
     /// Why the service is not well; `None` if it is.
     pub(crate) error: Option<String>,
-    /// The addresses that the service listened on when it became ready.
+    /// The addresses that the service listens on. One that it added after it became ready may be missing.
     pub(crate) listens: Vec<SocketAddr>,
     /// Other machines can reach one of these addresses.
     pub(crate) exposed: bool,
@@ -68,6 +69,9 @@ pub(crate) struct ServiceView {
     /// `None` if the history was not requested.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) history: Option<History>,
+    /// Processes that are not part of the service, and listen on the port that the caller asked about.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) other_listeners: Vec<ListenerView>,
     /// What a command did with the service; `None` for commands that change nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) outcome: Option<Outcome>,
@@ -153,6 +157,7 @@ impl ServiceView {
             next_start_at: current_run.and_then(|run| run.next_start_at),
             usage: None,
             history: None,
+            other_listeners: Vec::new(),
             outcome: None,
             hash: reservation.hash,
             hashid: reservation.hashid,

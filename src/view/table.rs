@@ -1,11 +1,14 @@
 //! Formats services as tables for people, without borders.
 
+use std::net::SocketAddr;
+
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Row, Table};
 use jiff::Timestamp;
 
 use crate::config::local_url;
 use crate::registry::{Exit, State};
 use crate::text::printable;
+use crate::view::port::PortView;
 use crate::view::service::ServiceView;
 
 /// How a table is formatted.
@@ -79,9 +82,7 @@ fn megabytes(bytes: u64) -> String {
 /// Formats one service with all its details, one on each line.
 pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
     let mut table = table(style, &[]);
-    let mut row = |name: &str, value: String| {
-        table.add_row(vec![Cell::new(name), Cell::new(printable(&value))]);
-    };
+    let mut row = |name: &str, value: String| add_row(&mut table, name, &value);
     row("name", view.key.as_ref().map_or_else(|| "-".into(), ToString::to_string));
     row("id", format!("{} ({})", view.hashid, view.hash));
     row("state", view.state.as_str().into());
@@ -98,7 +99,7 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
         row("pid", pid.to_string());
     }
     if !view.listens.is_empty() {
-        let listens = view.listens.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let listens = addresses(&view.listens);
         row("listens on", if view.exposed { format!("{listens} (exposed to the network)") } else { listens });
     }
     row("up", up(view, style.now));
@@ -112,6 +113,9 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
     if let Some(error) = &view.error {
         row("error", error.clone());
     }
+    for listener in &view.other_listeners {
+        row("also listens", listener.summary());
+    }
     let Some(history) = &view.history else { return render(&table) };
     for (index, exit) in history.exits.iter().rev().enumerate() {
         let title = if index == 0 { "exits" } else { "" };
@@ -121,6 +125,49 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
         row(if index == 0 { "output before" } else { "" }, line.clone());
     }
     render(&table)
+}
+
+/// Formats a port and the processes that listen on it, one fact on each line.
+pub(crate) fn port_details(view: &PortView, style: TableStyle) -> String {
+    let mut table = table(style, &[]);
+    let mut row = |name: &str, value: String| add_row(&mut table, name, &value);
+    row("port", view.port.to_string());
+    for listener in &view.listeners {
+        row("listens on", addresses(&listener.addresses));
+        row(
+            "pid",
+            listener
+                .pid
+                .map_or_else(|| "not visible (of another user, or of a container)".into(), |pid| pid.to_string()),
+        );
+        row("user", listener.user.clone());
+        let started = listener.started_at.map(|at| format!("{at:.0} ({} ago)", span(at, style.now)));
+        let checkout = listener.checkout.as_ref().map(|checkout| checkout.display().to_string());
+        for (name, value) in [
+            ("command", listener.command.clone()),
+            ("directory", listener.directory()),
+            ("checkout", checkout),
+            ("started", started),
+        ] {
+            if let Some(value) = value {
+                row(name, value);
+            }
+        }
+        if listener.pid.is_some() {
+            row("service", listener.service.clone().unwrap_or_else(|| "none: not started by devport".into()));
+        }
+    }
+    render(&table)
+}
+
+/// Adds a line with a name and a value.
+fn add_row(table: &mut Table, name: &str, value: &str) {
+    table.add_row(vec![Cell::new(name), Cell::new(printable(value))]);
+}
+
+/// Formats addresses for people.
+fn addresses(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Formats the summary of a batch: the name of each entry, and its service or the error.

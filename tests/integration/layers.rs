@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A file imports from lower layers and from its own folder only.
-const LAYERS: [&[&str]; 11] = [
+const LAYERS: [&[&str]; 12] = [
     &["text"],
     &["error", "os"],
     &["identity"],
     &["project"],
     &["config"],
     &["registry", "logs"],
+    &["checks"],
     &["tailnet", "supervisor", "observe"],
     &["launch"],
     &["view"],

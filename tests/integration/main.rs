@@ -19,6 +19,7 @@ mod environment;
 mod facts;
 mod launch;
 mod layers;
+mod listeners;
 mod logs;
 mod ls;
 mod processes;

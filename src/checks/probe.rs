@@ -18,10 +18,10 @@ const LONGEST_STATUS_LINE: usize = 256;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The result of a check; an error is a sentence fragment for people.
-pub(super) type CheckResult = Result<(), String>;
+pub(crate) type CheckResult = Result<(), String>;
 
 #[derive(Debug)]
-pub(super) struct Probe {
+pub(crate) struct Probe {
     /// When it fails if it has no result by then.
     deadline: Instant,
     work: Work,
@@ -51,10 +51,10 @@ enum Work {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Request {
-    pub(super) path: String,
+pub(crate) struct Request {
+    pub(crate) path: String,
     /// The expected status; `None` for any from 200 to 399.
-    pub(super) status: Option<u16>,
+    pub(crate) status: Option<u16>,
 }
 
 impl Probe {
@@ -62,22 +62,22 @@ impl Probe {
     ///
     /// # Errors
     /// If the connection fails at once.
-    pub(super) fn connect(port: u16, request: Option<Request>, now: Instant) -> Result<Self, String> {
+    pub(crate) fn connect(port: u16, request: Option<Request>, now: Instant) -> Result<Self, String> {
         Ok(Self { deadline: later(now, TIMEOUT), work: connecting(port, request)? })
     }
 
     /// Waits for the exit of a command that was started.
-    pub(super) fn command(process: ProcessIdentity, now: Instant) -> Self {
+    pub(crate) fn command(process: ProcessIdentity, now: Instant) -> Self {
         Self { deadline: later(now, TIMEOUT), work: Work::Command(process) }
     }
 
     /// Returns when the check times out.
-    pub(super) fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         self.deadline
     }
 
     /// Returns the descriptor to poll; `None` if the check waits for an exit.
-    pub(super) fn poll_fd(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+    pub(crate) fn poll_fd(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         match &self.work {
             Work::Connecting { stream, .. } => Some((stream.as_fd(), PollFlags::POLLOUT)),
             Work::Reading { stream, .. } => Some((stream.as_fd(), PollFlags::POLLIN)),
@@ -86,7 +86,7 @@ impl Probe {
     }
 
     /// Advances the check as far as it goes without waiting; returns the result once there is one.
-    pub(super) fn step(&mut self, now: Instant) -> Option<CheckResult> {
+    pub(crate) fn step(&mut self, now: Instant) -> Option<CheckResult> {
         let result = match &mut self.work {
             Work::Command(_) => None,
             Work::Connecting { .. } => self.check_connection(),
@@ -100,7 +100,7 @@ impl Probe {
     }
 
     /// Handles the exit of a process; returns the result if it was this check's command.
-    pub(super) fn handle_exit(&self, pid: i32, how: ExitHow) -> Option<CheckResult> {
+    pub(crate) fn handle_exit(&self, pid: i32, how: ExitHow) -> Option<CheckResult> {
         match &self.work {
             Work::Command(process) if process.pid == pid => {
                 Some(if how == ExitHow::Code(0) { Ok(()) } else { Err(format!("the command ended: {how}")) })
@@ -110,7 +110,7 @@ impl Probe {
     }
 
     /// Kills the check's command, if it has one.
-    pub(super) fn abandon(&self) {
+    pub(crate) fn abandon(&self) {
         if let Work::Command(process) = &self.work {
             // With its descendants: it leads a process group.
             let _ = process.signal_group(libc::SIGKILL);
