@@ -182,7 +182,8 @@ impl<'a> Observer<'a> {
     /// differ, or cannot be found out. Its tree is scanned only if a recorded socket is not open any more.
     fn changed_listens(&self, reservation: &Reservation, settled: &Settled) -> Option<Vec<SocketAddr>> {
         let Recorded::Run(run) = &settled.recorded else { return None };
-        if run.listens.is_empty() || settled.is_unrecorded || !is_held_by(&settled.liveness, run) {
+        let is_current = is_up(run) && !settled.is_unrecorded && is_held_by(&settled.liveness, run);
+        if run.listens.is_empty() || !is_current {
             return None;
         }
         let all_ids = || socket::all().ok().map(|sockets| sockets.into_iter().map(|socket| socket.id).collect());
@@ -252,8 +253,12 @@ impl<'a> Observer<'a> {
 /// Returns whether the child of a service that is recorded as running has ended.
 fn has_lost_child(recorded: &Recorded) -> bool {
     let Recorded::Run(run) = recorded else { return false };
-    let is_up = matches!(run.state, State::Running | State::Ready | State::Unhealthy);
-    is_up && run.child.as_ref().is_some_and(|child| !process::exists(child.pid))
+    is_up(run) && run.child.as_ref().is_some_and(|child| !process::exists(child.pid))
+}
+
+/// Returns whether a service is recorded as running.
+fn is_up(run: &RunState) -> bool {
+    matches!(run.state, State::Running | State::Ready | State::Unhealthy)
 }
 
 /// Returns whether lock and run state can be of one moment. `lost_child`: the recorded child has ended.

@@ -223,7 +223,7 @@ Examples:
 
 Exit code 4 if there is no such service and nothing listens on such a port.")]
 pub(super) struct Which {
-    /// A key, the beginning of a hash, or a port; any port of this machine.
+    /// A key, the beginning of a hash, or any port of this machine.
     pub(super) target: String,
 }
 

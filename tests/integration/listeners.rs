@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{DEVPORT, SERVER, TestEnv, answers, done, eventually, port, signal, skip, until};
+use crate::support::{DEVPORT, SERVER, TestEnv, answers, done, eventually, has_program, port, signal, skip, until};
 
 /// A reloader: it outlives its worker, and starts a new one when the file `go` exists, as nodemon does after an edit.
 const RELOADER: &str = "
@@ -83,6 +83,31 @@ fn a_ready_service_that_stops_listening_is_running_until_it_listens_again() {
     let again = done(waiting).ok().json();
     assert_eq!((&again["state"], &again["error"]), (&json!("ready"), &Value::Null));
     assert_eq!((&again["listens"], &again["pid"]), (&view["listens"], &view["pid"]), "the new worker's socket");
+}
+
+#[test]
+fn a_service_of_an_earlier_supervisor_without_recorded_sockets_stays_ready() {
+    let env = TestEnv::new();
+    let view = start_ready(&env, &[], &SERVER);
+    let file = env.state_file("run", "a", "json");
+    let mut run: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert!(run.as_object_mut().unwrap().remove("sockets").is_some());
+    fs::write(&file, serde_json::to_vec(&run).unwrap()).unwrap();
+    let now = env.which("a");
+    assert_eq!((&now["state"], &now["listens"]), (&json!("ready"), &view["listens"]));
+}
+
+#[test]
+fn a_command_in_a_sandbox_that_sees_no_sockets_believes_the_record() {
+    let env = TestEnv::new();
+    let isolated = |words: &[&str]| env.finish(env.command("unshare").args(["--map-root-user", "--net"]).args(words));
+    if !has_program("unshare") || isolated(&["true"]).code != 0 {
+        skip("this machine gives no network namespaces");
+        return;
+    }
+    let view = start_ready(&env, &[], &SERVER);
+    let now = isolated(&[DEVPORT, "which", "a"]).ok().json();
+    assert_eq!((&now["state"], &now["listens"]), (&json!("ready"), &view["listens"]));
 }
 
 #[test]
