@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::cli::args::Start;
 use crate::cli::context::Context;
-use crate::cli::output::{report, write_output};
+use crate::cli::output::{json_layout, report, write_output};
 use crate::cli::{start, tailnet, wait};
 use crate::config::{Request, ServiceSpec, load_config};
 use crate::error::{Error, Result};
@@ -147,5 +147,5 @@ fn print(context: &Context, rows: &[Row]) -> Result<()> {
     let style = TableStyle { color: style.color && io::stderr().is_terminal(), width: None, ..style };
     let _ = io::stderr().write_all(view::batch(rows, style).as_bytes());
     let started: Vec<ServiceView> = rows.iter().filter_map(|(_, view)| view.clone().ok()).collect();
-    write_output(view::array(&started)?.as_bytes())
+    write_output(view::services(&started, json_layout())?.as_bytes())
 }

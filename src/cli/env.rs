@@ -2,8 +2,9 @@
 
 use crate::cli::args::Env;
 use crate::cli::context::Context;
-use crate::cli::output::write_output;
+use crate::cli::output::{json_layout, write_output};
 use crate::error::Result;
+use crate::view;
 
 /// Executes `devport env`. Prints the names of the variables, and the values only with `--show-secrets`.
 ///
@@ -19,11 +20,11 @@ pub(super) fn execute(context: &Context, arguments: &Env) -> Result<()> {
         (true, true) => {
             let object: serde_json::Map<_, _> =
                 variables.into_iter().map(|(name, value)| (name, value.into())).collect();
-            format!("{:#}\n", serde_json::Value::from(object))
+            view::object(&object, json_layout())?
         }
         (true, false) => {
             let names: Vec<String> = variables.into_iter().map(|(name, _)| name).collect();
-            format!("{:#}\n", serde_json::Value::from(names))
+            view::object(&names, json_layout())?
         }
         (false, true) => {
             variables.into_iter().map(|(name, value)| [name, "=".into(), value, "\n".into()].concat()).collect()

@@ -2,11 +2,13 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use serde_json::{Value, json};
+
 use crate::error::{Error, Result};
 use crate::os::clock;
 use crate::os::terminal::WindowSize;
 use crate::text::printable;
-use crate::view::{self, PortView, ServiceView, TableStyle};
+use crate::view::{self, Layout, PortView, ServiceView, TableStyle};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +59,8 @@ impl Output {
     pub(super) fn print_views(self, views: &[ServiceView], several: bool) -> Result<()> {
         let text = match (self.wants_table(), views, several) {
             (true, _, _) => view::list(views, self.table_style(), false),
-            (false, [view], false) => view::object(view)?,
-            (false, views, _) => view::array(views)?,
+            (false, [view], false) => view::service(view, json_layout())?,
+            (false, views, _) => view::services(views, json_layout())?,
         };
         write_output(text.as_bytes())
     }
@@ -68,7 +70,11 @@ impl Output {
     /// # Errors
     /// If standard output cannot be written to.
     pub(super) fn print_details(self, view: &ServiceView) -> Result<()> {
-        let text = if self.wants_table() { view::details(view, self.table_style()) } else { view::object(view)? };
+        let text = if self.wants_table() {
+            view::details(view, self.table_style())
+        } else {
+            view::service(view, json_layout())?
+        };
         write_output(text.as_bytes())
     }
 
@@ -77,10 +83,31 @@ impl Output {
     /// # Errors
     /// If standard output cannot be written to.
     pub(super) fn print_port(self, view: &PortView) -> Result<()> {
-        let text =
-            if self.wants_table() { view::port_details(view, self.table_style()) } else { view::port_object(view)? };
+        let text = if self.wants_table() {
+            view::port_details(view, self.table_style())
+        } else {
+            view::object(view, json_layout())?
+        };
         write_output(text.as_bytes())
     }
+
+    /// Prints a single fact for scripts: bare, or as an object with this field if JSON is requested.
+    ///
+    /// # Errors
+    /// If standard output cannot be written to.
+    pub(super) fn print_fact(self, field: &str, fact: &Value) -> Result<()> {
+        let text = match fact {
+            _ if self.wants_only_json() => view::object(&json!({ field: fact }), json_layout())?,
+            Value::String(text) => format!("{text}\n"),
+            other => format!("{other}\n"),
+        };
+        write_output(text.as_bytes())
+    }
+}
+
+/// Returns how JSON on standard output is laid out.
+pub(super) fn json_layout() -> Layout {
+    if io::stdout().is_terminal() { Layout::Indented } else { Layout::Lines }
 }
 
 /// Writes to standard output.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::config::Policy;
 use crate::error::{Error, Result};
 use crate::logs;
 use crate::observe::Observer;
@@ -9,7 +10,7 @@ use crate::os::process::{self, ProcessIdentity};
 use crate::os::{clock, parallel};
 use crate::registry::{Registry, Reservation};
 use crate::tailnet::Addresses;
-use crate::view::{History, ServiceView, Usage};
+use crate::view::{ChangeView, Details, ServiceView, Status, SupervisorView, Usage};
 
 /// How many lines of output before a crash to show: enough for a stack trace.
 const LAST_LINES: usize = 20;
@@ -55,18 +56,33 @@ impl<'a> Overview<'a> {
         ServiceView::new(reservation, observation, url)
     }
 
-    /// Adds the exits of a service, and its output before the last one if devport did not cause that.
-    pub(super) fn add_history(&self, view: &mut ServiceView) {
-        let Some(run) = self.registry.run_state(&view.hash).ok().flatten() else { return };
-        let ended = run.runs.saturating_sub(u64::from(run.child.is_some()));
-        let lines = match run.exits.last() {
-            Some(exit) if !exit.was_requested => {
+    /// Adds how a service is set up and ran before. The last output is that before the last exit, unless devport caused
+    /// the exit.
+    pub(super) fn add_details(&self, view: &mut ServiceView, reservation: &Reservation) {
+        let run = self.registry.run_state(&view.hash).ok().flatten();
+        let supervisor = run.as_ref().filter(|_| view.status == Status::Running);
+        let lines = match run.as_ref().and_then(|run| Some((run, run.exits.last()?))) {
+            Some((run, exit)) if !exit.was_requested => {
+                let ended = run.runs.saturating_sub(u64::from(run.child.is_some()));
                 logs::run_output(&self.registry.paths().log(&view.hash), ended, LAST_LINES)
             }
             _ => Vec::new(),
         };
         let text = |line: &Vec<u8>| String::from_utf8_lossy(&logs::strip(line)).into_owned();
-        view.history = Some(History { exits: run.exits, last_output: lines.iter().map(text).collect() });
+        let port = reservation.service_port();
+        view.details = Some(Details {
+            file: reservation.file.clone(),
+            port_env: port.map(|_| reservation.port_env.clone().unwrap_or_else(|| "PORT".into())),
+            env_files: reservation.env_files.clone(),
+            policy: Policy {
+                ready: Some(reservation.policy.ready_check(port.is_some())),
+                ..reservation.policy.clone()
+            },
+            supervisor: supervisor.map(|run| SupervisorView { pid: run.supervisor.pid, version: run.version.clone() }),
+            last_output: lines.iter().map(text).collect(),
+            changes: run.iter().flat_map(|run| &run.changes).cloned().map(ChangeView::from).collect(),
+            exits: run.map(|run| run.exits).unwrap_or_default(),
+        });
     }
 
     /// Adds the memory and CPU time that the processes of services use. Takes [`SAMPLE`].

@@ -2,7 +2,6 @@
 
 use crate::cli::args::Target;
 use crate::cli::context::Context;
-use crate::cli::output::write_output;
 use crate::error::{Error, Result};
 use crate::registry::Reservation;
 
@@ -11,14 +10,14 @@ use crate::registry::Reservation;
 /// # Errors
 /// If the target names no service, or one without a port.
 pub(super) fn execute(context: &Context, arguments: &Target) -> Result<()> {
-    print(&context.resolve(&arguments.target)?)
+    print(context, &context.resolve(&arguments.target)?)
 }
 
-/// Prints the port of a service on a line.
+/// Prints the port of a service.
 ///
 /// # Errors
 /// [`Error::NoPort`] if the service has none.
-pub(super) fn print(reservation: &Reservation) -> Result<()> {
+pub(super) fn print(context: &Context, reservation: &Reservation) -> Result<()> {
     let port = reservation.service_port().ok_or_else(|| Error::NoPort { service: reservation.name().to_owned() })?;
-    write_output(format!("{port}\n").as_bytes())
+    context.output.print_fact("port", &port.into())
 }

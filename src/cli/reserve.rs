@@ -19,5 +19,5 @@ pub(super) fn execute(context: &Context, arguments: Reserve) -> Result<()> {
     if context.output.wants_only_json() {
         return context.output.print_views(&[context.view(&reservation)], false);
     }
-    port::print(&reservation)
+    port::print(context, &reservation)
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::args::Target;
 use crate::cli::context::Context;
-use crate::cli::output::{note, write_output};
+use crate::cli::output::note;
 use crate::error::{Error, Result};
 use crate::registry::{Reservation, State};
 
@@ -12,7 +12,7 @@ use crate::registry::{Reservation, State};
 /// If the target names no service, or one without a port.
 pub(super) fn execute(context: &Context, arguments: &Target) -> Result<()> {
     let reservation = context.resolve(&arguments.target)?;
-    write_output(format!("{}\n", address(context, &reservation)?).as_bytes())
+    context.output.print_fact("url", &address(context, &reservation)?.into())
 }
 
 /// Returns the address of a service: on the tailnet if it is published there, else on this machine. Notes why a service
@@ -28,5 +28,5 @@ pub(super) fn address(context: &Context, reservation: &Reservation) -> Result<St
     if let (State::Running | State::Unhealthy, Some(error)) = (view.state, &view.error) {
         note(&format!("{} is not ready: {error}", reservation.name()));
     }
-    view.address().ok_or_else(without_port)
+    view.url.ok_or_else(without_port)
 }

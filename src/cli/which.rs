@@ -31,7 +31,7 @@ pub(super) fn execute(context: &Context, arguments: &Which) -> Result<()> {
 /// Shows a service, and the processes that listen on the port in the target without being part of it.
 fn show(context: &Context, reservation: &Reservation, listeners: Vec<PortListener>) -> Result<()> {
     let mut view = context.view_if_registered(reservation)?;
-    context.overview().add_history(&mut view);
+    context.overview().add_details(&mut view, reservation);
     let is_other =
         |listener: &PortListener| listener.service.as_ref().is_none_or(|service| service.hash != reservation.hash);
     view.other_listeners = listeners.into_iter().filter(is_other).map(ListenerView::from).collect();

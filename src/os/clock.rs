@@ -4,16 +4,17 @@
 
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 
 /// Returns the monotonic time, for deadlines.
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Returns the wall-clock time, for records and log marks.
+/// Returns the wall-clock time in whole milliseconds, for records and log marks: the rest would only be noise in JSON.
 pub(crate) fn wall() -> Timestamp {
-    Timestamp::now()
+    let now = Timestamp::now();
+    now.round(TimestampRound::new().smallest(Unit::Millisecond).mode(RoundMode::Trunc)).unwrap_or(now)
 }
 
 /// How far ahead a moment is at most: 100 years, which `Instant` can represent on every system.

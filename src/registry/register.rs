@@ -75,6 +75,7 @@ impl Registry {
         reservation.cwd.clone_from(&spec.request.cwd);
         reservation.cmd.clone_from(&spec.request.cmd);
         reservation.file.clone_from(&spec.request.file);
+        reservation.env_files.clone_from(&spec.request.env_files);
         reservation.env_digest.clone_from(&spec.env_digest);
         settle(&mut reservation, &spec.place)?;
         reservation.last_up = now;

@@ -69,6 +69,9 @@ pub(crate) struct Reservation {
     /// The git directory of that checkout, if it is a linked worktree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) git_dir: Option<PathBuf>,
+    /// Its dotenv files, as absolute paths; none in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) env_files: Vec<PathBuf>,
     /// Identifies the content of its dotenv files at registration; `None` without files, and in records of earlier
     /// versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,6 +168,7 @@ impl Reservation {
             root: None,
             root_id: None,
             git_dir: None,
+            env_files: Vec::new(),
             env_digest: None,
             last_up: Timestamp::UNIX_EPOCH,
         }

@@ -14,8 +14,8 @@ use crate::os::clock;
 use crate::os::process::ProcessIdentity;
 use crate::os::signal;
 
-/// How many exits are kept: enough to show a crash loop.
-const KEPT_EXITS: usize = 20;
+/// How many exits and how many changes of the state are kept: enough to show a crash loop.
+const KEPT: usize = 20;
 
 /// A run that ends sooner has failed at its start, rather than crashed later.
 const EARLY: Duration = Duration::from_secs(5);
@@ -202,11 +202,24 @@ pub(crate) struct Pane {
     pub(crate) pane: String,
 }
 
+/// A change of a service's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StateChange {
+    pub(crate) at: Timestamp,
+    pub(crate) state: State,
+    /// What was wrong; `None` if nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<Problem>,
+}
+
 /// What a supervisor last recorded about its service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunState {
     pub(crate) state: State,
     pub(crate) supervisor: ProcessIdentity,
+    /// The version of devport that the supervisor runs; `None` in records of earlier versions.
+    #[serde(default)]
+    pub(crate) version: Option<String>,
     /// When that supervisor started; `None` in records of earlier versions.
     #[serde(default)]
     pub(crate) began_at: Option<Timestamp>,
@@ -225,6 +238,9 @@ pub(crate) struct RunState {
     /// The last exits, oldest first, across supervisors.
     #[serde(default)]
     pub(crate) exits: Vec<Exit>,
+    /// The last changes of the state, oldest first, across supervisors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) changes: Vec<StateChange>,
     /// When the child will be restarted; `None` unless a restart is due.
     #[serde(default)]
     pub(crate) next_start_at: Option<Timestamp>,
@@ -250,11 +266,12 @@ pub(crate) struct RunState {
 impl RunState {
     /// Returns the state of a supervisor that just started; `before` is its predecessor's last state.
     pub(crate) fn begin(supervisor: ProcessIdentity, window: Option<Pane>, before: Option<Self>) -> Self {
-        let (child, exits, runs) =
-            before.map_or_else(Default::default, |before| (before.child, before.exits, before.runs));
+        let (child, exits, runs, changes) =
+            before.map_or_else(Default::default, |before| (before.child, before.exits, before.runs, before.changes));
         Self {
             state: State::Starting,
             supervisor,
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             began_at: Some(clock::wall()),
             // Keep the old child: if this supervisor is killed early, the next one must still find it.
             child,
@@ -262,6 +279,7 @@ impl RunState {
             restarts: 0,
             runs,
             exits,
+            changes,
             next_start_at: None,
             error: None,
             listens: Vec::new(),
@@ -304,8 +322,16 @@ impl RunState {
     /// Adds an exit, and drops the oldest if there are too many.
     pub(crate) fn add_exit(&mut self, exit: Exit) {
         self.exits.push(exit);
-        let surplus = self.exits.len().saturating_sub(KEPT_EXITS);
-        self.exits.drain(..surplus);
+        self.exits.drain(..self.exits.len().saturating_sub(KEPT));
+    }
+
+    /// Changes the state and what is wrong, and remembers that if it is new.
+    pub(crate) fn change_to(&mut self, state: State, error: Option<Problem>, at: Timestamp) {
+        if self.changes.last().is_none_or(|last| (last.state, &last.error) != (state, &error)) {
+            self.changes.push(StateChange { at, state, error: error.clone() });
+            self.changes.drain(..self.changes.len().saturating_sub(KEPT));
+        }
+        (self.state, self.error) = (state, error);
     }
 }
 

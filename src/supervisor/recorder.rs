@@ -118,9 +118,9 @@ impl<'a> Recorder<'a> {
     pub(super) fn change(&mut self, transition: Transition) {
         let Transition { state, error, restarts, next_start, listens } = transition;
         let last_exit = self.run.exits.last().filter(|_| is_restart_pending(state));
-        self.run.state = state;
         self.was_ready |= state == State::Ready;
-        self.run.error = error.or_else(|| last_exit.cloned().map(Problem::Exited));
+        let error = error.or_else(|| last_exit.cloned().map(Problem::Exited));
+        self.run.change_to(state, error, clock::wall());
         self.run.restarts = restarts;
         self.run.next_start_at = next_start.and_then(|wait| clock::wall().checked_add(wait).ok());
         self.run.listens = socket::addresses(&listens);

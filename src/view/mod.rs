@@ -6,8 +6,8 @@ mod port;
 mod service;
 mod table;
 
-pub(crate) use json::{array, object, port_object};
+pub(crate) use json::{Layout, object, service, services};
 pub(crate) use output::{LineStyle, push_json, push_line, push_output};
 pub(crate) use port::{ListenerView, PortView};
-pub(crate) use service::{History, Outcome, ServiceView, Status, Usage};
+pub(crate) use service::{ChangeView, Details, Outcome, ServiceView, Status, SupervisorView, Usage};
 pub(crate) use table::{TableStyle, batch, details, list, port_details};

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 
-use crate::config::local_url;
+use crate::config::{Policy, local_url};
 use crate::identity::{HashId, Key, ServiceHash};
 use crate::launch::Previous;
 use crate::observe::Observation;
-use crate::registry::{Exit, Liveness, Reservation, State};
+use crate::registry::{Exit, Liveness, Reservation, State, StateChange};
 use crate::view::port::ListenerView;
 
 /// Whether a supervisor holds a service's identity lock.
@@ -40,8 +41,10 @@ pub(crate) struct ServiceView {
     pub(crate) no_port: bool,
     /// The service is published on the tailnet.
     pub(crate) tailnet: bool,
-    /// The address on the tailnet; `None` if the service is not published.
+    /// The address: on the tailnet if the service is published there, else on this machine; `None` if it has no port.
     pub(crate) url: Option<String>,
+    /// The address on the tailnet; `None` if the service is not published.
+    pub(crate) tailnet_url: Option<String>,
     pub(crate) cwd: PathBuf,
     /// The command as registered, before `$VAR` is expanded.
     pub(crate) cmd: Vec<String>,
@@ -66,9 +69,9 @@ pub(crate) struct ServiceView {
     /// `None` if usage was not requested, or no process runs.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) usage: Option<Usage>,
-    /// `None` if the history was not requested.
+    /// What only `which` shows; `None` for other commands.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub(crate) history: Option<History>,
+    pub(crate) details: Option<Details>,
     /// Processes that are not part of the service, and listen on the port that the caller asked about.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) other_listeners: Vec<ListenerView>,
@@ -117,18 +120,57 @@ pub(crate) struct Usage {
     pub(crate) cpu_percent: f64,
 }
 
-/// How a service ran before.
+/// How a service is set up, and how it ran before.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct History {
+pub(crate) struct Details {
+    /// The `devport.yaml` that registered it; `None` if the command line did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<PathBuf>,
+    /// The variable that holds the port; `None` if it has no port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) port_env: Option<String>,
+    pub(crate) env_files: Vec<PathBuf>,
+    /// Readiness, health, restarts, stopping and logs, with their defaults.
+    pub(crate) policy: Policy,
+    /// `None` if the service has no supervisor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) supervisor: Option<SupervisorView>,
+    /// The last changes of the state, oldest first.
+    pub(crate) changes: Vec<ChangeView>,
     /// The last exits of the child, oldest first.
     pub(crate) exits: Vec<Exit>,
     /// The last lines of output before the last exit.
     pub(crate) last_output: Vec<String>,
 }
 
+/// The process that supervises a service.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct SupervisorView {
+    pub(crate) pid: i32,
+    /// The version of devport that it runs; `None` if it is an earlier one, which did not record it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) version: Option<String>,
+}
+
+/// A change of a service's state.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ChangeView {
+    pub(crate) at: Timestamp,
+    pub(crate) state: State,
+    /// What was wrong; `None` if nothing was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+}
+
+impl From<StateChange> for ChangeView {
+    fn from(change: StateChange) -> Self {
+        Self { at: change.at, state: change.state, error: change.error.map(|problem| problem.to_string()) }
+    }
+}
+
 impl ServiceView {
     /// Combines a record, an observation and the address on the tailnet.
-    pub(crate) fn new(reservation: Reservation, observation: Observation, url: Option<String>) -> Self {
+    pub(crate) fn new(reservation: Reservation, observation: Observation, tailnet_url: Option<String>) -> Self {
         let Observation { liveness, last_up, run, observed } = observation;
         let is_alive = matches!(observed.state, State::Running | State::Ready | State::Unhealthy | State::Orphaned);
         // A run state describes the present only if the supervisor that wrote it holds the lock, or left an orphan.
@@ -145,7 +187,8 @@ impl ServiceView {
             port: reservation.service_port(),
             no_port: reservation.no_port,
             tailnet: reservation.tailnet,
-            url,
+            url: tailnet_url.clone().or_else(|| reservation.service_port().map(local_url)),
+            tailnet_url,
             last_up: last_up.unwrap_or_default().max(reservation.last_up),
             pid: observed.orphan.or_else(|| current_run?.child.as_ref().map(|child| child.pid)),
             started_at: current_run.filter(|_| is_alive).and_then(|run| run.started_at),
@@ -156,7 +199,7 @@ impl ServiceView {
             listens,
             next_start_at: current_run.and_then(|run| run.next_start_at),
             usage: None,
-            history: None,
+            details: None,
             other_listeners: Vec::new(),
             outcome: None,
             hash: reservation.hash,
@@ -167,15 +210,22 @@ impl ServiceView {
         }
     }
 
+    /// Returns the JSON of the service. If a command acted on it, fields without a value are left out: a program that
+    /// starts a service reads the answer once, and an agent pays for every character.
+    ///
+    /// # Errors
+    /// If a path is not valid UTF-8.
+    pub(crate) fn json(&self) -> serde_json::Result<Value> {
+        let mut json = serde_json::to_value(self)?;
+        if let (Some(_), Some(fields)) = (self.outcome, json.as_object_mut()) {
+            fields.retain(|_, value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty()));
+        }
+        Ok(json)
+    }
+
     /// Adds what a command did with the service.
     pub(crate) fn with(self, outcome: Outcome) -> Self {
         Self { outcome: Some(outcome), ..self }
-    }
-
-    /// Returns the address of the service: on the tailnet if it is published there, else on this machine. `None` if it
-    /// has no port.
-    pub(crate) fn address(&self) -> Option<String> {
-        self.url.clone().or_else(|| self.port.map(local_url))
     }
 }
 
@@ -233,10 +283,16 @@ pub(super) mod tests {
 
     #[test]
     fn the_address_is_on_the_tailnet_if_the_service_is_published() {
-        let local = view(Liveness::Free, State::Stopped, None);
-        assert_eq!(local.address().as_deref(), Some("http://localhost:19000"));
-        let published = ServiceView { url: Some("https://api.example.ts.net".into()), ..local.clone() };
-        assert_eq!(published.address().as_deref(), Some("https://api.example.ts.net"));
-        assert_eq!(ServiceView { port: None, ..local }.address(), None);
+        let with = |tailnet_url: Option<&str>| {
+            let observed = ObservedState { state: State::Stopped, error: None, orphan: None };
+            let observation = Observation { liveness: Liveness::Free, last_up: None, run: None, observed };
+            ServiceView::new(reservation(), observation, tailnet_url.map(str::to_owned))
+        };
+        assert_eq!(with(None).url.as_deref(), Some("http://localhost:19000"));
+        let published = with(Some("https://api.example.ts.net"));
+        assert_eq!(
+            (&published.url, published.url.as_deref()),
+            (&published.tailnet_url, Some("https://api.example.ts.net"))
+        );
     }
 }

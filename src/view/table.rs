@@ -50,7 +50,7 @@ pub(crate) fn list(views: &[ServiceView], style: TableStyle, wide: bool) -> Stri
             cells.extend([
                 Cell::new(usage.map_or_else(|| "-".into(), |usage| megabytes(usage.memory))),
                 Cell::new(usage.map_or_else(|| "-".into(), |usage| format!("{:.1}%", usage.cpu_percent))),
-                Cell::new(view.address().unwrap_or_else(|| "-".into())),
+                Cell::new(view.url.clone().unwrap_or_else(|| "-".into())),
                 Cell::new(printable(&view.cwd.display().to_string())),
             ]);
         }
@@ -90,7 +90,7 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
         row("port", port.to_string());
         row("address", local_url(port));
     }
-    if let Some(url) = &view.url {
+    if let Some(url) = &view.tailnet_url {
         row("tailnet", url.clone());
     }
     row("command", shell_words::join(&view.cmd));
@@ -116,12 +116,12 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
     for listener in &view.other_listeners {
         row("also listens", listener.summary());
     }
-    let Some(history) = &view.history else { return render(&table) };
-    for (index, exit) in history.exits.iter().rev().enumerate() {
+    let Some(details) = &view.details else { return render(&table) };
+    for (index, exit) in details.exits.iter().rev().enumerate() {
         let title = if index == 0 { "exits" } else { "" };
         row(title, format!("{} ago: {}", span(exit.at, style.now), exit_story(exit)));
     }
-    for (index, line) in history.last_output.iter().enumerate() {
+    for (index, line) in details.last_output.iter().enumerate() {
         row(if index == 0 { "output before" } else { "" }, line.clone());
     }
     render(&table)

@@ -14,6 +14,7 @@ const FIELDS: [&str; 20] = [
     "no_port",
     "tailnet",
     "url",
+    "tailnet_url",
     "cwd",
     "cmd",
     "last_up",
@@ -40,10 +41,17 @@ fn every_field_is_there_and_no_environment() {
     let mut env = TestEnv::new();
     env.set("SECRET", "hunter2");
     env.start("a", &["sleep", "1000"]);
-    for (view, more) in [(env.ls().remove(0), &[][..]), (env.which("a"), &["exits", "last_output"])] {
+    for (view, more) in [
+        (env.ls().remove(0), &[][..]),
+        (env.which("a"), &["port_env", "env_files", "policy", "supervisor", "changes", "exits", "last_output"]),
+    ] {
         let names: Vec<_> = view.as_object().unwrap().keys().cloned().collect();
         assert_eq!(names, [&FIELDS, more].concat());
     }
+    // A command that acts on a service leaves out what has no value.
+    let stopped = env.devport(["stop", "a"]).ok().json();
+    assert!(stopped.as_object().unwrap().values().all(|value| !value.is_null() && *value != serde_json::json!([])));
+    assert_eq!(stopped["outcome"], "stopped");
     for arguments in [&["ls"][..], &["which", "a"], &["ls", "--format", "table"], &["which", "a", "--format", "table"]]
     {
         assert!(!env.devport(arguments).ok().stdout.contains("hunter2"));

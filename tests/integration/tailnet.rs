@@ -60,7 +60,10 @@ fn taildown_leaves_nothing_and_is_idempotent() {
     let tailnet = Tailnet::with_service();
     tailnet.devport(&["tailup", "a"]).ok();
     let view = tailnet.devport(&["taildown", "a"]).ok().json();
-    assert_eq!((&view["tailnet"], &view["url"], &view["status"]), (&json!(false), &Value::Null, &json!("running")));
+    assert_eq!(
+        (&view["tailnet"], &view["tailnet_url"], &view["status"]),
+        (&json!(false), &Value::Null, &json!("running"))
+    );
     tailnet.assert_nothing(&tailnet.service());
     let calls = tailnet.calls();
     let at = |start: &str| calls.iter().position(|call| call.starts_with(start)).unwrap();
@@ -435,7 +438,10 @@ fn a_file_publishes_its_services() {
         "- key: a\n  exec: sleep 1000\n  tailnet: true\n  tailnet-name: shop\n- key: b\n  exec: sleep 1000\n",
     );
     let views = tailnet.devport(&["start", "-f", &file]).ok().json();
-    assert_eq!((&views[0]["url"], &views[1]["url"]), (&json!("https://shop.tail1234.ts.net"), &Value::Null));
+    assert_eq!(
+        (&views[0]["tailnet_url"], &views[1]["tailnet_url"]),
+        (&json!("https://shop.tail1234.ts.net"), &Value::Null)
+    );
     let before = tailnet.requests().len();
     tailnet.devport(&["start", "-f", &file]).ok();
     assert_eq!(tailnet.requests().len(), before, "what runs and is published is left as it is");
@@ -501,7 +507,7 @@ fn ls_queries_tailscaled_once_for_500_ms_and_only_if_a_service_is_published() {
     tailnet.devport(&["tailup", "a"]).ok();
     tailnet.devport(&["tailup", "b"]).ok();
     let (url, before) = (tailnet.env.which("a")["url"].clone(), tailnet.calls().len());
-    assert_eq!(tailnet.env.ls().iter().filter(|view| view["url"].is_string()).count(), 2);
+    assert_eq!(tailnet.env.ls().iter().filter(|view| view["tailnet_url"].is_string()).count(), 2);
     assert_eq!(tailnet.calls().len(), before + 1);
     tailnet.devport(&["wait", "a", "b", "--timeout", "300ms"]).fails(5, &["2 of 2"]);
     assert_eq!(tailnet.calls().len(), before + 2, "however often it looks");

@@ -132,7 +132,7 @@ impl Tailnet {
         assert!(!self.is_advertised(name), "advertised");
         assert_eq!(self.get("definitions")[name], Value::Null, "defined");
         for view in self.env.ls() {
-            assert_eq!((&view["tailnet"], &view["url"]), (&Value::Bool(false), &Value::Null), "recorded");
+            assert_eq!((&view["tailnet"], &view["tailnet_url"]), (&Value::Bool(false), &Value::Null), "recorded");
         }
     }
 }
