@@ -344,7 +344,7 @@ impl Error {
             Self::NoCommand { service } => format!("give it one: `devport start --key {service} -- npm run dev`"),
             Self::NoBrowser { .. } => "open it by hand; BROWSER names a program to do it with".into(),
             Self::NotInTime { service, .. } => {
-                format!("`devport which {service}` and `devport logs {service}` tell more")
+                format!("`devport logs {service}` shows more")
             }
             // The other messages say everything, or the error carries its hint.
             _ => return None,

@@ -1,4 +1,4 @@
-//! Tells on standard error how the last run of a service went, so that a person or a script that waited for it needs no
+//! Shows on standard error what the last run of a service printed, so that a person or a script that waited for it needs no
 //! second command.
 
 use std::io::{self, IsTerminal, Write};
@@ -12,15 +12,11 @@ use crate::view::{self, LineStyle};
 /// How many lines of output to print: enough for a stack trace, and less than a screen.
 const LAST_LINES: usize = 20;
 
-/// Prints how the current run of a service, or else its last one, ended and the end of that run's output.
-pub(super) fn tell_last_run(context: &Context, reservation: &Reservation) {
+/// Prints the end of the output of the current run of a service, or else of its last one.
+pub(super) fn show_last_output(context: &Context, reservation: &Reservation) {
     let name = reservation.name();
     // The error that follows says why the command failed. A state or log that cannot be read must not hide it.
     let Some(run) = context.registry.run_state(&reservation.hash).ok().flatten() else { return };
-    let ended = run.exits.last().filter(|exit| run.child.is_none() && !exit.was_requested);
-    if let Some(exit) = ended {
-        note(&format!("{name}: last run: {exit}, at {:.0}", exit.at));
-    }
     let lines = logs::run_output(&context.registry.paths().log(&reservation.hash), run.runs, LAST_LINES);
     if lines.is_empty() {
         return;

@@ -80,7 +80,7 @@ fn wait(context: &Context, reservations: &[Reservation], goal: Goal, limit: Dura
         });
         if let Err(error) = result {
             if goal == Goal::Ready {
-                story::tell_last_run(context, reservation);
+                story::show_last_output(context, reservation);
             }
             failures.push(error);
         }

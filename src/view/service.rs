@@ -210,15 +210,22 @@ impl ServiceView {
         }
     }
 
-    /// Returns the JSON of the service. If a command acted on it, fields without a value are left out: a program that
-    /// starts a service reads the answer once, and an agent pays for every character.
+    /// Returns the JSON of the service: brief if a command acted on it, because an agent pays for every character.
     ///
     /// # Errors
     /// If a path is not valid UTF-8.
     pub(crate) fn json(&self) -> serde_json::Result<Value> {
         let mut json = serde_json::to_value(self)?;
-        if let (Some(_), Some(fields)) = (self.outcome, json.as_object_mut()) {
-            fields.retain(|_, value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty()));
+        if let (Some(outcome), Some(fields)) = (self.outcome, json.as_object_mut()) {
+            let is_nothing =
+                |value: &Value| value.is_null() || *value == false || value.as_array().is_some_and(Vec::is_empty);
+            let is_well = self.error.is_none();
+            fields.retain(|name, value| match name.as_str() {
+                "last_up" => self.started_at.is_none() && outcome != Outcome::Removed,
+                "last_exit" | "restarts" => !is_well,
+                "url" => outcome != Outcome::Removed && !value.is_null(),
+                _ => !is_nothing(value),
+            });
         }
         Ok(json)
     }

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::support::TestEnv;
 
-const FIELDS: [&str; 20] = [
+const FIELDS: [&str; 21] = [
     "hash",
     "hashid",
     "key",
