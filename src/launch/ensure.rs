@@ -386,9 +386,8 @@ impl Launcher<'_> {
     fn notify_retry(&self, running: &Running, changed: Option<String>) {
         let name = running.reservation.name();
         let Some(run) = &running.run else { return };
-        let why = run.error.as_ref().map_or_else(String::new, |problem| format!(" ({problem})"));
         let with = changed.map_or_else(String::new, |names| format!(", with new values of {names}"));
-        (self.notify)(&format!("{name} was in state {}{why}; starting it now{with}", run.state.as_str()));
+        (self.notify)(&format!("{name} was in {}; starting it now{with}", run.state.as_str()));
     }
 
     /// Notifies the user that a service belongs to another checkout from now on.

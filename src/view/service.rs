@@ -221,8 +221,9 @@ impl ServiceView {
                 |value: &Value| value.is_null() || *value == false || value.as_array().is_some_and(Vec::is_empty);
             let is_well = self.error.is_none();
             fields.retain(|name, value| match name.as_str() {
-                "last_up" => self.started_at.is_none() && outcome != Outcome::Removed,
-                "last_exit" | "restarts" => !is_well,
+                "started_at" | "last_exit" => false,
+                "last_up" => outcome != Outcome::Removed,
+                "restarts" => !is_well,
                 "url" => outcome != Outcome::Removed && !value.is_null(),
                 _ => !is_nothing(value),
             });

@@ -19,7 +19,7 @@ fn a_start_of_a_crashing_service_tries_at_once_with_the_new_environment() {
     env.write("fixed", "");
     env.set("VALUE", "new");
     let fixed = env.devport(&start).ok();
-    assert!(fixed.stderr.contains("a was in state backoff (exit code 3 after"), "{}", fixed.stderr);
+    assert!(fixed.stderr.contains("a was in backoff; starting"), "{}", fixed.stderr);
     assert!(fixed.stderr.contains("starting it now, with new values of VALUE"), "{}", fixed.stderr);
     assert_eq!((&fixed.json()["state"], &fixed.json()["outcome"]), (&"ready".into(), &"restarted".into()));
     assert_ne!(env.supervisor("a"), supervisor);
@@ -46,7 +46,7 @@ fn a_start_of_a_service_whose_port_is_taken_looks_again_at_once() {
     env.devport(&start).fails(1, &["is taken by"]);
     drop(listener);
     let started = env.devport(&start).ok();
-    assert!(started.stderr.contains("a was in state port-conflict"), "{}", started.stderr);
+    assert!(started.stderr.contains("a was in port-conflict"), "{}", started.stderr);
     assert_eq!(started.json()["state"], "ready");
 }
 
