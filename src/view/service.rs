@@ -225,6 +225,7 @@ impl ServiceView {
                 "last_up" => outcome != Outcome::Removed,
                 "restarts" => !is_well,
                 "url" => outcome != Outcome::Removed && !value.is_null(),
+                "tailnet" => true,
                 _ => !is_nothing(value),
             });
         }
