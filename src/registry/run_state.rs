@@ -33,7 +33,7 @@ pub(crate) enum State {
     Unhealthy,
     /// The child crashed; devport restarts it after a delay.
     Backoff,
-    /// The child crashes repeatedly; devport restarts it after the longest delay.
+    /// The child crashes repeatedly, soon after each start; devport restarts it after a delay.
     CrashLoop,
     /// Another process listens on its port; devport starts it once the port is free.
     PortConflict,

@@ -537,18 +537,40 @@ mod tests {
     }
 
     #[test]
-    fn five_crashes_in_a_row_are_recorded_as_a_crash_loop() {
-        let now = clock::now();
+    fn five_failed_starts_in_a_row_are_recorded_as_a_crash_loop_with_the_usual_wait() {
+        let mut now = clock::now();
         let mut life = running(now);
-        for _ in 0..4 {
-            crash(&mut life, now);
+        for (wait_s, state) in [1, 2, 4, 8, 16, 30, 30]
+            .into_iter()
+            .zip(std::iter::repeat_n(State::Backoff, 4).chain(std::iter::repeat(State::CrashLoop)))
+        {
+            assert_eq!(life.step(exited(ExitHow::Code(1)), now)[0], Action::Record(state, None));
+            assert_eq!(life.step(Event::TreeGone, now), [Action::Record(state, None)]);
             let due = life.deadline().unwrap();
-            life.step(Event::Tick, due);
+            assert!((wait_s * 900..=wait_s * 1000).contains(&(due - now).as_millis()), "{wait_s}: {:?}", due - now);
+            now = due;
+            assert_eq!(life.step(Event::Tick, now), [Action::Spawn]);
             life.step(Event::Spawned { since: now }, now);
         }
-        assert_eq!(life.step(exited(ExitHow::Code(1)), now)[0], Action::Record(State::CrashLoop, None));
-        assert_eq!(life.step(Event::TreeGone, now), [Action::Record(State::CrashLoop, None)]);
-        assert!((27..=30).contains(&(life.deadline().unwrap() - now).as_secs()));
+    }
+
+    #[test]
+    fn a_child_that_ran_over_five_seconds_is_restarted_after_one_second_each_time() {
+        let mut now = clock::now();
+        let mut life = running(now);
+        for restarts in 1..=12 {
+            let ran = Duration::from_millis(5500);
+            now += ran;
+            let crashed = life.step(Event::Exited { how: ExitHow::Code(1), ran }, now);
+            assert_eq!(crashed[0], Action::Record(State::Backoff, None), "never a crash loop");
+            life.step(Event::TreeGone, now);
+            let due = life.deadline().unwrap();
+            assert!((900..=1000).contains(&(due - now).as_millis()), "{:?}", due - now);
+            now = due;
+            life.step(Event::Tick, now);
+            life.step(Event::Spawned { since: now }, now);
+            assert_eq!(life.restarts(), restarts);
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub(crate) struct ServiceView {
     pub(crate) pid: Option<i32>,
     /// When the child was started; `None` if no child runs.
     pub(crate) started_at: Option<Timestamp>,
-    /// The number of restarts after crashes since the supervisor started.
+    /// The number of restarts after crashes since the supervisor started; once it has ended, its last count.
     pub(crate) restarts: u32,
     /// `None` if the child never exited.
     pub(crate) last_exit: Option<Exit>,
@@ -192,7 +192,7 @@ impl ServiceView {
             last_up: last_up.unwrap_or_default().max(reservation.last_up),
             pid: observed.orphan.or_else(|| current_run?.child.as_ref().map(|child| child.pid)),
             started_at: current_run.filter(|_| is_alive).and_then(|run| run.started_at),
-            restarts: current_run.map_or(0, |run| run.restarts),
+            restarts: run.as_ref().map_or(0, |run| run.restarts),
             last_exit: run.as_ref().and_then(|run| run.exits.last().cloned()),
             error: observed.error,
             exposed: listens.iter().any(|address| !address.ip().is_loopback()),
@@ -283,7 +283,7 @@ pub(super) mod tests {
             let view = view(liveness, state, orphan);
             assert_eq!((view.status, view.pid, view.started_at.is_some()), (status, pid, is_started), "{state:?}");
             let is_current = pid.is_some();
-            assert_eq!((view.restarts > 0, view.exposed), (is_current, is_current), "{state:?}");
+            assert_eq!((view.restarts, view.exposed), (3, is_current), "{state:?}");
             assert_eq!(view.last_up.to_string(), "2026-11-22T00:00:00Z");
         }
     }
