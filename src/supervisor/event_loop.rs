@@ -12,6 +12,7 @@ use crate::os::{clock, process, trim_heap};
 use crate::registry::ExitHow;
 use crate::supervisor::executor::Executor;
 use crate::supervisor::lifecycle::{Action, Event, Lifecycle, Outcome, StopCause};
+use crate::supervisor::query_responder::Audience;
 use crate::supervisor::recorder::Recorder;
 use crate::supervisor::relay::Screen;
 use crate::supervisor::running_child::RunningChild;
@@ -39,9 +40,16 @@ pub(super) struct Supervisor<'a> {
 
 impl<'a> Supervisor<'a> {
     /// Creates the supervisor of a service whose child is not started yet.
-    pub(super) fn new(service: Service<'a>, recorder: Recorder<'a>, signals: Signals, screen: Screen) -> Self {
+    pub(super) fn new(
+        service: Service<'a>,
+        recorder: Recorder<'a>,
+        signals: Signals,
+        screen: Screen,
+        audience: Audience,
+    ) -> Self {
         let lifecycle = Lifecycle::new(service.reservation.policy.clone(), recorder.seed());
-        Self { executor: Executor::new(service, recorder, screen), signals, lifecycle, reaped_others: Vec::new() }
+        let executor = Executor::new(service, recorder, screen, audience);
+        Self { executor, signals, lifecycle, reaped_others: Vec::new() }
     }
 
     /// Runs the service until it ends.
@@ -77,6 +85,7 @@ impl<'a> Supervisor<'a> {
         }
         self.executor.relay_input();
         self.executor.pass_output(RunningChild::relay);
+        self.executor.answer_queries();
         self.feed_all(events)?;
         // After the signals: a check must not delay a stop.
         let reaped = std::mem::take(&mut self.reaped_others);
@@ -101,8 +110,13 @@ impl<'a> Supervisor<'a> {
     fn wait(&self) {
         let now = clock::now();
         let tree_check = self.lifecycle.is_clearing().then(|| now + TREE_CHECK);
-        let deadlines =
-            [self.lifecycle.deadline(), self.executor.probe.deadline(), self.executor.screen.deadline(), tree_check];
+        let deadlines = [
+            self.lifecycle.deadline(),
+            self.executor.probe.deadline(),
+            self.executor.screen.deadline(),
+            self.executor.responder.deadline(),
+            tree_check,
+        ];
         let next = deadlines.into_iter().flatten().fold(self.executor.recorder.deadline(now), Instant::min);
         let timeout = poll_timeout(next.saturating_duration_since(now), self.lifecycle.deadline() == Some(next));
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];

@@ -6,6 +6,7 @@ use crate::error::{Error, reason};
 use crate::os::clock;
 use crate::registry::{Exit, ExitHow, Problem, Scan, State};
 use crate::supervisor::lifecycle::{Event, Lifecycle};
+use crate::supervisor::query_responder::{Audience, QueryResponder};
 use crate::supervisor::readiness_probe::ReadinessProbe;
 use crate::supervisor::recorder::{Recorder, Transition, is_restart_pending};
 use crate::supervisor::relay::{self, Input, Screen};
@@ -19,6 +20,7 @@ pub(super) struct Executor<'a> {
     pub(super) recorder: Recorder<'a>,
     pub(super) screen: Screen,
     pub(super) probe: ReadinessProbe,
+    pub(super) responder: QueryResponder,
     /// Whether some processes could not be sent the stop signal yet.
     must_terminate_again: bool,
     /// The last failure that was reported while its operation is retried.
@@ -32,6 +34,7 @@ struct Sinks<'s, 'a> {
     recorder: &'s mut Recorder<'a>,
     screen: &'s mut Screen,
     probe: &'s mut ReadinessProbe,
+    responder: &'s mut QueryResponder,
 }
 
 impl OutputSink for Sinks<'_, '_> {
@@ -45,7 +48,7 @@ impl OutputSink for Sinks<'_, '_> {
         if is_errors {
             self.screen.show_error(bytes, now);
         } else {
-            self.screen.show(bytes, now);
+            self.screen.show(&self.responder.filter(bytes, now), now);
         }
         self.probe.handle_output(bytes);
     }
@@ -53,13 +56,14 @@ impl OutputSink for Sinks<'_, '_> {
 
 impl<'a> Executor<'a> {
     /// Acts on a service whose child is not started yet.
-    pub(super) fn new(service: Service<'a>, recorder: Recorder<'a>, screen: Screen) -> Self {
+    pub(super) fn new(service: Service<'a>, recorder: Recorder<'a>, screen: Screen, audience: Audience) -> Self {
         let probe = ReadinessProbe::new(&service.reservation);
         Self {
             service,
             recorder,
             screen,
             probe,
+            responder: QueryResponder::new(audience),
             must_terminate_again: false,
             last_failure: None,
             has_input_ended: false,
@@ -108,6 +112,8 @@ impl<'a> Executor<'a> {
     /// Records the child's exit, after draining the output that it left. `was_requested`: devport is ending the tree.
     pub(super) fn end_child(&mut self, how: ExitHow, was_requested: bool) -> Option<Event> {
         self.pass_output(RunningChild::drain);
+        let held_back = self.responder.finish();
+        self.screen.show(&held_back, clock::now());
         self.probe.end();
         let exit = self.service.child.as_mut()?.end(how);
         let ran = exit.ran();
@@ -207,7 +213,17 @@ impl<'a> Executor<'a> {
     /// Passes the child's output on, by [`RunningChild::relay`] or [`RunningChild::drain`].
     pub(super) fn pass_output(&mut self, pass: fn(&mut RunningChild, &mut dyn OutputSink)) {
         let Some(child) = &mut self.service.child else { return };
-        pass(child, &mut Sinks { recorder: &mut self.recorder, screen: &mut self.screen, probe: &mut self.probe });
+        let (recorder, screen) = (&mut self.recorder, &mut self.screen);
+        pass(child, &mut Sinks { recorder, screen, probe: &mut self.probe, responder: &mut self.responder });
+    }
+
+    /// Passes answers to the questions that the child has asked its terminal on to the child.
+    pub(super) fn answer_queries(&mut self) {
+        let Some(child) = &mut self.service.child else { return };
+        if let Some(answers) = self.responder.take_answers(|| child.reads_answers(), clock::now()) {
+            child.queue_answers(&answers);
+            child.write_input();
+        }
     }
 
     /// Passes our input on to the child. What is read while no child runs is discarded.
@@ -216,7 +232,10 @@ impl<'a> Executor<'a> {
         let is_blocked = child.as_ref().is_some_and(RunningChild::has_pending_input);
         if !is_blocked && self.screen.input_fd().is_some_and(relay::is_readable) {
             match (self.screen.read(), child.as_mut()) {
-                (Input::Bytes(bytes), Some(child)) => child.queue_input(bytes),
+                (Input::Bytes(bytes), Some(child)) => {
+                    self.responder.handle_input(&bytes);
+                    child.queue_input(bytes);
+                }
                 (Input::End, child) => {
                     self.has_input_ended = true;
                     if let Some(child) = child {

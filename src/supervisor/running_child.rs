@@ -107,6 +107,16 @@ impl RunningChild {
         }
     }
 
+    /// Queues answers to questions that the child has asked its terminal, behind input that waits.
+    pub(super) fn queue_answers(&mut self, answers: &[u8]) {
+        self.pending_input.extend_from_slice(answers);
+    }
+
+    /// Returns whether the child's terminal passes bytes on without an echo and without waiting for a line end.
+    pub(super) fn reads_answers(&self) -> bool {
+        self.terminal().is_some_and(terminal::is_unbuffered)
+    }
+
     /// Queues the terminal's end-of-file character. At the start of a line it means end of file; after part of a
     /// line it only submits that part.
     pub(super) fn queue_end_of_input(&mut self) {

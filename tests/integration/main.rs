@@ -11,6 +11,7 @@
 
 mod support;
 mod tailnet;
+mod terminal_queries;
 
 mod attach;
 mod batch;
