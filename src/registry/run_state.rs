@@ -83,6 +83,8 @@ pub(crate) enum ExitHow {
     Code(i32),
     /// This signal killed it.
     Signal(i32),
+    /// It ended, and its supervisor was not its parent, so the system did not report how. Only macOS has such children.
+    Unknown,
 }
 
 impl fmt::Display for ExitHow {
@@ -90,6 +92,7 @@ impl fmt::Display for ExitHow {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Signal(number) => write!(f, "killed by {}", signal::name(*number)),
+            Self::Unknown => f.write_str("unknown exit code"),
         }
     }
 }
@@ -114,6 +117,12 @@ pub(crate) enum Problem {
     WrongPort { port: u16, listens: Vec<u16> },
     /// The last run ended, and devport has not restarted it yet.
     Exited(Exit),
+    /// The same, and the command had left processes in the background, none of which listened on the service's port.
+    BackgroundEnded {
+        exit: Exit,
+        /// The processes, such as `pid 7 (sleep 1000)`.
+        processes: String,
+    },
     /// Anything else. Earlier versions recorded every problem in this form.
     #[serde(untagged)]
     Other(String),
@@ -151,6 +160,9 @@ impl fmt::Display for Problem {
                 )
             }
             Self::Exited(exit) => exit.fmt(f),
+            Self::BackgroundEnded { exit, processes } => {
+                write!(f, "{exit}; devport ended what it left in the background: {processes}")
+            }
             Self::Other(text) => f.write_str(text),
         }
     }
@@ -160,7 +172,7 @@ impl fmt::Display for Problem {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Exit {
     pub(crate) at: Timestamp,
-    /// Serialized as a field `code` or `signal`.
+    /// Serialized as a field `code`, `signal` or `unknown`.
     #[serde(flatten)]
     pub(crate) how: ExitHow,
     /// How long the child had run, in milliseconds.
@@ -226,6 +238,10 @@ pub(crate) struct RunState {
     /// The child; `None` if there is none.
     #[serde(default)]
     pub(crate) child: Option<ProcessIdentity>,
+    /// The process that serves in place of the command, which has ended with exit code 0: the same as `child`. `None` if
+    /// the command itself runs, or nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) handed_over: Option<ProcessIdentity>,
     /// When the child was started; `None` if there is none.
     #[serde(default)]
     pub(crate) started_at: Option<Timestamp>,
@@ -275,6 +291,7 @@ impl RunState {
             began_at: Some(clock::wall()),
             // Keep the old child: if this supervisor is killed early, the next one must still find it.
             child,
+            handed_over: None,
             started_at: None,
             restarts: 0,
             runs,
@@ -344,6 +361,14 @@ mod tests {
         let exit = Exit::new(Timestamp::UNIX_EPOCH, ExitHow::Signal(9), Duration::from_millis(1200));
         let text = serde_json::to_string(&exit).unwrap();
         assert_eq!(text, r#"{"at":"1970-01-01T00:00:00Z","signal":9,"ran_ms":1200}"#);
+        assert_eq!(serde_json::from_str::<Exit>(&text).unwrap(), exit);
+    }
+
+    #[test]
+    fn an_unknown_exit_is_read_as_it_was_written() {
+        let exit = Exit::new(Timestamp::UNIX_EPOCH, ExitHow::Unknown, Duration::from_millis(7));
+        let text = serde_json::to_string(&exit).unwrap();
+        assert_eq!(text, r#"{"at":"1970-01-01T00:00:00Z","unknown":null,"ran_ms":7}"#);
         assert_eq!(serde_json::from_str::<Exit>(&text).unwrap(), exit);
     }
 

@@ -26,6 +26,8 @@ const LAST_UP_AGE_WHILE_UP: SignedDuration = SignedDuration::from_hours(24);
 const LAST_UP_AGE_AT_ENDS: SignedDuration = SignedDuration::from_hours(1);
 /// The time between scans of a tree that is ending: processes that are not our children end without a signal to us.
 const TREE_CHECK: Duration = Duration::from_millis(50);
+/// The time between checks of a process that a command has handed over to, if its end is not reported (macOS).
+const SUCCESSOR_CHECK: Duration = Duration::from_secs(1);
 /// The shortest wait whose timer may be late by more than a millisecond (see [`poll_timeout`]).
 const LONG_WAIT: Duration = Duration::from_millis(500);
 
@@ -79,6 +81,7 @@ impl<'a> Supervisor<'a> {
         for request in self.signals.pending() {
             events.extend(self.handle(request));
         }
+        events.extend(self.executor.poll_successor(&self.lifecycle));
         if self.executor.screen.is_gone() {
             self.executor.screen.close();
             events.push(Event::Stop(StopCause::HangUp));
@@ -110,12 +113,14 @@ impl<'a> Supervisor<'a> {
     fn wait(&self) {
         let now = clock::now();
         let tree_check = self.lifecycle.is_clearing().then(|| now + TREE_CHECK);
+        let is_polled = self.executor.service.child.as_ref().is_some_and(RunningChild::needs_polling);
         let deadlines = [
             self.lifecycle.deadline(),
             self.executor.probe.deadline(),
             self.executor.screen.deadline(),
             self.executor.responder.deadline(),
             tree_check,
+            is_polled.then(|| now + SUCCESSOR_CHECK),
         ];
         let next = deadlines.into_iter().flatten().fold(self.executor.recorder.deadline(now), Instant::min);
         let timeout = poll_timeout(next.saturating_duration_since(now), self.lifecycle.deadline() == Some(next));
@@ -153,7 +158,7 @@ impl<'a> Supervisor<'a> {
             }
             Request::Forward(signal) => {
                 if let Some(child) = self.executor.service.running_child() {
-                    let _ = child.identity.signal_group(signal);
+                    let _ = child.identity.signal_job(signal);
                 }
             }
         }
@@ -166,7 +171,7 @@ impl<'a> Supervisor<'a> {
         while let Some((pid, status)) = process::reap() {
             let how = ExitHow::from(status);
             if self.executor.service.running_child().is_some_and(|child| child.identity.pid == pid) {
-                events.extend(self.executor.end_child(how, self.lifecycle.is_clearing()));
+                events.extend(self.executor.end_child(how, &self.lifecycle));
             } else {
                 self.reaped_others.push((pid, how));
             }

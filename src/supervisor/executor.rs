@@ -4,6 +4,7 @@
 use crate::checks::SpawnError;
 use crate::error::{Error, reason};
 use crate::os::clock;
+use crate::os::process::ProcessIdentity;
 use crate::registry::{Exit, ExitHow, Problem, Scan, State};
 use crate::supervisor::lifecycle::{Event, Lifecycle};
 use crate::supervisor::query_responder::{Audience, QueryResponder};
@@ -109,17 +110,57 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// Records the child's exit, after draining the output that it left. `was_requested`: devport is ending the tree.
-    pub(super) fn end_child(&mut self, how: ExitHow, was_requested: bool) -> Option<Event> {
+    /// Records the child's exit, after draining the output that it left. A command that ends with exit code 0 while
+    /// another process of its tree listens on the service's port has handed over to it: that is no exit.
+    pub(super) fn end_child(&mut self, how: ExitHow, lifecycle: &Lifecycle) -> Option<Event> {
         self.pass_output(RunningChild::drain);
+        let is_clean = how == ExitHow::Code(0) && lifecycle.is_up();
+        let left_behind = if is_clean { self.left_behind() } else { Vec::new() };
+        if self.hand_over(&left_behind) {
+            return None;
+        }
         let held_back = self.responder.finish();
         self.screen.show(&held_back, clock::now());
         self.probe.end();
         let exit = self.service.child.as_mut()?.end(how);
         let ran = exit.ran();
         self.screen.say(&exit.to_string(), clock::now());
-        self.recorder.child_exited(Exit { was_requested, ..exit });
+        let was_requested = lifecycle.is_clearing();
+        self.recorder.child_exited(Exit { was_requested, ..exit }, &left_behind);
         Some(Event::Exited { how, ran })
+    }
+
+    /// Lists what the command has left when it exited. If that is not known, it counts as nothing, and the scans that
+    /// end the tree find it.
+    fn left_behind(&mut self) -> Vec<ProcessIdentity> {
+        self.service.left_behind().unwrap_or_else(|error| {
+            self.note(&error.to_string());
+            Vec::new()
+        })
+    }
+
+    /// Continues with the process that serves in place of the command, which has left these. Returns whether there is
+    /// one.
+    fn hand_over(&mut self, left_behind: &[ProcessIdentity]) -> bool {
+        let successor = self.service.successor(left_behind).unwrap_or_else(|error| {
+            self.note(&format!("could not check what the command left in the background: {}", reason(&error)));
+            None
+        });
+        let (Some(successor), Some(child)) = (successor, &mut self.service.child) else { return false };
+        let is_ours = successor.parent().is_ok_and(|parent| parent == Some(nix::unistd::getpid().as_raw()));
+        self.screen.say(&format!("the command has handed over to {successor}"), clock::now());
+        self.recorder.handed_over(&successor);
+        child.hand_over(successor, is_ours);
+        self.write_state();
+        true
+    }
+
+    /// Records the end of a process that the command has handed over to, if the system does not report it.
+    pub(super) fn poll_successor(&mut self, lifecycle: &Lifecycle) -> Option<Event> {
+        let child = self.service.child.as_ref().filter(|child| child.needs_polling())?;
+        // An error means that it may be alive.
+        let has_ended = matches!(child.identity.is_alive(), Ok(false));
+        if has_ended { self.end_child(ExitHow::Unknown, lifecycle) } else { None }
     }
 
     /// Sends the stop signal to every process of the tree, and stops checking whether it is ready.

@@ -173,6 +173,12 @@ impl Lifecycle {
         self.restarts
     }
 
+    /// Returns whether the child runs and is to go on running. A command that ends then may have handed over to another
+    /// process of its tree, which is no exit.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.phase, Phase::Running { .. })
+    }
+
     /// Returns whether the tree is being ended, so that the caller must scan for its end.
     pub(super) fn is_clearing(&self) -> bool {
         matches!(self.phase, Phase::Clearing { .. })

@@ -52,6 +52,8 @@ pub(crate) struct ServiceView {
     pub(crate) last_up: Timestamp,
     /// The child's pid; `None` if no child runs.
     pub(crate) pid: Option<i32>,
+    /// The process to which the command has handed over; `None` if the command itself runs, or nothing does.
+    pub(crate) handed_over_to: Option<i32>,
     /// When the child was started; `None` if no child runs.
     pub(crate) started_at: Option<Timestamp>,
     /// The number of restarts after crashes since the supervisor started; once it has ended, its last count.
@@ -191,6 +193,7 @@ impl ServiceView {
             tailnet_url,
             last_up: last_up.unwrap_or_default().max(reservation.last_up),
             pid: observed.orphan.or_else(|| current_run?.child.as_ref().map(|child| child.pid)),
+            handed_over_to: current_run.and_then(|run| run.handed_over.as_ref()).map(|process| process.pid),
             started_at: current_run.filter(|_| is_alive).and_then(|run| run.started_at),
             restarts: run.as_ref().map_or(0, |run| run.restarts),
             last_exit: run.as_ref().and_then(|run| run.exits.last().cloned()),

@@ -98,6 +98,9 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
     if let Some(pid) = view.pid {
         row("pid", pid.to_string());
     }
+    if let Some(pid) = view.handed_over_to {
+        row("background", format!("the command ended with exit code 0, handed over to pid {pid}"));
+    }
     if !view.listens.is_empty() {
         let listens = addresses(&view.listens);
         row("listens on", if view.exposed { format!("{listens} (exposed to the network)") } else { listens });
