@@ -516,7 +516,7 @@ mod tests {
 
     #[test]
     fn the_policy_decides_what_follows_an_exit() {
-        use ExitHow::{Code, Signal};
+        use ExitHow::{Code, Signal, Unknown};
         let with = |restart| Policy { restart, ..Policy::default() };
         let backoff = Action::Record(State::Backoff, None);
         let stopped = Action::Quit(Outcome::Stopped);
@@ -529,6 +529,9 @@ mod tests {
             (RestartWhen::Never, Code(0), Some(&stopped)),
             (RestartWhen::Never, Code(1), None),
             (RestartWhen::Never, Signal(9), None),
+            (RestartWhen::Always, Unknown, Some(&backoff)),
+            (RestartWhen::OnFailure, Unknown, Some(&backoff)),
+            (RestartWhen::Never, Unknown, None),
             (RestartWhen::Always, Code(126), None),
             (RestartWhen::OnFailure, Code(127), None),
         ] {

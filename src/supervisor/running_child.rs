@@ -235,6 +235,19 @@ mod tests {
     }
 
     #[test]
+    fn only_a_successor_that_is_not_our_child_needs_polling() {
+        let (mut child, _output, _errors) = child_with_pipes();
+        let successor = ProcessIdentity { pid: 7, ..child.identity.clone() };
+        assert!(!child.needs_polling());
+        child.hand_over(successor.clone(), true);
+        assert!(!child.needs_polling() && child.is_running() && child.identity == successor);
+        child.hand_over(successor, false);
+        assert!(child.needs_polling());
+        child.end(ExitHow::Unknown);
+        assert!(!child.needs_polling());
+    }
+
+    #[test]
     fn input_is_discarded_if_the_child_has_no_terminal_or_has_exited() {
         let (mut child, _output, _errors) = child_with_pipes();
         child.queue_input(b"x".to_vec());

@@ -53,6 +53,7 @@ pub(crate) struct ServiceView {
     /// The child's pid; `None` if no child runs.
     pub(crate) pid: Option<i32>,
     /// The process to which the command has handed over; `None` if the command itself runs, or nothing does.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) handed_over_to: Option<i32>,
     /// When the child was started; `None` if no child runs.
     pub(crate) started_at: Option<Timestamp>,
@@ -288,6 +289,19 @@ pub(super) mod tests {
             let is_current = pid.is_some();
             assert_eq!((view.restarts, view.exposed), (3, is_current), "{state:?}");
             assert_eq!(view.last_up.to_string(), "2026-11-22T00:00:00Z");
+        }
+    }
+
+    #[test]
+    fn the_process_that_has_taken_over_is_shown_while_it_runs() {
+        let mut run = RunState::begin(process(7), None, None);
+        (run.child, run.handed_over) = (Some(process(9)), Some(process(9)));
+        for (liveness, state, expected) in
+            [(Liveness::Held(Some(process(7))), State::Ready, Some(9)), (Liveness::Free, State::Stopped, None)]
+        {
+            let observed = ObservedState { state, error: None, orphan: None };
+            let observation = Observation { liveness, last_up: None, run: Some(run.clone()), observed };
+            assert_eq!(ServiceView::new(reservation(), observation, None).handed_over_to, expected);
         }
     }
 

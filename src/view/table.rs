@@ -304,6 +304,15 @@ mod tests {
     }
 
     #[test]
+    fn the_details_name_the_process_that_a_command_has_handed_over_to() {
+        let running = view(Liveness::Held(None), State::Ready, None);
+        let style = TableStyle { color: false, width: None, now: Timestamp::UNIX_EPOCH };
+        assert!(!details(&running, style).contains("handed over"));
+        let handed_over = ServiceView { handed_over_to: Some(9), ..running };
+        assert!(details(&handed_over, style).contains("handed over to pid 9"));
+    }
+
+    #[test]
     fn a_service_is_up_since_its_start_or_was_up_some_time_ago() {
         let running = view(Liveness::Held(None), State::Ready, None);
         let stopped = ServiceView { started_at: None, ..running.clone() };

@@ -14,6 +14,7 @@ mod tailnet;
 mod terminal_queries;
 
 mod attach;
+mod background;
 mod batch;
 mod checkouts;
 mod environment;
