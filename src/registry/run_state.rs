@@ -117,12 +117,6 @@ pub(crate) enum Problem {
     WrongPort { port: u16, listens: Vec<u16> },
     /// The last run ended, and devport has not restarted it yet.
     Exited(Exit),
-    /// The same, and the command had left processes in the background, none of which listened on the service's port.
-    BackgroundEnded {
-        exit: Exit,
-        /// The processes, such as `pid 7 (sleep 1000)`.
-        processes: String,
-    },
     /// Anything else. Earlier versions recorded every problem in this form.
     #[serde(untagged)]
     Other(String),
@@ -160,9 +154,6 @@ impl fmt::Display for Problem {
                 )
             }
             Self::Exited(exit) => exit.fmt(f),
-            Self::BackgroundEnded { exit, processes } => {
-                write!(f, "{exit}; devport ended what it left in the background: {processes}")
-            }
             Self::Other(text) => f.write_str(text),
         }
     }
@@ -183,13 +174,17 @@ pub(crate) struct Exit {
     /// Whether devport ended it: for a stop, a restart, or because it was unhealthy.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) was_requested: bool,
+    /// The processes that a command left in the background when it ended with exit code 0, such as `pid 7 (sleep 1000)`,
+    /// and that devport ended because none of them listened on the service's port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) left_behind: Option<String>,
 }
 
 impl Exit {
     /// Creates the exit of a child that was not ready and that devport did not end.
     pub(crate) fn new(at: Timestamp, how: ExitHow, ran: Duration) -> Self {
         let ran_ms = u64::try_from(ran.as_millis()).unwrap_or(u64::MAX);
-        Self { at, how, ran_ms, was_ready: false, was_requested: false }
+        Self { at, how, ran_ms, was_ready: false, was_requested: false, left_behind: None }
     }
 
     /// Returns how long the child had run.
@@ -201,7 +196,11 @@ impl Exit {
 /// Formats an exit for people: `exit code 1 after 0.2 s`, `killed by SIGTERM after 3.0 s`.
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} after {:.1} s", self.how, self.ran().as_secs_f64())
+        write!(f, "{} after {:.1} s", self.how, self.ran().as_secs_f64())?;
+        match &self.left_behind {
+            Some(processes) => write!(f, "; devport ended what it left in the background: {processes}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -124,9 +124,11 @@ impl<'a> Executor<'a> {
         self.probe.end();
         let exit = self.service.child.as_mut()?.end(how);
         let ran = exit.ran();
+        let left_behind =
+            left_behind.iter().map(ToString::to_string).reduce(|all, process| format!("{all}, {process}"));
+        let exit = Exit { was_requested: lifecycle.is_clearing(), left_behind, ..exit };
         self.screen.say(&exit.to_string(), clock::now());
-        let was_requested = lifecycle.is_clearing();
-        self.recorder.child_exited(Exit { was_requested, ..exit }, &left_behind);
+        self.recorder.child_exited(exit);
         Some(Event::Exited { how, ran })
     }
 

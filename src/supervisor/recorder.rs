@@ -40,8 +40,6 @@ pub(super) struct Recorder<'a> {
     log: LogWriter,
     /// Whether the child has been ready since it was started.
     was_ready: bool,
-    /// The processes that the last command left in the background and that did not take over; empty if there are none.
-    left_behind: String,
     /// Whether the run state has changed since it was last written successfully.
     is_unrecorded: bool,
     next_heartbeat: Instant,
@@ -69,7 +67,6 @@ impl<'a> Recorder<'a> {
             run,
             log,
             was_ready: false,
-            left_behind: String::new(),
             is_unrecorded: false,
             next_heartbeat: clock::later(clock::now(), first_heartbeat),
             last_heartbeat: clock::wall(),
@@ -112,15 +109,10 @@ impl<'a> Recorder<'a> {
         self.run.handed_over = Some(successor.clone());
     }
 
-    /// Notes in log and run state that the child exited, and which processes it has left in the background; those are
-    /// ended now. [`Self::write`] follows.
-    pub(super) fn child_exited(&mut self, mut exit: Exit, left_behind: &[ProcessIdentity]) {
+    /// Notes in log and run state that the child exited. [`Self::write`] follows.
+    pub(super) fn child_exited(&mut self, mut exit: Exit) {
         exit.was_ready = self.was_ready;
         self.log.mark(&Mark::Ended(exit.to_string()), exit.at);
-        self.left_behind = left_behind.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        if !self.left_behind.is_empty() {
-            self.note(&format!("devport ends what the command left in the background: {}", self.left_behind));
-        }
         self.run.add_exit(exit);
         self.run.child = None;
         self.run.handed_over = None;
@@ -135,22 +127,14 @@ impl<'a> Recorder<'a> {
     /// Changes the state. [`Self::write`] follows. After a crash without an error, the last exit says what is wrong.
     pub(super) fn change(&mut self, transition: Transition) {
         let Transition { state, error, restarts, next_start, listens } = transition;
-        let last_exit = self.run.exits.last().filter(|_| is_restart_pending(state)).cloned();
+        let last_exit = self.run.exits.last().filter(|_| is_restart_pending(state));
         self.was_ready |= state == State::Ready;
-        let error = error.or_else(|| last_exit.map(|exit| self.problem_of(exit)));
+        let error = error.or_else(|| last_exit.cloned().map(Problem::Exited));
         self.run.change_to(state, error, clock::wall());
         self.run.restarts = restarts;
         self.run.next_start_at = next_start.and_then(|wait| clock::wall().checked_add(wait).ok());
         self.run.listens = socket::addresses(&listens);
         self.run.sockets = listens.iter().map(|socket| socket.id).collect();
-    }
-
-    /// Returns what an exit says about the service, before it is restarted.
-    fn problem_of(&self, exit: Exit) -> Problem {
-        if self.left_behind.is_empty() {
-            return Problem::Exited(exit);
-        }
-        Problem::BackgroundEnded { exit, processes: self.left_behind.clone() }
     }
 
     /// Returns whether the state says that nothing runs. Readers trust it only if it is written with proof.
@@ -275,7 +259,7 @@ mod tests {
         let (registry, identity) = locked(&directory);
         let mut recorder = recorder(&registry, &identity);
         recorder.child_started(&ProcessIdentity::current().unwrap());
-        recorder.child_exited(Exit::new(Timestamp::UNIX_EPOCH, ExitHow::Code(3), Duration::from_millis(1240)), &[]);
+        recorder.child_exited(Exit::new(Timestamp::UNIX_EPOCH, ExitHow::Code(3), Duration::from_millis(1240)));
         recorder.change(to(State::Backoff));
         assert_eq!(recorder.run.error.as_ref().unwrap().to_string(), "exit code 3 after 1.2 s");
         assert_eq!((recorder.run.runs, &recorder.run.child), (1, &None));

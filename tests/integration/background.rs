@@ -126,7 +126,8 @@ fn a_server_whose_supervisor_was_killed_is_orphaned_and_ended() {
 #[test]
 fn a_command_that_leaves_no_listener_has_ended_and_the_story_says_what_was_ended() {
     let env = TestEnv::new();
-    env.start("a", &["sh", "-c", "setsid sleep 1000 & exit 0"]);
+    let script = "rm -f up; setsid sh -c 'touch up; exec sleep 1000' & while ! [ -e up ]; do sleep 0.01; done; exit 0";
+    env.start("a", &["sh", "-c", script]);
     let view = env.wait_state("a", "backoff");
     let error = view["error"].as_str().unwrap();
     for part in ["exit code 0 after", "ended what it left in the background", "sleep 1000"] {
