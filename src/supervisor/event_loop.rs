@@ -88,7 +88,7 @@ impl<'a> Supervisor<'a> {
         }
         self.executor.relay_input();
         self.executor.pass_output(RunningChild::relay);
-        self.executor.answer_queries();
+        self.executor.respond_to_queries();
         self.feed_all(events)?;
         // After the signals: a check must not delay a stop.
         let reaped = std::mem::take(&mut self.reaped_others);

@@ -260,11 +260,11 @@ impl<'a> Executor<'a> {
         pass(child, &mut Sinks { recorder, screen, probe: &mut self.probe, responder: &mut self.responder });
     }
 
-    /// Passes answers to the questions that the child has asked its terminal on to the child.
-    pub(super) fn answer_queries(&mut self) {
+    /// Passes the responses of devport to queries of the child on to the child.
+    pub(super) fn respond_to_queries(&mut self) {
         let Some(child) = &mut self.service.child else { return };
-        if let Some(answers) = self.responder.take_answers(|| child.reads_answers(), clock::now()) {
-            child.queue_answers(&answers);
+        if let Some(responses) = self.responder.take_responses(|| child.reads_responses(), clock::now()) {
+            child.queue_responses(&responses);
             child.write_input();
         }
     }

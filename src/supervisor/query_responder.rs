@@ -1,5 +1,5 @@
-//! `QueryResponder`: decides who answers the questions that a program asks its terminal: the terminal, or devport if
-//! nobody looks at it. A program that gets no answer waits, some for ten seconds.
+//! `QueryResponder`: decides who responds to the queries that a program sends to its terminal: the terminal, or devport
+//! if no user sees it. A program without a response waits, some for 10 seconds.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 use crate::os::{clock, spawn, tool};
 use crate::supervisor::terminal_query::{ESCAPE, Piece, Query, QueryScanner};
 
-/// How long the command that counts viewers may take. tmux answers in milliseconds; meanwhile the loop handles nothing
+/// How long the command that counts viewers may take. tmux takes milliseconds; meanwhile the loop handles nothing
 /// else.
 const COUNT_LIMIT: Duration = Duration::from_millis(500);
-/// For how long a count of viewers is used: programs ask several questions in a row.
+/// How long a count of viewers is used: programs send several queries in a row.
 const COUNT_AGE: Duration = Duration::from_secs(1);
-/// How long a terminal may take to answer a question before devport does. tmux answers by itself, in milliseconds; before
-/// version 3.4 it answers for colours only if its option `window-style` sets them.
-const TERMINAL_LIMIT: Duration = Duration::from_millis(200);
-/// How long an answer waits for the program to read it: some ask first, and switch the echo of their terminal off then.
+/// How long a terminal may take to respond before devport does. tmux responds by itself, within milliseconds. Before
+/// version 3.4 it responds to a query for a colour only if its option `window-style` sets that colour.
+const TERMINAL_LIMIT: Duration = Duration::from_millis(150);
+/// How long a response waits for its reader: some programs send the query before they switch off the terminal's echo.
 const READER_LIMIT: Duration = Duration::from_millis(100);
-/// The time between attempts to give an answer.
+/// The time between attempts to write a response.
 const READER_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Who sees the output of the child.
@@ -28,7 +28,7 @@ const READER_INTERVAL: Duration = Duration::from_millis(5);
 pub(crate) enum Audience {
     /// Nobody: the log is the only output.
     Nobody,
-    /// The user's own terminal, or whatever the streams were redirected to. It gets every question.
+    /// The user's own terminal, or whatever the streams were redirected to. It gets every query.
     OwnStreams,
     /// A tmux window, which may be out of sight.
     Window {
@@ -37,21 +37,21 @@ pub(crate) enum Audience {
     },
 }
 
-/// Answers questions that no terminal answers.
+/// Responds to queries in place of a terminal.
 #[derive(Debug)]
 pub(super) struct QueryResponder {
     audience: Audience,
     scanner: QueryScanner,
     /// The last count of viewers: when, and whether there was one.
     counted: Option<(Instant, bool)>,
-    /// Whether the terminal has left a question for a colour unanswered.
-    ignores_colors: bool,
-    /// The questions that the terminal has and did not answer, and until when it may.
+    /// Whether the terminal did not respond to a query for a colour in time.
+    ignores_color_queries: bool,
+    /// The queries that the terminal has not responded to yet, and its deadline.
     awaited: Vec<&'static Query>,
     awaited_until: Option<Instant>,
-    /// Answers for the child that its terminal does not take yet, since when, and when the next attempt is due.
-    answers: Vec<u8>,
-    answers_since: Option<Instant>,
+    /// Responses that wait for their reader, since when, and when the next attempt is due.
+    responses: Vec<u8>,
+    responses_since: Option<Instant>,
     next_attempt: Option<Instant>,
 }
 
@@ -62,16 +62,16 @@ impl QueryResponder {
             audience,
             scanner: QueryScanner::default(),
             counted: None,
-            ignores_colors: false,
+            ignores_color_queries: false,
             awaited: Vec::new(),
             awaited_until: None,
-            answers: Vec::new(),
-            answers_since: None,
+            responses: Vec::new(),
+            responses_since: None,
             next_attempt: None,
         }
     }
 
-    /// Takes output of the child's terminal. Returns what to show of it: all but the questions that devport answers.
+    /// Takes output of the child's terminal. Returns what to show of it: all but the queries that devport responds to.
     pub(super) fn filter<'a>(&mut self, bytes: &'a [u8], now: Instant) -> Cow<'a, [u8]> {
         if matches!(self.audience, Audience::OwnStreams) || self.scanner.is_plain(bytes) {
             return Cow::Borrowed(bytes);
@@ -80,12 +80,12 @@ impl QueryResponder {
         for piece in self.scanner.push(bytes) {
             match piece {
                 Piece::Output(output) => shown.extend_from_slice(&output),
-                Piece::Query(query) if self.has_answering_terminal(query, now) => {
+                Piece::Query(query) if self.is_left_to_terminal(query, now) => {
                     shown.extend_from_slice(query.text);
                     self.awaited.push(query);
                     self.awaited_until = Some(now + TERMINAL_LIMIT);
                 }
-                Piece::Query(query) => self.answer(query, now),
+                Piece::Query(query) => self.respond(query, now),
             }
         }
         Cow::Owned(shown)
@@ -94,66 +94,66 @@ impl QueryResponder {
     /// Returns the output that was held back. Call it when the child has exited.
     pub(super) fn finish(&mut self) -> Vec<u8> {
         let held = self.scanner.finish();
-        self.ignores_colors = false;
+        self.ignores_color_queries = false;
         (self.awaited, self.awaited_until) = (Vec::new(), None);
-        self.forget_answers();
+        self.forget_responses();
         held
     }
 
     /// Takes note of input from the terminal.
     pub(super) fn handle_input(&mut self, bytes: &[u8]) {
-        // Answers begin with an escape. One may come in several parts, and the program has several questions to wait for,
-        // so the first one is enough to leave it all to the terminal.
+        // A response begins with an escape, and may arrive in several parts. After the first part the terminal is
+        // trusted to respond to the other queries too.
         if bytes.contains(&ESCAPE) {
             (self.awaited, self.awaited_until) = (Vec::new(), None);
         }
     }
 
-    /// Returns when [`Self::take_answers`] is due; `None` if there is nothing to answer.
+    /// Returns when [`Self::take_responses`] is due; `None` if no response is pending.
     pub(super) fn deadline(&self) -> Option<Instant> {
         [self.awaited_until, self.next_attempt].into_iter().flatten().min()
     }
 
-    /// Returns the answers that the child gets now. `can_read` says whether its terminal is in the mode in which a
-    /// program reads answers: in any other, they would be echoed, or become part of the user's next line of input.
-    pub(super) fn take_answers(&mut self, can_read: impl Fn() -> bool, now: Instant) -> Option<Vec<u8>> {
+    /// Returns the responses to write to the child's terminal now. `can_read` says whether the terminal is in the mode in
+    /// which programs read responses. In any other mode it would echo them, or add them to the next line of input.
+    pub(super) fn take_responses(&mut self, can_read: impl Fn() -> bool, now: Instant) -> Option<Vec<u8>> {
         if self.awaited_until.is_some_and(|until| until <= now) {
             self.awaited_until = None;
             for query in std::mem::take(&mut self.awaited) {
-                self.ignores_colors |= query.is_color;
-                self.answer(query, now);
+                self.ignores_color_queries |= query.is_color;
+                self.respond(query, now);
             }
         }
-        let since = self.answers_since?;
+        let since = self.responses_since?;
         if can_read() {
-            let answers = std::mem::take(&mut self.answers);
-            self.forget_answers();
-            return Some(answers);
+            let responses = std::mem::take(&mut self.responses);
+            self.forget_responses();
+            return Some(responses);
         }
         if now >= since + READER_LIMIT {
-            self.forget_answers();
+            self.forget_responses();
         } else {
             self.next_attempt = Some(now + READER_INTERVAL);
         }
         None
     }
 
-    /// Puts an answer behind the earlier ones.
-    fn answer(&mut self, query: &Query, now: Instant) {
-        self.answers.extend_from_slice(query.answer);
-        self.answers_since.get_or_insert(now);
+    /// Appends the response of devport to the pending ones.
+    fn respond(&mut self, query: &Query, now: Instant) {
+        self.responses.extend_from_slice(query.response);
+        self.responses_since.get_or_insert(now);
         self.next_attempt = Some(now);
     }
 
-    fn forget_answers(&mut self) {
-        self.answers.clear();
-        (self.answers_since, self.next_attempt) = (None, None);
+    fn forget_responses(&mut self) {
+        self.responses.clear();
+        (self.responses_since, self.next_attempt) = (None, None);
     }
 
-    /// Returns whether a terminal will see this question, and answer it as far as is known.
-    fn has_answering_terminal(&mut self, query: &Query, now: Instant) -> bool {
+    /// Returns whether a user sees the terminal, and the terminal responds to such queries as far as is known.
+    fn is_left_to_terminal(&mut self, query: &Query, now: Instant) -> bool {
         let Audience::Window { count_viewers } = &self.audience else { return false };
-        if query.is_color && self.ignores_colors {
+        if query.is_color && self.ignores_color_queries {
             return false;
         }
         match self.counted {
@@ -168,7 +168,7 @@ impl QueryResponder {
     }
 }
 
-/// Runs the command that counts viewers. Failures count as none: the program must get its answer.
+/// Runs the command that counts viewers. Failures count as none: the program needs a response.
 fn has_viewer(count_viewers: &[OsString]) -> bool {
     let Some((program, arguments)) = count_viewers.split_first() else { return false };
     let mut command = spawn::tool(Path::new(program));
@@ -183,9 +183,9 @@ mod tests {
     use super::*;
 
     const COLOR: &[u8] = b"\x1b]11;?\x07";
-    const COLOR_ANSWER: &[u8] = b"\x1b]11;rgb:0000/0000/0000\x07";
+    const COLOR_RESPONSE: &[u8] = b"\x1b]11;rgb:0000/0000/0000\x07";
     const ATTRIBUTES: &[u8] = b"\x1b[c";
-    const ATTRIBUTES_ANSWER: &[u8] = b"\x1b[?1;2c";
+    const ATTRIBUTES_RESPONSE: &[u8] = b"\x1b[?1;2c";
 
     /// The responder of a window that this many terminals show.
     fn in_window(viewers: &str) -> QueryResponder {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn without_viewers_the_answers_come_at_once_and_in_order() {
+    fn without_viewers_devport_responds_at_once_and_in_order() {
         for audience in [
             Audience::Nobody,
             Audience::Window { count_viewers: Vec::new() },
@@ -207,14 +207,14 @@ mod tests {
             assert_eq!(&responder.filter(b"a\x1b]1", now)[..], b"a");
             assert_eq!(&responder.filter(b"1;?\x07b\x1b[c", now)[..], b"b");
             assert_eq!(responder.deadline(), Some(now));
-            let answers = responder.take_answers(|| true, now);
-            assert_eq!(answers.unwrap(), [COLOR_ANSWER, ATTRIBUTES_ANSWER].concat());
-            assert_eq!((responder.take_answers(|| true, now), responder.deadline()), (None, None));
+            let responses = responder.take_responses(|| true, now);
+            assert_eq!(responses.unwrap(), [COLOR_RESPONSE, ATTRIBUTES_RESPONSE].concat());
+            assert_eq!((responder.take_responses(|| true, now), responder.deadline()), (None, None));
         }
     }
 
     #[test]
-    fn the_own_terminal_gets_every_question() {
+    fn the_users_own_terminal_gets_every_query() {
         let mut responder = QueryResponder::new(Audience::OwnStreams);
         let now = clock::now();
         assert_eq!(&responder.filter(b"\x1b]1", now)[..], b"\x1b]1");
@@ -223,40 +223,40 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_that_is_seen_answers_or_misses_its_time_once() {
+    fn a_visible_terminal_responds_or_misses_its_deadline_once() {
         let mut responder = in_window("1");
         let now = clock::now();
         assert_eq!(&responder.filter(COLOR, now)[..], COLOR);
         responder.handle_input(b"typed");
         assert_eq!(responder.deadline(), Some(now + TERMINAL_LIMIT));
         responder.handle_input(b"\x1b]11;rgb:1/2/3\x07");
-        assert_eq!(responder.take_answers(|| true, now + TERMINAL_LIMIT), None, "the terminal has answered");
+        assert_eq!(responder.take_responses(|| true, now + TERMINAL_LIMIT), None, "the terminal has responded");
         responder.filter(COLOR, now);
-        assert_eq!(responder.take_answers(|| true, now), None);
-        assert_eq!(responder.take_answers(|| true, now + TERMINAL_LIMIT).unwrap(), COLOR_ANSWER);
-        // It is not asked for colours again, but for the rest.
+        assert_eq!(responder.take_responses(|| true, now), None);
+        assert_eq!(responder.take_responses(|| true, now + TERMINAL_LIMIT).unwrap(), COLOR_RESPONSE);
+        // It gets no more queries for colours, but the others.
         assert_eq!(&responder.filter(COLOR, now)[..], b"");
-        assert_eq!(responder.take_answers(|| true, now).unwrap(), COLOR_ANSWER);
+        assert_eq!(responder.take_responses(|| true, now).unwrap(), COLOR_RESPONSE);
         assert_eq!(&responder.filter(ATTRIBUTES, now)[..], ATTRIBUTES);
         assert_eq!(responder.finish(), b"");
         assert_eq!(&responder.filter(COLOR, now)[..], COLOR, "another child");
     }
 
     #[test]
-    fn an_answer_waits_for_its_reader_and_not_for_ever() {
+    fn a_response_waits_for_its_reader_up_to_a_limit() {
         let mut responder = QueryResponder::new(Audience::Nobody);
         let now = clock::now();
         responder.filter(COLOR, now);
-        assert_eq!(responder.take_answers(|| false, now), None);
+        assert_eq!(responder.take_responses(|| false, now), None);
         assert_eq!(responder.deadline(), Some(now + READER_INTERVAL));
-        assert_eq!(responder.take_answers(|| true, now + READER_INTERVAL).unwrap(), COLOR_ANSWER);
+        assert_eq!(responder.take_responses(|| true, now + READER_INTERVAL).unwrap(), COLOR_RESPONSE);
         responder.filter(COLOR, now);
-        assert_eq!(responder.take_answers(|| false, now + READER_LIMIT), None);
-        assert_eq!((responder.take_answers(|| true, now + READER_LIMIT), responder.deadline()), (None, None));
+        assert_eq!(responder.take_responses(|| false, now + READER_LIMIT), None);
+        assert_eq!((responder.take_responses(|| true, now + READER_LIMIT), responder.deadline()), (None, None));
     }
 
     #[test]
-    fn output_that_was_held_back_is_there_at_the_end() {
+    fn output_that_was_held_back_is_returned_at_the_end() {
         let mut responder = QueryResponder::new(Audience::Nobody);
         assert_eq!(&responder.filter(b"a\x1b]11;", clock::now())[..], b"a");
         assert_eq!(responder.finish(), b"\x1b]11;");

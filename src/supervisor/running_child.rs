@@ -130,13 +130,13 @@ impl RunningChild {
         }
     }
 
-    /// Queues answers to questions that the child has asked its terminal, behind input that waits.
-    pub(super) fn queue_answers(&mut self, answers: &[u8]) {
-        self.pending_input.extend_from_slice(answers);
+    /// Queues responses to queries that the child has sent to its terminal, behind input that waits.
+    pub(super) fn queue_responses(&mut self, responses: &[u8]) {
+        self.pending_input.extend_from_slice(responses);
     }
 
     /// Returns whether the child's terminal passes bytes on without an echo and without waiting for a line end.
-    pub(super) fn reads_answers(&self) -> bool {
+    pub(super) fn reads_responses(&self) -> bool {
         self.terminal().is_some_and(terminal::is_unbuffered)
     }
 

@@ -1,21 +1,21 @@
-//! `QueryScanner`: finds the questions that a program asks its terminal in the program's output. Pure.
+//! `QueryScanner`: finds the queries that a program sends to its terminal, in the program's output. Pure.
 //!
-//! Programs ask for colours and capabilities by escape sequences, and wait for an answer in their input, some for ten
-//! seconds. Only the questions that almost every terminal answers are found.
+//! A query is an escape sequence, and the terminal's response arrives as input. Only the queries that almost every
+//! terminal responds to are found.
 
-/// A question to the terminal.
+/// A query to the terminal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Query {
-    /// The sequence that asks it.
+    /// The escape sequence.
     pub(super) text: &'static [u8],
-    /// The answer of a terminal with white text on black that has no special capabilities.
-    pub(super) answer: &'static [u8],
-    /// Whether it asks for a colour. Not every terminal answers that.
+    /// The response of a terminal with white text on black and no special capabilities.
+    pub(super) response: &'static [u8],
+    /// Whether it is for a colour. Not every terminal responds to that.
     pub(super) is_color: bool,
 }
 
-/// The questions that are found. Terminals end their answer as the question ended: with BEL or ST ("OSC Ps ; Pt" in
-/// xterm's ctlseqs). `CSI c` is "Send Device Attributes (Primary DA)" there.
+/// The queries that are found. A response ends as its query does: with BEL or ST ("OSC Ps ; Pt" in xterm's ctlseqs).
+/// `CSI c` is "Send Device Attributes (Primary DA)" there.
 static QUERIES: [Query; 6] = [
     color(b"\x1b]10;?\x07", b"\x1b]10;rgb:ffff/ffff/ffff\x07"),
     color(b"\x1b]10;?\x1b\\", b"\x1b]10;rgb:ffff/ffff/ffff\x1b\\"),
@@ -25,13 +25,13 @@ static QUERIES: [Query; 6] = [
     attributes(b"\x1b[0c"),
 ];
 
-const fn color(text: &'static [u8], answer: &'static [u8]) -> Query {
-    Query { text, answer, is_color: true }
+const fn color(text: &'static [u8], response: &'static [u8]) -> Query {
+    Query { text, response, is_color: true }
 }
 
 const fn attributes(text: &'static [u8]) -> Query {
-    // A VT100 with the advanced video option, as tmux answers too.
-    Query { text, answer: b"\x1b[?1;2c", is_color: false }
+    // A VT100 with the advanced video option, like the response of tmux.
+    Query { text, response: b"\x1b[?1;2c", is_color: false }
 }
 
 /// The byte that begins every query.
@@ -176,9 +176,9 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_ends_as_its_query_did() {
+    fn a_response_ends_as_its_query_does() {
         for query in &QUERIES {
-            assert!(query.text.last() == query.answer.last() && query.answer.starts_with(&query.text[..2]));
+            assert!(query.text.last() == query.response.last() && query.response.starts_with(&query.text[..2]));
         }
     }
 

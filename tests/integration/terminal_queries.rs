@@ -1,12 +1,12 @@
-//! Questions that a service asks its terminal: devport answers them if no terminal does.
+//! Queries that a service sends to its terminal: devport responds if no terminal does.
 
 use serde_json::Value;
 
 use crate::support::terminal::Terminal;
 use crate::support::{DEVPORT, TestEnv, eventually};
 
-/// Asks for the text colour, the background and the device attributes as `rich-toolkit` does, the second question in
-/// two parts. Writes the answers as JSON, and goes on.
+/// Queries the text colour, the background and the device attributes as `rich-toolkit` does, the second one in two
+/// parts. Writes the responses as JSON, and goes on.
 const ASK: &str = r#"
 import json, os, select, sys, termios, time, tty
 terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
@@ -27,12 +27,12 @@ print("asked", flush=True)
 time.sleep(1000)
 "#;
 
-/// The answers of devport.
-const DEVPORTS_ANSWERS: [&str; 3] =
+/// The responses of devport.
+const DEVPORT_RESPONSES: [&str; 3] =
     ["\x1b]10;rgb:ffff/ffff/ffff\x1b\\", "\x1b]11;rgb:0000/0000/0000\x07", "\x1b[?1;2c"];
-/// The colours of a tmux window that answers for them itself, and its answers.
+/// The colours of a tmux window, with which tmux responds itself, and its responses.
 const STYLE: &str = "fg=#123456,bg=#654321";
-const TMUX_ANSWERS: [&str; 2] = ["\x1b]10;rgb:1212/3434/5656\x1b\\", "\x1b]11;rgb:6565/4343/2121\x07"];
+const TMUX_RESPONSES: [&str; 2] = ["\x1b]10;rgb:1212/3434/5656\x1b\\", "\x1b]11;rgb:6565/4343/2121\x07"];
 
 fn with_script() -> TestEnv {
     let env = TestEnv::new();
@@ -40,19 +40,19 @@ fn with_script() -> TestEnv {
     env
 }
 
-/// Returns the answers that the script got.
+/// Returns the responses that the script read.
 #[track_caller]
-fn answers(env: &TestEnv) -> Vec<String> {
-    let text = eventually("the script has its answers", || std::fs::read_to_string(env.file("answers")).ok());
-    let answers: Value = serde_json::from_str(&text).unwrap();
-    answers.as_array().unwrap().iter().map(|answer| answer.as_str().unwrap().to_owned()).collect()
+fn responses(env: &TestEnv) -> Vec<String> {
+    let text = eventually("the script has its responses", || std::fs::read_to_string(env.file("answers")).ok());
+    let responses: Value = serde_json::from_str(&text).unwrap();
+    responses.as_array().unwrap().iter().map(|response| response.as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
-fn without_a_window_devport_answers_and_the_log_has_no_answer() {
+fn without_a_window_devport_responds_and_the_log_has_no_response() {
     let env = with_script();
     env.detach("a", &[], &["python3", "ask.py"]);
-    assert_eq!(answers(&env), DEVPORTS_ANSWERS);
+    assert_eq!(responses(&env), DEVPORT_RESPONSES);
     env.devport(["wait", "a"]).ok();
     let log = eventually("the script goes on", || {
         let log = std::fs::read(env.state_file("logs", "a", "log")).unwrap();
@@ -63,59 +63,59 @@ fn without_a_window_devport_answers_and_the_log_has_no_answer() {
 }
 
 #[test]
-fn in_a_window_that_no_client_shows_devport_answers_and_the_window_does_not_see_the_question() {
+fn in_a_window_that_no_client_shows_devport_responds_and_the_window_gets_no_query() {
     let env = with_script();
-    // The server would answer if it saw the questions. A client that shows another window does not change that.
+    // The server would respond to queries that it gets. A client that shows another window does not change that.
     env.start("other", &["sleep", "1000"]);
     env.tmux(&["set-option", "-g", "window-style", STYLE]).ok();
     let terminal = Terminal::run(&env, "tmux new-session -s mine");
     eventually("the client is there", || env.tmux(&["list-clients"]).stdout.contains("mine").then_some(()));
     env.start("a", &["python3", "ask.py"]);
-    assert_eq!(answers(&env), DEVPORTS_ANSWERS);
+    assert_eq!(responses(&env), DEVPORT_RESPONSES);
     drop(terminal);
 }
 
-/// Starts the script in a window that a client shows, and returns the answers that it got.
-fn answers_in_sight(env: &TestEnv) -> Vec<String> {
+/// Starts the script in a window that a client shows, and returns the responses that it read.
+fn responses_in_sight(env: &TestEnv) -> Vec<String> {
     env.start("a", &["sh", "-c", "while ! [ -e seen ]; do sleep 0.01; done; exec python3 ask.py"]);
     let _terminal = Terminal::run(env, &format!("{DEVPORT} attach a"));
     let count = ["display-message", "-p", "-t", "=devport:", "#{window_active_clients}"];
     eventually("the client shows the window", || (env.tmux(&count).stdout == "1\n").then_some(()));
     env.write("seen", "");
-    answers(env)
+    responses(env)
 }
 
 #[test]
-fn with_a_client_attached_the_terminal_answers() {
+fn with_a_client_attached_the_terminal_responds() {
     let env = with_script();
     env.start("other", &["sleep", "1000"]);
     env.tmux(&["set-option", "-g", "window-style", STYLE]).ok();
-    let answers = answers_in_sight(&env);
-    assert_eq!(answers[..2], TMUX_ANSWERS);
-    assert!(answers[2].starts_with("\x1b[?") && answers[2].ends_with('c'), "{answers:?}");
+    let responses = responses_in_sight(&env);
+    assert_eq!(responses[..2], TMUX_RESPONSES);
+    assert!(responses[2].starts_with("\x1b[?") && responses[2].ends_with('c'), "{responses:?}");
 }
 
 #[test]
-fn devport_answers_for_a_terminal_that_does_not() {
+fn devport_responds_for_a_terminal_that_does_not() {
     let env = with_script();
-    let answers = answers_in_sight(&env);
+    let responses = responses_in_sight(&env);
     // Which one depends on the version of tmux.
-    assert!(answers[0].starts_with("\x1b]10;rgb:") && answers[1].starts_with("\x1b]11;rgb:"), "{answers:?}");
+    assert!(responses[0].starts_with("\x1b]10;rgb:") && responses[1].starts_with("\x1b]11;rgb:"), "{responses:?}");
 }
 
 #[test]
-fn in_the_foreground_the_users_own_terminal_answers() {
+fn in_the_foreground_the_users_own_terminal_responds() {
     let env = with_script();
     let terminal = Terminal::run(&env, "sh -c 'while ! [ -e seen ]; do sleep 0.01; done; exec sh -i'");
     terminal.tmux(&["set-option", "-g", "window-style", STYLE]).ok();
     env.write("seen", "");
     terminal.keys(&[&format!("{DEVPORT} run --key a --no-port -- python3 ask.py"), "Enter"]);
-    assert_eq!(answers(&env)[..2], TMUX_ANSWERS);
+    assert_eq!(responses(&env)[..2], TMUX_RESPONSES);
     env.devport(["stop", "a"]).ok();
 }
 
 #[test]
-fn a_program_that_asks_and_does_not_read_gets_no_answer_in_its_output() {
+fn a_program_that_does_not_read_the_response_finds_none_in_its_output() {
     let env = TestEnv::new();
     let script = "import select, sys\nprint('\\x1b]11;?\\x07', flush=True)\nprint(select.select([sys.stdin], [], [], 1)[0], flush=True)\ninput()";
     env.detach("a", &[], &["python3", "-c", script]);
