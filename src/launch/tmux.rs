@@ -265,8 +265,8 @@ fn unsplit(argument: &OsStr) -> OsString {
     OsString::from_vec(bytes)
 }
 
-/// Returns the words of a command that prints how many terminals show the window of a pane, or nothing if tmux is older
-/// than 3.1. It starts no server.
+/// Returns the words of a command that prints how many terminals show the window of a pane, or nothing if tmux does
+/// not know the variable. It starts no server.
 pub(crate) fn count_viewers(program: PathBuf, pane: &Pane) -> Vec<OsString> {
     let arguments = ["-S", &pane.socket, "display-message", "-p", "-t", &pane.pane, "#{window_active_clients}"];
     std::iter::once(program.into_os_string()).chain(arguments.map(OsString::from)).collect()

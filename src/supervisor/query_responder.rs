@@ -15,8 +15,8 @@ use crate::supervisor::terminal_query::{ESCAPE, Piece, Query, QueryScanner};
 const COUNT_LIMIT: Duration = Duration::from_millis(500);
 /// How long a count of viewers is used: programs send several queries in a row.
 const COUNT_AGE: Duration = Duration::from_secs(1);
-/// How long a terminal may take to respond before devport does. tmux responds by itself, within milliseconds. Before
-/// version 3.4 it responds to a query for a colour only if its option `window-style` sets that colour.
+/// How long a terminal may take to respond before devport does. tmux responds by itself, within milliseconds.
+/// tmux 3.3a was seen to respond to a query for a colour only if its option `window-style` sets that colour.
 const TERMINAL_LIMIT: Duration = Duration::from_millis(150);
 /// How long a response waits for its reader: some programs send the query before they switch off the terminal's echo.
 const READER_LIMIT: Duration = Duration::from_millis(100);
