@@ -125,6 +125,9 @@ pub(super) struct NewService {
     /// Dotenv file over the environment; may be given several times, later ones override earlier ones.
     #[arg(long, value_name = "FILE")]
     pub(super) env_file: Vec<PathBuf>,
+    /// Variable with its value, over environment and dotenv files; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) env: Vec<String>,
     /// The command. $VAR and ${VAR} in its words are replaced, $$ becomes $; no shell is involved.
     #[arg(last = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,
@@ -152,7 +155,7 @@ environment and options; with -f it restarts only the services whose entries or 
 that waits to be tried again after a crash is tried at once, with the environment of this command.")]
 pub(super) struct Start {
     /// Start the services of this file.
-    #[arg(long, short = 'f', value_name = "FILE", conflicts_with_all = ["key", "port_env", "port", "no_port", "tailnet", "tailnet_name", "env_file", "command"])]
+    #[arg(long, short = 'f', value_name = "FILE", conflicts_with_all = ["key", "port_env", "port", "no_port", "tailnet", "tailnet_name", "env_file", "env", "command"])]
     pub(super) file: Option<PathBuf>,
     /// Run without a tmux window; the log is the only output.
     #[arg(long)]
@@ -182,7 +185,7 @@ Examples:
 ctrl-c ends the service, ctrl-z restarts it. devport's own words go to standard error.")]
 pub(super) struct Run {
     /// A registered service to run again.
-    #[arg(value_name = "TARGET", conflicts_with_all = ["key", "port_env", "port", "no_port", "tailnet", "tailnet_name", "env_file", "command"])]
+    #[arg(value_name = "TARGET", conflicts_with_all = ["key", "port_env", "port", "no_port", "tailnet", "tailnet_name", "env_file", "env", "command"])]
     pub(super) target: Option<String>,
     /// Restart it here with the new options if it already runs.
     #[arg(long)]

@@ -12,9 +12,10 @@ use crate::cli::{start, tailnet};
 use crate::config::local_url;
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
-use crate::launch::{IfRunning, Previous, own_window};
+use crate::launch::{IfRunning, Previous, count_viewers, own_window};
+use crate::os::spawn::find_program;
 use crate::registry::{Paths, PortRange, Registry, Reservation, RunState};
-use crate::supervisor::{Outcome, Supervised, SupervisorSetup, supervise};
+use crate::supervisor::{Audience, Outcome, Supervised, SupervisorSetup, supervise};
 use crate::view;
 
 /// The arguments that a launcher passes to a supervisor: `run --launched HASH --home DIR`.
@@ -45,10 +46,19 @@ pub(super) fn launched(launched: &Launched, caller: CallerContext) -> Result<Exi
     let environment = caller.environment;
     let watched = io::stdout().is_terminal();
     let window = if watched { own_window(environment.get("TMUX"), environment.get("TMUX_PANE")) } else { None };
+    let audience = match &window {
+        Some(pane) => Audience::Window {
+            count_viewers: find_program("tmux", environment.get("PATH"))
+                .map(|program| count_viewers(program, pane))
+                .unwrap_or_default(),
+        },
+        None if watched => Audience::OwnStreams,
+        None => Audience::Nobody,
+    };
     let term = environment.get("TERM").filter(|_| watched).and_then(|term| term.to_str()).map(str::to_owned);
     // The service's environment comes from its record. Do not keep a copy of the caller's for days.
     drop(environment);
-    let setup = SupervisorSetup { is_attached: watched, window, term };
+    let setup = SupervisorSetup { audience, window, term };
     let supervised = supervise(&registry, &launched.hash, setup).inspect_err(|error| {
         let me = i32::try_from(std::process::id()).unwrap_or_default();
         let is_recorded = |run: Option<RunState>| run.is_some_and(|run| run.supervisor.pid == me);
@@ -85,7 +95,8 @@ pub(super) fn execute(context: &Context, arguments: Run) -> Result<()> {
         None => note(name),
     }
     let term = context.environment().get("TERM").and_then(|term| term.to_str()).map(str::to_owned);
-    match supervise(&context.registry, &reservation.hash, SupervisorSetup { is_attached: true, window: None, term })? {
+    let setup = SupervisorSetup { audience: Audience::OwnStreams, window: None, term };
+    match supervise(&context.registry, &reservation.hash, setup)? {
         Supervised::AlreadyRunning => print_running(context, &reservation),
         Supervised::Ended(Outcome::Stopped) => Ok(()),
         Supervised::Ended(Outcome::Failed(why)) => {

@@ -6,7 +6,7 @@ use crate::cli::args::{NewService, Start};
 use crate::cli::context::Context;
 use crate::cli::output::note;
 use crate::cli::{tailnet, wait};
-use crate::config::{PortRequest, Request, ServiceSpec};
+use crate::config::{PortRequest, Request, ServiceSpec, parse_assignment};
 use crate::error::{Error, Result};
 use crate::identity::{Key, TailnetName};
 use crate::launch::{Ensured, IfRunning, LaunchMode};
@@ -60,6 +60,7 @@ fn is_bare(service: &NewService) -> bool {
         && !service.no_port
         && !service.tailnet
         && service.env_file.is_empty()
+        && service.env.is_empty()
         && service.policy.is_empty()
 }
 
@@ -88,6 +89,7 @@ pub(super) fn spec(context: &Context, service: NewService) -> Result<ServiceSpec
         tailnet_name: service.tailnet_name.map(TailnetName::new).transpose()?,
         policy: service.policy.into_policy(),
         env_files: service.env_file.into_iter().map(|file| cwd.join(file)).collect(),
+        env: service.env.iter().map(|text| parse_assignment(text)).collect::<Result<_>>()?,
         file: None,
         cwd,
     };

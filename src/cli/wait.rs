@@ -10,7 +10,7 @@ use crate::cli::story;
 use crate::config::Span;
 use crate::error::{Error, Result};
 use crate::logs;
-use crate::os::clock;
+use crate::os::{clock, process};
 use crate::registry::{Registry, Reservation, State};
 use crate::text::printable;
 use crate::view::{ServiceView, Status};
@@ -102,12 +102,18 @@ fn wait(context: &Context, reservations: &[Reservation], goal: Goal, limit: Dura
 /// Decides whether a service has reached the goal, or never will; `None` if it still may.
 fn verdict(view: &ServiceView, goal: Goal) -> Option<std::result::Result<(), String>> {
     match (goal, view.state) {
-        (Goal::Ready, State::Ready) => Some(Ok(())),
+        // A command that has just exited is recorded as ready until its supervisor reaps it.
+        (Goal::Ready, State::Ready) => view.pid.is_none_or(may_run).then_some(Ok(())),
         (Goal::Stopped, State::Stopped | State::Failed) if view.status == Status::Stopped => Some(Ok(())),
         (Goal::Ready, State::Failed | State::CrashLoop | State::Orphaned) => Some(Err(reason(view))),
         (Goal::Ready, State::Stopped) if view.status == Status::Stopped => Some(Err(reason(view))),
         _ => None,
     }
+}
+
+/// Returns whether a process has not ended, as far as is known.
+fn may_run(pid: i32) -> bool {
+    process::is_running(pid).unwrap_or(true)
 }
 
 /// Detects that a service will not become ready, before the time limit. devport goes on trying to start it.

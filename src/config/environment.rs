@@ -7,12 +7,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::agent_marker::is_agent_marker;
 use crate::error::{Error, Result};
 use crate::identity::{Key, ServiceHash};
 use crate::os::tree::{HASH_VARIABLE, HOME_VARIABLE};
 
-/// Variables that describe the caller's shell or terminal.
-const OF_THE_CALLER: [&str; 7] = ["STY", "_", "SHLVL", "OLDPWD", "COLUMNS", "LINES", "PWD"];
+/// Variables that describe the caller's shell or terminal. The service's terminal is another one.
+const OF_THE_CALLER: [&str; 9] =
+    ["STY", "_", "SHLVL", "OLDPWD", "COLUMNS", "LINES", "PWD", "TERM_PROGRAM", "TERM_PROGRAM_VERSION"];
 /// Tailscale's credentials: never recorded, never passed on.
 const CREDENTIALS: [&str; 5] = [
     "TAILSCALE_API_KEY",
@@ -46,7 +48,8 @@ impl CallerEnvironment {
         self.get("HOME").map(Path::new).filter(|home| home.is_absolute())
     }
 
-    /// Returns the variables that a service keeps: all except those of the caller's shell or terminal, and credentials.
+    /// Returns the variables that a service keeps: all except those of the caller's shell or terminal, the markers of
+    /// coding agents, and credentials.
     ///
     /// # Errors
     /// If a variable is not UTF-8: a record could not hold it unchanged.
@@ -59,7 +62,8 @@ impl CallerEnvironment {
                     lossy: name.to_string_lossy().into_owned(),
                 });
             };
-            if name.starts_with("TMUX") || OF_THE_CALLER.contains(&name) || CREDENTIALS.contains(&name) {
+            let is_of_the_caller = name.starts_with("TMUX") || OF_THE_CALLER.contains(&name) || is_agent_marker(name);
+            if is_of_the_caller || CREDENTIALS.contains(&name) {
                 continue;
             }
             let Some(value) = value.to_str() else {
@@ -226,6 +230,9 @@ mod tests {
             ("TMUX", "x"),
             ("TMUX_PANE", "%1"),
             ("SHLVL", "2"),
+            ("TERM_PROGRAM", "vscode"),
+            ("CLAUDECODE", "1"),
+            ("AI_AGENT", "codex"),
             ("_", "/x"),
             ("EMPTY", ""),
             ("EQ", "a=b"),

@@ -2,6 +2,7 @@
 //!
 //! Both become a [`ServiceSpec`]. Nothing here knows which services exist.
 
+mod agent_marker;
 mod check;
 mod dotenv;
 mod environment;
@@ -18,5 +19,5 @@ pub(crate) use environment::{CREDENTIAL_PREFIX, CallerEnvironment, ChildVariable
 pub(crate) use expand::expand;
 pub(crate) use file::load as load_config;
 pub(crate) use policy::{Policy, RestartWhen, StopSignal};
-pub(crate) use service::{PortRequest, Request, ServiceSpec};
+pub(crate) use service::{PortRequest, Request, ServiceSpec, parse_assignment};
 pub(crate) use span::Span;

@@ -38,6 +38,8 @@ pub(crate) struct Request {
     pub(crate) policy: Policy,
     /// Dotenv files; later ones override earlier ones.
     pub(crate) env_files: Vec<PathBuf>,
+    /// Variables with their values, over the dotenv files.
+    pub(crate) env: Vec<(String, String)>,
 }
 
 impl Request {
@@ -97,9 +99,9 @@ pub(crate) struct ServiceSpec {
     pub(crate) hash: ServiceHash,
     /// The checkouts that the service belongs to.
     pub(crate) place: Place,
-    /// The caller's environment with the dotenv files over it.
+    /// The caller's environment with the dotenv files and the variables of the request over it.
     pub(crate) environment: Variables,
-    /// Identifies the content of the dotenv files; `None` without files.
+    /// Identifies the content of the dotenv files and the variables of the request; `None` without both.
     pub(crate) env_digest: Option<String>,
 }
 
@@ -155,8 +157,32 @@ impl ServiceSpec {
     }
 }
 
-/// Builds the environment of a service: the caller's, with the dotenv files over it in order. Returns it with what
-/// identifies the files' content.
+/// Parses `NAME=VALUE`.
+///
+/// # Errors
+/// If there is no `=`, or no environment can hold the name.
+pub(crate) fn parse_assignment(text: &str) -> Result<(String, String)> {
+    let Some((name, value)) = text.split_once('=') else {
+        return Err(Error::Usage {
+            message: format!("{text:?} has no ="),
+            hint: "write NAME=VALUE, as in `--env NODE_ENV=test`".into(),
+        });
+    };
+    check_variable_name(name)?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Says which variable is too large for `execve`; `None` if none is.
+fn oversized(variables: &[(String, String)]) -> Option<String> {
+    let (name, _) = variables.iter().find(|(name, value)| name.len() + 1 + value.len() >= LARGEST_STRING)?;
+    Some(format!("the variable {} has 128 KiB or more, which no program can be given", start_of(name)))
+}
+
+/// What to do about a variable that is too large.
+const OVERSIZED_HINT: &str = "put the value into a file, and the file's path into the variable";
+
+/// Builds the environment of a service: the caller's, with the dotenv files over it in order, and then the variables
+/// that are set one by one. Returns it with what identifies the files' content and those variables.
 fn environment(request: &Request, caller: &CallerEnvironment) -> Result<(Variables, Option<String>)> {
     let mut environment = caller.for_services()?;
     environment.set("PWD", path_text(&request.cwd)?);
@@ -167,19 +193,23 @@ fn environment(request: &Request, caller: &CallerEnvironment) -> Result<(Variabl
         digest.update(text.len().to_le_bytes());
         digest.update(&text);
         let variables = dotenv::variables(file, &text, &environment)?;
-        if let Some((name, _)) = variables.iter().find(|(name, value)| name.len() + 1 + value.len() >= LARGEST_STRING) {
-            return Err(Error::InvalidFile {
-                path: file.clone(),
-                line: None,
-                why: format!("the variable {} has 128 KiB or more, which no program can be given", start_of(name)),
-                hint: Some("put the value into a file, and the file's path into the variable".into()),
-            });
+        if let Some(why) = oversized(&variables) {
+            let (path, hint) = (file.clone(), Some(OVERSIZED_HINT.into()));
+            return Err(Error::InvalidFile { path, line: None, why, hint });
         }
         environment.set_all(variables);
     }
+    if let Some(message) = oversized(&request.env) {
+        return Err(Error::Usage { message, hint: OVERSIZED_HINT.into() });
+    }
+    for (name, value) in &request.env {
+        digest.update(format!("{name}={value}\0"));
+    }
+    environment.set_all(request.env.clone());
     environment.drop_secrets();
     check_total(&environment, &request.cmd)?;
-    let digest = (!request.env_files.is_empty()).then(|| identity::hex(&digest.finalize()[..ENV_DIGEST_BYTES]));
+    let has_own = !request.env_files.is_empty() || !request.env.is_empty();
+    let digest = has_own.then(|| identity::hex(&digest.finalize()[..ENV_DIGEST_BYTES]));
     Ok((environment, digest))
 }
 
@@ -240,7 +270,7 @@ fn check_variable_name(name: &str) -> Result<()> {
     }
     Err(Error::Usage {
         message: format!("{name:?} cannot be the name of a variable"),
-        hint: "use letters, digits and _, as in `--port-env VITE_PORT`".into(),
+        hint: "use letters, digits and _, as in VITE_PORT".into(),
     })
 }
 

@@ -30,7 +30,9 @@ pub(super) fn differences(service: &Reservation, spec: &ServiceSpec) -> Vec<Stri
         differences.push(format!("port {}", service.port));
     }
     if service.env_digest != spec.env_digest {
-        differences.push("variables from before its env files changed".into());
+        let has_only_files = request.env.is_empty() && !request.env_files.is_empty();
+        let text = "variables from before its env files changed";
+        differences.push(if has_only_files { text } else { "other variables of --env or its env files" }.into());
     }
     differences
 }

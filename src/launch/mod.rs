@@ -14,4 +14,4 @@ mod tmux;
 pub(crate) use ensure::{Ensured, IfRunning, LaunchMode, Previous};
 pub(crate) use launcher::Launcher;
 pub(crate) use stop::{Ended, Urgency, kill_group, stop, stop_and_hold, supervisor};
-pub(crate) use tmux::{Tmux, own_window};
+pub(crate) use tmux::{Tmux, count_viewers, own_window};

@@ -327,7 +327,7 @@ fn record_stopped(registry: &Registry, identity: &IdentityLock, before: Option<R
     let _ = registry.record_end(identity, &run, ended);
 }
 
-/// Sends a signal that a supervisor does not relay to the process group of its child.
+/// Sends a signal that a supervisor does not relay to its child and the process group that the child leads.
 ///
 /// # Errors
 /// [`Error::NotRunning`] if no child runs, or if the signal cannot be sent.
@@ -339,7 +339,7 @@ pub(crate) fn kill_group(reservation: &Reservation, run: Option<&RunState>, sign
     if !child.is_alive().map_err(failed())? {
         return Err(not_running());
     }
-    match child.signal_group(signal).map_err(failed())? {
+    match child.signal_job(signal).map_err(failed())? {
         Delivery::Sent => Ok(()),
         Delivery::Gone => Err(not_running()),
     }

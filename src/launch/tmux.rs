@@ -265,6 +265,13 @@ fn unsplit(argument: &OsStr) -> OsString {
     OsString::from_vec(bytes)
 }
 
+/// Returns the words of a command that prints how many terminals show the window of a pane, or nothing if tmux does
+/// not know the variable. It starts no server.
+pub(crate) fn count_viewers(program: PathBuf, pane: &Pane) -> Vec<OsString> {
+    let arguments = ["-S", &pane.socket, "display-message", "-p", "-t", &pane.pane, "#{window_active_clients}"];
+    std::iter::once(program.into_os_string()).chain(arguments.map(OsString::from)).collect()
+}
+
 /// Returns the pane that this process runs in; `None` if it does not run in tmux. The arguments are the values of `TMUX`
 /// and `TMUX_PANE` (tmux(1)).
 pub(crate) fn own_window(tmux: Option<&OsStr>, pane: Option<&OsStr>) -> Option<Pane> {

@@ -74,6 +74,14 @@ impl ProcessIdentity {
         Ok(platform::process_status(self.pid)?.map(|status| status.group))
     }
 
+    /// Returns the pid of its parent; `None` if it has ended.
+    ///
+    /// # Errors
+    /// If the system does not answer.
+    pub(crate) fn parent(&self) -> io::Result<Option<i32>> {
+        Ok(platform::process_status(self.pid)?.map(|status| status.parent))
+    }
+
     /// Returns the identity of this process.
     ///
     /// # Errors
@@ -154,6 +162,15 @@ impl ProcessIdentity {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("pid {} leads no service", self.pid)));
         }
         delivery(sys::kill(-self.pid, signal))
+    }
+
+    /// Sends a signal to the process group that this process leads, or to this process alone if it leads none. The caller
+    /// must know that it is alive, or be its parent and not have reaped it.
+    ///
+    /// # Errors
+    /// As [`Self::signal_group`], or if the system does not answer.
+    pub(crate) fn signal_job(&self, signal: i32) -> io::Result<Delivery> {
+        if self.group()? == Some(self.pid) { self.signal_group(signal) } else { self.signal(signal) }
     }
 
     /// Waits until this process has ended; returns `false` if `limit` passes first.

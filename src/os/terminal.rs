@@ -68,6 +68,12 @@ pub(crate) fn end_of_file_character(controller: impl AsFd) -> u8 {
     tcgetattr(controller).map_or(4, |settings| settings.control_chars[SpecialCharacterIndices::VEOF as usize])
 }
 
+/// Returns whether the terminal behind `controller` neither echoes input nor collects it until a line end.
+pub(crate) fn is_unbuffered(controller: impl AsFd) -> bool {
+    let is_off = |settings: Termios| !settings.local_flags.intersects(LocalFlags::ECHO | LocalFlags::ICANON);
+    tcgetattr(controller).is_ok_and(is_off)
+}
+
 /// Makes reads and writes of a descriptor return at once.
 ///
 /// # Errors

@@ -72,8 +72,8 @@ pub(crate) struct Reservation {
     /// Its dotenv files, as absolute paths; none in records of earlier versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) env_files: Vec<PathBuf>,
-    /// Identifies the content of its dotenv files at registration; `None` without files, and in records of earlier
-    /// versions.
+    /// Identifies the content of its dotenv files at registration and the variables that were set one by one; `None`
+    /// without both, and in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) env_digest: Option<String>,
     /// When the service was last known to run.

@@ -33,7 +33,7 @@ pub(crate) enum State {
     Unhealthy,
     /// The child crashed; devport restarts it after a delay.
     Backoff,
-    /// The child crashes repeatedly; devport restarts it after the longest delay.
+    /// The child crashes repeatedly, soon after each start; devport restarts it after a delay.
     CrashLoop,
     /// Another process listens on its port; devport starts it once the port is free.
     PortConflict,
@@ -83,6 +83,8 @@ pub(crate) enum ExitHow {
     Code(i32),
     /// This signal killed it.
     Signal(i32),
+    /// It ended, and its supervisor was not its parent, so the system did not report how. Only macOS has such children.
+    Unknown,
 }
 
 impl fmt::Display for ExitHow {
@@ -90,6 +92,7 @@ impl fmt::Display for ExitHow {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Signal(number) => write!(f, "killed by {}", signal::name(*number)),
+            Self::Unknown => f.write_str("unknown exit code"),
         }
     }
 }
@@ -160,7 +163,7 @@ impl fmt::Display for Problem {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Exit {
     pub(crate) at: Timestamp,
-    /// Serialized as a field `code` or `signal`.
+    /// Serialized as a field `code`, `signal` or `unknown`.
     #[serde(flatten)]
     pub(crate) how: ExitHow,
     /// How long the child had run, in milliseconds.
@@ -171,13 +174,17 @@ pub(crate) struct Exit {
     /// Whether devport ended it: for a stop, a restart, or because it was unhealthy.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) was_requested: bool,
+    /// The processes that a command left in the background when it ended with exit code 0, such as `pid 7 (sleep 1000)`,
+    /// and that devport ended because none of them listened on the service's port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) left_behind: Option<String>,
 }
 
 impl Exit {
     /// Creates the exit of a child that was not ready and that devport did not end.
     pub(crate) fn new(at: Timestamp, how: ExitHow, ran: Duration) -> Self {
         let ran_ms = u64::try_from(ran.as_millis()).unwrap_or(u64::MAX);
-        Self { at, how, ran_ms, was_ready: false, was_requested: false }
+        Self { at, how, ran_ms, was_ready: false, was_requested: false, left_behind: None }
     }
 
     /// Returns how long the child had run.
@@ -189,7 +196,11 @@ impl Exit {
 /// Formats an exit for people: `exit code 1 after 0.2 s`, `killed by SIGTERM after 3.0 s`.
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} after {:.1} s", self.how, self.ran().as_secs_f64())
+        write!(f, "{} after {:.1} s", self.how, self.ran().as_secs_f64())?;
+        match &self.left_behind {
+            Some(processes) => write!(f, "; devport ended what it left in the background: {processes}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -226,6 +237,10 @@ pub(crate) struct RunState {
     /// The child; `None` if there is none.
     #[serde(default)]
     pub(crate) child: Option<ProcessIdentity>,
+    /// The process that serves in place of the command, which has ended with exit code 0: the same as `child`. `None` if
+    /// the command itself runs, or nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) handed_over: Option<ProcessIdentity>,
     /// When the child was started; `None` if there is none.
     #[serde(default)]
     pub(crate) started_at: Option<Timestamp>,
@@ -275,6 +290,7 @@ impl RunState {
             began_at: Some(clock::wall()),
             // Keep the old child: if this supervisor is killed early, the next one must still find it.
             child,
+            handed_over: None,
             started_at: None,
             restarts: 0,
             runs,
@@ -344,6 +360,14 @@ mod tests {
         let exit = Exit::new(Timestamp::UNIX_EPOCH, ExitHow::Signal(9), Duration::from_millis(1200));
         let text = serde_json::to_string(&exit).unwrap();
         assert_eq!(text, r#"{"at":"1970-01-01T00:00:00Z","signal":9,"ran_ms":1200}"#);
+        assert_eq!(serde_json::from_str::<Exit>(&text).unwrap(), exit);
+    }
+
+    #[test]
+    fn an_unknown_exit_is_read_as_it_was_written() {
+        let exit = Exit::new(Timestamp::UNIX_EPOCH, ExitHow::Unknown, Duration::from_millis(7));
+        let text = serde_json::to_string(&exit).unwrap();
+        assert_eq!(text, r#"{"at":"1970-01-01T00:00:00Z","unknown":null,"ran_ms":7}"#);
         assert_eq!(serde_json::from_str::<Exit>(&text).unwrap(), exit);
     }
 

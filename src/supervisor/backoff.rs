@@ -7,7 +7,8 @@ use crate::config::Policy;
 
 /// A child that ran for longer than this was up, so the next wait is the initial one. Startup failures are faster.
 const UP_AFTER: Duration = Duration::from_secs(5);
-/// This many crashes within [`LOOP_WINDOW`] are a crash loop. Fewer can come from a dependency that restarts.
+/// This many crashes within [`LOOP_WINDOW`] of children that were never up are a crash loop. Fewer can come from a
+/// dependency that restarts.
 const LOOP_CRASHES: usize = 5;
 const LOOP_WINDOW: Duration = Duration::from_secs(60);
 /// The jitter, in percent of a wait: services that crashed together must not restart together.
@@ -18,7 +19,7 @@ const JITTER: u64 = 10;
 pub(super) enum AfterCrash {
     /// Restart after this time.
     Wait(Duration),
-    /// Restart after this time, the longest wait, because the child is in a crash loop.
+    /// Restart after this time, and call it a crash loop. The wait is the same as without that name.
     Loop(Duration),
     /// Do not restart: the limit is reached.
     GiveUp,
@@ -34,8 +35,8 @@ pub(super) struct Backoff {
     window: Duration,
     /// Crashes since the child was last up.
     crashes: u32,
-    /// The times of recent crashes, oldest first.
-    crashed_at: VecDeque<Instant>,
+    /// Recent crashes, oldest first: when, and whether the child had been up.
+    recent: VecDeque<(Instant, bool)>,
     /// The state of the random generator; never 0, from which xorshift cannot leave.
     random: u64,
 }
@@ -49,32 +50,33 @@ impl Backoff {
             max_restarts: policy.max_restarts,
             window: policy.window.0,
             crashes: 0,
-            crashed_at: VecDeque::new(),
+            recent: VecDeque::new(),
             random: seed | 1,
         }
     }
 
     /// Decides what to do after the crash of a child that ran for `ran`.
     pub(super) fn after_crash(&mut self, ran: Duration, now: Instant) -> AfterCrash {
-        if ran > UP_AFTER {
+        let was_up = ran > UP_AFTER;
+        if was_up {
             self.crashes = 0;
         }
-        let oldest = self.window.max(LOOP_WINDOW);
-        self.crashed_at.retain(|at| now.saturating_duration_since(*at) <= oldest);
-        let within = |window: Duration| {
-            self.crashed_at.iter().filter(|at| now.saturating_duration_since(**at) <= window).count()
-        };
+        let is_within = |at: Instant, window: Duration| now.saturating_duration_since(at) <= window;
+        let longest_window = self.window.max(LOOP_WINDOW);
+        self.recent.retain(|(at, _)| is_within(*at, longest_window));
         // The remembered crashes are also the number of restarts so far: each was followed by one.
-        let give_up = self.max_restarts.is_some_and(|most| within(self.window) >= most as usize);
-        let in_loop = within(LOOP_WINDOW) + 1 >= LOOP_CRASHES;
-        self.crashed_at.push_back(now);
+        let restarts = self.recent.iter().filter(|(at, _)| is_within(*at, self.window)).count();
+        let give_up = self.max_restarts.is_some_and(|most| restarts >= most as usize);
+        self.recent.push_back((now, was_up));
         if give_up {
             return AfterCrash::GiveUp;
         }
+        let startup_failures = self.recent.iter().filter(|(at, up)| !up && is_within(*at, LOOP_WINDOW)).count();
         let factor = 1_u32.checked_shl(self.crashes).unwrap_or(u32::MAX);
         let wait = self.initial.saturating_mul(factor).min(self.longest);
         self.crashes = (self.crashes + 1).min(31);
-        if in_loop { AfterCrash::Loop(self.jittered(self.longest)) } else { AfterCrash::Wait(self.jittered(wait)) }
+        let wait = self.jittered(wait);
+        if !was_up && startup_failures >= LOOP_CRASHES { AfterCrash::Loop(wait) } else { AfterCrash::Wait(wait) }
     }
 
     /// Shortens a wait by up to 10 %, at random (Marsaglia, "Xorshift RNGs", 2003).
@@ -89,7 +91,7 @@ impl Backoff {
     /// Forgets the crashes, because the user has restarted the service.
     pub(super) fn reset(&mut self) {
         self.crashes = 0;
-        self.crashed_at.clear();
+        self.recent.clear();
     }
 }
 
@@ -98,41 +100,62 @@ mod tests {
     use super::*;
     use crate::os::clock;
 
-    fn nominal(seconds: f64, after: AfterCrash) -> bool {
-        let (AfterCrash::Wait(wait) | AfterCrash::Loop(wait)) = after else { return false };
+    /// Returns whether a wait is the nominal one in seconds, less the jitter.
+    fn is_nominal(seconds: f64, wait: Duration) -> bool {
         (seconds * 0.9..=seconds).contains(&wait.as_secs_f64())
     }
 
     #[test]
-    fn waits_double_to_thirty_seconds_and_start_over_after_a_child_was_up() {
-        let mut backoff = Backoff::new(&Policy::default(), 7);
-        let mut now = clock::now();
-        for (ran_s, expected) in [(0, 1.0), (0, 2.0), (0, 4.0), (5, 8.0), (6, 1.0), (0, 2.0)] {
-            // Far enough apart not to be a crash loop.
-            now += Duration::from_secs(20);
-            let after = backoff.after_crash(Duration::from_secs(ran_s), now);
-            assert!(nominal(expected, after), "{expected}: {after:?}");
+    fn waits_double_to_thirty_seconds_and_a_crash_loop_is_only_a_name() {
+        // How long each child ran, in seconds; then the wait, and whether that is called a crash loop.
+        let cases: [&[(f64, f64, bool)]; 4] = [
+            &[(0.0, 1.0, false), (0.0, 2.0, false), (0.0, 4.0, false), (0.0, 8.0, false), (0.0, 16.0, true)],
+            // A child that was up begins anew, however often.
+            &[(5.5, 1.0, false); 12],
+            // Exactly 5 seconds are not over 5 seconds.
+            &[(5.0, 1.0, false), (5.0, 2.0, false), (6.0, 1.0, false), (0.0, 2.0, false)],
+            // Its crash is none of the five, and it does not make a loop of earlier ones.
+            &[
+                (0.0, 1.0, false),
+                (0.0, 2.0, false),
+                (0.0, 4.0, false),
+                (0.0, 8.0, false),
+                (5.1, 1.0, false),
+                (0.0, 2.0, true),
+            ],
+        ];
+        for case in cases {
+            let mut backoff = Backoff::new(&Policy::default(), 7);
+            let mut now = clock::now();
+            for (index, (ran_s, wait_s, is_loop)) in case.iter().enumerate() {
+                let ran = Duration::from_secs_f64(*ran_s);
+                now += ran;
+                let after = backoff.after_crash(ran, now);
+                let (AfterCrash::Wait(wait) | AfterCrash::Loop(wait)) = after else { panic!("{after:?}") };
+                assert!(is_nominal(*wait_s, wait), "crash {index} of {case:?}: {after:?}");
+                assert_eq!(matches!(after, AfterCrash::Loop(_)), *is_loop, "crash {index} of {case:?}: {after:?}");
+                now += wait;
+            }
         }
-        for _ in 0..40 {
-            now += Duration::from_secs(20);
-            backoff.after_crash(Duration::ZERO, now);
-        }
-        assert!(nominal(30.0, backoff.after_crash(Duration::ZERO, now + Duration::from_secs(20))));
     }
 
     #[test]
-    fn five_crashes_in_a_minute_are_a_loop_at_the_longest_wait() {
+    fn the_longest_wait_stays_and_a_reset_begins_anew() {
         let mut backoff = Backoff::new(&Policy::default(), 7);
         let now = clock::now();
-        for _ in 0..4 {
-            assert!(matches!(backoff.after_crash(Duration::ZERO, now), AfterCrash::Wait(_)));
+        for _ in 0..5 {
+            backoff.after_crash(Duration::ZERO, now);
         }
-        let fifth = backoff.after_crash(Duration::ZERO, now);
-        assert!(matches!(fifth, AfterCrash::Loop(_)) && nominal(30.0, fifth), "{fifth:?}");
-        let later = backoff.after_crash(Duration::from_secs(60), now + Duration::from_secs(61));
-        assert!(nominal(1.0, later), "{later:?}");
+        for _ in 0..40 {
+            let after = backoff.after_crash(Duration::ZERO, now);
+            assert!(matches!(after, AfterCrash::Loop(wait) if is_nominal(30.0, wait)), "{after:?}");
+        }
+        // A minute later, the old crashes are no loop any more, but the wait stays.
+        let after = backoff.after_crash(Duration::ZERO, now + Duration::from_secs(61));
+        assert!(matches!(after, AfterCrash::Wait(wait) if is_nominal(30.0, wait)), "{after:?}");
         backoff.reset();
-        assert!(nominal(1.0, backoff.after_crash(Duration::ZERO, now)));
+        let after = backoff.after_crash(Duration::ZERO, now);
+        assert!(matches!(after, AfterCrash::Wait(wait) if is_nominal(1.0, wait)), "{after:?}");
     }
 
     #[test]

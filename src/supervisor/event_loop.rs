@@ -12,6 +12,7 @@ use crate::os::{clock, process, trim_heap};
 use crate::registry::ExitHow;
 use crate::supervisor::executor::Executor;
 use crate::supervisor::lifecycle::{Action, Event, Lifecycle, Outcome, StopCause};
+use crate::supervisor::query_responder::Audience;
 use crate::supervisor::recorder::Recorder;
 use crate::supervisor::relay::Screen;
 use crate::supervisor::running_child::RunningChild;
@@ -25,6 +26,8 @@ const LAST_UP_AGE_WHILE_UP: SignedDuration = SignedDuration::from_hours(24);
 const LAST_UP_AGE_AT_ENDS: SignedDuration = SignedDuration::from_hours(1);
 /// The time between scans of a tree that is ending: processes that are not our children end without a signal to us.
 const TREE_CHECK: Duration = Duration::from_millis(50);
+/// The time between checks of a process that a command has handed over to, if its end is not reported (macOS).
+const SUCCESSOR_CHECK: Duration = Duration::from_secs(1);
 /// The shortest wait whose timer may be late by more than a millisecond (see [`poll_timeout`]).
 const LONG_WAIT: Duration = Duration::from_millis(500);
 
@@ -39,9 +42,16 @@ pub(super) struct Supervisor<'a> {
 
 impl<'a> Supervisor<'a> {
     /// Creates the supervisor of a service whose child is not started yet.
-    pub(super) fn new(service: Service<'a>, recorder: Recorder<'a>, signals: Signals, screen: Screen) -> Self {
+    pub(super) fn new(
+        service: Service<'a>,
+        recorder: Recorder<'a>,
+        signals: Signals,
+        screen: Screen,
+        audience: Audience,
+    ) -> Self {
         let lifecycle = Lifecycle::new(service.reservation.policy.clone(), recorder.seed());
-        Self { executor: Executor::new(service, recorder, screen), signals, lifecycle, reaped_others: Vec::new() }
+        let executor = Executor::new(service, recorder, screen, audience);
+        Self { executor, signals, lifecycle, reaped_others: Vec::new() }
     }
 
     /// Runs the service until it ends.
@@ -71,12 +81,14 @@ impl<'a> Supervisor<'a> {
         for request in self.signals.pending() {
             events.extend(self.handle(request));
         }
+        events.extend(self.executor.poll_successor(&self.lifecycle));
         if self.executor.screen.is_gone() {
             self.executor.screen.close();
             events.push(Event::Stop(StopCause::HangUp));
         }
         self.executor.relay_input();
         self.executor.pass_output(RunningChild::relay);
+        self.executor.respond_to_queries();
         self.feed_all(events)?;
         // After the signals: a check must not delay a stop.
         let reaped = std::mem::take(&mut self.reaped_others);
@@ -101,8 +113,15 @@ impl<'a> Supervisor<'a> {
     fn wait(&self) {
         let now = clock::now();
         let tree_check = self.lifecycle.is_clearing().then(|| now + TREE_CHECK);
-        let deadlines =
-            [self.lifecycle.deadline(), self.executor.probe.deadline(), self.executor.screen.deadline(), tree_check];
+        let is_polled = self.executor.service.child.as_ref().is_some_and(RunningChild::needs_polling);
+        let deadlines = [
+            self.lifecycle.deadline(),
+            self.executor.probe.deadline(),
+            self.executor.screen.deadline(),
+            self.executor.responder.deadline(),
+            tree_check,
+            is_polled.then(|| now + SUCCESSOR_CHECK),
+        ];
         let next = deadlines.into_iter().flatten().fold(self.executor.recorder.deadline(now), Instant::min);
         let timeout = poll_timeout(next.saturating_duration_since(now), self.lifecycle.deadline() == Some(next));
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
@@ -139,7 +158,7 @@ impl<'a> Supervisor<'a> {
             }
             Request::Forward(signal) => {
                 if let Some(child) = self.executor.service.running_child() {
-                    let _ = child.identity.signal_group(signal);
+                    let _ = child.identity.signal_job(signal);
                 }
             }
         }
@@ -152,7 +171,7 @@ impl<'a> Supervisor<'a> {
         while let Some((pid, status)) = process::reap() {
             let how = ExitHow::from(status);
             if self.executor.service.running_child().is_some_and(|child| child.identity.pid == pid) {
-                events.extend(self.executor.end_child(how, self.lifecycle.is_clearing()));
+                events.extend(self.executor.end_child(how, &self.lifecycle));
             } else {
                 self.reaped_others.push((pid, how));
             }

@@ -4,8 +4,10 @@
 use crate::checks::SpawnError;
 use crate::error::{Error, reason};
 use crate::os::clock;
+use crate::os::process::ProcessIdentity;
 use crate::registry::{Exit, ExitHow, Problem, Scan, State};
 use crate::supervisor::lifecycle::{Event, Lifecycle};
+use crate::supervisor::query_responder::{Audience, QueryResponder};
 use crate::supervisor::readiness_probe::ReadinessProbe;
 use crate::supervisor::recorder::{Recorder, Transition, is_restart_pending};
 use crate::supervisor::relay::{self, Input, Screen};
@@ -19,6 +21,7 @@ pub(super) struct Executor<'a> {
     pub(super) recorder: Recorder<'a>,
     pub(super) screen: Screen,
     pub(super) probe: ReadinessProbe,
+    pub(super) responder: QueryResponder,
     /// Whether some processes could not be sent the stop signal yet.
     must_terminate_again: bool,
     /// The last failure that was reported while its operation is retried.
@@ -32,6 +35,7 @@ struct Sinks<'s, 'a> {
     recorder: &'s mut Recorder<'a>,
     screen: &'s mut Screen,
     probe: &'s mut ReadinessProbe,
+    responder: &'s mut QueryResponder,
 }
 
 impl OutputSink for Sinks<'_, '_> {
@@ -45,7 +49,7 @@ impl OutputSink for Sinks<'_, '_> {
         if is_errors {
             self.screen.show_error(bytes, now);
         } else {
-            self.screen.show(bytes, now);
+            self.screen.show(&self.responder.filter(bytes, now), now);
         }
         self.probe.handle_output(bytes);
     }
@@ -53,13 +57,14 @@ impl OutputSink for Sinks<'_, '_> {
 
 impl<'a> Executor<'a> {
     /// Acts on a service whose child is not started yet.
-    pub(super) fn new(service: Service<'a>, recorder: Recorder<'a>, screen: Screen) -> Self {
+    pub(super) fn new(service: Service<'a>, recorder: Recorder<'a>, screen: Screen, audience: Audience) -> Self {
         let probe = ReadinessProbe::new(&service.reservation);
         Self {
             service,
             recorder,
             screen,
             probe,
+            responder: QueryResponder::new(audience),
             must_terminate_again: false,
             last_failure: None,
             has_input_ended: false,
@@ -105,15 +110,59 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// Records the child's exit, after draining the output that it left. `was_requested`: devport is ending the tree.
-    pub(super) fn end_child(&mut self, how: ExitHow, was_requested: bool) -> Option<Event> {
+    /// Records the child's exit, after draining the output that it left. A command that ends with exit code 0 while
+    /// another process of its tree listens on the service's port has handed over to it: that is no exit.
+    pub(super) fn end_child(&mut self, how: ExitHow, lifecycle: &Lifecycle) -> Option<Event> {
         self.pass_output(RunningChild::drain);
+        let is_clean = how == ExitHow::Code(0) && lifecycle.is_up();
+        let left_behind = if is_clean { self.left_behind() } else { Vec::new() };
+        if self.hand_over(&left_behind) {
+            return None;
+        }
+        let held_back = self.responder.finish();
+        self.screen.show(&held_back, clock::now());
         self.probe.end();
         let exit = self.service.child.as_mut()?.end(how);
         let ran = exit.ran();
+        let left_behind =
+            left_behind.iter().map(ToString::to_string).reduce(|all, process| format!("{all}, {process}"));
+        let exit = Exit { was_requested: lifecycle.is_clearing(), left_behind, ..exit };
         self.screen.say(&exit.to_string(), clock::now());
-        self.recorder.child_exited(Exit { was_requested, ..exit });
+        self.recorder.child_exited(exit);
         Some(Event::Exited { how, ran })
+    }
+
+    /// Lists what the command has left when it exited. If that is not known, it counts as nothing, and the scans that
+    /// end the tree find it.
+    fn left_behind(&mut self) -> Vec<ProcessIdentity> {
+        self.service.left_behind().unwrap_or_else(|error| {
+            self.note(&error.to_string());
+            Vec::new()
+        })
+    }
+
+    /// Continues with the process that serves in place of the command, which has left these. Returns whether there is
+    /// one.
+    fn hand_over(&mut self, left_behind: &[ProcessIdentity]) -> bool {
+        let successor = self.service.successor(left_behind).unwrap_or_else(|error| {
+            self.note(&format!("could not check what the command left in the background: {}", reason(&error)));
+            None
+        });
+        let (Some(successor), Some(child)) = (successor, &mut self.service.child) else { return false };
+        let is_ours = successor.parent().is_ok_and(|parent| parent == Some(nix::unistd::getpid().as_raw()));
+        self.screen.say(&format!("the command has handed over to {successor}"), clock::now());
+        self.recorder.handed_over(&successor);
+        child.hand_over(successor, is_ours);
+        self.write_state();
+        true
+    }
+
+    /// Records the end of a process that the command has handed over to, if the system does not report it.
+    pub(super) fn poll_successor(&mut self, lifecycle: &Lifecycle) -> Option<Event> {
+        let child = self.service.child.as_ref().filter(|child| child.needs_polling())?;
+        // An error means that it may be alive.
+        let has_ended = matches!(child.identity.is_alive(), Ok(false));
+        if has_ended { self.end_child(ExitHow::Unknown, lifecycle) } else { None }
     }
 
     /// Sends the stop signal to every process of the tree, and stops checking whether it is ready.
@@ -207,7 +256,17 @@ impl<'a> Executor<'a> {
     /// Passes the child's output on, by [`RunningChild::relay`] or [`RunningChild::drain`].
     pub(super) fn pass_output(&mut self, pass: fn(&mut RunningChild, &mut dyn OutputSink)) {
         let Some(child) = &mut self.service.child else { return };
-        pass(child, &mut Sinks { recorder: &mut self.recorder, screen: &mut self.screen, probe: &mut self.probe });
+        let (recorder, screen) = (&mut self.recorder, &mut self.screen);
+        pass(child, &mut Sinks { recorder, screen, probe: &mut self.probe, responder: &mut self.responder });
+    }
+
+    /// Passes the responses of devport to queries of the child on to the child.
+    pub(super) fn respond_to_queries(&mut self) {
+        let Some(child) = &mut self.service.child else { return };
+        if let Some(responses) = self.responder.take_responses(|| child.reads_responses(), clock::now()) {
+            child.queue_responses(&responses);
+            child.write_input();
+        }
     }
 
     /// Passes our input on to the child. What is read while no child runs is discarded.
@@ -216,7 +275,10 @@ impl<'a> Executor<'a> {
         let is_blocked = child.as_ref().is_some_and(RunningChild::has_pending_input);
         if !is_blocked && self.screen.input_fd().is_some_and(relay::is_readable) {
             match (self.screen.read(), child.as_mut()) {
-                (Input::Bytes(bytes), Some(child)) => child.queue_input(bytes),
+                (Input::Bytes(bytes), Some(child)) => {
+                    self.responder.handle_input(&bytes);
+                    child.queue_input(bytes);
+                }
                 (Input::End, child) => {
                     self.has_input_ended = true;
                     if let Some(child) = child {

@@ -173,6 +173,12 @@ impl Lifecycle {
         self.restarts
     }
 
+    /// Returns whether the child runs and is to go on running. A command that ends then may have handed over to another
+    /// process of its tree, which is no exit.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.phase, Phase::Running { .. })
+    }
+
     /// Returns whether the tree is being ended, so that the caller must scan for its end.
     pub(super) fn is_clearing(&self) -> bool {
         matches!(self.phase, Phase::Clearing { .. })
@@ -510,7 +516,7 @@ mod tests {
 
     #[test]
     fn the_policy_decides_what_follows_an_exit() {
-        use ExitHow::{Code, Signal};
+        use ExitHow::{Code, Signal, Unknown};
         let with = |restart| Policy { restart, ..Policy::default() };
         let backoff = Action::Record(State::Backoff, None);
         let stopped = Action::Quit(Outcome::Stopped);
@@ -523,6 +529,9 @@ mod tests {
             (RestartWhen::Never, Code(0), Some(&stopped)),
             (RestartWhen::Never, Code(1), None),
             (RestartWhen::Never, Signal(9), None),
+            (RestartWhen::Always, Unknown, Some(&backoff)),
+            (RestartWhen::OnFailure, Unknown, Some(&backoff)),
+            (RestartWhen::Never, Unknown, None),
             (RestartWhen::Always, Code(126), None),
             (RestartWhen::OnFailure, Code(127), None),
         ] {
@@ -537,18 +546,40 @@ mod tests {
     }
 
     #[test]
-    fn five_crashes_in_a_row_are_recorded_as_a_crash_loop() {
-        let now = clock::now();
+    fn five_failed_starts_in_a_row_are_recorded_as_a_crash_loop_with_the_usual_wait() {
+        let mut now = clock::now();
         let mut life = running(now);
-        for _ in 0..4 {
-            crash(&mut life, now);
+        for (wait_s, state) in [1, 2, 4, 8, 16, 30, 30]
+            .into_iter()
+            .zip(std::iter::repeat_n(State::Backoff, 4).chain(std::iter::repeat(State::CrashLoop)))
+        {
+            assert_eq!(life.step(exited(ExitHow::Code(1)), now)[0], Action::Record(state, None));
+            assert_eq!(life.step(Event::TreeGone, now), [Action::Record(state, None)]);
             let due = life.deadline().unwrap();
-            life.step(Event::Tick, due);
+            assert!((wait_s * 900..=wait_s * 1000).contains(&(due - now).as_millis()), "{wait_s}: {:?}", due - now);
+            now = due;
+            assert_eq!(life.step(Event::Tick, now), [Action::Spawn]);
             life.step(Event::Spawned { since: now }, now);
         }
-        assert_eq!(life.step(exited(ExitHow::Code(1)), now)[0], Action::Record(State::CrashLoop, None));
-        assert_eq!(life.step(Event::TreeGone, now), [Action::Record(State::CrashLoop, None)]);
-        assert!((27..=30).contains(&(life.deadline().unwrap() - now).as_secs()));
+    }
+
+    #[test]
+    fn a_child_that_ran_over_five_seconds_is_restarted_after_one_second_each_time() {
+        let mut now = clock::now();
+        let mut life = running(now);
+        for restarts in 1..=12 {
+            let ran = Duration::from_millis(5500);
+            now += ran;
+            let crashed = life.step(Event::Exited { how: ExitHow::Code(1), ran }, now);
+            assert_eq!(crashed[0], Action::Record(State::Backoff, None), "never a crash loop");
+            life.step(Event::TreeGone, now);
+            let due = life.deadline().unwrap();
+            assert!((900..=1000).contains(&(due - now).as_millis()), "{:?}", due - now);
+            now = due;
+            life.step(Event::Tick, now);
+            life.step(Event::Spawned { since: now }, now);
+            assert_eq!(life.restarts(), restarts);
+        }
     }
 
     #[test]

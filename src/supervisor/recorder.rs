@@ -98,6 +98,15 @@ impl<'a> Recorder<'a> {
         self.log.mark(&Mark::Started { pid: child.pid, run: self.run.runs }, at);
         self.run.started_at = Some(at);
         self.run.child = Some(child.clone());
+        self.run.handed_over = None;
+    }
+
+    /// Notes in log and run state that the command exited and that another process of its tree serves in its place.
+    /// [`Self::write`] follows.
+    pub(super) fn handed_over(&mut self, successor: &ProcessIdentity) {
+        self.note(&format!("the command ended with exit code 0 and has handed over to {successor}"));
+        self.run.child = Some(successor.clone());
+        self.run.handed_over = Some(successor.clone());
     }
 
     /// Notes in log and run state that the child exited. [`Self::write`] follows.
@@ -106,6 +115,7 @@ impl<'a> Recorder<'a> {
         self.log.mark(&Mark::Ended(exit.to_string()), exit.at);
         self.run.add_exit(exit);
         self.run.child = None;
+        self.run.handed_over = None;
         self.run.started_at = None;
     }
 

@@ -25,15 +25,18 @@ pub(super) trait OutputSink {
     fn accept(&mut self, bytes: &[u8], is_errors: bool);
 }
 
-/// The command of a service. It stays the current child after it has exited, because its descendants may still run
+/// The command of a service, or the process that it has handed over to. It stays the current child after it has exited, because its descendants may still run
 /// and write to its streams.
 #[derive(Debug)]
 pub(super) struct RunningChild {
     pub(super) identity: ProcessIdentity,
     /// When it was started, by the clock that does not jump.
     pub(super) since: Instant,
-    /// Whether the command itself has exited and was reaped.
+    /// Whether it has exited and was reaped.
     has_exited: bool,
+    /// Whether the system reports its end to this process. `false` only after a hand-over to a process that is not our
+    /// child.
+    is_ours: bool,
     streams: Vec<Stream>,
     /// Input that its terminal has not accepted yet.
     pending_input: Vec<u8>,
@@ -45,12 +48,32 @@ impl RunningChild {
     /// Holds a child that was started just now, with our ends of its streams.
     pub(super) fn new(identity: ProcessIdentity, streams: Vec<Stream>) -> Self {
         let since = clock::now();
-        Self { identity, since, has_exited: false, streams, pending_input: Vec::new(), buffer: Vec::new() }
+        Self {
+            identity,
+            since,
+            has_exited: false,
+            is_ours: true,
+            streams,
+            pending_input: Vec::new(),
+            buffer: Vec::new(),
+        }
     }
 
     /// Returns whether the command itself has not been reaped yet, so that its pid cannot belong to another process.
     pub(super) fn is_running(&self) -> bool {
         !self.has_exited
+    }
+
+    /// Continues with another process of the tree in place of the command, which was reaped. `is_ours` says whether that
+    /// process is our child.
+    pub(super) fn hand_over(&mut self, successor: ProcessIdentity, is_ours: bool) {
+        self.identity = successor;
+        self.is_ours = is_ours;
+    }
+
+    /// Returns whether its end must be polled for, because the system does not report it.
+    pub(super) fn needs_polling(&self) -> bool {
+        !self.has_exited && !self.is_ours
     }
 
     /// Marks the command as exited. This is the only place that measures how long it ran.
@@ -105,6 +128,16 @@ impl RunningChild {
         if self.is_running() {
             self.pending_input = bytes;
         }
+    }
+
+    /// Queues responses to queries that the child has sent to its terminal, behind input that waits.
+    pub(super) fn queue_responses(&mut self, responses: &[u8]) {
+        self.pending_input.extend_from_slice(responses);
+    }
+
+    /// Returns whether the child's terminal passes bytes on without an echo and without waiting for a line end.
+    pub(super) fn reads_responses(&self) -> bool {
+        self.terminal().is_some_and(terminal::is_unbuffered)
     }
 
     /// Queues the terminal's end-of-file character. At the start of a line it means end of file; after part of a
@@ -199,6 +232,19 @@ mod tests {
         drop(output);
         child.relay(&mut sink);
         assert_eq!(child.open_streams().count(), 1, "only standard error is left");
+    }
+
+    #[test]
+    fn only_a_successor_that_is_not_our_child_needs_polling() {
+        let (mut child, _output, _errors) = child_with_pipes();
+        let successor = ProcessIdentity { pid: 7, ..child.identity.clone() };
+        assert!(!child.needs_polling());
+        child.hand_over(successor.clone(), true);
+        assert!(!child.needs_polling() && child.is_running() && child.identity == successor);
+        child.hand_over(successor, false);
+        assert!(child.needs_polling());
+        child.end(ExitHow::Unknown);
+        assert!(!child.needs_polling());
     }
 
     #[test]

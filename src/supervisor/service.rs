@@ -6,12 +6,16 @@ use crate::checks::{self, SpawnError};
 use crate::config::Variables;
 use crate::error::Result;
 use crate::os::process::ProcessIdentity;
+use crate::os::socket;
 use crate::os::spawn::ChildStreams;
 use crate::registry::{IdentityLock, Registry, Reservation, RunState, Scan, TreeEnded};
 use crate::supervisor::child;
 use crate::supervisor::readiness_probe::ProbeTarget;
 use crate::supervisor::running_child::RunningChild;
 use crate::supervisor::stream::StreamKind;
+
+/// How often to scan for what a command has left before it counts as nothing.
+const SCANS: usize = 3;
 
 /// A service and its processes.
 #[derive(Debug)]
@@ -168,6 +172,46 @@ impl Service<'_> {
             Scan::Ended(_) => Vec::new(),
             Scan::Left(left) => left,
         })
+    }
+
+    /// Lists the living processes that the command has left when it exited. Scans again while some are just ending.
+    ///
+    /// # Errors
+    /// As [`Self::scan`].
+    pub(super) fn left_behind(&self) -> Result<Vec<ProcessIdentity>> {
+        for _ in 1..SCANS {
+            match self.scan()? {
+                Scan::Left(left) if left.is_empty() => {}
+                Scan::Left(left) => return Ok(left),
+                Scan::Ended(_) => return Ok(Vec::new()),
+            }
+        }
+        self.members()
+    }
+
+    /// Returns the process that serves in place of the command, which has exited and left these processes: the oldest
+    /// one that listens on the service's port, or rather its topmost ancestor among them, whose end this process can
+    /// learn. `None` if none of them listens there.
+    ///
+    /// # Errors
+    /// If the system does not answer.
+    pub(super) fn successor(&self, left: &[ProcessIdentity]) -> io::Result<Option<ProcessIdentity>> {
+        let Some(port) = self.reservation.service_port() else { return Ok(None) };
+        let mut by_age: Vec<&ProcessIdentity> = left.iter().collect();
+        by_age.sort_unstable_by_key(|process| (process.start_time, process.pid));
+        for listener in by_age {
+            if !socket::listens(&[listener.pid])?.iter().any(|socket| socket.address.port() == port) {
+                continue;
+            }
+            let mut topmost = listener;
+            while let Some(parent) = topmost.parent()?
+                && let Some(ancestor) = left.iter().find(|process| process.pid == parent)
+            {
+                topmost = ancestor;
+            }
+            return Ok(Some(topmost.clone()));
+        }
+        Ok(None)
     }
 
     /// Describes the process that listens on the service's port; `None` if the port is free or there is none.

@@ -9,6 +9,7 @@ use crate::os::process::{self, ProcessIdentity};
 use crate::registry::{Acquired, IdentityLock, Pane, Registry, Reservation, Role, RunState, Scan, State, TreeEnded};
 use crate::supervisor::event_loop::Supervisor;
 use crate::supervisor::lifecycle::Outcome;
+use crate::supervisor::query_responder::Audience;
 use crate::supervisor::recorder::Recorder;
 use crate::supervisor::relay::Screen;
 use crate::supervisor::service::{Orphans, Service};
@@ -23,8 +24,8 @@ const COMMAND_INTERVAL: Duration = Duration::from_millis(2);
 /// How and where a supervisor runs.
 #[derive(Debug)]
 pub(crate) struct SupervisorSetup {
-    /// Whether this process's own streams show the output; otherwise it goes to the log alone.
-    pub(crate) is_attached: bool,
+    /// Who sees the output, besides the log.
+    pub(crate) audience: Audience,
     /// The tmux window that this process runs in, if devport created it.
     pub(crate) window: Option<Pane>,
     /// The value of `TERM`; `None` if this process has no terminal.
@@ -64,12 +65,12 @@ pub(crate) fn supervise(registry: &Registry, hash: &ServiceHash, setup: Supervis
     registry.record_run(&identity, &run)?;
     // The recorded proof saves a scan of every process of the machine.
     let recorded_proof = if is_readable { TreeEnded::recorded(&identity, before.as_ref()) } else { None };
-    match prepare(registry, reservation, &identity, setup.is_attached, recorded_proof, before) {
+    match prepare(registry, reservation, &identity, &setup.audience, recorded_proof, before) {
         Ok((service, screen)) => {
             let service = Service { term: setup.term, ..service };
             let (policy, last_up) = (&service.reservation.policy, service.reservation.last_up);
             let writer = Recorder::new(registry, &identity, run, policy, last_up);
-            Ok(Supervised::Ended(Supervisor::new(service, writer, signals, screen).run()))
+            Ok(Supervised::Ended(Supervisor::new(service, writer, signals, screen, setup.audience).run()))
         }
         Err(error) => {
             // `start` reads the reason from the run state; the window that shows the error itself may close at once.
@@ -87,16 +88,17 @@ fn prepare<'a>(
     registry: &'a Registry,
     reservation: Reservation,
     identity: &'a IdentityLock,
-    is_attached: bool,
+    audience: &Audience,
     recorded_proof: Option<TreeEnded>,
     before: Option<RunState>,
 ) -> Result<(Service<'a>, Screen)> {
     let environment = registry.environment(&reservation.hash)?;
     process::become_subreaper().map_err(Error::system("adopt orphaned descendants"))?;
-    let screen = if is_attached {
-        Screen::of_own_streams().map_err(Error::system("use the terminal"))?
-    } else {
-        Screen::detached()
+    let screen = match audience {
+        Audience::Nobody => Screen::detached(),
+        Audience::OwnStreams | Audience::Window { .. } => {
+            Screen::of_own_streams().map_err(Error::system("use the terminal"))?
+        }
     };
     let (proof, orphans) = match recorded_proof {
         Some(ended) => (Some(ended), None),

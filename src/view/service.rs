@@ -52,9 +52,12 @@ pub(crate) struct ServiceView {
     pub(crate) last_up: Timestamp,
     /// The child's pid; `None` if no child runs.
     pub(crate) pid: Option<i32>,
+    /// The process to which the command has handed over; `None` if the command itself runs, or nothing does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) handed_over_to: Option<i32>,
     /// When the child was started; `None` if no child runs.
     pub(crate) started_at: Option<Timestamp>,
-    /// The number of restarts after crashes since the supervisor started.
+    /// The number of restarts after crashes since the supervisor started; once it has ended, its last count.
     pub(crate) restarts: u32,
     /// `None` if the child never exited.
     pub(crate) last_exit: Option<Exit>,
@@ -191,8 +194,9 @@ impl ServiceView {
             tailnet_url,
             last_up: last_up.unwrap_or_default().max(reservation.last_up),
             pid: observed.orphan.or_else(|| current_run?.child.as_ref().map(|child| child.pid)),
+            handed_over_to: current_run.and_then(|run| run.handed_over.as_ref()).map(|process| process.pid),
             started_at: current_run.filter(|_| is_alive).and_then(|run| run.started_at),
-            restarts: current_run.map_or(0, |run| run.restarts),
+            restarts: run.as_ref().map_or(0, |run| run.restarts),
             last_exit: run.as_ref().and_then(|run| run.exits.last().cloned()),
             error: observed.error,
             exposed: listens.iter().any(|address| !address.ip().is_loopback()),
@@ -285,8 +289,21 @@ pub(super) mod tests {
             let view = view(liveness, state, orphan);
             assert_eq!((view.status, view.pid, view.started_at.is_some()), (status, pid, is_started), "{state:?}");
             let is_current = pid.is_some();
-            assert_eq!((view.restarts > 0, view.exposed), (is_current, is_current), "{state:?}");
+            assert_eq!((view.restarts, view.exposed), (3, is_current), "{state:?}");
             assert_eq!(view.last_up.to_string(), "2026-11-22T00:00:00Z");
+        }
+    }
+
+    #[test]
+    fn the_process_that_has_taken_over_is_shown_while_it_runs() {
+        let mut run = RunState::begin(process(7), None, None);
+        (run.child, run.handed_over) = (Some(process(9)), Some(process(9)));
+        for (liveness, state, expected) in
+            [(Liveness::Held(Some(process(7))), State::Ready, Some(9)), (Liveness::Free, State::Stopped, None)]
+        {
+            let observed = ObservedState { state, error: None, orphan: None };
+            let observation = Observation { liveness, last_up: None, run: Some(run.clone()), observed };
+            assert_eq!(ServiceView::new(reservation(), observation, None).handed_over_to, expected);
         }
     }
 

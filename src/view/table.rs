@@ -98,6 +98,9 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
     if let Some(pid) = view.pid {
         row("pid", pid.to_string());
     }
+    if let Some(pid) = view.handed_over_to {
+        row("background", format!("the command ended with exit code 0, handed over to pid {pid}"));
+    }
     if !view.listens.is_empty() {
         let listens = addresses(&view.listens);
         row("listens on", if view.exposed { format!("{listens} (exposed to the network)") } else { listens });
@@ -298,6 +301,15 @@ mod tests {
         ] {
             assert_eq!(command_and_error(&view), expected);
         }
+    }
+
+    #[test]
+    fn the_details_name_the_process_that_a_command_has_handed_over_to() {
+        let running = view(Liveness::Held(None), State::Ready, None);
+        let style = TableStyle { color: false, width: None, now: Timestamp::UNIX_EPOCH };
+        assert!(!details(&running, style).contains("handed over"));
+        let handed_over = ServiceView { handed_over_to: Some(9), ..running };
+        assert!(details(&handed_over, style).contains("handed over to pid 9"));
     }
 
     #[test]

@@ -183,3 +183,45 @@ fn words_are_expanded_from_the_services_environment() {
     until("it has written", || fs::read_to_string(&out).is_ok_and(|text| text.lines().count() == 4));
     assert_eq!(fs::read_to_string(&out).unwrap(), format!("me-{}\n.\n$WHO\na\n", view["port"]));
 }
+
+#[test]
+fn the_markers_of_coding_agents_reach_a_service_only_on_purpose() {
+    let env = TestEnv::new();
+    let file = env.write("agent.env", "GEMINI_CLI=1\nMINE=file\n");
+    let started = |arguments: &[&str]| {
+        let mut command = env.command(DEVPORT);
+        for marker in ["CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CODEX_THREAD_ID", "GEMINI_CLI", "AGENT", "AI_AGENT"] {
+            command.env(marker, "agent");
+        }
+        command.env("REPL_ID", "r").env("CLAUDE_CODE_USE_BEDROCK", "1").args(arguments);
+        environment(number(&env.finish(&mut command).ok().json()["pid"]))
+    };
+    let is_of_agent = |name: &str| name.contains("AGENT") || name.contains("CLAUDE") || name.starts_with("CODEX");
+    let plain = started(&["start", "--key", "a", "--", "sleep", "1000"]);
+    let names: Vec<&str> = plain.iter().map(|(name, _)| name.as_str()).filter(|name| is_of_agent(name)).collect();
+    assert_eq!(names, ["CLAUDE_CODE_USE_BEDROCK"], "a setting is no marker");
+    assert!(plain.iter().any(|(name, _)| name == "REPL_ID") && !plain.iter().any(|(name, _)| name == "GEMINI_CLI"));
+    let options = ["--env-file", &file, "--env", "CLAUDECODE=1", "--env", "MINE=a=b", "--env", "EMPTY="];
+    let chosen = started(&[&["start", "--key", "b"][..], &options, &["--", "sleep", "1000"]].concat());
+    let value = |name: &str| chosen.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+    assert_eq!((value("CLAUDECODE"), value("GEMINI_CLI"), value("AI_AGENT")), (Some("1"), Some("1"), None));
+    assert_eq!((value("MINE"), value("EMPTY")), (Some("a=b"), Some("")), "--env is over the file");
+    // They are part of the service, so a restart from another shell keeps them.
+    let again = environment(number(&env.devport(["restart", "b"]).ok().json()["pid"]));
+    assert!(again.contains(&("CLAUDECODE".into(), "1".into())));
+}
+
+#[test]
+fn an_assignment_that_no_environment_can_hold_is_refused() {
+    let env = TestEnv::new();
+    for (assignment, part) in [
+        ("NAME", "has no ="),
+        ("=x", "cannot be the name"),
+        ("A-B=x", "cannot be the name"),
+        ("DEVPORT_KEY=x", "itself"),
+    ] {
+        env.devport(["start", "--env", assignment, "--", "sleep", "1000"]).fails(2, &[part]);
+    }
+    env.devport(["start", "--env", "A=1", "-f", "devport.yaml"]).fails(2, &["--env", "cannot be used with"]);
+    assert!(env.ls().is_empty());
+}

@@ -11,8 +11,10 @@
 
 mod support;
 mod tailnet;
+mod terminal_queries;
 
 mod attach;
+mod background;
 mod batch;
 mod checkouts;
 mod environment;

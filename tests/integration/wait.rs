@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{SERVER, TestEnv, done};
+use crate::support::{SERVER, TestEnv, done, is_alive, number, signal, until};
 
 #[test]
 fn start_comes_back_when_the_service_answers() {
@@ -64,4 +64,19 @@ fn an_end_can_be_waited_for() {
     let waiting = env.spawn(["wait", "a", "--for", "stopped"]);
     env.devport(["stop", "a"]).ok();
     assert_eq!(done(waiting).ok().json()["state"], "stopped");
+}
+
+#[test]
+fn a_service_whose_command_has_exited_is_not_believed_to_be_ready() {
+    let env = TestEnv::new();
+    let view = env.detach("a", &["--wait", "--ready", "none"], &["sleep", "1000"]);
+    let supervisor = env.supervisor("a");
+    // A suspended supervisor does not notice the exit, and its record says ready.
+    signal(supervisor, "STOP");
+    signal(number(&view["pid"]), "KILL");
+    until("the command has exited", || !is_alive(number(&view["pid"])));
+    assert_eq!(env.run_state("a").unwrap()["state"], "ready");
+    env.devport(["wait", "--timeout", "200ms", "a"]).fails(5, &["a is not ready"]);
+    signal(supervisor, "CONT");
+    env.devport(["wait", "a"]).ok();
 }

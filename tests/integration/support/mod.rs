@@ -2,6 +2,7 @@
 
 pub(crate) mod strace;
 pub(crate) mod tailnet;
+pub(crate) mod terminal;
 
 use std::ffi::OsStr;
 use std::fs;

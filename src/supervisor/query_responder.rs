@@ -1,0 +1,264 @@
+//! `QueryResponder`: decides who responds to the queries that a program sends to its terminal: the terminal, or devport
+//! if no user sees it. A program without a response waits, some for 10 seconds.
+
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::os::{clock, spawn, tool};
+use crate::supervisor::terminal_query::{ESCAPE, Piece, Query, QueryScanner};
+
+/// How long the command that counts viewers may take. tmux takes milliseconds; meanwhile the loop handles nothing
+/// else.
+const COUNT_LIMIT: Duration = Duration::from_millis(500);
+/// How long a count of viewers is used: programs send several queries in a row.
+const COUNT_AGE: Duration = Duration::from_secs(1);
+/// How long a terminal may take to respond before devport does. tmux responds by itself, within milliseconds.
+/// tmux 3.3a was seen to respond to a query for a colour only if its option `window-style` sets that colour.
+const TERMINAL_LIMIT: Duration = Duration::from_millis(150);
+/// How long a response waits for its reader: some programs send the query before they switch off the terminal's echo.
+const READER_LIMIT: Duration = Duration::from_millis(100);
+/// The time between attempts to write a response.
+const READER_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Who sees the output of the child.
+#[derive(Debug)]
+pub(crate) enum Audience {
+    /// Nobody: the log is the only output.
+    Nobody,
+    /// The user's own terminal, or whatever the streams were redirected to. It gets every query.
+    OwnStreams,
+    /// A tmux window, which may be out of sight.
+    Window {
+        /// The words of the command that prints how many clients show the window; empty if there is none.
+        count_viewers: Vec<OsString>,
+    },
+}
+
+/// Responds to queries in place of a terminal.
+#[derive(Debug)]
+pub(super) struct QueryResponder {
+    audience: Audience,
+    scanner: QueryScanner,
+    /// The last count of viewers: when, and whether there was one.
+    counted: Option<(Instant, bool)>,
+    /// Whether the terminal did not respond to a query for a colour in time.
+    ignores_color_queries: bool,
+    /// The queries that the terminal has not responded to yet, and its deadline.
+    awaited: Vec<&'static Query>,
+    awaited_until: Option<Instant>,
+    /// Responses that wait for their reader, since when, and when the next attempt is due.
+    responses: Vec<u8>,
+    responses_since: Option<Instant>,
+    next_attempt: Option<Instant>,
+}
+
+impl QueryResponder {
+    /// Creates the responder of a service whose child is not started yet.
+    pub(super) fn new(audience: Audience) -> Self {
+        Self {
+            audience,
+            scanner: QueryScanner::default(),
+            counted: None,
+            ignores_color_queries: false,
+            awaited: Vec::new(),
+            awaited_until: None,
+            responses: Vec::new(),
+            responses_since: None,
+            next_attempt: None,
+        }
+    }
+
+    /// Takes output of the child's terminal. Returns what to show of it: all but the queries that devport responds to.
+    pub(super) fn filter<'a>(&mut self, bytes: &'a [u8], now: Instant) -> Cow<'a, [u8]> {
+        if matches!(self.audience, Audience::OwnStreams) || self.scanner.is_plain(bytes) {
+            return Cow::Borrowed(bytes);
+        }
+        let mut shown = Vec::with_capacity(bytes.len());
+        for piece in self.scanner.push(bytes) {
+            match piece {
+                Piece::Output(output) => shown.extend_from_slice(&output),
+                Piece::Query(query) if self.is_left_to_terminal(query, now) => {
+                    shown.extend_from_slice(query.text);
+                    self.awaited.push(query);
+                    self.awaited_until = Some(now + TERMINAL_LIMIT);
+                }
+                Piece::Query(query) => self.respond(query, now),
+            }
+        }
+        Cow::Owned(shown)
+    }
+
+    /// Returns the output that was held back. Call it when the child has exited.
+    pub(super) fn finish(&mut self) -> Vec<u8> {
+        let held = self.scanner.finish();
+        self.ignores_color_queries = false;
+        (self.awaited, self.awaited_until) = (Vec::new(), None);
+        self.forget_responses();
+        held
+    }
+
+    /// Takes note of input from the terminal.
+    pub(super) fn handle_input(&mut self, bytes: &[u8]) {
+        // A response begins with an escape, and may arrive in several parts. After the first part the terminal is
+        // trusted to respond to the other queries too.
+        if bytes.contains(&ESCAPE) {
+            (self.awaited, self.awaited_until) = (Vec::new(), None);
+        }
+    }
+
+    /// Returns when [`Self::take_responses`] is due; `None` if no response is pending.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        [self.awaited_until, self.next_attempt].into_iter().flatten().min()
+    }
+
+    /// Returns the responses to write to the child's terminal now. `can_read` says whether the terminal is in the mode in
+    /// which programs read responses. In any other mode it would echo them, or add them to the next line of input.
+    pub(super) fn take_responses(&mut self, can_read: impl Fn() -> bool, now: Instant) -> Option<Vec<u8>> {
+        if self.awaited_until.is_some_and(|until| until <= now) {
+            self.awaited_until = None;
+            for query in std::mem::take(&mut self.awaited) {
+                self.ignores_color_queries |= query.is_color;
+                self.respond(query, now);
+            }
+        }
+        let since = self.responses_since?;
+        if can_read() {
+            let responses = std::mem::take(&mut self.responses);
+            self.forget_responses();
+            return Some(responses);
+        }
+        if now >= since + READER_LIMIT {
+            self.forget_responses();
+        } else {
+            self.next_attempt = Some(now + READER_INTERVAL);
+        }
+        None
+    }
+
+    /// Appends the response of devport to the pending ones.
+    fn respond(&mut self, query: &Query, now: Instant) {
+        self.responses.extend_from_slice(query.response);
+        self.responses_since.get_or_insert(now);
+        self.next_attempt = Some(now);
+    }
+
+    fn forget_responses(&mut self) {
+        self.responses.clear();
+        (self.responses_since, self.next_attempt) = (None, None);
+    }
+
+    /// Returns whether a user sees the terminal, and the terminal responds to such queries as far as is known.
+    fn is_left_to_terminal(&mut self, query: &Query, now: Instant) -> bool {
+        let Audience::Window { count_viewers } = &self.audience else { return false };
+        if query.is_color && self.ignores_color_queries {
+            return false;
+        }
+        match self.counted {
+            Some((at, has_viewer)) if now.saturating_duration_since(at) < COUNT_AGE => has_viewer,
+            _ => {
+                let has_viewer = has_viewer(count_viewers);
+                // Not `now`: the command has taken time.
+                self.counted = Some((clock::now(), has_viewer));
+                has_viewer
+            }
+        }
+    }
+}
+
+/// Runs the command that counts viewers. Failures count as none: the program needs a response.
+fn has_viewer(count_viewers: &[OsString]) -> bool {
+    let Some((program, arguments)) = count_viewers.split_first() else { return false };
+    let mut command = spawn::tool(Path::new(program));
+    command.args(arguments).env_clear().current_dir("/").stdout(Stdio::piped()).stderr(Stdio::null());
+    let finished = command.spawn().and_then(|child| tool::finish(child, COUNT_LIMIT));
+    let count = finished.map(|finished| String::from_utf8_lossy(&finished.output).trim().parse().unwrap_or(0));
+    count.unwrap_or(0_u32) > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COLOR: &[u8] = b"\x1b]11;?\x07";
+    const COLOR_RESPONSE: &[u8] = b"\x1b]11;rgb:0000/0000/0000\x07";
+    const ATTRIBUTES: &[u8] = b"\x1b[c";
+    const ATTRIBUTES_RESPONSE: &[u8] = b"\x1b[?1;2c";
+
+    /// The responder of a window that this many terminals show.
+    fn in_window(viewers: &str) -> QueryResponder {
+        let count_viewers = ["/bin/echo", viewers].map(OsString::from).to_vec();
+        QueryResponder::new(Audience::Window { count_viewers })
+    }
+
+    #[test]
+    fn without_viewers_devport_responds_at_once_and_in_order() {
+        for audience in [
+            Audience::Nobody,
+            Audience::Window { count_viewers: Vec::new() },
+            Audience::Window { count_viewers: vec!["/does/not/exist".into()] },
+            in_window("0").audience,
+            in_window("").audience,
+        ] {
+            let mut responder = QueryResponder::new(audience);
+            let now = clock::now();
+            assert_eq!(&responder.filter(b"a\x1b]1", now)[..], b"a");
+            assert_eq!(&responder.filter(b"1;?\x07b\x1b[c", now)[..], b"b");
+            assert_eq!(responder.deadline(), Some(now));
+            let responses = responder.take_responses(|| true, now);
+            assert_eq!(responses.unwrap(), [COLOR_RESPONSE, ATTRIBUTES_RESPONSE].concat());
+            assert_eq!((responder.take_responses(|| true, now), responder.deadline()), (None, None));
+        }
+    }
+
+    #[test]
+    fn the_users_own_terminal_gets_every_query() {
+        let mut responder = QueryResponder::new(Audience::OwnStreams);
+        let now = clock::now();
+        assert_eq!(&responder.filter(b"\x1b]1", now)[..], b"\x1b]1");
+        assert_eq!(&responder.filter(COLOR, now)[..], COLOR);
+        assert_eq!(responder.deadline(), None);
+    }
+
+    #[test]
+    fn a_visible_terminal_responds_or_misses_its_deadline_once() {
+        let mut responder = in_window("1");
+        let now = clock::now();
+        assert_eq!(&responder.filter(COLOR, now)[..], COLOR);
+        responder.handle_input(b"typed");
+        assert_eq!(responder.deadline(), Some(now + TERMINAL_LIMIT));
+        responder.handle_input(b"\x1b]11;rgb:1/2/3\x07");
+        assert_eq!(responder.take_responses(|| true, now + TERMINAL_LIMIT), None, "the terminal has responded");
+        responder.filter(COLOR, now);
+        assert_eq!(responder.take_responses(|| true, now), None);
+        assert_eq!(responder.take_responses(|| true, now + TERMINAL_LIMIT).unwrap(), COLOR_RESPONSE);
+        // It gets no more queries for colours, but the others.
+        assert_eq!(&responder.filter(COLOR, now)[..], b"");
+        assert_eq!(responder.take_responses(|| true, now).unwrap(), COLOR_RESPONSE);
+        assert_eq!(&responder.filter(ATTRIBUTES, now)[..], ATTRIBUTES);
+        assert_eq!(responder.finish(), b"");
+        assert_eq!(&responder.filter(COLOR, now)[..], COLOR, "another child");
+    }
+
+    #[test]
+    fn a_response_waits_for_its_reader_up_to_a_limit() {
+        let mut responder = QueryResponder::new(Audience::Nobody);
+        let now = clock::now();
+        responder.filter(COLOR, now);
+        assert_eq!(responder.take_responses(|| false, now), None);
+        assert_eq!(responder.deadline(), Some(now + READER_INTERVAL));
+        assert_eq!(responder.take_responses(|| true, now + READER_INTERVAL).unwrap(), COLOR_RESPONSE);
+        responder.filter(COLOR, now);
+        assert_eq!(responder.take_responses(|| false, now + READER_LIMIT), None);
+        assert_eq!((responder.take_responses(|| true, now + READER_LIMIT), responder.deadline()), (None, None));
+    }
+
+    #[test]
+    fn output_that_was_held_back_is_returned_at_the_end() {
+        let mut responder = QueryResponder::new(Audience::Nobody);
+        assert_eq!(&responder.filter(b"a\x1b]11;", clock::now())[..], b"a");
+        assert_eq!(responder.finish(), b"\x1b]11;");
+    }
+}

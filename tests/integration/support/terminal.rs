@@ -1,0 +1,51 @@
+//! `Terminal`: a terminal for a test. Each is a tmux server of its own.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::{Done, TestEnv};
+
+/// The number of the next terminal: each is a tmux server.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A terminal of 30 rows and 100 columns that runs a command.
+pub(crate) struct Terminal<'a>(&'a TestEnv, String);
+
+impl<'a> Terminal<'a> {
+    pub(crate) fn run(env: &'a TestEnv, command: &str) -> Self {
+        let command = format!("env -u TMUX -u TMUX_PANE {command}; echo ended with $?; exec sleep 1000");
+        let terminal = Self(env, format!("outer{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        terminal.tmux(&["new-session", "-d", "-x", "100", "-y", "30", "-s", "t", "sh", "-c", &command]).ok();
+        terminal
+    }
+
+    pub(crate) fn tmux(&self, arguments: &[&str]) -> Done {
+        self.0.finish(self.0.command("tmux").args(["-L", &self.1, "-f", "/dev/null"]).args(arguments))
+    }
+
+    pub(crate) fn keys(&self, keys: &[&str]) {
+        self.tmux(&[&["send-keys", "-t", "=t:"], keys].concat()).ok();
+    }
+
+    pub(crate) fn screen(&self) -> String {
+        self.tmux(&["capture-pane", "-p", "-t", "=t:"]).ok().stdout
+    }
+
+    #[track_caller]
+    pub(crate) fn shows(&self, text: &str) {
+        let mut last = String::new();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while std::time::Instant::now() < deadline {
+            last = self.screen();
+            if last.contains(text) {
+                return;
+            }
+        }
+        panic!("{text:?} does not show in:\n{last}");
+    }
+}
+
+impl Drop for Terminal<'_> {
+    fn drop(&mut self) {
+        let _ = self.tmux(&["kill-server"]);
+    }
+}
