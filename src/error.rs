@@ -182,6 +182,15 @@ pub(crate) enum Error {
         why: String,
         hint: Option<String>,
     },
+    /// The command of a service in the foreground has ended, and is not restarted.
+    #[error("{service} ended: {why}")]
+    CommandEnded {
+        service: String,
+        /// How it ended, and why it is not restarted.
+        why: String,
+        /// Its exit code; 128 and the number of the signal if one ended it.
+        code: u8,
+    },
     /// The process tree of the service did not end in time.
     #[error("{service} is still stopping after {waited_s} s: {left}")]
     StillStopping {
@@ -366,6 +375,7 @@ impl Error {
             | Self::UnusedPort { .. } => 4,
             Self::NotInTime { .. } | Self::NotAllInTime { .. } => 5,
             Self::KeyElsewhere { .. } => 6,
+            Self::CommandEnded { code, .. } => *code,
             Self::Cancelled => 130,
             Self::Tailnet(error) => error.exit_code(),
             Self::Io { .. }

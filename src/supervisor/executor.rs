@@ -21,6 +21,8 @@ pub(super) struct Executor<'a> {
     pub(super) probe: ReadinessProbe,
     /// Whether some processes could not be sent the stop signal yet.
     must_terminate_again: bool,
+    /// How the child ended, unless another start was tried since.
+    pub(super) last_exit: Option<ExitHow>,
     /// The last failure that was reported while its operation is retried.
     last_failure: Option<String>,
     /// Whether our own input has ended, so that the next child gets an end of file too.
@@ -61,6 +63,7 @@ impl<'a> Executor<'a> {
             screen,
             probe,
             must_terminate_again: false,
+            last_exit: None,
             last_failure: None,
             has_input_ended: false,
         }
@@ -68,6 +71,7 @@ impl<'a> Executor<'a> {
 
     /// Starts the child, if its port is free and no earlier process is left.
     pub(super) fn start_child(&mut self) -> Event {
+        self.last_exit = None;
         if let Some(port) = self.service.reservation.service_port() {
             match self.service.port_owner(port) {
                 Ok(None) => {}
@@ -113,6 +117,7 @@ impl<'a> Executor<'a> {
         let ran = exit.ran();
         self.screen.say(&exit.to_string(), clock::now());
         self.recorder.child_exited(Exit { was_requested, ..exit });
+        self.last_exit = Some(how);
         Some(Event::Exited { how, ran })
     }
 
