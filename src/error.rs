@@ -226,6 +226,13 @@ pub(crate) enum Error {
     /// The command needs a running service.
     #[error("{service} is not running")]
     NotRunning { service: String },
+    /// The service is supervised, but none of its processes runs.
+    #[error("{service} has no process that could get the signal: its state is {state}")]
+    NoProcess {
+        service: String,
+        /// The name of the state, such as `backoff`.
+        state: &'static str,
+    },
     /// A terminal cannot be attached.
     #[error("cannot attach to {service}: {why}")]
     CannotAttach {
@@ -349,6 +356,7 @@ impl Error {
             }
             Self::TmuxSilent { .. } => "look at it with `ps`: it may be stopped (`kill -CONT`) or busy".into(),
             Self::NotRunning { service } => format!("`devport start {service}` starts it"),
+            Self::NoProcess { service, .. } => format!("`devport signal {service}` starts it now"),
             Self::NoPort { service } => format!("`devport which {service}` shows what there is to know of it"),
             Self::NoCommand { service } => format!("give it one: `devport start --key {service} -- npm run dev`"),
             Self::NoBrowser { .. } => "open it by hand; BROWSER names a program to do it with".into(),
@@ -394,6 +402,7 @@ impl Error {
             | Self::UnknownSupervisor { .. }
             | Self::UnprovenLeftover { .. }
             | Self::NotRunning { .. }
+            | Self::NoProcess { .. }
             | Self::NoPort { .. }
             | Self::NoCommand { .. }
             | Self::NoSuchRun { .. }

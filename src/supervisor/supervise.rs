@@ -6,7 +6,9 @@ use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
 use crate::os::clock::{self, Deadline};
 use crate::os::process::{self, ProcessIdentity};
-use crate::registry::{Acquired, ExitHow, IdentityLock, Pane, Registry, Reservation, Role, RunState, Scan, State, TreeEnded};
+use crate::registry::{
+    Acquired, ExitHow, IdentityLock, Pane, Registry, Reservation, Role, RunState, Scan, State, TreeEnded,
+};
 use crate::supervisor::event_loop::Supervisor;
 use crate::supervisor::lifecycle::Outcome;
 use crate::supervisor::recorder::Recorder;

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{SERVER, TestEnv, is_alive, number, port, until};
+use crate::support::{SERVER, TestEnv, done, is_alive, number, port, until};
 
 /// Starts a service with options.
 fn start(env: &TestEnv, options: &[&str], words: &[&str]) -> Value {
@@ -280,7 +280,8 @@ fn a_service_that_is_being_replaced_is_starting() {
     let env = TestEnv::new();
     start(&env, &["--grace", "1500ms"], &["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.05; done"]);
     until("the trap is set", || env.devport(["logs", "a"]).ok().stdout.contains("deaf"));
-    env.devport(["signal", "a"]).ok();
+    let signal = env.spawn(["signal", "a"]);
     env.wait_state("a", "starting");
     env.wait_state("a", "running");
+    done(signal).ok();
 }
