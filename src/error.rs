@@ -133,6 +133,9 @@ pub(crate) enum Error {
         owner: String,
         hint: String,
     },
+    /// The URL of a check names another port than the service's.
+    #[error("a check of {service} names port {other}, and the port reserved for {service} is {port}")]
+    PortOfCheck { service: String, other: u16, port: u16 },
     /// The service has a port already, and ports never move.
     #[error("{service} has port {port} already, and a port never moves")]
     PortFixed { service: String, port: u16 },
@@ -334,6 +337,9 @@ impl Error {
             Self::Ambiguous { .. } => "type more of the hash, or the key".into(),
             Self::HashCollision { .. } => "choose another key".into(),
             Self::PortReserved { owner, .. } => format!("choose another port, or free it with `devport rm {owner}`"),
+            Self::PortOfCheck { .. } => {
+                "a check queries the reserved port of its service: write the path alone, like http:/healthz".into()
+            }
             Self::PortFixed { service, .. } => {
                 format!("`devport rm {service}` frees the port; then start it with the new one")
             }
@@ -374,9 +380,11 @@ impl Error {
         ExitCode::from(match self {
             Self::ClosedOutput => 0,
             Self::Usage { .. } | Self::InvalidKey { .. } | Self::NotUtf8 { .. } | Self::InvalidSignal { .. } => 2,
-            Self::InvalidPortRange { .. } | Self::NoHome | Self::InvalidFile { .. } | Self::InvalidDirectory { .. } => {
-                3
-            }
+            Self::InvalidPortRange { .. }
+            | Self::NoHome
+            | Self::InvalidFile { .. }
+            | Self::InvalidDirectory { .. }
+            | Self::PortOfCheck { .. } => 3,
             Self::NoSuchService { .. }
             | Self::PrefixTooShort { .. }
             | Self::Ambiguous { .. }

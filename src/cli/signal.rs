@@ -87,7 +87,9 @@ mod tests {
 
     fn run(state: State, child: Option<i32>, restarts: u32) -> RunState {
         let process = |pid| ProcessIdentity { pid, start_time: Some(1), boot_id: None };
-        RunState { state, child: child.map(process), restarts, ..RunState::begin(process(1), None, None) }
+        let mut run = RunState::begin(process(1), None, None);
+        (run.state, run.child, run.restarts) = (state, child.map(process), restarts);
+        run
     }
 
     #[test]

@@ -69,6 +69,7 @@ impl Registry {
             }
         };
         let stale = self.give_port(&mut reservation, spec, now)?;
+        check_ports_of_checks(&reservation, spec)?;
         reservation.adopt();
         reservation.port_env.clone_from(&spec.request.port_env);
         reservation.policy.clone_from(&spec.request.policy);
@@ -307,6 +308,16 @@ fn check_place(reservation: &Reservation, spec: &ServiceSpec) -> Result<Option<P
             here: spec.place.abbreviate(spec.place.root()),
             hint: "choose another key for this checkout".into(),
         }),
+    }
+}
+
+/// Refuses a check whose URL names another port than the service's.
+fn check_ports_of_checks(reservation: &Reservation, spec: &ServiceSpec) -> Result<()> {
+    let Some(port) = reservation.service_port() else { return Ok(()) };
+    let checks = [&spec.request.policy.ready, &spec.request.policy.health];
+    match checks.into_iter().flatten().find_map(|check| check.foreign_port(port)) {
+        Some(other) => Err(Error::PortOfCheck { service: spec.name().to_owned(), other, port }),
+        None => Ok(()),
     }
 }
 
