@@ -25,6 +25,24 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
+    /// The system refuses a write below the state directory that its permissions allow, as in a sandbox.
+    #[error("could not {verb} {}: {}", path.display(), reason(source))]
+    Unwritable {
+        /// As in [`Error::Io`].
+        verb: &'static str,
+        path: PathBuf,
+        /// The state directory.
+        base: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The home directory, which would contain the state directory, does not exist.
+    #[error("the home directory {} does not exist, and could not be created: {}", home.display(), reason(source))]
+    MissingHome {
+        home: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     /// A system call that concerns no file failed.
     #[error("could not {verb}: {}", reason(source))]
     System {
@@ -124,7 +142,13 @@ pub(crate) enum Error {
     },
     /// The requested port belongs to another service.
     #[error("port {port} is reserved for {owner}")]
-    PortReserved { port: u16, owner: String },
+    PortReserved {
+        port: u16,
+        /// The service that has it, and its directory.
+        owner: String,
+        /// The target that names it, if it belongs to the same checkout or to a deleted one: no other needs its port.
+        removable: Option<String>,
+    },
     /// A program listens on the port.
     #[error("port {port} is taken by {owner}")]
     PortTaken {
@@ -329,6 +353,8 @@ impl Error {
             Self::InvalidPortRange { .. } => "write it as FIRST-LAST within 1024-65535, such as 19000-19999".into(),
             Self::InvalidSignal { .. } => "use a name such as HUP or SIGUSR1, or a number; `kill -l` lists them".into(),
             Self::NoHome => "set HOME, or DEVPORT_HOME to an absolute path".into(),
+            Self::MissingHome { .. } => "create it, or set HOME to your home directory".into(),
+            Self::Unwritable { base, .. } => sandbox_hint(base),
             Self::InvalidDirectory { .. } => "create it, or start the service from another directory".into(),
             Self::NoSuchService { nearest, .. } | Self::PrefixTooShort { nearest, .. } => match nearest.as_slice() {
                 [] => "`devport ls` lists the services".into(),
@@ -336,7 +362,7 @@ impl Error {
             },
             Self::Ambiguous { .. } => "type more of the hash, or the key".into(),
             Self::HashCollision { .. } => "choose another key".into(),
-            Self::PortReserved { owner, .. } => format!("choose another port, or free it with `devport rm {owner}`"),
+            Self::PortReserved { removable, .. } => reserved_hint(removable.as_deref()),
             Self::PortOfCheck { .. } => {
                 "a check queries the reserved port of its service: write the path alone, like http:/healthz".into()
             }
@@ -382,6 +408,7 @@ impl Error {
             Self::Usage { .. } | Self::InvalidKey { .. } | Self::NotUtf8 { .. } | Self::InvalidSignal { .. } => 2,
             Self::InvalidPortRange { .. }
             | Self::NoHome
+            | Self::MissingHome { .. }
             | Self::InvalidFile { .. }
             | Self::InvalidDirectory { .. }
             | Self::PortOfCheck { .. } => 3,
@@ -395,6 +422,7 @@ impl Error {
             Self::Cancelled => 130,
             Self::Tailnet(error) => error.exit_code(),
             Self::Io { .. }
+            | Self::Unwritable { .. }
             | Self::System { .. }
             | Self::HashCollision { .. }
             | Self::PortReserved { .. }
@@ -437,14 +465,37 @@ fn at_line(line: Option<usize>) -> String {
     line.map(|number| format!(":{number}")).unwrap_or_default()
 }
 
+/// Returns the hint for a state directory that a sandbox protects. It does not suggest another one: two registries would
+/// assign one port twice, and not see each other's services.
+fn sandbox_hint(base: &std::path::Path) -> String {
+    // The settings are those of https://developers.openai.com/codex/config-reference and
+    // https://code.claude.com/docs/en/sandboxing.
+    format!(
+        "this looks like a sandbox or a read-only mount: allow writing to {} (Codex: \
+         `sandbox_workspace_write.writable_roots`, Claude Code: `sandbox.filesystem.allowWrite`); reading works, as \
+         with `devport ls`, `which`, `url` and `logs`",
+        base.display()
+    )
+}
+
+/// Returns the hint for a port that another service has. `removable` is the target of a service that this user's
+/// checkout may remove.
+fn reserved_hint(removable: Option<&str>) -> String {
+    let other = "choose another port, or request none: a service without `port:` or `--port` gets its own";
+    let free = removable.map(|target| format!("{other}; `devport rm {target}` frees this one"));
+    free.unwrap_or_else(|| other.into())
+}
+
 /// Returns the hint for failures of the file system that have one.
 fn io_hint(error: &io::Error, path: &std::path::Path) -> Option<String> {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Some("free some space and try again; `devport ls`, `stop` and `logs` still work".into())
         }
-        io::ErrorKind::ReadOnlyFilesystem => Some("set DEVPORT_HOME to a directory that can be written".into()),
-        io::ErrorKind::PermissionDenied => Some(format!("check who may use it: `ls -ld {}`", path.display())),
+        io::ErrorKind::PermissionDenied => {
+            let existing = path.ancestors().find(|path| path.exists()).unwrap_or(path);
+            Some(format!("check who may use it: `ls -ld {}`", existing.display()))
+        }
         _ => None,
     }
 }

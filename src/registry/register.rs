@@ -160,9 +160,11 @@ impl Registry {
                 Err(Error::PortFixed { service: spec.name().to_owned(), port: reservation.port })
             }
             PortRequest::Exactly(port) => {
-                self.check_unreserved(port)?;
+                self.check_unreserved(port, &spec.place)?;
                 if !is_free(port)? {
-                    let hint = "choose another port, or end that process first".into();
+                    let hint = "choose another port, or request none: a service without `port:` or `--port` gets \
+                                its own"
+                        .into();
                     return Err(Error::PortTaken { port, owner: listener_text(port), hint });
                 }
                 reservation.port = port;
@@ -209,13 +211,20 @@ impl Registry {
     }
 
     /// Refuses a port that another service has.
-    fn check_unreserved(&self, port: u16) -> Result<()> {
+    fn check_unreserved(&self, port: u16, place: &Place) -> Result<()> {
         if !self.reserved_ports()?.contains(&port) {
             return Ok(());
         }
-        let owner = self.list()?.reservations.into_iter().find(|other| other.port == port);
-        let owner = owner.map_or_else(|| "a damaged record".into(), |other| other.name().to_owned());
-        Err(Error::PortReserved { port, owner })
+        let Some(other) = self.list()?.reservations.into_iter().find(|other| other.port == port) else {
+            return Err(Error::PortReserved { port, owner: "a damaged record".into(), removable: None });
+        };
+        let owner = format!("{} in {}", other.name(), place.abbreviate(&other.cwd));
+        let removable = match place.ownership(other.site()) {
+            Ok(Ownership::Ours) => Some(other.name().to_owned()),
+            Ok(Ownership::Gone(_)) => Some(other.hashid.to_string()),
+            Ok(Ownership::Other(_)) | Err(_) => None,
+        };
+        Err(Error::PortReserved { port, owner, removable })
     }
 
     /// Returns a stopped service whose port may be reassigned: one whose checkout no longer exists, else the one with
