@@ -5,11 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
-
-/// The default state directory, relative to the home directory.
-pub(super) const BELOW_HOME: &str = ".local/share/devport";
-/// The directories in the state directory.
-pub(super) const DIRECTORIES: [&str; 4] = ["services", "run", "locks", "logs"];
+use crate::registry::refusal::{BELOW_HOME, DIRECTORIES};
 
 /// The state directory and the files in it.
 #[derive(Debug, Clone)]

@@ -6,8 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
-use crate::registry::paths::{BELOW_HOME, DIRECTORIES};
 
+/// The default state directory, relative to the home directory.
+pub(super) const BELOW_HOME: &str = ".local/share/devport";
+/// The directories in the state directory.
+pub(super) const DIRECTORIES: [&str; 4] = ["services", "run", "locks", "logs"];
 /// The permission bits with which the owner may create files in a directory.
 const OWNER_CREATES: u32 = 0o300;
 

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::config::{PortRequest, ServiceSpec, Variables};
 use crate::error::{Error, Result};
-use crate::identity::ServiceHash;
+use crate::identity::{ServiceHash, TailnetName};
 use crate::os::process::ProcessIdentity;
 use crate::os::socket;
 use crate::project::{DirectoryId, Ownership, Place};
@@ -72,6 +72,7 @@ impl Registry {
         check_ports_of_checks(&reservation, spec)?;
         reservation.adopt();
         reservation.port_env.clone_from(&spec.request.port_env);
+        reservation.tailnet_pending = pending_name(&reservation, spec);
         reservation.policy.clone_from(&spec.request.policy);
         reservation.cwd.clone_from(&spec.request.cwd);
         reservation.cmd.clone_from(&spec.request.cmd);
@@ -318,6 +319,14 @@ fn check_place(reservation: &Reservation, spec: &ServiceSpec) -> Result<Option<P
             hint: "choose another key for this checkout".into(),
         }),
     }
+}
+
+/// Returns the name under which a spec requests to publish a service; `None` if it requests none, or the service is
+/// published under it.
+fn pending_name(reservation: &Reservation, spec: &ServiceSpec) -> Option<String> {
+    let current = reservation.name_on_tailnet();
+    let name = spec.request.tailnet_name.as_ref().map_or(current, TailnetName::as_str);
+    (spec.request.tailnet && !(reservation.tailnet && name == current)).then(|| name.to_owned())
 }
 
 /// Refuses a check whose URL names another port than the service's.
