@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Policy, RestartWhen};
 use crate::os::clock::later;
 use crate::registry::{ExitHow, Problem, State};
-use crate::supervisor::backoff::{AfterCrash, Backoff};
+use crate::supervisor::backoff::{AfterCrash, Backoff, UP_AFTER};
 
 /// The time between kills of a tree: a process that forks while it is scanned can escape one.
 const SWEEP: Duration = Duration::from_millis(50);
@@ -265,9 +265,14 @@ impl Lifecycle {
             return Vec::new();
         }
         let outcome = match (how, self.policy.restart) {
-            // Shells exit with 126 if a command cannot be executed, and with 127 if it does not exist (POSIX, `sh`).
-            (ExitHow::Code(126), _) => Outcome::Failed("exit code 126: the command cannot be executed".into()),
-            (ExitHow::Code(127), _) => Outcome::Failed("exit code 127: there is no such command".into()),
+            // Shells exit with 126 if a command cannot be executed, and with 127 if it does not exist (POSIX, `sh`). A
+            // command that was up has another reason, which a restart may remove.
+            (ExitHow::Code(126), _) if ran <= UP_AFTER => {
+                Outcome::Failed("exit code 126: the command cannot be executed".into())
+            }
+            (ExitHow::Code(127), _) if ran <= UP_AFTER => {
+                Outcome::Failed("exit code 127: there is no such command".into())
+            }
             (ExitHow::Code(0), RestartWhen::OnFailure | RestartWhen::Never) => Outcome::Stopped,
             (how, RestartWhen::Never) => Outcome::Failed(format!("{how}, and `restart` is never").into()),
             _ => return self.crash(ran, now, None),
@@ -412,6 +417,21 @@ mod tests {
         assert_eq!(life.step(Event::Tick, now + Duration::from_millis(899)), []);
         assert_eq!(life.step(Event::Tick, due), [Action::Spawn]);
         assert_eq!(life.restarts(), 1);
+    }
+
+    #[test]
+    fn a_command_that_does_not_exist_fails_unless_it_was_up() {
+        let now = clock::now();
+        for code in [126, 127] {
+            let exited = |ran| Event::Exited { how: ExitHow::Code(code), ran };
+            let states = |actions: Vec<Action>| match actions.first() {
+                Some(Action::Record(state, _)) => *state,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(states(running(now).step(exited(UP_AFTER), now)), State::Stopping);
+            let later = UP_AFTER + Duration::from_millis(1);
+            assert_eq!(states(running(now).step(exited(later), now)), State::Backoff);
+        }
     }
 
     #[test]
