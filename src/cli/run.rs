@@ -89,7 +89,9 @@ pub(super) fn execute(context: &Context, arguments: Run) -> Result<()> {
     match supervise(&context.registry, &reservation.hash, SupervisorSetup { is_attached: true, window: None, term })? {
         Supervised::AlreadyRunning => print_running(context, &reservation),
         Supervised::Ended { outcome: Outcome::Stopped, .. } => Ok(()),
-        Supervised::Ended { outcome: Outcome::Failed(why), exit } => Err(failure(name.to_owned(), why.to_string(), exit)),
+        Supervised::Ended { outcome: Outcome::Failed(why), exit } => {
+            Err(failure(name.to_owned(), why.to_string(), exit))
+        }
     }
 }
 
