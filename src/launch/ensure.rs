@@ -143,7 +143,9 @@ impl Launcher<'_> {
     /// # Errors
     /// [`Error::NoSuchService`] if it was removed meanwhile, or [`Error::NoCommand`].
     pub(crate) fn prepare_to_run(&self, reservation: &Reservation) -> Result<Reservation> {
-        self.prepare_registered(reservation).map(|(_, ensured)| ensured.reservation)
+        let (launch, ensured) = self.prepare_registered(reservation)?;
+        launch.check_writable()?;
+        Ok(ensured.reservation)
     }
 
     /// Reserves a port for a program that devport does not run.

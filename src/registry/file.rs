@@ -230,7 +230,7 @@ pub(super) fn create_private_directory(path: &Path) -> Result<()> {
     }
     check_owner(path)?;
     if metadata.mode() & 0o777 != 0o700 {
-        make_private(path, &metadata).map_err(Error::io("make private", path))?;
+        make_private(path, &metadata).map_err(write_error("make private", path))?;
     }
     Ok(())
 }

@@ -279,7 +279,7 @@ impl FileLock {
                 Ok(there) if there.ino() == ours.ino() && there.dev() == ours.dev() => {
                     if ours.mode() & 0o777 != 0o600 {
                         file.set_permissions(std::fs::Permissions::from_mode(0o600))
-                            .map_err(Error::io("make private", path))?;
+                            .map_err(write_error("make private", path))?;
                     }
                     return Ok(Some(Self { file, path: path.to_owned() }));
                 }
