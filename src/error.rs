@@ -25,6 +25,24 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
+    /// The system refuses a write below the state directory that its permissions allow, as in a sandbox.
+    #[error("could not {verb} {}: {}", path.display(), reason(source))]
+    Unwritable {
+        /// As in [`Error::Io`].
+        verb: &'static str,
+        path: PathBuf,
+        /// The state directory.
+        base: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The home directory, which would contain the state directory, does not exist.
+    #[error("the home directory {} does not exist, and could not be created: {}", home.display(), reason(source))]
+    MissingHome {
+        home: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     /// A system call that concerns no file failed.
     #[error("could not {verb}: {}", reason(source))]
     System {
@@ -124,7 +142,13 @@ pub(crate) enum Error {
     },
     /// The requested port belongs to another service.
     #[error("port {port} is reserved for {owner}")]
-    PortReserved { port: u16, owner: String },
+    PortReserved {
+        port: u16,
+        /// The service that has it, and its directory.
+        owner: String,
+        /// The target that names it, if it belongs to the same checkout or to a deleted one: no other needs its port.
+        removable: Option<String>,
+    },
     /// A program listens on the port.
     #[error("port {port} is taken by {owner}")]
     PortTaken {
@@ -133,6 +157,9 @@ pub(crate) enum Error {
         owner: String,
         hint: String,
     },
+    /// The URL of a check names another port than the service's.
+    #[error("a check of {service} names port {other}, and the port reserved for {service} is {port}")]
+    PortOfCheck { service: String, other: u16, port: u16 },
     /// The service has a port already, and ports never move.
     #[error("{service} has port {port} already, and a port never moves")]
     PortFixed { service: String, port: u16 },
@@ -182,6 +209,15 @@ pub(crate) enum Error {
         why: String,
         hint: Option<String>,
     },
+    /// The command of a service in the foreground has ended, and is not restarted.
+    #[error("{service} ended: {why}")]
+    CommandEnded {
+        service: String,
+        /// How it ended, and why it is not restarted.
+        why: String,
+        /// Its exit code; 128 and the number of the signal if one ended it.
+        code: u8,
+    },
     /// The process tree of the service did not end in time.
     #[error("{service} is still stopping after {waited_s} s: {left}")]
     StillStopping {
@@ -217,6 +253,13 @@ pub(crate) enum Error {
     /// The command needs a running service.
     #[error("{service} is not running")]
     NotRunning { service: String },
+    /// The service is supervised, but none of its processes runs.
+    #[error("{service} has no process that could get the signal: its state is {state}")]
+    NoProcess {
+        service: String,
+        /// The name of the state, such as `backoff`.
+        state: &'static str,
+    },
     /// A terminal cannot be attached.
     #[error("cannot attach to {service}: {why}")]
     CannotAttach {
@@ -310,6 +353,8 @@ impl Error {
             Self::InvalidPortRange { .. } => "write it as FIRST-LAST within 1024-65535, such as 19000-19999".into(),
             Self::InvalidSignal { .. } => "use a name such as HUP or SIGUSR1, or a number; `kill -l` lists them".into(),
             Self::NoHome => "set HOME, or DEVPORT_HOME to an absolute path".into(),
+            Self::MissingHome { .. } => "create it, or set HOME to your home directory".into(),
+            Self::Unwritable { base, .. } => sandbox_hint(base),
             Self::InvalidDirectory { .. } => "create it, or start the service from another directory".into(),
             Self::NoSuchService { nearest, .. } | Self::PrefixTooShort { nearest, .. } => match nearest.as_slice() {
                 [] => "`devport ls` lists the services".into(),
@@ -317,7 +362,10 @@ impl Error {
             },
             Self::Ambiguous { .. } => "type more of the hash, or the key".into(),
             Self::HashCollision { .. } => "choose another key".into(),
-            Self::PortReserved { owner, .. } => format!("choose another port, or free it with `devport rm {owner}`"),
+            Self::PortReserved { removable, .. } => reserved_hint(removable.as_deref()),
+            Self::PortOfCheck { .. } => {
+                "a check queries the reserved port of its service: write the path alone, like http:/healthz".into()
+            }
             Self::PortFixed { service, .. } => {
                 format!("`devport rm {service}` frees the port; then start it with the new one")
             }
@@ -340,6 +388,7 @@ impl Error {
             }
             Self::TmuxSilent { .. } => "look at it with `ps`: it may be stopped (`kill -CONT`) or busy".into(),
             Self::NotRunning { service } => format!("`devport start {service}` starts it"),
+            Self::NoProcess { service, .. } => format!("`devport signal {service}` starts it now"),
             Self::NoPort { service } => format!("`devport which {service}` shows what there is to know of it"),
             Self::NoCommand { service } => format!("give it one: `devport start --key {service} -- npm run dev`"),
             Self::NoBrowser { .. } => "open it by hand; BROWSER names a program to do it with".into(),
@@ -357,18 +406,23 @@ impl Error {
         ExitCode::from(match self {
             Self::ClosedOutput => 0,
             Self::Usage { .. } | Self::InvalidKey { .. } | Self::NotUtf8 { .. } | Self::InvalidSignal { .. } => 2,
-            Self::InvalidPortRange { .. } | Self::NoHome | Self::InvalidFile { .. } | Self::InvalidDirectory { .. } => {
-                3
-            }
+            Self::InvalidPortRange { .. }
+            | Self::NoHome
+            | Self::MissingHome { .. }
+            | Self::InvalidFile { .. }
+            | Self::InvalidDirectory { .. }
+            | Self::PortOfCheck { .. } => 3,
             Self::NoSuchService { .. }
             | Self::PrefixTooShort { .. }
             | Self::Ambiguous { .. }
             | Self::UnusedPort { .. } => 4,
             Self::NotInTime { .. } | Self::NotAllInTime { .. } => 5,
             Self::KeyElsewhere { .. } => 6,
+            Self::CommandEnded { code, .. } => *code,
             Self::Cancelled => 130,
             Self::Tailnet(error) => error.exit_code(),
             Self::Io { .. }
+            | Self::Unwritable { .. }
             | Self::System { .. }
             | Self::HashCollision { .. }
             | Self::PortReserved { .. }
@@ -384,6 +438,7 @@ impl Error {
             | Self::UnknownSupervisor { .. }
             | Self::UnprovenLeftover { .. }
             | Self::NotRunning { .. }
+            | Self::NoProcess { .. }
             | Self::NoPort { .. }
             | Self::NoCommand { .. }
             | Self::NoSuchRun { .. }
@@ -410,14 +465,37 @@ fn at_line(line: Option<usize>) -> String {
     line.map(|number| format!(":{number}")).unwrap_or_default()
 }
 
+/// Returns the hint for a state directory that a sandbox protects. It does not suggest another one: two registries would
+/// assign one port twice, and not see each other's services.
+fn sandbox_hint(base: &std::path::Path) -> String {
+    // The settings are those of https://developers.openai.com/codex/config-reference and
+    // https://code.claude.com/docs/en/sandboxing.
+    format!(
+        "this looks like a sandbox or a read-only mount: allow writing to {} (Codex: \
+         `sandbox_workspace_write.writable_roots`, Claude Code: `sandbox.filesystem.allowWrite`); reading works, as \
+         with `devport ls`, `which`, `url` and `logs`",
+        base.display()
+    )
+}
+
+/// Returns the hint for a port that another service has. `removable` is the target of a service that this user's
+/// checkout may remove.
+fn reserved_hint(removable: Option<&str>) -> String {
+    let other = "choose another port, or request none: a service without `port:` or `--port` gets its own";
+    let free = removable.map(|target| format!("{other}; `devport rm {target}` frees this one"));
+    free.unwrap_or_else(|| other.into())
+}
+
 /// Returns the hint for failures of the file system that have one.
 fn io_hint(error: &io::Error, path: &std::path::Path) -> Option<String> {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Some("free some space and try again; `devport ls`, `stop` and `logs` still work".into())
         }
-        io::ErrorKind::ReadOnlyFilesystem => Some("set DEVPORT_HOME to a directory that can be written".into()),
-        io::ErrorKind::PermissionDenied => Some(format!("check who may use it: `ls -ld {}`", path.display())),
+        io::ErrorKind::PermissionDenied => {
+            let existing = path.ancestors().find(|path| path.exists()).unwrap_or(path);
+            Some(format!("check who may use it: `ls -ld {}`", existing.display()))
+        }
         _ => None,
     }
 }

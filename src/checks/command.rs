@@ -29,7 +29,9 @@ pub(crate) fn execute(
     term: Option<&str>,
     streams: ChildStreams,
 ) -> Result<ProcessIdentity, SpawnError> {
-    let environment = environment.for_child(&reservation.child_variables(registry.paths().base(), term));
+    let host = registry.tailnet_host(reservation);
+    let own = reservation.child_variables(registry.paths().base(), host.as_deref(), term);
+    let environment = environment.for_child(&own);
     let value_of = |name: &str| environment.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
     let expanded: Vec<String> = words.iter().map(|word| expand(word, value_of)).collect();
     if expanded.first().is_none_or(String::is_empty) {

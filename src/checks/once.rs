@@ -6,7 +6,7 @@ use nix::poll::{PollFd, PollTimeout, poll};
 
 use crate::checks::command::execute;
 use crate::checks::probe::{CheckResult, Probe, Request};
-use crate::config::Check;
+use crate::config::{CHECK_TIMEOUT, Check};
 use crate::os::clock::{self, Deadline};
 use crate::os::process;
 use crate::os::spawn::ChildStreams;
@@ -21,8 +21,10 @@ pub(crate) fn run_once(registry: &Registry, reservation: &Reservation, limit: Du
     let port = reservation.service_port();
     let now = clock::now();
     let probe = match (reservation.policy.ready_check(port.is_some()), port) {
-        (Check::Tcp, Some(port)) => Probe::connect(port, None, now),
-        (Check::Http { path, status }, Some(port)) => Probe::connect(port, Some(Request { path, status }), now),
+        (Check::Tcp, Some(port)) => Probe::connect(port, None, CHECK_TIMEOUT, now),
+        (Check::Http { path, status, .. }, Some(port)) => {
+            Probe::connect(port, Some(Request { path, status }), CHECK_TIMEOUT, now)
+        }
         (Check::Exec(words), _) => command(registry, reservation, &words),
         _ => return None,
     };
@@ -33,7 +35,7 @@ pub(crate) fn run_once(registry: &Registry, reservation: &Reservation, limit: Du
 fn command(registry: &Registry, reservation: &Reservation, words: &[String]) -> Result<Probe, String> {
     let environment = registry.environment(&reservation.hash).map_err(|error| error.to_string())?;
     execute(words, reservation, &environment, registry, None, ChildStreams::Nothing)
-        .map(|process| Probe::command(process, clock::now()))
+        .map(|process| Probe::command(process, CHECK_TIMEOUT, clock::now()))
         .map_err(|error| error.why)
 }
 

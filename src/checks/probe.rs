@@ -14,8 +14,6 @@ use crate::registry::ExitHow;
 
 /// How many bytes of an HTTP response are read. A status line is shorter, and nothing else is needed.
 const LONGEST_STATUS_LINE: usize = 256;
-/// How long a check may take: a local service that takes longer is of no use to its callers.
-const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The result of a check; an error is a sentence fragment for people.
 pub(crate) type CheckResult = Result<(), String>;
@@ -24,6 +22,8 @@ pub(crate) type CheckResult = Result<(), String>;
 pub(crate) struct Probe {
     /// When it fails if it has no result by then.
     deadline: Instant,
+    /// How long it may take.
+    timeout: Duration,
     work: Work,
 }
 
@@ -62,13 +62,18 @@ impl Probe {
     ///
     /// # Errors
     /// If the connection fails at once.
-    pub(crate) fn connect(port: u16, request: Option<Request>, now: Instant) -> Result<Self, String> {
-        Ok(Self { deadline: later(now, TIMEOUT), work: connecting(port, request)? })
+    pub(crate) fn connect(
+        port: u16,
+        request: Option<Request>,
+        timeout: Duration,
+        now: Instant,
+    ) -> Result<Self, String> {
+        Ok(Self { deadline: later(now, timeout), timeout, work: connecting(port, request)? })
     }
 
     /// Waits for the exit of a command that was started.
-    pub(crate) fn command(process: ProcessIdentity, now: Instant) -> Self {
-        Self { deadline: later(now, TIMEOUT), work: Work::Command(process) }
+    pub(crate) fn command(process: ProcessIdentity, timeout: Duration, now: Instant) -> Self {
+        Self { deadline: later(now, timeout), timeout, work: Work::Command(process) }
     }
 
     /// Returns when the check times out.
@@ -94,7 +99,7 @@ impl Probe {
         };
         if result.is_none() && now >= self.deadline {
             self.abandon();
-            return Some(Err(format!("no answer in {} s", TIMEOUT.as_secs_f64())));
+            return Some(Err(format!("no answer in {} s", self.timeout.as_secs_f64())));
         }
         result
     }

@@ -22,7 +22,7 @@ Examples:
 
 A TARGET is a key, the beginning of a hash (3 characters or more) or a port.
 Exit codes: 0 done, 1 failed, 2 usage, 3 invalid configuration, 4 no such service or ambiguous,
-5 not ready in time, 6 the key belongs to another checkout, 130 cancelled.")]
+5 not ready in time, 6 the key belongs to another checkout, 130 cancelled. `run` exits with its command's code.")]
 pub(super) struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -182,7 +182,10 @@ Examples:
   devport run api                        again, as it was registered, and watch it
   devport run --key api -- ./server >out.log 2>err.log
 
-ctrl-c ends the service, ctrl-z restarts it. devport's own words go to standard error.")]
+ctrl-c ends the service, ctrl-z restarts it. devport's messages go to standard error.
+
+Exit code: that of the command when it has ended and is not restarted (128 plus the signal's number if a signal ended
+it); 0 after ctrl-c, SIGTERM or `devport stop`; 1 if devport could not run the command.")]
 pub(super) struct Run {
     /// A registered service to run again.
     #[arg(value_name = "TARGET", conflicts_with_all = ["key", "port_env", "port", "no_port", "tailnet", "tailnet_name", "env_file", "env", "command"])]

@@ -185,7 +185,12 @@ impl Context {
 
     /// Returns an observer of all services.
     pub(super) fn overview(&self) -> Overview<'_> {
-        Overview::new(&self.registry, Addresses::new(&self.registry, self.environment(), &self.suffix))
+        Overview::new(&self.registry, self.addresses())
+    }
+
+    /// Returns the tailnet addresses of services.
+    pub(super) fn addresses(&self) -> Addresses<'_> {
+        Addresses::new(&self.registry, self.environment(), &self.suffix)
     }
 
     /// Returns the publisher of services on the tailnet.

@@ -13,7 +13,8 @@ use crate::view;
 pub(super) fn execute(context: &Context, arguments: &Env) -> Result<()> {
     let reservation = context.resolve(&arguments.target)?;
     let registry = &context.registry;
-    let child = reservation.child_variables(registry.paths().base(), None);
+    let host = registry.tailnet_host(&reservation);
+    let child = reservation.child_variables(registry.paths().base(), host.as_deref(), None);
     let mut variables = registry.environment(&reservation.hash)?.for_child(&child);
     variables.sort();
     let text = match (context.output.wants_only_json(), arguments.show_secrets) {

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
 use crate::launch::{IfRunning, Previous, count_viewers, own_window};
 use crate::os::spawn::find_program;
-use crate::registry::{Paths, PortRange, Registry, Reservation, RunState};
+use crate::registry::{ExitHow, Paths, PortRange, Registry, Reservation, RunState};
 use crate::supervisor::{Audience, Outcome, Supervised, SupervisorSetup, supervise};
 use crate::view;
 
@@ -66,13 +66,14 @@ pub(super) fn launched(launched: &Launched, caller: CallerContext) -> Result<Exi
             registry.leave_launch_failure(&launched.hash, error);
         }
     })?;
-    Ok(if matches!(supervised, Supervised::Ended(Outcome::Failed(_))) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let has_failed = matches!(supervised, Supervised::Ended { outcome: Outcome::Failed(_), .. });
+    Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Executes `devport run`.
 ///
 /// # Errors
-/// Why the service does not run.
+/// [`Error::CommandEnded`] with the exit code of the command, or why devport could not run it.
 pub(super) fn execute(context: &Context, arguments: Run) -> Result<()> {
     let reservation = match arguments.target {
         Some(target) => context.launcher().prepare_to_run(&context.resolve(&target)?)?,
@@ -98,11 +99,25 @@ pub(super) fn execute(context: &Context, arguments: Run) -> Result<()> {
     let setup = SupervisorSetup { audience: Audience::OwnStreams, window: None, term };
     match supervise(&context.registry, &reservation.hash, setup)? {
         Supervised::AlreadyRunning => print_running(context, &reservation),
-        Supervised::Ended(Outcome::Stopped) => Ok(()),
-        Supervised::Ended(Outcome::Failed(why)) => {
-            Err(Error::StartFailed { service: name.to_owned(), why: why.to_string(), hint: None })
+        Supervised::Ended { outcome: Outcome::Stopped, .. } => Ok(()),
+        Supervised::Ended { outcome: Outcome::Failed(why), exit } => {
+            Err(failure(name.to_owned(), why.to_string(), exit))
         }
     }
+}
+
+/// Returns the error for a service that ended and is not restarted. `exit` is `None` if its command was not executed.
+fn failure(service: String, why: String, exit: Option<ExitHow>) -> Error {
+    let Some(how) = exit else { return Error::StartFailed { service, why, hint: None } };
+    let text = how.to_string();
+    let why = if why.starts_with(&text) { why } else { format!("{text}; {why}") };
+    // As shells report the end by a signal (POSIX, "Shell Command Language", 2.8.2).
+    let code = match how {
+        ExitHow::Code(code) => code,
+        ExitHow::Signal(signal) => 128 + signal,
+        ExitHow::Unknown => 1,
+    };
+    Error::CommandEnded { service, why, code: u8::try_from(code).unwrap_or(1) }
 }
 
 /// Prints a service that another process supervises.

@@ -47,6 +47,11 @@ pub(super) fn mode(arguments: &Start, replace: IfRunning) -> LaunchMode {
 /// # Errors
 /// The reason why the service does not run.
 pub(super) fn start(context: &Context, spec: &ServiceSpec, mode: LaunchMode) -> Result<Ensured> {
+    if spec.request.tailnet {
+        // The command gets its host name, which is published later.
+        context.registry.prepare()?;
+        context.addresses().learn_suffix();
+    }
     let ensured = context.launcher().start(spec, mode)?;
     note_differences(&ensured);
     Ok(ensured)

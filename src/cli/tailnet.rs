@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::identity::TailnetName;
 use crate::launch::{Ensured, Previous};
 use crate::registry::{Protocol, Reservation};
-use crate::tailnet::PublishRequest;
+use crate::tailnet::{PublishRequest, dev_server_advice};
 
 /// Executes `devport tailup`.
 ///
@@ -25,6 +25,7 @@ pub(super) fn up(context: &Context, arguments: Tailup) -> Result<()> {
     let request = PublishRequest { name: arguments.tailnet_name.map(TailnetName::new).transpose()?, protocol };
     context.registry.prepare()?;
     context.tailnet().expose(&reservation, &request, &mut |text| note(&text))?;
+    note_dev_server(context, &reservation);
     context.output.print_views(&[context.view(&reservation)], false)
 }
 
@@ -35,7 +36,8 @@ pub(super) fn up(context: &Context, arguments: Tailup) -> Result<()> {
 pub(super) fn down(context: &Context, arguments: &Target) -> Result<()> {
     let reservation = context.resolve(&arguments.target)?;
     context.registry.prepare()?;
-    context.tailnet().unexpose(&reservation, &mut |text| note(&text))?;
+    let retry = format!("devport taildown {}", shell_words::quote(reservation.name()));
+    context.tailnet().unexpose(&reservation, Some(&retry), &mut |text| note(&text))?;
     context.output.print_views(&[context.view(&reservation)], false)
 }
 
@@ -47,10 +49,20 @@ pub(super) fn publish_started(context: &Context, spec: &ServiceSpec, ensured: &E
         return;
     }
     let request = PublishRequest::of(spec);
-    if let Err(error) = context.tailnet().expose(reservation, &request, &mut |text| note(&text)) {
-        let service = reservation.name();
-        let retry = format!("devport tailup {}", shell_words::quote(service));
-        report_with_retry(&format!("{service} runs here, but is not on the tailnet"), &error, Some(&retry));
+    match context.tailnet().expose(reservation, &request, &mut |text| note(&text)) {
+        Ok(()) => note_dev_server(context, reservation),
+        Err(error) => {
+            let service = reservation.name();
+            let retry = format!("devport tailup {}", shell_words::quote(service));
+            report_with_retry(&format!("{service} runs here, but is not on the tailnet"), &error, Some(&retry));
+        }
+    }
+}
+
+/// Notes what a published dev server needs to accept its name on the tailnet.
+fn note_dev_server(context: &Context, reservation: &Reservation) {
+    if let Some(advice) = dev_server_advice(&context.registry, reservation) {
+        note(&advice);
     }
 }
 
@@ -65,7 +77,7 @@ pub(super) fn unexpose_removed(context: &Context, reservation: &Reservation) {
     if !reservation.tailnet {
         return;
     }
-    if let Err(error) = context.tailnet().unexpose(reservation, &mut |text| note(&text)) {
+    if let Err(error) = context.tailnet().unexpose(reservation, None, &mut |text| note(&text)) {
         let name = reservation.name_on_tailnet();
         let what = format!("{} is removed, but may still be on the tailnet", reservation.name());
         report_with_retry(&what, &error, None);

@@ -20,6 +20,8 @@ pub(crate) enum Check {
     Http {
         /// The path, with its leading slash.
         path: String,
+        /// The port, if the check was written as a URL with one. It must be the service's own.
+        port: Option<u16>,
         /// The required status; `None` for 200 to 399.
         status: Option<u16>,
     },
@@ -46,6 +48,14 @@ impl Check {
         matches!(self, Self::Listen | Self::Tcp | Self::Http { .. } | Self::Exec(_))
     }
 
+    /// Returns the port of the check's URL, if that is another one than the service's: checks query the service only.
+    pub(crate) fn foreign_port(&self, service_port: u16) -> Option<u16> {
+        match self {
+            Self::Http { port, .. } => port.filter(|port| *port != service_port),
+            _ => None,
+        }
+    }
+
     /// Compiles the pattern of a `log` check.
     ///
     /// # Errors
@@ -70,6 +80,9 @@ impl FromStr for Check {
             ("tcp", None) => Ok(Self::Tcp),
             ("none", None) => Ok(Self::None),
             ("http", rest) => http(rest.unwrap_or("/")),
+            ("https", _) => Err(format!(
+                "{text:?}: there is no check over TLS; use tcp, or exec:'curl -kfsS https://localhost:$PORT/'"
+            )),
             ("log", Some(pattern)) => Self::pattern(pattern).map(|_| Self::Log(pattern.to_owned())),
             ("exec", Some(command)) => match shell_words::split(command) {
                 Ok(words) if words.first().is_some_and(|word| !word.is_empty()) => Ok(Self::Exec(words)),
@@ -83,7 +96,8 @@ impl FromStr for Check {
     }
 }
 
-/// Parses the rest of an `http` check: `/path`, or `204:/path` with a required status.
+/// Parses the rest of an `http` check: `/path`, or `204:/path` with a required status. The path may be a URL of this
+/// machine, as `//localhost:19000/path` or with `http:` in front.
 fn http(text: &str) -> Result<Check, String> {
     let (status, path) = match text.split_once(':') {
         Some((status, path)) if !status.is_empty() && status.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -92,10 +106,37 @@ fn http(text: &str) -> Result<Check, String> {
         }
         _ => (None, text),
     };
+    let invalid = || format!("http:{text}: write it like http:/healthz");
+    let (port, path) = match path.strip_prefix("http:").unwrap_or(path).strip_prefix("//") {
+        Some(rest) => local_url(rest)?,
+        None => (None, path),
+    };
     if !path.starts_with('/') || path.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(format!("http:{text}: write it like http:/healthz"));
+        return Err(invalid());
     }
-    Ok(Check::Http { path: path.to_owned(), status })
+    Ok(Check::Http { path: path.to_owned(), port, status })
+}
+
+/// Splits a URL of this machine, without `http://`, into its port and its path. Without a port, or with `$PORT`, it is
+/// the service's.
+fn local_url(url: &str) -> Result<(Option<u16>, &str), String> {
+    let (authority, path) = url.split_at(url.find(['/', '?']).unwrap_or(url.len()));
+    let path = if path.is_empty() { "/" } else { path };
+    // The colons of an IPv6 address are in brackets.
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    if !matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
+        return Err(format!("http://{url}: a check queries this machine; write its path alone, like http:/healthz"));
+    }
+    match port {
+        None | Some("$PORT" | "${PORT}") => Ok((None, path)),
+        Some(port) => match port.parse() {
+            Ok(port) => Ok((Some(port), path)),
+            Err(_) => Err(format!("http://{url}: {port:?} is not a port")),
+        },
+    }
 }
 
 impl fmt::Display for Check {
@@ -104,8 +145,16 @@ impl fmt::Display for Check {
             Self::Listen => f.write_str("listen"),
             Self::Alive => f.write_str("alive"),
             Self::Tcp => f.write_str("tcp"),
-            Self::Http { path, status: None } => write!(f, "http:{path}"),
-            Self::Http { path, status: Some(status) } => write!(f, "http:{status}:{path}"),
+            Self::Http { path, port, status } => {
+                f.write_str("http:")?;
+                if let Some(status) = status {
+                    write!(f, "{status}:")?;
+                }
+                if let Some(port) = port {
+                    write!(f, "//localhost:{port}")?;
+                }
+                f.write_str(path)
+            }
             Self::Log(pattern) => write!(f, "log:{pattern}"),
             Self::Exec(words) => write!(f, "exec:{}", shell_words::join(words)),
             Self::None => f.write_str("none"),
@@ -146,11 +195,39 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Check>().unwrap().to_string(), text);
         }
-        assert_eq!("http".parse::<Check>().unwrap(), Check::Http { path: "/".into(), status: None });
+        assert_eq!("http".parse::<Check>().unwrap(), Check::Http { path: "/".into(), port: None, status: None });
         for text in ["", "tpc", "http:healthz", "http:99:/", "http:/a b", "log", "log:(", "exec:", "exec:'a", "tcp:1"] {
             assert!(text.parse::<Check>().is_err(), "{text:?}");
         }
         assert_eq!("log:(".parse::<Check>().unwrap_err(), "\"(\" is no regular expression: unclosed group");
+    }
+
+    #[test]
+    fn a_url_of_this_machine_means_its_path() {
+        for (text, same) in [
+            ("http://localhost:19000/x?y=//z", "http://localhost:19000/x?y=//z"),
+            ("http:204:http://127.0.0.1:19000", "http:204://localhost:19000/"),
+            ("http://[::1]:80/", "http://localhost:80/"),
+            ("http://localhost", "http:/"),
+            ("http://localhost:$PORT/healthz", "http:/healthz"),
+            ("http:http://localhost:${PORT}/a", "http:/a"),
+        ] {
+            let check: Check = text.parse().unwrap();
+            assert_eq!(check.to_string(), same, "{text}");
+            assert_eq!(check.to_string().parse(), Ok(check), "{text}");
+        }
+        let port = |text: &str| text.parse::<Check>().unwrap().foreign_port(19000);
+        assert_eq!((port("http://localhost:3000/x"), port("http://localhost:19000/x")), (Some(3000), None));
+        for (text, says) in [
+            ("http://example.com/x", "write its path alone, like http:/healthz"),
+            ("http:///x", "write its path alone"),
+            ("http://localhost?x", "write it like http:/healthz"),
+            ("http://localhost:web/", "\"web\" is not a port"),
+            ("https://localhost:19000/", "no check over TLS; use tcp"),
+        ] {
+            let error = text.parse::<Check>().unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
     }
 
     proptest! {

@@ -28,6 +28,10 @@ pub(crate) const CREDENTIAL_PREFIX: &str = "tskey-";
 /// The variable with the port, unless the service names another one.
 const PORT_VARIABLE: &str = "PORT";
 
+/// Host names that Vite accepts in addition to its own, or it answers 403. Vite 8 reads a list with commas; from 6.1 on,
+/// Vite reads one name. Source: `resolveServerOptions` in `packages/vite/src/node/server/index.ts`.
+pub(crate) const VITE_HOSTS: &str = "__VITE_ADDITIONAL_SERVER_ALLOWED_HOSTS";
+
 /// The environment of the devport command, read once in `main`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CallerEnvironment(Vec<(OsString, OsString)>);
@@ -157,6 +161,15 @@ impl Variables {
         self.0.iter().filter_map(|entry| entry.split_once('='))
     }
 
+    /// Adds a host name to those that Vite accepts, unless they include it.
+    fn allow_host(&mut self, host: &str) {
+        let hosts = self.iter().find(|(name, _)| *name == VITE_HOSTS).map_or("", |(_, hosts)| hosts).to_owned();
+        if !allows_host(&hosts, host) {
+            let separator = if hosts.is_empty() { "" } else { "," };
+            self.set(VITE_HOSTS, format!("{hosts}{separator}{host}"));
+        }
+    }
+
     /// Returns the environment of a child: these variables, with devport's own over them.
     pub(crate) fn for_child(&self, own: &ChildVariables<'_>) -> Vec<(String, String)> {
         let mut all = self.clone();
@@ -174,11 +187,22 @@ impl Variables {
         all.set(HASH_VARIABLE, own.hash.as_str());
         all.set(HOME_VARIABLE, own.home.to_string_lossy());
         all.set("PWD", own.cwd.to_string_lossy());
+        if let Some(host) = own.tailnet_host {
+            all.allow_host(host);
+        }
         if let Some(term) = own.term {
             all.set("TERM", term);
         }
         all.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
+}
+
+/// Returns whether a value of [`VITE_HOSTS`] includes a host. Like Vite, takes `.example.com` for all names below it.
+pub(crate) fn allows_host(hosts: &str, host: &str) -> bool {
+    let is_match = |allowed: &str| {
+        host == allowed.trim_start_matches('.') || (allowed.starts_with('.') && host.ends_with(allowed))
+    };
+    hosts.split(',').map(str::trim).any(|allowed| !allowed.is_empty() && is_match(allowed))
 }
 
 /// Returns the address of a service on this machine.
@@ -199,6 +223,8 @@ pub(crate) struct ChildVariables<'a> {
     /// The state directory, so that `devport` commands of the child find the same services.
     pub(crate) home: &'a Path,
     pub(crate) cwd: &'a Path,
+    /// The service's host name on the tailnet; `None` if it is not published.
+    pub(crate) tailnet_host: Option<&'a str>,
     /// The terminal type of the supervisor; `None` if it has no terminal.
     pub(crate) term: Option<&'a str>,
 }
@@ -219,6 +245,7 @@ mod tests {
             hash,
             home: Path::new("/h"),
             cwd: Path::new("/w"),
+            tailnet_host: None,
             term: None,
         }
     }
@@ -272,6 +299,30 @@ mod tests {
         assert_eq!(get("DEVPORT_HASH"), Some(hash.as_str()));
         assert_eq!(get("DEVPORT_KEY"), None);
         assert_eq!(get("PWD"), Some("/w"));
+    }
+
+    #[test]
+    fn a_published_child_accepts_its_host_name_beside_those_of_the_user() {
+        let hash = ServiceHash::of_key(&Key::new("a").unwrap());
+        let own = ChildVariables { tailnet_host: Some("shop.t.ts.net"), ..child_variables(&hash) };
+        for (before, after) in [
+            (None, "shop.t.ts.net"),
+            (Some(""), "shop.t.ts.net"),
+            (Some("a.test, .b.test"), "a.test, .b.test,shop.t.ts.net"),
+            (Some("a.test,shop.t.ts.net"), "a.test,shop.t.ts.net"),
+            (Some(".ts.net"), ".ts.net"),
+            (Some("op.t.ts.net"), "op.t.ts.net,shop.t.ts.net"),
+        ] {
+            let mut kept = Variables::default();
+            if let Some(before) = before {
+                kept.set(VITE_HOSTS, before);
+            }
+            assert!(kept.for_child(&own).contains(&(VITE_HOSTS.into(), after.into())), "{before:?}");
+            assert_eq!(
+                kept.for_child(&child_variables(&hash)).iter().any(|(name, _)| name == VITE_HOSTS),
+                before.is_some()
+            );
+        }
     }
 
     #[test]

@@ -243,6 +243,15 @@ mod tests {
     }
 
     #[test]
+    fn a_check_has_its_own_times() {
+        let text = "- exec: x\n  ready: {tcp: true, timeout: 9s}\n  health:\n    http: http://localhost:$PORT/up\n    status: 204\n    interval: 1s\n    timeout: 2s\n    failures: 4\n";
+        let policy = parsed(text).unwrap().remove(0).policy;
+        let times = [policy.ready_timeout, policy.health_interval, policy.health_timeout];
+        assert_eq!((times.map(|span| span.0.as_secs()), policy.health_failures), ([9, 1, 2], 4));
+        assert_eq!(policy.health.unwrap().to_string(), "http:204:/up");
+    }
+
+    #[test]
     fn an_empty_file_is_an_empty_list() {
         for text in ["", "# nothing\n", "[]\n", "null\n", "---\n"] {
             assert_eq!(parsed(text).unwrap().len(), 0, "{text:?}");
@@ -270,6 +279,13 @@ mod tests {
             ("a: b\n", 1, "expected a list of services"),
             ("- a\n\t- b\n", 2, ""),
             ("- [\n", 1, "expected a command"),
+            ("- exec: x\n  ready:\n    tcp: true\n    failures: 3\n", 4, "`failures` belongs to `health`"),
+            ("- exec: x\n  ready: {log: up, interval: 1s}\n", 2, "`interval` has no effect with `log:up`"),
+            ("- exec: x\n  ready: {none: true, timeout: 1s}\n", 2, "`timeout` has no effect with `none`"),
+            ("- exec: x\n  ready:\n    tcp: false\n", 3, "`tcp: false` has no effect"),
+            ("- exec: x\n  health:\n    interval: 1s\n", 3, "`health` needs a check"),
+            ("- exec: x\n  window: 9s\n", 1, "no effect without max-restarts"),
+            ("- exec: x\n  ready: http://example.com/\n", 2, "a check queries this machine"),
         ] {
             let message = message(text);
             let part = if part == "leading dash" { "starts with a dash" } else { part };

@@ -15,9 +15,11 @@ mod service;
 mod span;
 
 pub(crate) use check::Check;
-pub(crate) use environment::{CREDENTIAL_PREFIX, CallerEnvironment, ChildVariables, Variables, local_url};
+pub(crate) use environment::{
+    CREDENTIAL_PREFIX, CallerEnvironment, ChildVariables, VITE_HOSTS, Variables, allows_host, local_url,
+};
 pub(crate) use expand::expand;
 pub(crate) use file::load as load_config;
-pub(crate) use policy::{Policy, RestartWhen, StopSignal};
+pub(crate) use policy::{CHECK_TIMEOUT, Policy, RestartWhen, StopSignal};
 pub(crate) use service::{PortRequest, Request, ServiceSpec, parse_assignment};
 pub(crate) use span::Span;

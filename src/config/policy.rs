@@ -1,10 +1,16 @@
 //! `Policy`: the readiness and health checks, restarts, stopping and log size of a service.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::check::Check;
 use crate::config::span::{Size, Span};
 use crate::os::signal;
+
+/// How long one run of a check may take unless the policy says otherwise: a local service that takes longer is of no use
+/// to its callers.
+pub(crate) const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether a service is restarted after it has ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +108,9 @@ pub(crate) struct Policy {
     /// How often the health check runs.
     #[serde(deserialize_with = "Span::recorded_interval")]
     pub(crate) health_interval: Span,
+    /// How long one run of the health check may take.
+    #[serde(deserialize_with = "Span::recorded_interval")]
+    pub(crate) health_timeout: Span,
     /// After this many failures in a row it is unhealthy.
     pub(crate) health_failures: u32,
     /// Whether an unhealthy service is restarted.
@@ -123,10 +132,11 @@ impl Default for Policy {
             stop_signal: StopSignal(libc::SIGTERM),
             grace: Span::seconds(5),
             ready: None,
-            ready_interval: Span(std::time::Duration::from_millis(250)),
+            ready_interval: Span(Duration::from_millis(250)),
             ready_timeout: Span::seconds(30),
             health: None,
             health_interval: Span::seconds(5),
+            health_timeout: Span(CHECK_TIMEOUT),
             health_failures: 3,
             restart_unhealthy: false,
             log_max_size: Size(10 << 20),
@@ -164,6 +174,12 @@ impl Policy {
         }
         if short(self.ready_interval) || short(self.health_interval) {
             return Some("an interval cannot be zero".into());
+        }
+        if short(self.health_timeout) {
+            return Some("the timeout of a check cannot be zero".into());
+        }
+        if self.window != Self::default().window && self.max_restarts.is_none() {
+            return Some("`window` has no effect without max-restarts".into());
         }
         if self.backoff_initial > self.backoff_max {
             return Some(format!(
@@ -219,6 +235,8 @@ mod tests {
         assert!(with(|policy| policy.ready = Some(Check::Tcp)).unwrap().contains("it has none"));
         assert!(with(|policy| policy.health = Some(Check::None)).unwrap().contains("again and again"));
         assert!(with(|policy| policy.restart_unhealthy = true).unwrap().contains("needs a health check"));
+        assert!(with(|policy| policy.window = Span::seconds(9)).unwrap().contains("without max-restarts"));
+        assert!(with(|policy| policy.health_timeout = Span::seconds(0)).unwrap().contains("timeout"));
         assert!(
             with(|policy| policy.backoff_initial = Span::seconds(60)).unwrap().contains("60s")
                 || with(|policy| policy.backoff_initial = Span::seconds(60)).unwrap().contains("1m")

@@ -1,7 +1,7 @@
 //! The fields of an entry of `devport.yaml` that form its policy.
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, MapAccess};
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess};
 
 use crate::config::check::Check;
 use crate::config::fields::Text;
@@ -19,14 +19,15 @@ pub(super) fn policy_field<'de, A: MapAccess<'de>>(
 ) -> Result<(), A::Error> {
     match field {
         "ready" => {
-            let settings: CheckSettings = map.next_value()?;
+            let settings = map.next_value_seed(CheckSeed::Ready)?;
             policy.ready_interval = settings.interval.unwrap_or(policy.ready_interval);
             policy.ready_timeout = settings.timeout.unwrap_or(policy.ready_timeout);
             policy.ready = settings.check;
         }
         "health" => {
-            let settings: CheckSettings = map.next_value()?;
+            let settings = map.next_value_seed(CheckSeed::Health)?;
             policy.health_interval = settings.interval.unwrap_or(policy.health_interval);
+            policy.health_timeout = settings.timeout.unwrap_or(policy.health_timeout);
             policy.health_failures = settings.failures.unwrap_or(policy.health_failures);
             policy.health = settings.check;
         }
@@ -119,46 +120,93 @@ impl<'de> Deserialize<'de> for Scalar {
     }
 }
 
-/// Parses `ready` or `health`: a check as text, or an object.
+/// What `ready` or `health` says.
 #[derive(Debug, Default)]
 struct CheckSettings {
     /// The check; `None` for the default.
     check: Option<Check>,
     /// How often it runs.
     interval: Option<Span>,
+    /// For `ready`, when the service is reported as not ready. For `health`, how long one run of the check may take.
     timeout: Option<Span>,
     /// The number of failures in a row.
     failures: Option<u32>,
 }
 
-/// `ready: {http: /healthz, status: 204, interval: 1s, timeout: 1m}`.
+/// `{http: /healthz, status: 204, interval: 1s, timeout: 1m}`. `F` is the number of failures, or [`NoEffect`].
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CheckFields {
+struct CheckFields<F> {
     /// Whether the port must accept a connection.
-    #[serde(default)]
-    tcp: bool,
-    #[serde(default)]
-    none: bool,
+    tcp: Option<bool>,
+    none: Option<bool>,
     /// The path of a request.
     http: Option<String>,
     status: Option<u16>,
     log: Option<String>,
     exec: Option<String>,
-    /// How often it runs.
     interval: Option<Span>,
     timeout: Option<Span>,
-    /// The number of failures in a row.
-    failures: Option<u32>,
+    failures: Option<F>,
 }
 
-impl CheckFields {
+/// The value of `failures` in `ready`: none is valid, and the error names the line of the field.
+#[derive(Debug)]
+enum NoEffect {}
+
+impl<'de> Deserialize<'de> for NoEffect {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = NoEffect;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("no `failures` in `ready`")
+            }
+
+            // The parser adds the line to errors of visitors only.
+            fn visit_u64<E: de::Error>(self, _: u64) -> Result<NoEffect, E> {
+                Err(E::custom("`failures` belongs to `health`; `ready` is checked until it passes"))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl From<NoEffect> for u32 {
+    fn from(never: NoEffect) -> Self {
+        match never {}
+    }
+}
+
+impl<F: Into<u32>> CheckFields<F> {
+    /// Returns the settings that the fields describe. Refuses fields that have no effect together.
+    fn settings(self) -> Result<CheckSettings, String> {
+        let check = self.check()?;
+        let has_no_effect = |field: &str, check: &Check| Err(format!("`{field}` has no effect with `{check}`"));
+        match &check {
+            Some(check @ (Check::Log(_) | Check::None)) if self.interval.is_some() => has_no_effect("interval", check),
+            Some(check @ Check::None) if self.timeout.is_some() => has_no_effect("timeout", check),
+            _ => Ok(CheckSettings {
+                check,
+                interval: self.interval,
+                timeout: self.timeout,
+                failures: self.failures.map(Into::into),
+            }),
+        }
+    }
+
     /// Returns the check that the fields describe.
     fn check(&self) -> Result<Option<Check>, String> {
+        for (field, value) in [("tcp", self.tcp), ("none", self.none)] {
+            if value == Some(false) {
+                return Err(format!("`{field}: false` has no effect; leave it out"));
+            }
+        }
         let status = self.status.map_or_else(String::new, |status| format!("{status}:"));
         let texts = [
-            self.tcp.then(|| "tcp".to_owned()),
-            self.none.then(|| "none".to_owned()),
+            self.tcp.map(|_| "tcp".to_owned()),
+            self.none.map(|_| "none".to_owned()),
             self.http.as_ref().map(|path| format!("http:{status}{path}")),
             self.log.as_ref().map(|pattern| format!("log:{pattern}")),
             self.exec.as_ref().map(|command| format!("exec:{command}")),
@@ -173,33 +221,43 @@ impl CheckFields {
     }
 }
 
-impl<'de> Deserialize<'de> for CheckSettings {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// Parses a text or an object.
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = CheckSettings;
+/// Parses a check as text, or an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CheckSeed {
+    Ready,
+    Health,
+}
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a check such as `http:/healthz`, or an object with one")
-            }
+impl<'de> DeserializeSeed<'de> for CheckSeed {
+    type Value = CheckSettings;
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<CheckSettings, E> {
-                let check = text.parse().map_err(E::custom)?;
-                Ok(CheckSettings { check: Some(check), ..CheckSettings::default() })
-            }
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<CheckSettings, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<CheckSettings, A::Error> {
-                let fields = CheckFields::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                let check = fields.check().map_err(de::Error::custom)?;
-                Ok(CheckSettings {
-                    check,
-                    interval: fields.interval,
-                    timeout: fields.timeout,
-                    failures: fields.failures,
-                })
-            }
+impl<'de> de::Visitor<'de> for CheckSeed {
+    type Value = CheckSettings;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a check such as `http:/healthz`, or an object with one")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<CheckSettings, E> {
+        let check = text.parse().map_err(E::custom)?;
+        Ok(CheckSettings { check: Some(check), ..CheckSettings::default() })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<CheckSettings, A::Error> {
+        let fields = de::value::MapAccessDeserializer::new(map);
+        let settings = match self {
+            Self::Ready => CheckFields::<NoEffect>::deserialize(fields)?.settings(),
+            Self::Health => CheckFields::<u32>::deserialize(fields)?.settings(),
+        };
+        let settings = settings.map_err(de::Error::custom)?;
+        if self == Self::Health && settings.check.is_none() {
+            return Err(de::Error::custom("`health` needs a check: tcp, http or exec"));
         }
-        deserializer.deserialize_any(Visitor)
+        Ok(settings)
     }
 }

@@ -116,13 +116,16 @@ impl Launcher<'_> {
     /// # Errors
     /// [`Error::NoSuchService`] if it was removed meanwhile, or the reason why it does not run.
     pub(crate) fn start_registered(&self, reservation: &Reservation, mode: LaunchMode) -> Result<Ensured> {
-        let (_launch, Ensured { reservation, previous, .. }) = self.prepare_registered(reservation)?;
+        let (launch, Ensured { reservation, previous, .. }) = self.prepare_registered(reservation)?;
         let previous = match self.find_running(&reservation)? {
             Some(running) if mode.if_running == IfRunning::Replace => {
+                // Before the stop: the service could not be started again.
+                launch.check_writable()?;
                 self.stop(&running.reservation)?;
                 Previous::Stopped
             }
             Some(running) if running.is_down() => {
+                launch.check_writable()?;
                 self.notify_retry(&running, None);
                 self.stop(&running.reservation)?;
                 Previous::Down
@@ -130,6 +133,7 @@ impl Launcher<'_> {
             Some(running) => return Ok(Ensured::new(running.reservation, Previous::StillRunning)),
             None => previous,
         };
+        launch.check_writable()?;
         self.launch(&reservation, mode.is_detached)?;
         Ok(Ensured::new(reservation, previous))
     }
@@ -139,7 +143,9 @@ impl Launcher<'_> {
     /// # Errors
     /// [`Error::NoSuchService`] if it was removed meanwhile, or [`Error::NoCommand`].
     pub(crate) fn prepare_to_run(&self, reservation: &Reservation) -> Result<Reservation> {
-        self.prepare_registered(reservation).map(|(_, ensured)| ensured.reservation)
+        let (launch, ensured) = self.prepare_registered(reservation)?;
+        launch.check_writable()?;
+        Ok(ensured.reservation)
     }
 
     /// Reserves a port for a program that devport does not run.

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
+use crate::registry::refusal::{base_of, my_uid, write_error, write_error_below};
 
 /// How the names of temporary files begin. Files left by a killed process are swept by this prefix.
 pub(super) const TEMPORARY_PREFIX: &str = ".tmp-";
@@ -140,7 +141,7 @@ impl<'a> Staged<'a> {
             }
             Ok(temporary)
         };
-        Ok(Self { path, temporary: stage().map_err(Error::io("write", path))?, durability })
+        Ok(Self { path, temporary: stage().map_err(write_error("write", path))?, durability })
     }
 
     /// Renames the file into place.
@@ -149,7 +150,7 @@ impl<'a> Staged<'a> {
     /// [`Error::Io`]: the old file is intact. If only the directory cannot be synced, that is not an error: readers
     /// already see and act on the new file.
     pub(super) fn commit(self) -> Result<()> {
-        self.temporary.persist(self.path).map_err(|error| Error::io("write", self.path)(error.error))?;
+        self.temporary.persist(self.path).map_err(|error| write_error("write", self.path)(error.error))?;
         if self.durability == Durability::Synced {
             let _ = File::open(directory_of(self.path)).and_then(|directory| sync(&directory));
         }
@@ -208,7 +209,7 @@ pub(super) fn sweep_stale(directory: &Path, tag: &str, now: Timestamp) {
 /// [`Error::Io`] with the file.
 pub(super) fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("delete", path)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(write_error("delete", path)(error)),
         _ => Ok(()),
     }
 }
@@ -221,14 +222,15 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 /// through a symbolic link that another user controls.
 pub(super) fn create_private_directory(path: &Path) -> Result<()> {
     check_links(path)?;
-    create_missing(path)?;
+    create_missing(path)
+        .map_err(|(failed, source)| write_error_below(base_of(path).to_owned(), "create", failed.to_owned(), source))?;
     let metadata = fs::metadata(path).map_err(Error::io("look at", path))?;
     if !metadata.is_dir() {
         return Err(Error::io("create", path)(io::ErrorKind::NotADirectory.into()));
     }
     check_owner(path)?;
     if metadata.mode() & 0o777 != 0o700 {
-        make_private(path, &metadata).map_err(Error::io("make private", path))?;
+        make_private(path, &metadata).map_err(write_error("make private", path))?;
     }
     Ok(())
 }
@@ -250,15 +252,16 @@ pub(super) fn check_owner(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Creates a directory and its parents unless they exist.
-fn create_missing(path: &Path) -> Result<()> {
+/// Creates a directory and its parents unless they exist. An error names the one that could not be created.
+fn create_missing(path: &Path) -> std::result::Result<(), (&Path, io::Error)> {
     match (create(path), path.parent()) {
         (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
             create_missing(parent)?;
-            create(path).map_err(Error::io("create", path))
+            create(path)
         }
-        (result, _) => result.map_err(Error::io("create", path)),
+        (result, _) => result,
     }
+    .map_err(|error| (path, error))
 }
 
 /// Creates one directory unless it exists.
@@ -356,11 +359,6 @@ fn is_writable_by_others(directory: &Metadata) -> bool {
     let by_group = mode & 0o020 != 0 && directory.gid() != me;
     let is_sticky = mode & 0o1000 != 0;
     ![0, me].contains(&directory.uid()) || (!is_sticky && (by_group || mode & 0o002 != 0))
-}
-
-/// Returns the user whose files devport uses.
-fn my_uid() -> u32 {
-    nix::unistd::geteuid().as_raw()
 }
 
 #[cfg(test)]

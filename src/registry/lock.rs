@@ -18,6 +18,7 @@ use crate::identity::ServiceHash;
 use crate::os::process::ProcessIdentity;
 use crate::os::{clock, file_lock};
 use crate::registry::file::no_link;
+use crate::registry::refusal::write_error;
 
 /// Time limit for a holder to write its name into the lock file, which it does right after taking the lock.
 const SIGNING: Duration = Duration::from_millis(200);
@@ -267,7 +268,7 @@ impl FileLock {
     /// Takes a lock if it is free.
     fn try_acquire(path: &Path) -> Result<Option<Self>> {
         loop {
-            let file = open_for_locking(path).map_err(|error| Error::io("open the lock", path)(no_link(error)))?;
+            let file = open_for_locking(path).map_err(|error| write_error("open the lock", path)(no_link(error)))?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
@@ -278,7 +279,7 @@ impl FileLock {
                 Ok(there) if there.ino() == ours.ino() && there.dev() == ours.dev() => {
                     if ours.mode() & 0o777 != 0o600 {
                         file.set_permissions(std::fs::Permissions::from_mode(0o600))
-                            .map_err(Error::io("make private", path))?;
+                            .map_err(write_error("make private", path))?;
                     }
                     return Ok(Some(Self { file, path: path.to_owned() }));
                 }
@@ -351,6 +352,17 @@ impl FileLock {
         signed
     }
 
+    /// Refuses a lock on a read-only file system: it can be held, but a supervisor could not record its state there.
+    ///
+    /// # Errors
+    /// [`Error::Unwritable`].
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.is_writable()? {
+            return Ok(());
+        }
+        Err(write_error("write", &self.path)(io::Error::from_raw_os_error(libc::EROFS)))
+    }
+
     /// Returns whether the file is open for writing. On a read-only file system it is not.
     fn is_writable(&self) -> Result<bool> {
         let flags = nix::fcntl::fcntl(&self.file, nix::fcntl::FcntlArg::F_GETFL)
@@ -374,7 +386,7 @@ fn open_for_locking(path: &Path) -> io::Result<File> {
     options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
     match options.open(path) {
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
-            OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)
+            open_for_reading(path).and_then(|existing| existing.ok_or(error))
         }
         opened => opened,
     }

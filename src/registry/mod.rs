@@ -8,6 +8,7 @@ mod file;
 mod lock;
 mod paths;
 mod port;
+mod refusal;
 mod register;
 mod reservation;
 mod resolve;

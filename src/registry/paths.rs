@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
+use crate::registry::refusal::{BELOW_HOME, DIRECTORIES};
 
 /// The state directory and the files in it.
 #[derive(Debug, Clone)]
@@ -29,7 +30,7 @@ impl Paths {
         let base = match (devport_home, xdg, home.filter(|home| home.is_absolute())) {
             (Some(base), _, _) => cwd.join(base),
             (None, Some(xdg), _) => xdg.join("devport"),
-            (None, None, Some(home)) => home.join(".local/share/devport"),
+            (None, None, Some(home)) => home.join(BELOW_HOME),
             (None, None, None) => return Err(Error::NoHome),
         };
         if base.to_str().is_none() {
@@ -53,8 +54,8 @@ impl Paths {
     }
 
     /// All directories, the base first.
-    pub(super) fn directories(&self) -> [PathBuf; 5] {
-        [self.base.clone(), self.services(), self.base.join("run"), self.base.join("locks"), self.base.join("logs")]
+    pub(super) fn directories(&self) -> impl Iterator<Item = PathBuf> {
+        std::iter::once(self.base.clone()).chain(DIRECTORIES.map(|name| self.base.join(name)))
     }
 
     /// The directory of the records.

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::config::{PortRequest, ServiceSpec, Variables};
 use crate::error::{Error, Result};
-use crate::identity::ServiceHash;
+use crate::identity::{ServiceHash, TailnetName};
 use crate::os::process::ProcessIdentity;
 use crate::os::socket;
 use crate::project::{DirectoryId, Ownership, Place};
@@ -69,8 +69,10 @@ impl Registry {
             }
         };
         let stale = self.give_port(&mut reservation, spec, now)?;
+        check_ports_of_checks(&reservation, spec)?;
         reservation.adopt();
         reservation.port_env.clone_from(&spec.request.port_env);
+        reservation.tailnet_pending = pending_name(&reservation, spec);
         reservation.policy.clone_from(&spec.request.policy);
         reservation.cwd.clone_from(&spec.request.cwd);
         reservation.cmd.clone_from(&spec.request.cmd);
@@ -159,9 +161,11 @@ impl Registry {
                 Err(Error::PortFixed { service: spec.name().to_owned(), port: reservation.port })
             }
             PortRequest::Exactly(port) => {
-                self.check_unreserved(port)?;
+                self.check_unreserved(port, &spec.place)?;
                 if !is_free(port)? {
-                    let hint = "choose another port, or end that process first".into();
+                    let hint = "choose another port, or request none: a service without `port:` or `--port` gets \
+                                its own"
+                        .into();
                     return Err(Error::PortTaken { port, owner: listener_text(port), hint });
                 }
                 reservation.port = port;
@@ -208,13 +212,20 @@ impl Registry {
     }
 
     /// Refuses a port that another service has.
-    fn check_unreserved(&self, port: u16) -> Result<()> {
+    fn check_unreserved(&self, port: u16, place: &Place) -> Result<()> {
         if !self.reserved_ports()?.contains(&port) {
             return Ok(());
         }
-        let owner = self.list()?.reservations.into_iter().find(|other| other.port == port);
-        let owner = owner.map_or_else(|| "a damaged record".into(), |other| other.name().to_owned());
-        Err(Error::PortReserved { port, owner })
+        let Some(other) = self.list()?.reservations.into_iter().find(|other| other.port == port) else {
+            return Err(Error::PortReserved { port, owner: "a damaged record".into(), removable: None });
+        };
+        let owner = format!("{} in {}", other.name(), place.abbreviate(&other.cwd));
+        let removable = match place.ownership(other.site()) {
+            Ok(Ownership::Ours) => Some(other.name().to_owned()),
+            Ok(Ownership::Gone(_)) => Some(other.hashid.to_string()),
+            Ok(Ownership::Other(_)) | Err(_) => None,
+        };
+        Err(Error::PortReserved { port, owner, removable })
     }
 
     /// Returns a stopped service whose port may be reassigned: one whose checkout no longer exists, else the one with
@@ -307,6 +318,24 @@ fn check_place(reservation: &Reservation, spec: &ServiceSpec) -> Result<Option<P
             here: spec.place.abbreviate(spec.place.root()),
             hint: "choose another key for this checkout".into(),
         }),
+    }
+}
+
+/// Returns the name under which a spec requests to publish a service; `None` if it requests none, or the service is
+/// published under it.
+fn pending_name(reservation: &Reservation, spec: &ServiceSpec) -> Option<String> {
+    let current = reservation.name_on_tailnet();
+    let name = spec.request.tailnet_name.as_ref().map_or(current, TailnetName::as_str);
+    (spec.request.tailnet && !(reservation.tailnet && name == current)).then(|| name.to_owned())
+}
+
+/// Refuses a check whose URL names another port than the service's.
+fn check_ports_of_checks(reservation: &Reservation, spec: &ServiceSpec) -> Result<()> {
+    let Some(port) = reservation.service_port() else { return Ok(()) };
+    let checks = [&spec.request.policy.ready, &spec.request.policy.health];
+    match checks.into_iter().flatten().find_map(|check| check.foreign_port(port)) {
+        Some(other) => Err(Error::PortOfCheck { service: spec.name().to_owned(), other, port }),
+        None => Ok(()),
     }
 }
 

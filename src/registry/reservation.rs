@@ -50,6 +50,13 @@ pub(crate) struct Reservation {
     /// Its protocol on the tailnet.
     #[serde(default, skip_serializing_if = "Protocol::is_https")]
     pub(crate) tailnet_protocol: Protocol,
+    /// The name under which `start --tailnet` will publish the service; `None` once it is published. The command needs
+    /// it before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tailnet_pending: Option<String>,
+    /// Whether it was published without a definition of devport's: there were no credentials, or an admin's exists.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) tailnet_undefined: bool,
     /// Readiness, health, restarts, stopping and logs.
     #[serde(default, skip_serializing_if = "Policy::is_default")]
     pub(crate) policy: Policy,
@@ -161,6 +168,8 @@ impl Reservation {
             tailnet: false,
             tailnet_name: None,
             tailnet_protocol: Protocol::Https,
+            tailnet_pending: None,
+            tailnet_undefined: false,
             policy: Policy::default(),
             cwd: PathBuf::new(),
             cmd: Vec::new(),
@@ -254,14 +263,27 @@ impl Reservation {
         self.tailnet_name.as_ref().map_or(self.hashid.as_str(), TailnetName::as_str)
     }
 
+    /// Returns the host name on the tailnet under which the service is published, or will be by `start --tailnet`;
+    /// `None` if neither. `suffix` is that of the tailnet.
+    pub(super) fn tailnet_host(&self, suffix: &str) -> Option<String> {
+        let published = self.tailnet.then(|| self.name_on_tailnet());
+        let name = self.tailnet_pending.as_deref().or(published)?;
+        Some(format!("{name}.{suffix}"))
+    }
+
     /// Returns the port that the service gets and is checked on; `None` if it has none.
     pub(crate) fn service_port(&self) -> Option<u16> {
         (!self.no_port && self.port != 0).then_some(self.port)
     }
 
-    /// Returns what devport sets in the environment of the service's command. `home` is the state directory, `term` the
-    /// terminal type, if the command gets a terminal.
-    pub(crate) fn child_variables<'a>(&'a self, home: &'a Path, term: Option<&'a str>) -> ChildVariables<'a> {
+    /// Returns what devport sets in the environment of the service's command. `home` is the state directory, `host` the
+    /// host name on the tailnet, `term` the terminal type, if the command gets a terminal.
+    pub(crate) fn child_variables<'a>(
+        &'a self,
+        home: &'a Path,
+        host: Option<&'a str>,
+        term: Option<&'a str>,
+    ) -> ChildVariables<'a> {
         ChildVariables {
             port: self.service_port(),
             port_env: self.port_env.as_deref(),
@@ -269,6 +291,7 @@ impl Reservation {
             hash: &self.hash,
             home,
             cwd: &self.cwd,
+            tailnet_host: host,
             term,
         }
     }

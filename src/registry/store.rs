@@ -212,6 +212,14 @@ impl Registry {
         String::from_utf8(file::read(&self.paths.tailnet_suffix()).ok()?).ok()
     }
 
+    /// Returns the host name of a service on the tailnet, by its record as it is now; `None` if the service is not
+    /// published, or the suffix was never reported. `known` is used if the record cannot be read.
+    pub(crate) fn tailnet_host(&self, known: &Reservation) -> Option<String> {
+        let suffix = self.tailnet_suffix()?;
+        let now = self.find(&known.hash).ok().flatten();
+        now.as_ref().unwrap_or(known).tailnet_host(&suffix)
+    }
+
     /// Keeps the suffix for when tailscaled cannot be queried. Errors are ignored: it is queried again.
     pub(crate) fn keep_tailnet_suffix(&self, suffix: &str) {
         if self.tailnet_suffix().as_deref() != Some(suffix) {

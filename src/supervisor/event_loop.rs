@@ -54,8 +54,8 @@ impl<'a> Supervisor<'a> {
         Self { executor, signals, lifecycle, reaped_others: Vec::new() }
     }
 
-    /// Runs the service until it ends.
-    pub(super) fn run(mut self) -> Outcome {
+    /// Runs the service until it ends. Returns the outcome, and how the command ended if that led to it.
+    pub(super) fn run(mut self) -> (Outcome, Option<ExitHow>) {
         let begin = Event::Begin { orphans: self.executor.service.orphans.is_some() };
         self.executor.recorder.beat();
         let mut flow = self.feed(begin);
@@ -71,7 +71,7 @@ impl<'a> Supervisor<'a> {
         self.executor.recorder.beat();
         self.executor.recorder.record_last_up(LAST_UP_AGE_AT_ENDS);
         self.executor.screen.drain(clock::now());
-        outcome
+        (outcome, self.executor.last_exit)
     }
 
     /// Waits, and handles everything that has happened.

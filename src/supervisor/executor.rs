@@ -24,6 +24,8 @@ pub(super) struct Executor<'a> {
     pub(super) responder: QueryResponder,
     /// Whether some processes could not be sent the stop signal yet.
     must_terminate_again: bool,
+    /// How the child ended, unless another start was tried since.
+    pub(super) last_exit: Option<ExitHow>,
     /// The last failure that was reported while its operation is retried.
     last_failure: Option<String>,
     /// Whether our own input has ended, so that the next child gets an end of file too.
@@ -66,6 +68,7 @@ impl<'a> Executor<'a> {
             probe,
             responder: QueryResponder::new(audience),
             must_terminate_again: false,
+            last_exit: None,
             last_failure: None,
             has_input_ended: false,
         }
@@ -73,6 +76,7 @@ impl<'a> Executor<'a> {
 
     /// Starts the child, if its port is free and no earlier process is left.
     pub(super) fn start_child(&mut self) -> Event {
+        self.last_exit = None;
         if let Some(port) = self.service.reservation.service_port() {
             match self.service.port_owner(port) {
                 Ok(None) => {}
@@ -129,6 +133,7 @@ impl<'a> Executor<'a> {
         let exit = Exit { was_requested: lifecycle.is_clearing(), left_behind, ..exit };
         self.screen.say(&exit.to_string(), clock::now());
         self.recorder.child_exited(exit);
+        self.last_exit = Some(how);
         Some(Event::Exited { how, ran })
     }
 
@@ -215,7 +220,8 @@ impl<'a> Executor<'a> {
             self.screen.say(&format!("starting again in {:.0} s", wait.as_secs_f64()), now);
         }
         // A taken port was reported when it was found.
-        if let Some(error) = error.as_ref().filter(|_| state != State::PortConflict) {
+        let is_news = |error: &&Problem| state != State::PortConflict && self.recorder.error() != Some(error);
+        if let Some(error) = error.as_ref().filter(is_news) {
             self.note(&error.to_string());
         }
         let (restarts, listens) = (lifecycle.restarts(), self.probe.listens().to_vec());

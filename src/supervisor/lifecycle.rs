@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Policy, RestartWhen};
 use crate::os::clock::later;
 use crate::registry::{ExitHow, Problem, State};
-use crate::supervisor::backoff::{AfterCrash, Backoff};
+use crate::supervisor::backoff::{AfterCrash, Backoff, UP_AFTER};
 
 /// The time between kills of a tree: a process that forks while it is scanned can escape one.
 const SWEEP: Duration = Duration::from_millis(50);
@@ -126,8 +126,20 @@ enum Phase {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Then {
     /// A start at this time; until then, this state is recorded.
-    StartAt(Instant, State),
+    StartAt {
+        at: Instant,
+        shown: State,
+        /// Why the child was ended; `None` if it ended by itself.
+        why: Option<Problem>,
+    },
     End(Outcome),
+}
+
+impl Then {
+    /// Returns a start without a wait.
+    fn start_now(now: Instant) -> Self {
+        Self::StartAt { at: now, shown: State::Starting, why: None }
+    }
 }
 
 /// The state machine of one supervisor.
@@ -188,9 +200,7 @@ impl Lifecycle {
     pub(super) fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
             Event::Begin { .. } if self.phase != Phase::New => Vec::new(),
-            Event::Begin { orphans: true } => {
-                self.clear(Then::StartAt(now, State::Starting), now, State::Starting, None)
-            }
+            Event::Begin { orphans: true } => self.clear(Then::start_now(now), now, State::Starting, None),
             Event::Begin { orphans: false } => self.start(),
             Event::Spawned { since } => self.spawned(since),
             Event::SpawnFailed { why, is_permanent } => self.spawn_failed(why, is_permanent, now),
@@ -271,9 +281,14 @@ impl Lifecycle {
             return Vec::new();
         }
         let outcome = match (how, self.policy.restart) {
-            // Shells exit with 126 if a command cannot be executed, and with 127 if it does not exist (POSIX, `sh`).
-            (ExitHow::Code(126), _) => Outcome::Failed("exit code 126: the command cannot be executed".into()),
-            (ExitHow::Code(127), _) => Outcome::Failed("exit code 127: there is no such command".into()),
+            // Shells exit with 126 if a command cannot be executed, and with 127 if it does not exist (POSIX, `sh`). A
+            // command that was up has another reason, which a restart may remove.
+            (ExitHow::Code(126), _) if ran <= UP_AFTER => {
+                Outcome::Failed("exit code 126: the command cannot be executed".into())
+            }
+            (ExitHow::Code(127), _) if ran <= UP_AFTER => {
+                Outcome::Failed("exit code 127: there is no such command".into())
+            }
             (ExitHow::Code(0), RestartWhen::OnFailure | RestartWhen::Never) => Outcome::Stopped,
             (how, RestartWhen::Never) => Outcome::Failed(format!("{how}, and `restart` is never").into()),
             _ => return self.crash(ran, now, None),
@@ -293,7 +308,7 @@ impl Lifecycle {
             }
         };
         self.crashed = true;
-        self.clear(Then::StartAt(later(now, wait), shown), now, shown, why)
+        self.clear(Then::StartAt { at: later(now, wait), shown, why: why.clone() }, now, shown, why)
     }
 
     fn clear_for_end(&mut self, outcome: Outcome, now: Instant) -> Vec<Action> {
@@ -304,10 +319,10 @@ impl Lifecycle {
         let Phase::Clearing { then, .. } = &self.phase else { return Vec::new() };
         match then.clone() {
             Then::End(outcome) => self.end(outcome),
-            Then::StartAt(at, _) if at <= now => self.start(),
-            Then::StartAt(until, shown) => {
+            Then::StartAt { at, .. } if at <= now => self.start(),
+            Then::StartAt { at: until, shown, why } => {
                 self.phase = Phase::Backoff { until, shown };
-                vec![Action::Record(shown, None)]
+                vec![Action::Record(shown, why)]
             }
         }
     }
@@ -352,9 +367,9 @@ impl Lifecycle {
     fn restart(&mut self, now: Instant) -> Vec<Action> {
         self.backoff.reset();
         match &mut self.phase {
-            Phase::Running { .. } => self.clear(Then::StartAt(now, State::Starting), now, State::Starting, None),
-            Phase::Clearing { then: then @ Then::StartAt(..), .. } => {
-                *then = Then::StartAt(now, State::Starting);
+            Phase::Running { .. } => self.clear(Then::start_now(now), now, State::Starting, None),
+            Phase::Clearing { then: then @ Then::StartAt { .. }, .. } => {
+                *then = Then::start_now(now);
                 self.crashed = false;
                 vec![Action::Record(State::Starting, None)]
             }
@@ -418,6 +433,21 @@ mod tests {
         assert_eq!(life.step(Event::Tick, now + Duration::from_millis(899)), []);
         assert_eq!(life.step(Event::Tick, due), [Action::Spawn]);
         assert_eq!(life.restarts(), 1);
+    }
+
+    #[test]
+    fn a_command_that_does_not_exist_fails_unless_it_was_up() {
+        let now = clock::now();
+        for code in [126, 127] {
+            let exited = |ran| Event::Exited { how: ExitHow::Code(code), ran };
+            let states = |actions: Vec<Action>| match actions.first() {
+                Some(Action::Record(state, _)) => *state,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(states(running(now).step(exited(UP_AFTER), now)), State::Stopping);
+            let later = UP_AFTER + Duration::from_millis(1);
+            assert_eq!(states(running(now).step(exited(later), now)), State::Backoff);
+        }
     }
 
     #[test]

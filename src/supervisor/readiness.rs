@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::{Check, Policy};
+use crate::config::{CHECK_TIMEOUT, Check, Policy};
 use crate::os::clock::later;
 use crate::registry::Problem;
 use crate::supervisor::lifecycle::Event;
@@ -91,6 +91,14 @@ impl Readiness {
         pending.next.filter(|next| *next <= now)?;
         pending.next = None;
         check.cloned()
+    }
+
+    /// Returns how long one run of the current check may take.
+    pub(super) fn check_timeout(&self) -> Duration {
+        match self.stage {
+            Stage::Health(_) => self.policy.health_timeout.0,
+            Stage::Idle | Stage::Ready(_) => CHECK_TIMEOUT,
+        }
     }
 
     /// Returns whether the service becomes ready by a line of its output.

@@ -156,6 +156,7 @@ impl ReadinessProbe {
     /// Runs a check. One that takes time becomes the running probe.
     fn start_check(&mut self, check: &Check, target: &dyn ProbeTarget, now: Instant) -> Option<Event> {
         let port = self.port.unwrap_or_default();
+        let timeout = self.readiness.check_timeout();
         let probe = match check {
             Check::None | Check::Alive => return self.readiness.handle_result(Ok(()), now),
             // The output decides, see `handle_output`.
@@ -164,11 +165,11 @@ impl ReadinessProbe {
                 let result = self.probe_listeners(target);
                 return self.readiness.handle_result(result, now);
             }
-            Check::Tcp => Probe::connect(port, None, now),
-            Check::Http { path, status } => {
-                Probe::connect(port, Some(Request { path: path.clone(), status: *status }), now)
+            Check::Tcp => Probe::connect(port, None, timeout, now),
+            Check::Http { path, status, .. } => {
+                Probe::connect(port, Some(Request { path: path.clone(), status: *status }), timeout, now)
             }
-            Check::Exec(words) => target.start_check(words).map(|process| Probe::command(process, now)),
+            Check::Exec(words) => target.start_check(words).map(|process| Probe::command(process, timeout, now)),
         };
         match probe {
             Ok(probe) => {

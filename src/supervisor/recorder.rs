@@ -137,6 +137,11 @@ impl<'a> Recorder<'a> {
         self.run.sockets = listens.iter().map(|socket| socket.id).collect();
     }
 
+    /// Returns what is wrong, as it was recorded last.
+    pub(super) fn error(&self) -> Option<&Problem> {
+        self.run.error.as_ref()
+    }
+
     /// Returns whether the state says that nothing runs. Readers trust it only if it is written with proof.
     pub(super) fn says_ended(&self) -> bool {
         self.run.says_ended()

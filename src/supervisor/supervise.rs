@@ -6,7 +6,9 @@ use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
 use crate::os::clock::{self, Deadline};
 use crate::os::process::{self, ProcessIdentity};
-use crate::registry::{Acquired, IdentityLock, Pane, Registry, Reservation, Role, RunState, Scan, State, TreeEnded};
+use crate::registry::{
+    Acquired, ExitHow, IdentityLock, Pane, Registry, Reservation, Role, RunState, Scan, State, TreeEnded,
+};
 use crate::supervisor::event_loop::Supervisor;
 use crate::supervisor::lifecycle::Outcome;
 use crate::supervisor::query_responder::Audience;
@@ -36,7 +38,11 @@ pub(crate) struct SupervisorSetup {
 #[derive(Debug)]
 pub(crate) enum Supervised {
     /// This process supervised the service until it ended.
-    Ended(Outcome),
+    Ended {
+        outcome: Outcome,
+        /// How the command ended; `None` if it could not be executed, or did not run at the end.
+        exit: Option<ExitHow>,
+    },
     /// Another process supervises it.
     AlreadyRunning,
 }
@@ -70,7 +76,8 @@ pub(crate) fn supervise(registry: &Registry, hash: &ServiceHash, setup: Supervis
             let service = Service { term: setup.term, ..service };
             let (policy, last_up) = (&service.reservation.policy, service.reservation.last_up);
             let writer = Recorder::new(registry, &identity, run, policy, last_up);
-            Ok(Supervised::Ended(Supervisor::new(service, writer, signals, screen, setup.audience).run()))
+            let (outcome, exit) = Supervisor::new(service, writer, signals, screen, setup.audience).run();
+            Ok(Supervised::Ended { outcome, exit })
         }
         Err(error) => {
             // `start` reads the reason from the run state; the window that shows the error itself may close at once.

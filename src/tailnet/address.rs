@@ -44,6 +44,15 @@ impl<'a> Addresses<'a> {
         Some(endpoint.url(reservation.name_on_tailnet(), suffix.as_deref()?))
     }
 
+    /// Queries tailscaled for the suffix of host names and keeps it. Without an answer, the last one is kept.
+    pub(crate) fn learn_suffix(&self) {
+        if self.suffix.0.get().is_none()
+            && let Some(suffix) = self.query_suffix()
+        {
+            let _ = self.suffix.0.set(Some(suffix));
+        }
+    }
+
     /// Queries tailscaled and keeps the suffix for when it cannot be queried.
     fn query_suffix(&self) -> Option<String> {
         let node = Tailscale::find(self.environment).ok()?.node(Deadline::after(LIMIT)).ok()?;

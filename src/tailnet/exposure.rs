@@ -66,6 +66,7 @@ impl Tailnet<'_> {
         let protocol = wish.protocol.unwrap_or(if now.tailnet { now.tailnet_protocol } else { Protocol::Https });
         let mut wanted = now.clone();
         (wanted.tailnet, wanted.tailnet_name, wanted.tailnet_protocol) = (true, name, protocol);
+        (wanted.tailnet_pending, wanted.tailnet_undefined) = (None, now.tailnet_undefined);
         self.check_unused(&wanted)?;
         let deadline = Deadline::after(LIMIT);
         let endpoint = Endpoint { protocol, local_port };
@@ -80,6 +81,8 @@ impl Tailnet<'_> {
         // What is served under the name may be changed if it was published under it.
         let renamed = now.tailnet && now.name_on_tailnet() != wanted.name_on_tailnet();
         let ours = now.tailnet && !renamed;
+        // Without credentials this publication makes no definition. An earlier one may have.
+        wanted.tailnet_undefined |= !ours;
         let mut publication =
             Publication { program, api, node, reservation: wanted, endpoint, deadline, defined: false, touched: false };
         let done = publication.publish(ours, notice).and_then(|()| self.record(&publication.reservation));
@@ -105,19 +108,25 @@ impl Tailnet<'_> {
         }
     }
 
-    /// Takes a service off the tailnet. One that is not published is not an error. `notice` gets notes for the user.
+    /// Takes a service off the tailnet. One that is not published is not an error. `retry` is the command that finishes
+    /// the job later, if there is one; `notice` gets notes for the user.
     ///
     /// # Errors
     /// The step that failed. The record says "published" until the service is off the tailnet.
-    pub(crate) fn unexpose(&self, reservation: &Reservation, notice: &mut dyn FnMut(String)) -> Result<()> {
+    pub(crate) fn unexpose(
+        &self,
+        reservation: &Reservation,
+        retry: Option<&str>,
+        notice: &mut dyn FnMut(String),
+    ) -> Result<()> {
         let _lock = self.registry.acquire_tailnet()?;
         let now = self.current(reservation)?;
-        self.take_away(&now, notice)?;
+        self.take_away(&now, retry, notice)?;
         if now.tailnet { self.record_off(&now) } else { Ok(()) }
     }
 
     /// Takes a service off the tailnet without recording it. The caller holds the tailnet's lock.
-    fn take_away(&self, now: &Reservation, notice: &mut dyn FnMut(String)) -> Result<()> {
+    fn take_away(&self, now: &Reservation, retry: Option<&str>, notice: &mut dyn FnMut(String)) -> Result<()> {
         let deadline = Deadline::after(LIMIT);
         let name = now.name_on_tailnet();
         let program = match Tailscale::find(self.environment) {
@@ -133,11 +142,13 @@ impl Tailnet<'_> {
         withdraw(&program, name, deadline)?;
         match Api::from_environment(self.environment, deadline)? {
             Some(api) => delete_definition(&api, &program.node(deadline)?, now, notice)?,
-            None if now.tailnet => notice(format!(
-                "the definition of svc:{name} stays on the tailnet: {SERVICES_PAGE}, or set TAILSCALE_API_KEY and run \
-                 `devport taildown {}` again",
-                now.name()
-            )),
+            None if now.tailnet && !now.tailnet_undefined => {
+                let retry = retry.map(|retry| format!(", or set TAILSCALE_API_KEY and run `{retry}` again"));
+                let retry = retry.unwrap_or_default();
+                notice(format!(
+                    "the definition of svc:{name} stays on the tailnet: delete it at {SERVICES_PAGE}{retry}"
+                ));
+            }
             None => {}
         }
         Ok(())
@@ -145,7 +156,7 @@ impl Tailnet<'_> {
 
     /// Takes a service off the tailnet; only reports failures.
     fn take_away_or_tell(&self, now: &Reservation, notice: &mut dyn FnMut(String)) {
-        if let Err(error) = self.take_away(now, notice) {
+        if let Err(error) = self.take_away(now, None, notice) {
             let name = now.name_on_tailnet();
             notice(format!("svc:{name} may be left on this machine, and its definition at {SERVICES_PAGE}: {error}"));
         }
@@ -154,7 +165,7 @@ impl Tailnet<'_> {
     /// Records that a service is not published.
     fn record_off(&self, now: &Reservation) -> Result<()> {
         let mut off = now.clone();
-        (off.tailnet, off.tailnet_protocol) = (false, Protocol::Https);
+        (off.tailnet, off.tailnet_protocol, off.tailnet_undefined) = (false, Protocol::Https, false);
         self.record(&off)
     }
 
@@ -180,6 +191,8 @@ impl Tailnet<'_> {
             record.tailnet = published.tailnet;
             record.tailnet_name.clone_from(&published.tailnet_name);
             record.tailnet_protocol = published.tailnet_protocol;
+            record.tailnet_undefined = published.tailnet_undefined;
+            record.tailnet_pending = None;
         };
         self.registry.update(&published.hash, set)?.map(drop).ok_or_else(|| removed_meanwhile(published))
     }
@@ -261,7 +274,9 @@ impl Publication {
             }
             _ => {}
         }
-        self.define()?;
+        if let Some(is_ours) = self.define()? {
+            self.reservation.tailnet_undefined = !is_ours;
+        }
         // tailscaled refuses another protocol on a port that is being served.
         if matches!(served, Serving::Other(_) | Serving::OtherWay) {
             self.touched = true;
@@ -271,9 +286,10 @@ impl Publication {
         self.approve(notice)
     }
 
-    /// Makes sure that the tailnet has a definition of the service with the right port.
-    fn define(&mut self) -> Result<()> {
-        let Some(api) = &self.api else { return Ok(()) };
+    /// Makes sure that the tailnet has a definition of the service with the right port. Returns whether devport owns the
+    /// definition; `None` without credentials.
+    fn define(&mut self) -> Result<Option<bool>> {
+        let Some(api) = &self.api else { return Ok(None) };
         let name = self.reservation.name_on_tailnet();
         let hash = self.reservation.hash.as_str();
         let Some(mut there) = api.definition(name)? else {
@@ -281,34 +297,33 @@ impl Publication {
             match api.define(name, &new) {
                 Ok(()) => {
                     self.defined = true;
-                    return Ok(());
+                    return Ok(Some(true));
                 }
                 // Another machine may have created it in the meantime.
                 Err(error) => match api.definition(name) {
-                    Ok(Some(there)) => return self.adopt(&there),
+                    Ok(Some(there)) => return self.adopt(api, &there).map(Some),
                     _ => return Err(error),
                 },
             }
         };
         // Between reading and updating, the name may have changed owner. After a conflict it is read once more.
         for _ in 0..2 {
-            match self.adopt(&there) {
+            match self.adopt(api, &there) {
                 Err(Error::Tailnet(TailnetError::Api { problem: ApiProblem::Conflict(_), .. })) => {
                     there = api.definition(name)?.unwrap_or(there);
                 }
-                done => return done,
+                done => return done.map(Some),
             }
         }
-        self.adopt(&there)
+        self.adopt(api, &there).map(Some)
     }
 
-    /// Uses an existing definition if devport owns it.
-    fn adopt(&self, there: &Definition) -> Result<()> {
-        let Some(api) = &self.api else { return Ok(()) };
+    /// Uses an existing definition, unless it belongs to something else. Returns whether devport owns it.
+    fn adopt(&self, api: &Api, there: &Definition) -> Result<bool> {
         match there.maker(&self.node, self.reservation.hash.as_str()) {
-            Owner::Us if there.declares_only(self.endpoint) => Ok(()),
-            Owner::Us => api.define(self.name(), &there.with_port(self.endpoint)),
-            Owner::Somebody if there.declares(self.endpoint) => Ok(()),
+            Owner::Us if there.declares_only(self.endpoint) => Ok(true),
+            Owner::Us => api.define(self.name(), &there.with_port(self.endpoint)).map(|()| true),
+            Owner::Somebody if there.declares(self.endpoint) => Ok(false),
             Owner::Somebody => {
                 let ports: Vec<&str> = there.ports().collect();
                 let owner = format!("a definition that devport did not make, with {} only", ports.join(", "));
@@ -336,12 +351,13 @@ impl Publication {
     /// Gets this machine approved as a host of the service.
     fn approve(&self, notice: &mut dyn FnMut(String)) -> Result<()> {
         let Some(api) = &self.api else {
-            if !self.is_approved_within(AUTOMATIC_LIMIT) {
+            // No waiting: only the tailnet's policy could approve it, and no result depends on that.
+            if !self.is_approved() {
                 notice(self.admin_needed());
             }
             return Ok(());
         };
-        if self.is_approved_within(Duration::ZERO) {
+        if self.is_approved() {
             return Ok(());
         }
         let refused = match api.approve(self.name(), self.node.id()) {
@@ -361,15 +377,19 @@ impl Publication {
 
     /// Polls tailscaled until it knows that this machine is approved, or the limit passes.
     fn is_approved_within(&self, limit: Duration) -> bool {
-        let approved = || self.program.node(self.deadline).ok().filter(|node| node.is_approved_for(self.name()));
-        clock::poll(INTERVAL, limit.min(self.deadline.remaining()), approved).is_some()
+        clock::poll(INTERVAL, limit.min(self.deadline.remaining()), || self.is_approved().then_some(())).is_some()
+    }
+
+    /// Returns whether tailscaled knows that this machine is approved.
+    fn is_approved(&self) -> bool {
+        self.program.node(self.deadline).is_ok_and(|node| node.is_approved_for(self.name()))
     }
 
     /// Returns what an administrator has to do if devport has no key.
     fn admin_needed(&self) -> String {
         format!(
-            "svc:{name} is served, but no API key is set: an admin must define it with port {port} (unless it is) and \
-             approve {host} for it at {SERVICES_PAGE}",
+            "svc:{name} is served, but no API key is set: an admin must define it with port {port} and approve {host} \
+             for it at {SERVICES_PAGE}, unless it is defined and the tailnet's policy approves it",
             name = self.name(),
             port = self.endpoint.declared(),
             host = self.node.host_name(),

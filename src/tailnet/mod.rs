@@ -7,10 +7,12 @@ mod address;
 mod api;
 mod credentials;
 mod definition;
+mod dev_server;
 mod endpoint;
 mod exposure;
 mod node;
 mod program;
 
 pub(crate) use address::{Addresses, Suffix};
+pub(crate) use dev_server::advice as dev_server_advice;
 pub(crate) use exposure::{PublishRequest, Tailnet};

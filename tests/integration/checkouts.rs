@@ -972,3 +972,27 @@ fn a_command_that_waited_does_nothing_to_a_key_that_another_checkout_got_meanwhi
         assert_eq!(machine.at("shop", ["which", "web"]).ok().json()["pid"], view["pid"], "{arguments:?}");
     }
 }
+
+#[test]
+fn a_fixed_port_of_another_checkout_is_never_to_be_removed() {
+    let machine = Machine::new();
+    let port = (machine.env.first_port + 39).to_string();
+    let start = |directory: &str, key: &str| {
+        machine.at(directory, ["start", "--key", key, "--port", &port].iter().chain(&SLEEP))
+    };
+    start("shop", "db").ok();
+    for directory in ["linked", "shop/.claude/worktrees/feat", "blog"] {
+        let says = [&format!("port {port} is reserved for db in ~/shop"), "without `port:` or `--port` gets its own"];
+        let failed = start(directory, "db2").fails(1, &says.map(|part| part as &str));
+        for part in DANGEROUS {
+            assert!(!failed.stderr.contains(part), "{failed:?}");
+        }
+    }
+    start("shop/apps", "db2").fails(1, &["reserved for db in ~/shop", "`devport rm db` frees this one"]);
+    machine.at("shop", ["stop", "db"]).ok();
+    fs::rename(machine.home("shop"), machine.home("away")).unwrap();
+    let id = machine.env.ls()[0]["hashid"].as_str().unwrap().to_owned();
+    start("blog", "db2").fails(1, &[&format!("`devport rm {id}` frees this one")]);
+    machine.at("blog", ["rm", &id]).ok();
+    start("blog", "db2").ok();
+}

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{SERVER, TestEnv, eventually, is_alive, number, port, until};
+use crate::support::{SERVER, TestEnv, done, eventually, is_alive, number, port, until};
 
 /// Starts a service with options.
 fn start(env: &TestEnv, options: &[&str], words: &[&str]) -> Value {
@@ -284,7 +284,38 @@ fn a_service_that_is_being_replaced_is_starting() {
     let env = TestEnv::new();
     start(&env, &["--grace", "1500ms"], &["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.05; done"]);
     until("the trap is set", || env.devport(["logs", "a"]).ok().stdout.contains("deaf"));
-    env.devport(["signal", "a"]).ok();
+    let signal = env.spawn(["signal", "a"]);
     env.wait_state("a", "starting");
     env.wait_state("a", "running");
+    done(signal).ok();
+}
+
+#[test]
+fn the_url_of_a_check_means_the_reserved_port_and_another_port_is_refused() {
+    let env = TestEnv::new();
+    let own = format!("http://localhost:{}/?a=b", env.first_port);
+    let foreign = format!("http://localhost:{}/", env.first_port + 1);
+    let run = |url: &str| env.devport([&["start", "--wait", "--key", "a", "--ready", url, "--"], &SERVER[..]].concat());
+    run(&foreign).fails(3, &["a check of a names port", "write the path alone, like http:/healthz"]);
+    assert_eq!(env.ls().len(), 0, "nothing is registered");
+    let view = run(&own).ok();
+    assert_eq!(view.json()["state"], "ready");
+    assert_eq!(run(&own).ok().stderr, "", "the same options are no difference");
+    let log = env.devport(["logs", "a"]).ok().stdout;
+    assert!(log.contains("GET /?a=b HTTP/1.1"), "{log}");
+}
+
+#[test]
+fn a_health_check_has_a_limit_for_each_question() {
+    let env = TestEnv::new();
+    let hangs = "import os,socket; s=socket.create_server(('127.0.0.1',int(os.environ['PORT']))); input()";
+    env.write("hang.py", hangs);
+    let file = env.write(
+        "devport.yaml",
+        "- key: a\n  exec: sh -c 'sleep 1000 | python3 hang.py'\n  \
+         health: {http: /, interval: 10ms, timeout: 50ms, failures: 2}\n",
+    );
+    env.devport(["start", "-f", &file]).ok();
+    let view = env.wait_state("a", "unhealthy");
+    assert_eq!(view["error"], "no answer in 0.05 s");
 }

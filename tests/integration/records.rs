@@ -159,5 +159,5 @@ fn every_child_gets_the_end_of_the_input() {
     // Standard output is a terminal, and so is the child's input then.
     let mut command = env.command("script");
     let done = env.finish(command.args(["-qec", &format!("sh {script}"), "/dev/null"]));
-    assert_eq!(done.stdout.matches("exit code 0").count(), 3, "{done:?}");
+    assert_eq!(done.stdout.matches("exit code 0 after").count(), 3, "{done:?}");
 }

@@ -85,3 +85,30 @@ fn with_a_terminal_to_write_on_redirected_input_reaches_the_child() {
     let text = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
     assert!(text.contains("one\r\n") && text.contains("two\r\n"), "{text:?}");
 }
+
+#[test]
+fn run_exits_with_the_code_of_its_command() {
+    let env = TestEnv::new();
+    let run = |script: &str, options: &[&str]| {
+        let arguments = [&["run", "--no-port", "--key", "a"], options, &["--", "sh", "-c", script]].concat();
+        env.devport(arguments)
+    };
+    let never: &[&str] = &["--restart", "never"];
+    let ended = run("exit 3", never).fails(3, &["devport: a ended: exit code 3"]);
+    assert!(!ended.stderr.contains("did not start"), "{ended:?}");
+    run("kill -USR1 $$$$", never).fails(138, &["a ended: killed by SIGUSR1"]);
+    run("exit 127", &[]).fails(127, &["a ended: exit code 127: there is no such command"]);
+    run("exit 0", never).ok();
+    let twice: &[&str] = &["--max-restarts", "1", "--backoff-initial", "10ms"];
+    run("exit 4", twice).fails(4, &["a ended: exit code 4; it ended again after 1 restarts"]);
+}
+
+#[test]
+fn a_stop_is_no_failure_of_run_whatever_the_command_exits_with() {
+    let env = TestEnv::new();
+    let script = "trap 'exit 9' TERM; echo up; while :; do sleep 0.01; done";
+    let child = env.spawn(["run", "--no-port", "--key", "a", "--", "sh", "-c", script]);
+    until("it runs", || env.devport(["logs", "a"]).stdout.contains("up"));
+    env.devport(["stop", "a"]).ok();
+    done(child).ok();
+}

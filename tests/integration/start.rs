@@ -1,7 +1,9 @@
 //! `devport start`.
 
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
+use crate::support::strace::{Fault, is_missing};
 use crate::support::{SERVER, TestEnv, answers, number, port, until};
 
 #[test]
@@ -258,4 +260,40 @@ fn notes_and_errors_show_control_characters_as_escapes() {
         assert!(done.stderr.contains("d\\u{1b}[31m\\u{202e}"), "{}", done.stderr);
         assert!(!done.stderr.contains(['\u{1b}', '\u{202e}']), "{}", done.stderr);
     }
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_is_reported_as_a_sandbox() {
+    if is_missing() {
+        return;
+    }
+    let env = TestEnv::new();
+    let base = env.state("");
+    let allow =
+        format!("allow writing to {} (Codex: `sandbox_workspace_write.writable_roots`", env.path("state").display());
+    let refuses = |calls: &str, path: Option<&Path>, error: &str| {
+        let effect = format!("error={error}");
+        let fault = Fault { calls, path, effect: &effect };
+        let start = ["start", "--detach", "--no-port", "--key", "b", "--", "sleep", "1000"];
+        let failed = env.finish(&mut env.faulty(fault, start)).fails(1, &["could not", "looks like a sandbox", &allow]);
+        assert!(!failed.stderr.contains("DEVPORT_HOME"), "{failed:?}");
+    };
+    refuses("?mkdir,mkdirat", None, "EROFS");
+    assert!(!base.exists());
+    env.detach("a", &[], &["sleep", "1000"]);
+    // The lock of the key `b`.
+    let lock = env.state("locks/3e23e81600.launch.lock");
+    for error in ["EROFS", "EPERM", "EACCES"] {
+        refuses("openat", Some(&lock), error);
+    }
+    assert_eq!(env.ls().len(), 1);
+    // A lock that exists can be held on a read-only file system, and the service keeps running.
+    let (pid, lock_of_a) = (env.which("a")["pid"].clone(), env.state("locks/ca978112ca.launch.lock"));
+    let fault = Fault { calls: "openat", path: Some(&lock_of_a), effect: "error=EROFS:when=1" };
+    env.finish(&mut env.faulty(fault, ["restart", "a"])).fails(1, &["read-only file system", &allow]);
+    assert_eq!(env.which("a")["pid"], pid);
+    let fault = Fault { calls: "openat", path: Some(&lock), effect: "error=ENOSPC" };
+    let full = env.finish(&mut env.faulty(fault, ["start", "--key", "b", "--", "sleep", "1000"]));
+    let full = full.fails(1, &["no space left on device", "free some space"]);
+    assert!(!full.stderr.contains("sandbox"), "{full:?}");
 }

@@ -181,6 +181,23 @@ fn sighup_restarts_in_place_and_other_signals_reach_the_service() {
 }
 
 #[test]
+fn a_signal_that_no_process_can_get_fails_and_sighup_prints_the_new_process() {
+    let env = TestEnv::new();
+    let view = env.detach("a", &[], &["sh", "-c", "trap 'sleep 0.2; exit' TERM; while :; do sleep 0.01; done"]);
+    let after = env.devport(["signal", "a"]).ok().json();
+    assert!(after["pid"].is_i64() && after["pid"] != view["pid"], "{after}");
+    assert_eq!(after["pid"], env.which("a")["pid"]);
+    env.detach("b", &["--backoff-initial", "20s"], &["sh", "-c", "exit 1"]);
+    env.wait_state("b", "backoff");
+    for name in ["USR1", "KILL"] {
+        let failed = env.devport(["signal", "-s", name, "b"]);
+        failed.fails(1, &["b has no process that could get the signal: its state is backoff", "devport signal b"]);
+    }
+    let stopped = env.devport(["signal", "-s", "TERM", "b"]).ok().json();
+    assert_eq!(stopped["state"], "stopped");
+}
+
+#[test]
 fn a_stop_is_acted_on_in_every_state() {
     let env = TestEnv::new();
     let flag = env.file("slow");

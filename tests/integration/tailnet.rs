@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::tailnet::{CLIENT_SECRET, KEY, TOKEN, Tailnet};
-use crate::support::{DEVPORT, port};
+use crate::support::{DEVPORT, has_program, port};
 
 /// A fault: the response to a request, once.
 fn fault(method: &str, path: &str, status: u16, body: &str) -> Value {
@@ -393,16 +393,127 @@ fn without_a_key_it_is_served_and_the_message_names_the_administrator() {
     let mut tailnet = Tailnet::with_service();
     tailnet.env.set("TAILSCALE_API_KEY", "");
     let up = tailnet.devport(&["tailup", "a"]).ok();
+    let polls = tailnet.calls().iter().filter(|call| *call == "status --json --peers=false").count();
+    assert!(polls <= 3, "before, after and for the printed view; it does not wait: {:?}", tailnet.calls());
     assert!(
         up.stderr.contains("no API key") && up.stderr.contains("admin/services") && up.stderr.contains("tcp:443"),
         "{up:?}"
     );
     assert!(tailnet.is_advertised(&tailnet.service()) && tailnet.requests().is_empty());
     let down = tailnet.devport(&["taildown", "a"]).ok();
-    assert!(down.stderr.contains("the definition of svc:") && down.stderr.contains("stays"), "{down:?}");
+    assert_eq!(down.stderr, "", "there is no definition to speak of");
     tailnet.assert_nothing(&tailnet.service());
     tailnet.set("auto_approve", json!(true));
     assert_eq!(tailnet.devport(&["tailup", "a"]).ok().stderr, "");
+}
+
+#[test]
+fn without_a_key_only_a_definition_that_was_made_is_left_to_the_user() {
+    let mut tailnet = Tailnet::with_service();
+    tailnet.devport(&["tailup", "a"]).ok();
+    tailnet.env.set("TAILSCALE_API_KEY", "");
+    tailnet.devport(&["tailup", "a"]).ok();
+    let down = tailnet.devport(&["taildown", "a"]).ok();
+    assert!(
+        down.stderr.contains("stays on the tailnet") && down.stderr.contains("`devport taildown a` again"),
+        "{down:?}"
+    );
+    tailnet.env.set("TAILSCALE_API_KEY", KEY);
+    tailnet.devport(&["taildown", "a"]).ok();
+    tailnet.assert_nothing(&tailnet.service());
+    tailnet.devport(&["tailup", "a"]).ok();
+    tailnet.env.set("TAILSCALE_API_KEY", "");
+    let removed = tailnet.devport(&["rm", "a"]).ok();
+    assert!(removed.stderr.contains("delete it at https://") && !removed.stderr.contains("again"), "{removed:?}");
+    tailnet.env.start("a", &["sleep", "1000"]);
+    tailnet.set("definitions", json!({}));
+    tailnet.devport(&["tailup", "a"]).ok();
+    let removed = tailnet.devport(&["rm", "a"]).ok();
+    assert!(!removed.stderr.contains("definition"), "{removed:?}");
+}
+
+/// What a command was started with in the variable for Vite.
+fn allowed_hosts(tailnet: &Tailnet) -> String {
+    let pid = tailnet.env.which("a")["pid"].to_string();
+    let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+    let value = environment.split('\0').find_map(|entry| entry.strip_prefix("__VITE_ADDITIONAL_SERVER_ALLOWED_HOSTS="));
+    value.unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_published_command_knows_its_host_name_at_every_start() {
+    let mut tailnet = Tailnet::new();
+    tailnet.env.set("__VITE_ADDITIONAL_SERVER_ALLOWED_HOSTS", ".example.com");
+    let start = ["start", "--tailnet", "--tailnet-name", "shop", "--key", "a", "--", "sleep", "1000"];
+    tailnet.devport(&start).ok();
+    let both = ".example.com,shop.tail1234.ts.net";
+    assert_eq!(allowed_hosts(&tailnet), both, "also the first time, before it is published");
+    tailnet.devport(&["restart", "a"]).ok();
+    assert_eq!(allowed_hosts(&tailnet), both);
+    tailnet.devport(&["taildown", "a"]).ok();
+    tailnet.devport(&["signal", "a"]).ok();
+    assert_eq!(allowed_hosts(&tailnet), ".example.com", "a restart in place looks at the record");
+    tailnet.devport(&["tailup", "a"]).ok();
+    tailnet.devport(&["signal", "a"]).ok();
+    assert_eq!(allowed_hosts(&tailnet), both);
+    let names = tailnet.devport(&["env", "--show-secrets", "a"]).ok().stdout;
+    assert!(names.contains(&format!("__VITE_ADDITIONAL_SERVER_ALLOWED_HOSTS={both}\n")), "{names}");
+    tailnet.devport(&["rm", "a"]).ok();
+    tailnet.set("tags", json!([]));
+    tailnet.devport(&start).ok();
+    assert_eq!(allowed_hosts(&tailnet), both, "it may be published later");
+    tailnet.devport(&["start", "--replace", "--key", "a", "--", "sleep", "1000"]).ok();
+    assert_eq!(allowed_hosts(&tailnet), ".example.com");
+}
+
+#[test]
+fn tailup_says_what_a_running_dev_server_needs() {
+    let tailnet = Tailnet::new();
+    let program = |name: &str| {
+        let path = tailnet.env.write(name, "#!/bin/sh\nsleep 1000\n");
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        path
+    };
+    let (vite, next) = (program("vite"), program("next"));
+    // The command does not name Vite, but its tree does.
+    tailnet.env.start("a", &["sh", "-c", &format!("{vite} --port 1 & wait")]);
+    crate::support::until("Vite runs", || !tailnet.env.processes_with("vite --port").is_empty());
+    let host = format!("{}.tail1234.ts.net", tailnet.id());
+    let up = tailnet.devport(&["tailup", "a"]).ok();
+    assert!(
+        up.stderr.contains(&format!("refuses the host {host} until it is started again: `devport restart a`")),
+        "{up:?}"
+    );
+    tailnet.devport(&["restart", "a"]).ok();
+    assert_eq!(tailnet.devport(&["tailup", "a"]).ok().stderr, "");
+    tailnet.env.start("b", &[&next, "dev"]);
+    let up = tailnet.devport(&["tailup", "--tailnet-name", "web", "b"]).ok();
+    assert!(up.stderr.contains("allowedDevOrigins: ['web.tail1234.ts.net'],"), "{up:?}");
+    tailnet.env.start("c", &["sleep", "1000"]);
+    assert_eq!(tailnet.devport(&["tailup", "c"]).ok().stderr, "");
+}
+
+#[test]
+fn a_published_vite_answers_to_its_host_name() {
+    if !has_program("vite") {
+        return;
+    }
+    let tailnet = Tailnet::new();
+    tailnet.env.write("index.html", "<p>hello</p>");
+    let vite = ["vite", "--host", "127.0.0.1", "--port", "$PORT", "--strictPort"];
+    let start = |options: &[&str]| {
+        tailnet.devport(&[&["start", "--replace", "--wait", "--key", "a"], options, &["--"], &vite].concat()).ok();
+    };
+    let status = |host: &str| {
+        let url = format!("http://127.0.0.1:{}/", tailnet.env.first_port);
+        let host = format!("Host: {host}");
+        let answer = tailnet.env.finish(tailnet.env.command("curl").args(["-si", "-H", &host, &url]));
+        answer.stdout.split_whitespace().nth(1).unwrap_or_default().to_owned()
+    };
+    start(&[]);
+    assert_eq!(status("web.tail1234.ts.net"), "403", "Vite refuses names that it does not know");
+    start(&["--tailnet", "--tailnet-name", "web"]);
+    assert_eq!((status("web.tail1234.ts.net").as_str(), status("evil.ts.net").as_str()), ("200", "403"));
 }
 
 #[test]
