@@ -11,6 +11,8 @@ use crate::tailnet::program::Tailscale;
 
 /// Time limit for tailscaled in `devport ls`: a list must not hang with it.
 const LIMIT: Duration = Duration::from_millis(500);
+/// Time limit of the first `start --tailnet`, which has no earlier answer. Publishing waits for longer.
+const FIRST_LIMIT: Duration = Duration::from_secs(5);
 
 /// The suffix of host names on the tailnet, once it was queried; the inner `None` means that it is unknown.
 #[derive(Debug, Default)]
@@ -39,23 +41,24 @@ impl<'a> Addresses<'a> {
             return None;
         }
         let local_port = reservation.service_port()?;
-        let suffix = self.suffix.0.get_or_init(|| self.query_suffix().or_else(|| self.registry.tailnet_suffix()));
+        let suffix = self.suffix.0.get_or_init(|| self.query_suffix(LIMIT).or_else(|| self.registry.tailnet_suffix()));
         let endpoint = Endpoint { protocol: reservation.tailnet_protocol, local_port };
         Some(endpoint.url(reservation.name_on_tailnet(), suffix.as_deref()?))
     }
 
     /// Queries tailscaled for the suffix of host names and keeps it. Without an answer, the last one is kept.
     pub(crate) fn learn_suffix(&self) {
+        let limit = if self.registry.tailnet_suffix().is_some() { LIMIT } else { FIRST_LIMIT };
         if self.suffix.0.get().is_none()
-            && let Some(suffix) = self.query_suffix()
+            && let Some(suffix) = self.query_suffix(limit)
         {
             let _ = self.suffix.0.set(Some(suffix));
         }
     }
 
     /// Queries tailscaled and keeps the suffix for when it cannot be queried.
-    fn query_suffix(&self) -> Option<String> {
-        let node = Tailscale::find(self.environment).ok()?.node(Deadline::after(LIMIT)).ok()?;
+    fn query_suffix(&self, limit: Duration) -> Option<String> {
+        let node = Tailscale::find(self.environment).ok()?.node(Deadline::after(limit)).ok()?;
         let suffix = node.suffix()?.to_owned();
         self.registry.keep_tailnet_suffix(&suffix);
         Some(suffix)
