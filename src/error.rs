@@ -292,12 +292,13 @@ pub(crate) enum Error {
     #[error("the list is not complete: {missing} records could not be read")]
     SomeUnread { missing: usize },
     /// A service did not reach a state within the timeout.
-    #[error("{service} is not {state}: {why}")]
+    #[error("{service} is not {state}{}: {why}", waited_s.map_or_else(String::new, |seconds| format!(" after {seconds} s")))]
     NotInTime {
         service: String,
         /// `ready` or `stopped`.
         state: &'static str,
-        /// The reason, if it is known.
+        /// For how many seconds the command waited; `None` if waiting longer has no use.
+        waited_s: Option<f64>,
         why: String,
     },
     /// Some of several services did not reach a state; each was reported already.

@@ -6,5 +6,5 @@ mod once;
 mod probe;
 
 pub(crate) use command::{SpawnError, execute};
-pub(crate) use once::run_once;
+pub(crate) use once::{run_once, why_not_ready};
 pub(crate) use probe::{CheckResult, Probe, Request};

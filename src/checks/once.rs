@@ -31,11 +31,22 @@ pub(crate) fn run_once(registry: &Registry, reservation: &Reservation, limit: Du
     Some(probe.and_then(|probe| finish(probe, limit)))
 }
 
+/// Returns why the readiness check of a service that is not ready fails now; `None` if it passes, or its check has no
+/// result before the service is ready. Takes at most about `limit`.
+pub(crate) fn why_not_ready(registry: &Registry, reservation: &Reservation, limit: Duration) -> Option<String> {
+    let port = reservation.service_port();
+    match (reservation.policy.ready_check(port.is_some()), port) {
+        (Check::Listen, Some(port)) => Some(format!("nothing of the service listens on port {port}")),
+        (Check::Log(pattern), _) => Some(format!("no line of its output matches {pattern:?}")),
+        _ => run_once(registry, reservation, limit)?.err(),
+    }
+}
+
 /// Starts the command of a check.
 fn command(registry: &Registry, reservation: &Reservation, words: &[String]) -> Result<Probe, String> {
     let environment = registry.environment(&reservation.hash).map_err(|error| error.to_string())?;
     execute(words, reservation, &environment, registry, None, ChildStreams::Nothing)
-        .map(|process| Probe::command(process, CHECK_TIMEOUT, clock::now()))
+        .map(|process| Probe::command(words, process, CHECK_TIMEOUT, clock::now()))
         .map_err(|error| error.why)
 }
 
@@ -54,7 +65,7 @@ fn finish(mut probe: Probe, limit: Duration) -> CheckResult {
         let left = deadline.remaining().min(probe.deadline().saturating_duration_since(clock::now()));
         if deadline.remaining().is_zero() {
             probe.abandon();
-            return Err(format!("no answer in {:.1} s", limit.as_secs_f64()));
+            return Err(probe.no_answer(limit));
         }
         match probe.poll_fd() {
             Some((fd, flags)) => {

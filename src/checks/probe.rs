@@ -1,6 +1,6 @@
 //! `Probe`: one running check that takes time (a connection, an HTTP request, a command) and never blocks the loop.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use crate::os::clock::later;
 use crate::os::process::ProcessIdentity;
 use crate::os::socket;
 use crate::registry::ExitHow;
+use crate::text::{printable, shorten};
 
 /// How many bytes of an HTTP response are read. A status line is shorter, and nothing else is needed.
 const LONGEST_STATUS_LINE: usize = 256;
@@ -20,6 +21,8 @@ pub(crate) type CheckResult = Result<(), String>;
 
 #[derive(Debug)]
 pub(crate) struct Probe {
+    /// What is checked, as the subject of a sentence: `GET /healthz`.
+    subject: String,
     /// When it fails if it has no result by then.
     deadline: Instant,
     /// How long it may take.
@@ -68,12 +71,15 @@ impl Probe {
         timeout: Duration,
         now: Instant,
     ) -> Result<Self, String> {
-        Ok(Self { deadline: later(now, timeout), timeout, work: connecting(port, request)? })
+        let subject =
+            request.as_ref().map_or_else(|| format!("port {port}"), |request| format!("GET {}", request.path));
+        Ok(Self { subject, deadline: later(now, timeout), timeout, work: connecting(port, request)? })
     }
 
-    /// Waits for the exit of a command that was started.
-    pub(crate) fn command(process: ProcessIdentity, timeout: Duration, now: Instant) -> Self {
-        Self { deadline: later(now, timeout), timeout, work: Work::Command(process) }
+    /// Waits for the exit of a command that was started with these words.
+    pub(crate) fn command(words: &[String], process: ProcessIdentity, timeout: Duration, now: Instant) -> Self {
+        let subject = shorten(&printable(&shell_words::join(words)));
+        Self { subject, deadline: later(now, timeout), timeout, work: Work::Command(process) }
     }
 
     /// Returns when the check times out.
@@ -95,11 +101,12 @@ impl Probe {
         let result = match &mut self.work {
             Work::Command(_) => None,
             Work::Connecting { .. } => self.check_connection(),
-            Work::Reading { stream, read, status } => read_status(stream, read, *status),
+            Work::Reading { stream, read, status } => read_status(stream, read)
+                .map(|line| check_status(&line, *status).map_err(|answer| format!("{} {answer}", self.subject))),
         };
         if result.is_none() && now >= self.deadline {
             self.abandon();
-            return Some(Err(format!("no answer in {} s", self.timeout.as_secs_f64())));
+            return Some(Err(self.no_answer(self.timeout)));
         }
         result
     }
@@ -108,10 +115,21 @@ impl Probe {
     pub(crate) fn handle_exit(&self, pid: i32, how: ExitHow) -> Option<CheckResult> {
         match &self.work {
             Work::Command(process) if process.pid == pid => {
-                Some(if how == ExitHow::Code(0) { Ok(()) } else { Err(format!("the command ended: {how}")) })
+                let ended = match how {
+                    ExitHow::Code(0) => return Some(Ok(())),
+                    ExitHow::Code(code) => format!("exited with code {code}"),
+                    other => format!("was {other}"),
+                };
+                Some(Err(format!("{} {ended}", self.subject)))
             }
             _ => None,
         }
+    }
+
+    /// Returns the failure of a check that took longer than `limit`.
+    pub(crate) fn no_answer(&self, limit: Duration) -> String {
+        let missing = if matches!(self.work, Work::Command(_)) { "did not end" } else { "was not answered" };
+        format!("{} {missing} in {} s", self.subject, limit.as_secs_f64())
     }
 
     /// Kills the check's command, if it has one.
@@ -131,7 +149,7 @@ impl Probe {
         };
         if let Some(error) = failure {
             if *v6 {
-                return Some(Err(format!("port {port}: {}", crate::error::reason(&error))));
+                return Some(Err(no_connection(*port, &error)));
             }
             return match connecting_v6(*port, request.take()) {
                 Ok(work) => {
@@ -149,7 +167,7 @@ impl Probe {
         );
         // One write is enough: the socket's buffer is empty, and larger than a request.
         if let Err(error) = stream.write_all(text.as_bytes()) {
-            return Some(Err(format!("port {port}: {}", crate::error::reason(&error))));
+            return Some(Err(no_connection(*port, &error)));
         }
         let stream = stream.try_clone().ok()?;
         self.work = Work::Reading { stream, read: Vec::new(), status };
@@ -167,13 +185,21 @@ fn connecting(port: u16, request: Option<Request>) -> Result<Work, String> {
 
 /// Starts to connect to `::1`.
 fn connecting_v6(port: u16, request: Option<Request>) -> Result<Work, String> {
-    let stream =
-        socket::connect(port, true).map_err(|error| format!("port {port}: {}", crate::error::reason(&error)))?;
+    let stream = socket::connect(port, true).map_err(|error| no_connection(port, &error))?;
     Ok(Work::Connecting { stream, port, v6: true, request })
 }
 
-/// Reads more of a response; returns the result once the status line is complete.
-fn read_status(stream: &mut TcpStream, read: &mut Vec<u8>, expected: Option<u16>) -> Option<CheckResult> {
+/// Explains why a connection failed.
+fn no_connection(port: u16, error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::ConnectionRefused {
+        format!("nothing listens on port {port}")
+    } else {
+        format!("could not connect to port {port}: {}", crate::error::reason(error))
+    }
+}
+
+/// Reads more of a response; returns the status line once it is complete.
+fn read_status(stream: &mut TcpStream, read: &mut Vec<u8>) -> Option<String> {
     let mut part = [0; LONGEST_STATUS_LINE];
     let ended = match stream.read(&mut part) {
         Ok(0) => true,
@@ -188,10 +214,10 @@ fn read_status(stream: &mut TcpStream, read: &mut Vec<u8>, expected: Option<u16>
     if line.len() == read.len() && !ended && read.len() < LONGEST_STATUS_LINE {
         return None;
     }
-    Some(check_status(&String::from_utf8_lossy(line), expected))
+    Some(String::from_utf8_lossy(line).into_owned())
 }
 
-/// Checks a status line (RFC 9112, section 4).
+/// Checks a status line (RFC 9112, section 4). The error says how the request was answered.
 fn check_status(line: &str, expected: Option<u16>) -> CheckResult {
     let mut words = line.split_ascii_whitespace();
     let version = words.next().unwrap_or_default();
@@ -200,10 +226,10 @@ fn check_status(line: &str, expected: Option<u16>) -> CheckResult {
         (Some(status), Some(expected)) if version.starts_with("HTTP/") && status == expected => Ok(()),
         (Some(status), None) if version.starts_with("HTTP/") && (200..400).contains(&status) => Ok(()),
         (Some(status), Some(expected)) if version.starts_with("HTTP/") => {
-            Err(format!("it answers with status {status} instead of {expected}"))
+            Err(format!("answered {status}, not {expected}"))
         }
-        (Some(status), None) if version.starts_with("HTTP/") => Err(format!("it answers with status {status}")),
-        _ => Err("what answers does not speak HTTP".into()),
+        (Some(status), None) if version.starts_with("HTTP/") => Err(format!("answered {status}")),
+        _ => Err("was not answered in HTTP".into()),
     }
 }
 
@@ -215,14 +241,11 @@ mod tests {
     fn a_status_line_passes_with_the_expected_status_or_any_from_200_to_399() {
         assert_eq!(check_status("HTTP/1.1 200 OK\r", None), Ok(()));
         assert_eq!(check_status("HTTP/1.0 302 Found\r", None), Ok(()));
-        assert_eq!(check_status("HTTP/1.1 500 Oh\r", None), Err("it answers with status 500".into()));
+        assert_eq!(check_status("HTTP/1.1 500 Oh\r", None), Err("answered 500".into()));
         assert_eq!(check_status("HTTP/1.1 204 No Content\r", Some(204)), Ok(()));
-        assert_eq!(
-            check_status("HTTP/1.1 200 OK\r", Some(204)),
-            Err("it answers with status 200 instead of 204".into())
-        );
+        assert_eq!(check_status("HTTP/1.1 200 OK\r", Some(204)), Err("answered 200, not 204".into()));
         for line in ["", "SSH-2.0-OpenSSH_9.6", "HTTP/1.1", "220 200"] {
-            assert_eq!(check_status(line, None), Err("what answers does not speak HTTP".into()), "{line:?}");
+            assert_eq!(check_status(line, None), Err("was not answered in HTTP".into()), "{line:?}");
         }
     }
 }

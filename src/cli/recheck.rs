@@ -45,7 +45,6 @@ impl Rechecks {
         }
         match checks::run_once(registry, reservation, limit.clamp(SHORTEST, LONGEST)) {
             Some(Err(why)) => {
-                let why = format!("check {} fails now: {why}", reservation.policy.ready_check(view.port.is_some()));
                 let next = clock::later(clock::now(), reservation.policy.ready_interval.0);
                 failures.insert(view.hash.clone(), Failure { why, started_at: view.started_at, next });
             }

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use crate::checks;
 use crate::cli::args::{Goal, Wait};
 use crate::cli::context::{Chosen, Context};
 use crate::cli::output::note;
@@ -17,6 +18,8 @@ use crate::view::{ServiceView, Status};
 
 /// How often to poll the state of a service: the longest time by which a script waits too long.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// How long the last check may take, whose failure is the reason that a failed wait gives.
+const LAST_CHECK: Duration = Duration::from_secs(1);
 /// How long a service may use its port wrongly after that was reported, which takes a second: some servers open another
 /// port first.
 const WRONG_PORT: Duration = Duration::from_secs(2);
@@ -71,12 +74,16 @@ fn wait(context: &Context, reservations: &[Reservation], goal: Goal, limit: Dura
                 Goal::Ready => verdict.or_else(|| hopeless.reason().map(Err)),
                 Goal::Stopped => verdict,
             };
-            verdict.map(|verdict| verdict.map_err(|why| failure(reservation, goal, why)))
+            verdict.map(|verdict| verdict.map_err(|why| failure(reservation, goal, None, why)))
         });
         progress.clear();
         let result = result.unwrap_or_else(|| {
-            let why = reason(&context.view_if_registered(reservation)?);
-            Err(failure(reservation, goal, format!("{why} (waited for {} s)", limit.as_secs_f64())))
+            let view = context.view_if_registered(reservation)?;
+            let why = match goal {
+                Goal::Ready => failing_check(context, reservation, &view),
+                Goal::Stopped => None,
+            };
+            Err(failure(reservation, goal, Some(limit), why.unwrap_or_else(|| reason(&view))))
         });
         if let Err(error) = result {
             if goal == Goal::Ready {
@@ -154,13 +161,24 @@ fn reason(view: &ServiceView) -> String {
     view.error.clone().unwrap_or_else(|| format!("it is {}", view.state.as_str()))
 }
 
-/// Returns the error of a service that has not reached the goal.
-fn failure(reservation: &Reservation, goal: Goal, why: String) -> Error {
+/// Returns why the check of a running service fails; `None` if something else is wrong, or nothing.
+fn failing_check(context: &Context, reservation: &Reservation, view: &ServiceView) -> Option<String> {
+    let is_unexplained = view.state == State::Running && view.error.is_none();
+    is_unexplained.then(|| checks::why_not_ready(&context.registry, reservation, LAST_CHECK)).flatten()
+}
+
+/// Returns the error of a service that has not reached the goal. `waited` is `None` if it never will.
+fn failure(reservation: &Reservation, goal: Goal, waited: Option<Duration>, why: String) -> Error {
     let state = match goal {
         Goal::Ready => "ready",
         Goal::Stopped => "stopped",
     };
-    Error::NotInTime { service: reservation.name().to_owned(), state, why }
+    Error::NotInTime {
+        service: reservation.name().to_owned(),
+        state,
+        waited_s: waited.map(|waited| waited.as_secs_f64()),
+        why,
+    }
 }
 
 /// A line on the terminal that says which service is being waited for.

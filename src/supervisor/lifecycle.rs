@@ -627,7 +627,7 @@ mod tests {
         let actions = life.step(Event::Unhealthy("it says 500".into()), now);
         assert_eq!(actions, [Action::Record(State::Backoff, why()), Action::Terminate]);
         assert_eq!(life.step(exited(ExitHow::Signal(15)), now), []);
-        life.step(Event::TreeGone, now);
+        assert_eq!(life.step(Event::TreeGone, now), [Action::Record(State::Backoff, why())], "the reason stays");
         life.step(Event::Tick, life.deadline().unwrap());
         assert_eq!(life.restarts(), 1, "it counts as a crash");
         assert_eq!(life.step(Event::Ready, now), [], "nothing runs");

@@ -169,7 +169,7 @@ impl ReadinessProbe {
             Check::Http { path, status, .. } => {
                 Probe::connect(port, Some(Request { path: path.clone(), status: *status }), timeout, now)
             }
-            Check::Exec(words) => target.start_check(words).map(|process| Probe::command(process, timeout, now)),
+            Check::Exec(words) => target.start_check(words).map(|process| Probe::command(words, process, timeout, now)),
         };
         match probe {
             Ok(probe) => {
@@ -217,7 +217,7 @@ impl ReadinessProbe {
             })
             .collect();
         if strangers.is_empty() {
-            return Err(format!("nothing of it listens on port {port}").into());
+            return Err(format!("nothing of the service listens on port {port}").into());
         }
         Err(Problem::PortTaken { port, owner: strangers.join(", ") })
     }

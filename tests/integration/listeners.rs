@@ -118,9 +118,9 @@ fn a_wait_asks_the_service_itself_even_if_its_socket_is_still_there() {
     until("the worker is gone", || env.processes_with("http.server").len() == 1);
     assert_eq!(env.which("a")["listens"], view["listens"], "the reloader keeps the socket");
     for command in [["wait", "a", "--timeout=1s"], ["start", "a", "--wait=1s"]] {
-        let failed = env.devport(command).fails(5, &["a is not ready: check http:/ fails now: no answer in 1.0 s"]);
+        let failed = env.devport(command).fails(5, &["a is not ready after 1 s: GET / was not answered in 1 s"]);
         assert_eq!(failed.json()["state"], "running", "{command:?}");
-        assert!(failed.json()["error"].as_str().unwrap().contains("no answer"), "{command:?}");
+        assert!(failed.json()["error"].as_str().unwrap().contains("was not answered"), "{command:?}");
     }
     let waiting = env.spawn(["wait", "a"]);
     env.write("go", "");

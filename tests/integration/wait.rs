@@ -1,5 +1,7 @@
 //! `devport wait`, and `--wait`.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use crate::support::{SERVER, TestEnv, done, is_alive, number, signal, until};
@@ -20,7 +22,7 @@ fn a_wait_that_fails_reports_why_with_the_end_of_the_output() {
     let env = TestEnv::new();
     let script = "for i in $$(seq 30); do echo line $$i; done; sleep 1000";
     let late = env.devport(["start", "--wait=300ms", "--key", "a", "--", "sh", "-c", script]);
-    let late = late.fails(5, &["a is not ready: ", "waited for 0.3 s", "line 30\n", "line 11\n", "hint: "]);
+    let late = late.fails(5, &["a is not ready after 0.3 s: ", "line 30\n", "line 11\n", "hint: "]);
     assert!(!late.stderr.contains("line 10\n"), "20 lines: {late:?}");
     assert_eq!(late.json()["state"], "running", "the result is printed all the same");
     let began = Instant::now();
@@ -60,7 +62,8 @@ fn several_are_waited_for_together() {
 fn an_end_can_be_waited_for() {
     let env = TestEnv::new();
     env.start("a", &["sleep", "1000"]);
-    env.devport(["wait", "a", "--for", "stopped", "--timeout", "100ms"]).fails(5, &["a is not stopped: it is running"]);
+    env.devport(["wait", "a", "--for", "stopped", "--timeout", "100ms"])
+        .fails(5, &["a is not stopped after 0.1 s: it is running"]);
     let waiting = env.spawn(["wait", "a", "--for", "stopped"]);
     env.devport(["stop", "a"]).ok();
     assert_eq!(done(waiting).ok().json()["state"], "stopped");
@@ -79,4 +82,25 @@ fn a_service_whose_command_has_exited_is_not_believed_to_be_ready() {
     env.devport(["wait", "--timeout", "200ms", "a"]).fails(5, &["a is not ready"]);
     signal(supervisor, "CONT");
     env.devport(["wait", "a"]).ok();
+}
+
+#[test]
+fn a_wait_that_fails_names_what_the_check_found_last() {
+    let env = TestEnv::new();
+    env.write("check.sh", "#!/bin/sh\nexit 2\n");
+    fs::set_permissions(env.file("check.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let silent: &[&str] = &["sleep", "1000"];
+    let fails = [&["python3", "-c"][..], &["import http.server as h, os; h.BaseHTTPRequestHandler.do_GET = lambda s: s.send_error(503); h.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), h.BaseHTTPRequestHandler).serve_forever()"]].concat();
+    let port = env.first_port;
+    for (ready, words, why) in [
+        ("listen", silent, format!("nothing of the service listens on port {port}")),
+        ("tcp", silent, format!("nothing listens on port {port}")),
+        ("http:/healthz", &fails, "GET /healthz answered 503".into()),
+        ("exec:./check.sh", silent, "./check.sh exited with code 2".into()),
+        ("log:up", silent, "no line of its output matches \"up\"".into()),
+    ] {
+        let start = ["start", "--replace", "--key", "a", "--ready", ready, "--wait=2s", "--"];
+        let failed = env.devport([&start[..], words].concat()).fails(5, &["a is not ready after 2 s: "]);
+        assert!(failed.stderr.contains(&why), "{ready}: {}", failed.stderr);
+    }
 }
