@@ -18,6 +18,7 @@ mod background;
 mod batch;
 mod checkouts;
 mod environment;
+mod examples;
 mod facts;
 mod launch;
 mod layers;

@@ -1,0 +1,165 @@
+//! Every example of the help pages and the documents works as it stands.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use crate::support::{DEVPORT, TestEnv};
+
+/// The commands with a help page.
+const COMMANDS: [&str; 19] = [
+    "start", "run", "ls", "which", "stop", "restart", "signal", "rm", "attach", "logs", "wait", "tailup", "taildown",
+    "port", "url", "open", "env", "reserve", "",
+];
+
+/// What `npm run dev`, `./server` and other programs of the examples do: serve.
+const SERVE: &str = "#!/bin/sh\nexec python3 -m http.server --bind 127.0.0.1 \"${PORT:-$VITE_PORT}\"\n";
+
+/// Returns the commands among the lines of a help page or of the code in a document, without their explanations.
+fn examples(text: &str) -> Vec<String> {
+    let is_command = |word: &str| word.starts_with('-') || COMMANDS.contains(&word);
+    let is_example = |line: &&str| {
+        line.starts_with("curl ")
+            || line.strip_prefix("devport ").is_some_and(|line| line.split(' ').next().is_some_and(is_command))
+    };
+    // A placeholder stands for something else.
+    let is_usage = |line: &&str| ["TARGET", "KEY…", "[OPTIONS]", "<"].iter().any(|part| line.contains(part));
+    text.lines()
+        .map(|line| line.trim().trim_start_matches("$ "))
+        .filter(is_example)
+        .map(|line| line.split("  ").next().unwrap().split(" # ").next().unwrap())
+        .filter(|line| !is_usage(line))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Returns the lines of a document that are in code blocks.
+fn code(document: &str) -> String {
+    let mut is_code = false;
+    let mut lines = Vec::new();
+    for line in document.lines() {
+        if line.trim_start().starts_with("```") {
+            is_code = !is_code;
+        } else if is_code {
+            lines.push(line);
+        }
+    }
+    lines.join("\n")
+}
+
+/// Makes the services and files that the examples take for granted.
+fn machine() -> TestEnv {
+    let mut env = TestEnv::new();
+    let bin = env.path("bin");
+    fs::create_dir_all(&bin).unwrap();
+    env.write(
+        "devport.yaml",
+        "- {key: api, exec: npm run dev, ready: none}\n- {key: web, exec: npm run dev, ready: none}\n",
+    );
+    env.write(".env", "A=1\n");
+    env.write("healthz", "ok\n");
+    for program in ["server", "job.sh", "db.sh", "worker.sh"] {
+        script(Path::new(&env.write(program, SERVE)));
+    }
+    fs::write(bin.join("npm"), SERVE).unwrap();
+    script(&bin.join("npm"));
+    fs::write(bin.join("browser"), "#!/bin/sh\n").unwrap();
+    script(&bin.join("browser"));
+    std::os::unix::fs::symlink(DEVPORT, bin.join("devport")).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    env.set("PATH", &path);
+    env.set("BROWSER", bin.join("browser").to_str().unwrap());
+    env.set("DATABASE_URL", "postgres://localhost/shop");
+    env.devport(["reserve", "--key", "db"]).ok();
+    for key in ["api", "web"] {
+        env.devport(["start", "--detach", "--wait", "--key", key, "--", "npm", "run", "dev"]).ok();
+    }
+    // A run before this one, for `logs --previous`.
+    env.devport(["restart", "--detach", "--wait", "api"]).ok();
+    env
+}
+
+/// Makes a file executable.
+fn script(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Returns the exit codes that an example may have where no terminal and no tailnet is. 124 is that of `timeout`.
+fn expected(example: &str) -> &'static [i32] {
+    let ends = |words: &[&str]| words.iter().any(|word| example.contains(word));
+    match example {
+        _ if ends(&["tailup", "taildown", " attach"]) => &[0, 1],
+        // It needs a terminal, which the tests do not have.
+        _ if ends(&["--watch"]) => &[2],
+        _ if ends(&["logs -f", "--for stopped", "devport run"]) => &[0, 124],
+        "devport which 3000" => &[0, 4],
+        _ => &[0],
+    }
+}
+
+/// Runs an example on a machine of its own. Returns what was wrong.
+fn failure(example: &str) -> Option<String> {
+    let env = machine();
+    let view = env.which("web");
+    let free = (env.first_port + 30).to_string();
+    let command = example
+        .replace("b7d", view["hashid"].as_str().unwrap())
+        .replace("19000", &view["port"].to_string())
+        .replace("--port 5432", &format!("--port {free}"))
+        .replace("--port 8080", &format!("--port {free}"));
+    let is_endless = expected(example).contains(&124);
+    let command = if is_endless { command.replacen("devport ", "timeout 3 devport ", 1) } else { command };
+    let done = env.finish(env.command("sh").args(["-c", &command]));
+    (!expected(example).contains(&done.code)).then(|| format!("{command}: {done:?}"))
+}
+
+/// Runs all examples, several at a time.
+#[track_caller]
+fn assert_all_work(examples: &[String]) {
+    let next = AtomicUsize::new(0);
+    let run = || {
+        let mut failures = Vec::new();
+        while let Some(example) = examples.get(next.fetch_add(1, Ordering::Relaxed)) {
+            failures.extend(failure(example));
+        }
+        failures
+    };
+    let failures: Vec<String> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn every_example_of_the_help_works() {
+    let env = TestEnv::new();
+    let mut all = Vec::new();
+    for command in COMMANDS {
+        let arguments: &[&str] = if command.is_empty() { &["--help"] } else { &[command, "--help"] };
+        let found = examples(&env.devport(arguments).ok().stdout);
+        assert!(!found.is_empty(), "`devport {command} --help` has no example");
+        all.extend(found);
+    }
+    all.sort();
+    all.dedup();
+    assert_all_work(&all);
+}
+
+#[test]
+fn every_example_of_the_documents_works() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut all = examples(&code(&fs::read_to_string(root.join("README.md")).unwrap()));
+    for document in fs::read_dir(root.join("docs")).unwrap() {
+        let path = document.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            all.extend(examples(&code(&fs::read_to_string(path).unwrap())));
+        }
+    }
+    all.sort();
+    all.dedup();
+    assert!(all.len() > 20, "{all:?}");
+    assert_all_work(&all);
+}
