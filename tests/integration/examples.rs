@@ -71,7 +71,6 @@ fn machine() -> TestEnv {
     env.set("PATH", &path);
     env.set("BROWSER", bin.join("browser").to_str().unwrap());
     env.set("DATABASE_URL", "postgres://localhost/shop");
-    env.devport(["reserve", "--key", "db"]).ok();
     for key in ["api", "web"] {
         env.devport(["start", "--detach", "--wait", "--key", key, "--", "npm", "run", "dev"]).ok();
     }
@@ -102,6 +101,9 @@ fn expected(example: &str) -> &'static [i32] {
 /// Runs an example on a machine of its own. Returns what was wrong.
 fn failure(example: &str) -> Option<String> {
     let env = machine();
+    if example.ends_with(" db") {
+        env.devport(["reserve", "--key", "db"]).ok();
+    }
     let view = env.which("web");
     let free = (env.first_port + 30).to_string();
     let command = example
