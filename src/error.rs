@@ -5,7 +5,7 @@
 mod tailnet;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub(crate) use tailnet::{ApiProblem, SERVICES_PAGE, TailnetError};
@@ -87,6 +87,16 @@ pub(crate) enum Error {
         /// The problem; never a value of a dotenv file.
         why: String,
         hint: Option<String>,
+    },
+    /// A file that the user wrote has several mistakes.
+    #[error("{}", mistake_lines(path, mistakes, *omitted).join("\n"))]
+    InvalidLines {
+        path: PathBuf,
+        /// In the order of their lines.
+        mistakes: Vec<Mistake>,
+        /// How many more there are.
+        omitted: usize,
+        hint: String,
     },
     /// The service's working directory is missing or not a directory.
     #[error("working directory {} {why}", path.display())]
@@ -317,7 +327,24 @@ pub(crate) enum Error {
     ClosedOutput,
 }
 
+/// A mistake in a file that the user wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mistake {
+    /// The line, from 1.
+    pub(crate) line: usize,
+    /// The problem and a suggestion; never a value of a variable.
+    pub(crate) what: String,
+}
+
 impl Error {
+    /// Returns the lines of the message. A line may contain text from outside, which is not escaped.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        match self {
+            Self::InvalidLines { path, mistakes, omitted, .. } => mistake_lines(path, mistakes, *omitted),
+            _ => vec![self.to_string()],
+        }
+    }
+
     /// Returns a function for `map_err` that turns an I/O error into an [`Error::Io`].
     pub(crate) fn io(verb: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
@@ -337,7 +364,8 @@ impl Error {
             Self::Usage { hint, .. }
             | Self::PortTaken { hint, .. }
             | Self::CannotAttach { hint, .. }
-            | Self::KeyElsewhere { hint, .. } => Some(hint.clone()),
+            | Self::KeyElsewhere { hint, .. }
+            | Self::InvalidLines { hint, .. } => Some(hint.clone()),
             Self::InvalidFile { hint, .. } | Self::StartFailed { hint, .. } => hint.clone(),
             Self::Tailnet(error) => error.hint(),
             _ => self.standard_hint(),
@@ -411,6 +439,7 @@ impl Error {
             | Self::NoHome
             | Self::MissingHome { .. }
             | Self::InvalidFile { .. }
+            | Self::InvalidLines { .. }
             | Self::InvalidDirectory { .. }
             | Self::PortOfCheck { .. } => 3,
             Self::NoSuchService { .. }
@@ -461,6 +490,17 @@ pub(crate) fn reason(error: &io::Error) -> String {
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
 
+/// Returns a line for each mistake, and one that counts the omitted ones.
+fn mistake_lines(path: &Path, mistakes: &[Mistake], omitted: usize) -> Vec<String> {
+    let path = path.display();
+    let mut lines: Vec<String> =
+        mistakes.iter().map(|Mistake { line, what }| format!("{path}:{line}: {what}")).collect();
+    if omitted > 0 {
+        lines.push(format!("{path}: {omitted} more mistakes"));
+    }
+    lines
+}
+
 /// Returns `:7` for line 7, or nothing.
 fn at_line(line: Option<usize>) -> String {
     line.map(|number| format!(":{number}")).unwrap_or_default()
@@ -468,7 +508,7 @@ fn at_line(line: Option<usize>) -> String {
 
 /// Returns the hint for a state directory that a sandbox protects. It does not suggest another one: two registries would
 /// assign one port twice, and not see each other's services.
-fn sandbox_hint(base: &std::path::Path) -> String {
+fn sandbox_hint(base: &Path) -> String {
     // The settings are those of https://developers.openai.com/codex/config-reference and
     // https://code.claude.com/docs/en/sandboxing.
     format!(
@@ -488,7 +528,7 @@ fn reserved_hint(removable: Option<&str>) -> String {
 }
 
 /// Returns the hint for failures of the file system that have one.
-fn io_hint(error: &io::Error, path: &std::path::Path) -> Option<String> {
+fn io_hint(error: &io::Error, path: &Path) -> Option<String> {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Some("free some space and try again; `devport ls`, `stop` and `logs` still work".into())

@@ -48,7 +48,10 @@ fn print(error: &Error) {
     if matches!(error, Error::ClosedOutput) {
         return;
     }
-    let mut text = format!("devport: {}\n", printable(&error.to_string()));
+    let mut text = String::new();
+    for line in error.lines() {
+        text.extend(["devport: ", &printable(&line), "\n"]);
+    }
     if let Some(hint) = error.hint() {
         text += "hint: ";
         text += &printable(&hint);

@@ -8,7 +8,7 @@ use crate::cli::args::Start;
 use crate::cli::context::Context;
 use crate::cli::output::{json_layout, report, write_output};
 use crate::cli::{start, tailnet, wait};
-use crate::config::{Request, ServiceSpec, load_config};
+use crate::config::{ConfigFile, FileContext, Request, ServiceSpec, load_config};
 use crate::error::{Error, Result};
 use crate::identity::Key;
 use crate::launch::{Ensured, IfRunning};
@@ -23,7 +23,7 @@ type Row = (String, std::result::Result<ServiceView, String>);
 /// # Errors
 /// If the file is invalid, a key is not in it, a service does not start, or one is not ready in time.
 pub(super) fn execute(context: &Context, file: &Path, arguments: &Start) -> Result<()> {
-    let entries = select(load_config(file)?, &arguments.targets, file)?;
+    let entries = select(load(context, file)?, &arguments.targets, file)?;
     let specs = resolve(context, entries, file)?;
     check_checkouts(context, &specs)?;
     let started = start_all(context, specs, arguments)?;
@@ -46,6 +46,20 @@ pub(super) fn execute(context: &Context, file: &Path, arguments: &Start) -> Resu
         return Err(Error::SomeFailed { failed, total: rows.len() });
     }
     waited
+}
+
+/// Reads a file in list form.
+///
+/// # Errors
+/// If it is not valid, or is in object form.
+fn load(context: &Context, file: &Path) -> Result<Vec<Request>> {
+    match load_config(&FileContext { path: file, caller: context.environment(), checkout: None })? {
+        ConfigFile::List(entries) => Ok(entries),
+        ConfigFile::Stack(_) => Err(Error::Usage {
+            message: format!("{} is a stack, whose services `start` does not order", file.display()),
+            hint: format!("use `devport up -d -f {}`", file.display()),
+        }),
+    }
 }
 
 /// Starts services, then publishes those that request it: the tailnet can be slow, and must not delay a start.

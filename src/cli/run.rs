@@ -92,7 +92,7 @@ pub(super) fn execute(context: &Context, arguments: Run) -> Result<()> {
     };
     let name = reservation.name();
     match reservation.service_port() {
-        Some(port) => note(&format!("{name} on {}", local_url(port))),
+        Some(port) => note(&format!("{name} on {}", local_url(reservation.scheme.as_deref(), port))),
         None => note(name),
     }
     let term = context.environment().get("TERM").and_then(|term| term.to_str()).map(str::to_owned);

@@ -1,12 +1,13 @@
 //! `devport start`: registers a service and starts it in the background.
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use crate::cli::args::{NewService, Start};
 use crate::cli::context::Context;
 use crate::cli::output::note;
 use crate::cli::{tailnet, wait};
-use crate::config::{PortRequest, Request, ServiceSpec, parse_assignment};
+use crate::config::{EnvSource, PortRequest, Request, ServiceSpec, parse_assignment};
 use crate::error::{Error, Result};
 use crate::identity::{Key, TailnetName};
 use crate::launch::{Ensured, IfRunning, LaunchMode};
@@ -93,12 +94,23 @@ pub(super) fn spec(context: &Context, service: NewService) -> Result<ServiceSpec
         tailnet: service.tailnet,
         tailnet_name: service.tailnet_name.map(TailnetName::new).transpose()?,
         policy: service.policy.into_policy(),
-        env_files: service.env_file.into_iter().map(|file| cwd.join(file)).collect(),
-        env: service.env.iter().map(|text| parse_assignment(text)).collect::<Result<_>>()?,
+        env: env_sources(service.env_file, &service.env, &cwd)?,
+        scheme: None,
         file: None,
         cwd,
     };
     ServiceSpec::resolve(request, context.environment())
+}
+
+/// Returns where the variables come from that the options name: dotenv files, and then variables with their values.
+fn env_sources(files: Vec<PathBuf>, assignments: &[String], cwd: &Path) -> Result<Vec<EnvSource>> {
+    let mut sources: Vec<EnvSource> = files.into_iter().map(|file| EnvSource::File(cwd.join(file))).collect();
+    if !assignments.is_empty() {
+        // The caller's shell has expanded the values: a `$` in one is a `$`.
+        let literal = |text: &String| parse_assignment(text).map(|(name, value)| (name, value.replace('$', "$$")));
+        sources.push(EnvSource::Values(assignments.iter().map(literal).collect::<Result<_>>()?));
+    }
+    Ok(sources)
 }
 
 /// Converts a word of the command to text: records are JSON, which holds only Unicode.

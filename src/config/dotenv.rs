@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 
 use crate::config::environment::Variables;
+use crate::config::expand::plain_name;
 use crate::error::{Error, Result, reason};
 use crate::os::file::read_regular;
 
@@ -69,7 +70,7 @@ pub(super) fn text_of(path: &Path, what: &str, read: fn(&Path, u64) -> io::Resul
 /// Parses the text of a dotenv file. The error is a line, from 1, and the problem.
 fn parse(text: &str, environment: &Variables) -> std::result::Result<Vec<(String, String)>, (usize, &'static str)> {
     let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
-    let mut parser = Parser { rest: &text, known: HashMap::new(), left: BUDGET };
+    let mut parser = Parser { rest: &text, known: HashMap::new(), left: BUDGET, depth: 0 };
     parser.known.extend(environment.iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
     let mut variables = Vec::new();
     loop {
@@ -100,6 +101,8 @@ struct Parser<'a> {
     known: HashMap<String, String>,
     /// How many bytes the remaining values may have.
     left: usize,
+    /// How many defaults the one that is being parsed is in.
+    depth: usize,
 }
 
 impl Parser<'_> {
@@ -211,12 +214,18 @@ impl Parser<'_> {
         self.next();
     }
 
-    /// Parses the name after a `$`: `NAME` or `{NAME}`. An unknown name expands to nothing. A `$` before anything else
-    /// is kept.
+    /// Parses the name after a `$`: `NAME`, `{NAME}` or `{NAME:-default}`. An unknown name expands to nothing. A `$`
+    /// before anything else is kept.
     fn substitute(&mut self, value: &mut String) -> Parsed<()> {
         let (name, rest) = if let Some(braced) = self.rest.strip_prefix('{') {
+            if let Some((name, rest)) =
+                plain_name(braced).and_then(|(name, rest)| Some((name, rest.strip_prefix(":-")?)))
+            {
+                self.rest = rest;
+                return self.substitute_or_default(name, value);
+            }
             let (name, _) = split_where(braced, |c| c == '}' || c == '\n');
-            let rest = braced[name.len()..].strip_prefix('}').ok_or("this line has ${ without }")?;
+            let rest = braced[name.len()..].strip_prefix('}').ok_or(OPEN_BRACE)?;
             (name, rest)
         } else {
             split_where(self.rest, |c| c != '_' && !c.is_ascii_alphanumeric())
@@ -226,6 +235,39 @@ impl Parser<'_> {
             return Ok(());
         }
         self.rest = rest;
+        self.push_value(name, value)
+    }
+
+    /// Parses a default and its `}`. Appends the value of the variable, or the default if it is unset or empty.
+    fn substitute_or_default(&mut self, name: &str, value: &mut String) -> Parsed<()> {
+        let mut default = String::new();
+        self.depth += 1;
+        if self.depth > DEEPEST_DEFAULT {
+            return Err("the defaults of this line nest too deep");
+        }
+        loop {
+            match self.next() {
+                Some('}') => break,
+                Some('\n') | None => return Err(OPEN_BRACE),
+                Some(c) => self.unquoted(c, &mut default)?,
+            }
+            if default.len() > self.left {
+                return Err(TOO_LARGE);
+            }
+        }
+        self.depth -= 1;
+        if self.known.get(name).is_some_and(|known| !known.is_empty()) {
+            return self.push_value(name, value);
+        }
+        if value.len().saturating_add(default.len()) > self.left {
+            return Err(TOO_LARGE);
+        }
+        value.push_str(&default);
+        Ok(())
+    }
+
+    /// Appends the value of a variable, if there is one.
+    fn push_value(&self, name: &str, value: &mut String) -> Parsed<()> {
         let known = self.known.get(name).map_or("", String::as_str);
         if value.len().saturating_add(known.len()) > self.left {
             return Err(TOO_LARGE);
@@ -252,6 +294,12 @@ impl Parser<'_> {
         self.rest = self.rest.split_once('\n').map_or("", |(_, rest)| rest);
     }
 }
+
+/// How deep `${NAME:-default}` may nest: the parser calls itself.
+const DEEPEST_DEFAULT: usize = 32;
+
+/// The error for a brace that is not closed.
+const OPEN_BRACE: &str = "this line has ${ without }";
 
 /// The error for a quote that is not closed.
 const OPEN_QUOTE: &str = "this line opens a quote that is never closed";
@@ -331,6 +379,9 @@ mod tests {
             ("K=5$ $.$", "5$ $.$"),
             ("K='$A'", "$A"),
             ("A='$CALLER'\nK=$A", "$CALLER"),
+            ("K=${A:-x}${UNSET:-y z}", "callery z"),
+            ("E=\nK=${E:-$CALLER-${UNSET:-\\$}}", "outside-$"),
+            ("K=\"${UNSET:-a b}\"", "a b"),
         ] {
             assert_eq!(value(text), expected, "{text:?}");
         }
@@ -345,6 +396,7 @@ mod tests {
             ("#\n=hunter2", 2),
             ("export hunter2", 1),
             ("A=${hunter2\n}", 1),
+            ("A=${X:-hunter2\n}", 1),
             ("A=1\nhunter2\0=1", 2),
             ("A=1\nB=hunter2\0", 2),
         ] {
@@ -371,6 +423,12 @@ mod tests {
         let mut environment = Variables::default();
         environment.set("BIG", "x".repeat(100_000));
         assert_eq!(parse(&"K=\"$BIG\"\n".repeat(20), &environment).unwrap_err().0, 11);
+    }
+
+    #[test]
+    fn nested_defaults_are_limited() {
+        assert_eq!(value(&format!("K={}x{}", "${U:-".repeat(32), "}".repeat(32))), "x");
+        assert!(parsed(&format!("K={}", "${U:-".repeat(100_000))).unwrap_err().1.contains("too deep"));
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Environments: the caller's, the part that a service keeps, and the child's.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::agent_marker::is_agent_marker;
+use crate::config::expand::expand;
 use crate::error::{Error, Result};
 use crate::identity::{Key, ServiceHash};
 use crate::os::tree::{HASH_VARIABLE, HOME_VARIABLE};
@@ -26,7 +27,7 @@ const CREDENTIALS: [&str; 5] = [
 /// How every Tailscale key begins.
 pub(crate) const CREDENTIAL_PREFIX: &str = "tskey-";
 /// The variable with the port, unless the service names another one.
-const PORT_VARIABLE: &str = "PORT";
+pub(super) const PORT_VARIABLE: &str = "PORT";
 
 /// Host names that Vite accepts in addition to its own, or it answers 403. Vite 8 reads a list with commas; from 6.1 on,
 /// Vite reads one name. Source: `resolveServerOptions` in `packages/vite/src/node/server/index.ts`.
@@ -152,6 +153,25 @@ impl Variables {
         }
     }
 
+    /// Removes the variables with these names.
+    pub(super) fn unset_all(&mut self, variables: &[(String, String)]) {
+        if self.0.is_empty() {
+            return;
+        }
+        let names: HashSet<&str> = variables.iter().map(|(name, _)| name.as_str()).collect();
+        self.0.retain(|entry| entry.split_once('=').is_none_or(|(name, _)| !names.contains(name)));
+    }
+
+    /// Returns the value of a variable.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(n, _)| *n == name).map(|(_, value)| value)
+    }
+
+    /// Returns whether there are no variables, which records omit.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn drop_secrets(&mut self) {
         self.0.retain(|entry| entry.split_once('=').is_none_or(|(name, value)| !is_secret(name, value)));
     }
@@ -174,9 +194,10 @@ impl Variables {
     pub(crate) fn for_child(&self, own: &ChildVariables<'_>) -> Vec<(String, String)> {
         let mut all = self.clone();
         all.drop_secrets();
+        let port_variable = own.port_env.unwrap_or(PORT_VARIABLE);
         if let Some(port) = own.port {
-            all.set(own.port_env.unwrap_or(PORT_VARIABLE), port.to_string());
-            all.set("DEVPORT_URL", local_url(port));
+            all.set(port_variable, port.to_string());
+            all.set("DEVPORT_URL", local_url(own.scheme, port));
         } else {
             all.0.retain(|entry| !entry.starts_with("DEVPORT_URL="));
         }
@@ -187,6 +208,11 @@ impl Variables {
         all.set(HASH_VARIABLE, own.hash.as_str());
         all.set(HOME_VARIABLE, own.home.to_string_lossy());
         all.set("PWD", own.cwd.to_string_lossy());
+        for (name, value) in own.at_spawn.iter().filter(|(name, _)| own.port.is_none() || *name != port_variable) {
+            let value = expand(value, |name| all.get(name));
+            all.set(name, value);
+        }
+        all.drop_secrets();
         if let Some(host) = own.tailnet_host {
             all.allow_host(host);
         }
@@ -205,9 +231,9 @@ pub(crate) fn allows_host(hosts: &str, host: &str) -> bool {
     hosts.split(',').map(str::trim).any(|allowed| !allowed.is_empty() && is_match(allowed))
 }
 
-/// Returns the address of a service on this machine.
-pub(crate) fn local_url(port: u16) -> String {
-    format!("http://localhost:{port}")
+/// Returns the address of a service on this machine. Without a scheme it is `http`.
+pub(crate) fn local_url(scheme: Option<&str>, port: u16) -> String {
+    format!("{}://localhost:{port}", scheme.unwrap_or("http"))
 }
 
 /// The variables that devport sets for a child.
@@ -217,6 +243,10 @@ pub(crate) struct ChildVariables<'a> {
     pub(crate) port: Option<u16>,
     /// The variable with the port; `None` for `PORT`.
     pub(crate) port_env: Option<&'a str>,
+    /// The scheme of its address; `None` for `http`.
+    pub(crate) scheme: Option<&'a str>,
+    /// Variables of the service with values that are expanded now.
+    pub(crate) at_spawn: &'a Variables,
     /// The service's key, if it has one.
     pub(crate) key: Option<&'a Key>,
     pub(crate) hash: &'a ServiceHash,
@@ -237,8 +267,12 @@ mod tests {
         CallerEnvironment::new(variables.iter().map(|(name, value)| ((*name).into(), (*value).into())))
     }
 
+    static NONE: Variables = Variables(Vec::new());
+
     fn child_variables(hash: &ServiceHash) -> ChildVariables<'_> {
         ChildVariables {
+            scheme: None,
+            at_spawn: &NONE,
             port: Some(19042),
             port_env: None,
             key: None,
@@ -323,6 +357,24 @@ mod tests {
                 before.is_some()
             );
         }
+    }
+
+    #[test]
+    fn values_that_refer_to_the_port_are_expanded_for_the_child() {
+        let (mut kept, mut at_spawn) = (Variables::default(), Variables::default());
+        kept.set("PATH", "/bin");
+        at_spawn.set("PATH", "/p$PORT:$PATH");
+        at_spawn.set("AGAIN", "${PATH}!$$PORT");
+        at_spawn.set("PORT", "1$PORT");
+        at_spawn.set("SECRET", "${PORT:-x}tskey-1");
+        let hash = ServiceHash::of_key(&Key::new("a").unwrap());
+        let child =
+            kept.for_child(&ChildVariables { at_spawn: &at_spawn, scheme: Some("https"), ..child_variables(&hash) });
+        let get = |name: &str| child.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+        assert_eq!(get("DEVPORT_URL"), Some("https://localhost:19042"));
+        assert_eq!(get("PATH"), Some("/p19042:/bin"));
+        assert_eq!(get("AGAIN"), Some("/p19042:/bin!$PORT"));
+        assert_eq!((get("PORT"), get("SECRET")), (Some("19042"), None));
     }
 
     #[test]

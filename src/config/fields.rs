@@ -1,19 +1,17 @@
-//! The fields of an entry of `devport.yaml`. Each is checked while it is parsed, so that an error names its line.
+//! The fields of `devport.yaml`: their names, and reading a value of a certain type. What is wrong is added to the
+//! mistakes, with its line.
 
-use std::fmt;
-use std::path::PathBuf;
+use crate::config::mistakes::Mistakes;
+use crate::config::yaml::{Kind, Name, Node, Value};
 
-use serde::Deserialize;
-use serde::de::{self, DeserializeSeed, Deserializer, SeqAccess, Visitor};
-
-/// The fields of an entry, as they are written.
-const FIELDS: [&str; 19] = [
-    "key",
+/// The fields of a service in both forms.
+pub(super) const COMMON_FIELDS: [&str; 19] = [
     "exec",
     "cwd",
     "no-port",
     "port",
     "port-env",
+    "scheme",
     "tailnet",
     "tailnet-name",
     "env",
@@ -28,135 +26,158 @@ const FIELDS: [&str; 19] = [
     "grace",
     "log",
 ];
+/// The fields that only a service of a list has.
+pub(super) const LIST_FIELDS: [&str; 1] = ["key"];
+/// The fields that only a service of a stack has.
+pub(super) const STACK_FIELDS: [&str; 3] = ["depends-on", "one-shot", "shared"];
+/// The fields of a file in object form.
+pub(super) const TOP_FIELDS: [&str; 3] = ["name", "tmux-session", "services"];
 
-/// Parses the name of a field.
-pub(super) struct FieldSeed<'a> {
-    /// The fields that the entry has so far.
-    pub(super) seen: &'a mut Vec<&'static str>,
-}
-
-impl<'de> DeserializeSeed<'de> for FieldSeed<'_> {
-    type Value = &'static str;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<&'static str, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for FieldSeed<'_> {
-    type Value = &'static str;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of a field")
-    }
-
-    fn visit_str<E: de::Error>(self, name: &str) -> std::result::Result<&'static str, E> {
-        let Some(field) = FIELDS.into_iter().find(|field| *field == name) else {
-            return Err(E::custom(format!("unknown field `{}`{}", name.escape_debug(), suggestion(name))));
+/// Returns the known and unrepeated fields of a map. A name is known if it is in one of the lists; `explain` returns
+/// what to write instead of an unknown one, if it knows.
+pub(super) fn known_fields<'n>(
+    fields: &'n [(Name, Node)],
+    known: &[&[&'static str]],
+    explain: impl Fn(&str) -> Option<String>,
+    mistakes: &mut Mistakes,
+) -> Vec<(&'static str, usize, &'n Node)> {
+    let mut found: Vec<(&'static str, usize, &Node)> = Vec::new();
+    for (name, node) in fields {
+        let Some(field) = known.iter().copied().flatten().copied().find(|field| *field == name.text) else {
+            let advice = match explain(&name.text) {
+                Some(advice) => advice,
+                None if mistakes.wants_suggestions() => suggestion(&name.text, known),
+                None => String::new(),
+            };
+            mistakes.add(name.line, format!("unknown field `{}`{advice}", shown(&name.text)));
+            continue;
         };
-        if self.seen.contains(&field) {
-            return Err(E::custom(format!("field `{field}` stands here for the second time")));
+        if found.iter().any(|(earlier, ..)| *earlier == field) {
+            mistakes.add(name.line, format!("field `{field}` stands here for the second time"));
+            continue;
         }
-        self.seen.push(field);
-        Ok(field)
+        found.push((field, name.line, node));
     }
+    found
 }
 
-/// Returns `, did you mean …?`, or a list of all fields.
-fn suggestion(name: &str) -> String {
-    let plain = name.replace('_', "-").to_lowercase();
-    let near = FIELDS.into_iter().map(|field| (strsim::damerau_levenshtein(&plain, field), field)).min();
-    let meant = match plain.as_str() {
-        "command" | "cmd" | "run" => Some("exec"),
-        "name" | "id" => Some("key"),
-        "dir" | "directory" | "workdir" => Some("cwd"),
-        "env-file" | "envfile" | "dotenv" => Some("env"),
-        _ => near.filter(|(distance, field)| *distance <= field.len() / 2).map(|(_, field)| field),
-    };
-    match meant {
+/// Escapes the name of a field, and shortens a long one.
+fn shown(name: &str) -> String {
+    crate::text::shorten(&name.escape_debug().to_string())
+}
+
+/// Returns the advice about an unknown field: the nearest known one, or all of them.
+fn suggestion(name: &str, known: &[&[&'static str]]) -> String {
+    let all = || known.iter().copied().flatten().copied();
+    match nearest(&name.replace('_', "-").to_lowercase(), all()) {
         Some(field) => format!(", did you mean `{field}`?"),
-        None => format!(" (there are {})", FIELDS.join(", ")),
+        None => format!(" (there are {})", all().collect::<Vec<_>>().join(", ")),
     }
 }
 
-/// Parses and checks a text, so that an error names its line.
-pub(super) struct Text<F> {
-    /// The expected type, for the error about another one.
-    pub(super) expected: &'static str,
-    pub(super) check: F,
+/// Returns the most similar of the names; `None` if none is similar.
+pub(super) fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // The distance takes time in the product of the lengths.
+    let name: String = name.chars().take(64).collect();
+    let distances = names.into_iter().map(|other| (strsim::damerau_levenshtein(&name, other), other));
+    distances.min().filter(|(distance, other)| *distance <= other.len() / 2).map(|(_, other)| other)
 }
 
-impl<'de, T, F: FnOnce(&str) -> std::result::Result<T, String>> DeserializeSeed<'de> for Text<F> {
-    type Value = T;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<T, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<T, F: FnOnce(&str) -> std::result::Result<T, String>> Visitor<'_> for Text<F> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.expected)
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<T, E> {
-        (self.check)(text).map_err(E::custom)
-    }
-}
-
-pub(super) struct Port(pub(super) u16);
-
-impl<'de> Deserialize<'de> for Port {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_any(PortVisitor)
-    }
-}
-
-struct PortVisitor;
-
-impl Visitor<'_> for PortVisitor {
-    type Value = Port;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a port in 1024-65535")
-    }
-
-    fn visit_u64<E: de::Error>(self, number: u64) -> std::result::Result<Port, E> {
-        let port = u16::try_from(number).ok().filter(|port| *port >= 1024);
-        port.map(Port).ok_or_else(|| E::custom(format!("port {number} is not in 1024-65535")))
-    }
-}
-
-/// A path, or a list of paths.
-pub(super) struct EnvFiles(pub(super) Vec<PathBuf>);
-
-impl<'de> Deserialize<'de> for EnvFiles {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_any(EnvFilesVisitor)
-    }
-}
-
-/// Parses a path or a list of paths.
-struct EnvFilesVisitor;
-
-impl<'de> Visitor<'de> for EnvFilesVisitor {
-    type Value = EnvFiles;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the path of a dotenv file, or a list of them")
-    }
-
-    fn visit_str<E: de::Error>(self, path: &str) -> std::result::Result<EnvFiles, E> {
-        Ok(EnvFiles(vec![path.into()]))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<EnvFiles, A::Error> {
-        let mut paths = Vec::new();
-        while let Some(path) = list.next_element()? {
-            paths.push(path);
+/// Returns the advice about a field of a service that docker compose or another tool has. `is_stack` is whether the
+/// file is in object form.
+pub(super) fn foreign_service_field(name: &str, is_stack: bool) -> Option<String> {
+    let plain = name.replace('_', "-").to_lowercase();
+    let meant = match plain.as_str() {
+        "command" | "cmd" | "run" | "entrypoint" => "exec",
+        "dir" | "directory" | "workdir" | "working-dir" => "cwd",
+        "environment" | "env-file" | "envfile" | "dotenv" => "env",
+        "depends" | "needs" | "dependson" if is_stack => "depends-on",
+        "oneshot" if is_stack => "one-shot",
+        "healthcheck" => "health",
+        "stop-grace-period" => "grace",
+        "name" | "id" if !is_stack => "key",
+        "name" | "id" | "key" | "container-name" if is_stack => {
+            return Some("; the name of a service stands before its colon".into());
         }
-        Ok(EnvFiles(paths))
+        "ports" | "expose" => {
+            return Some(
+                ", did you mean `port`? devport maps no ports: `port` is the one that the service listens on".into(),
+            );
+        }
+        "build" | "image" | "volumes" | "networks" | "deploy" => {
+            return Some("; devport runs commands, not containers: write the command into `exec`".into());
+        }
+        _ if !is_stack && STACK_FIELDS.contains(&plain.as_str()) => {
+            return Some("; only a file in object form (`services:`) has it".into());
+        }
+        _ => return None,
+    };
+    Some(format!(", did you mean `{meant}`?"))
+}
+
+/// Returns the advice about a field of a file in object form that another tool has.
+pub(super) fn foreign_top_field(name: &str) -> Option<String> {
+    match name {
+        "version" | "volumes" | "networks" | "secrets" | "configs" => Some("; devport needs none, remove it".into()),
+        "processes" | "daemons" | "tasks" => Some(", did you mean `services`?".into()),
+        _ => None,
     }
+}
+
+/// Adds that a value has the wrong type.
+pub(super) fn wrong_type(node: &Node, expected: &str, mistakes: &mut Mistakes) {
+    mistakes.add(node.line, format!("expected {expected}, found {}", node.type_name()));
+}
+
+/// Reads a text and checks it.
+pub(super) fn text<T>(
+    node: &Node,
+    expected: &str,
+    mistakes: &mut Mistakes,
+    check: impl FnOnce(&str) -> Result<T, String>,
+) -> Option<T> {
+    match &node.value {
+        Value::Scalar(Kind::Text, text) => mistakes.keep(node.line, check(text)),
+        _ => {
+            wrong_type(node, expected, mistakes);
+            None
+        }
+    }
+}
+
+/// Reads `true` or `false`.
+pub(super) fn boolean(node: &Node, mistakes: &mut Mistakes) -> Option<bool> {
+    match &node.value {
+        Value::Scalar(Kind::Bool, text) => Some(text.eq_ignore_ascii_case("true")),
+        _ => {
+            wrong_type(node, "a boolean (true or false)", mistakes);
+            None
+        }
+    }
+}
+
+/// Reads a whole number from 0.
+pub(super) fn number<T: TryFrom<u64>>(node: &Node, mistakes: &mut Mistakes) -> Option<T> {
+    let number = node.whole_number().and_then(|number| T::try_from(number).ok());
+    if number.is_none() {
+        wrong_type(node, "a whole number from 0", mistakes);
+    }
+    number
+}
+
+/// Reads a port.
+pub(super) fn port(node: &Node, mistakes: &mut Mistakes) -> Option<u16> {
+    match node.whole_number() {
+        Some(number) => mistakes.keep(node.line, valid_port(number)),
+        None => {
+            wrong_type(node, "a port in 1024-65535", mistakes);
+            None
+        }
+    }
+}
+
+/// Checks the number of a port.
+pub(super) fn valid_port(number: u64) -> Result<u16, String> {
+    let port = u16::try_from(number).ok().filter(|port| *port >= 1024);
+    port.ok_or_else(|| format!("port {number} is not in 1024-65535"))
 }

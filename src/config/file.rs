@@ -1,228 +1,148 @@
-//! `devport.yaml`: a list of services, each a command or an object.
+//! `devport.yaml` and `Procfile`: reads and checks a whole file before anything is started from it.
 
-use std::fmt;
-use std::path::Path;
-
-use serde::Deserialize;
-use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use std::collections::HashMap;
 
 use crate::config::dotenv::text_of;
-use crate::config::fields::{EnvFiles, FieldSeed, Port, Text};
-use crate::config::policy_fields::policy_field;
-use crate::config::service::{PortRequest, Request};
+use crate::config::entry::{Entry, check_ports};
+use crate::config::fields::{COMMON_FIELDS, LIST_FIELDS, foreign_service_field, known_fields, text, wrong_type};
+use crate::config::mistakes::Mistakes;
+use crate::config::procfile;
+use crate::config::request::Request;
+use crate::config::stack::Stack;
+use crate::config::stack_file::{self, FileContext};
+use crate::config::yaml::{self, Kind, Node, Value};
 use crate::error::{Error, Result};
-use crate::identity::{Key, TailnetName};
+use crate::identity::Key;
 use crate::os::file::read_any;
 
-/// How many brackets may be open at a time, quoted ones included. Deeper nesting makes the parser slow.
-const DEEPEST: usize = 500;
+/// The hint for mistakes in a `devport.yaml`.
+const EXAMPLES: &str = "devport.yaml.example (a list) and docs/devport-stack.yaml (`services:`) show every field";
 
-/// Reads and checks a whole `devport.yaml` before anything is started from it.
+/// What a file declares.
+#[derive(Debug)]
+pub(crate) enum ConfigFile {
+    /// A list of services that are independent of each other.
+    List(Vec<Request>),
+    /// The object form, or a Procfile.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the commands for stacks use it"))]
+    Stack(Stack),
+}
+
+/// Reads and checks a file: a Procfile by its name, else a `devport.yaml`.
 ///
 /// # Errors
-/// [`Error::InvalidFile`] with the line, if it cannot be read or used.
-pub(crate) fn load(path: &Path) -> Result<Vec<Request>> {
-    let text = text_of(path, "configuration", read_any)?;
-    parse(path, &text)
+/// [`Error::InvalidFile`] or [`Error::InvalidLines`] with all mistakes and their lines.
+pub(crate) fn load(context: &FileContext<'_>) -> Result<ConfigFile> {
+    let text = text_of(context.path, "configuration", read_any)?;
+    parse(&text, context)
 }
 
-/// Parses the text of a `devport.yaml`.
-fn parse(path: &Path, text: &str) -> Result<Vec<Request>> {
-    check_nesting(path, text)?;
-    let mut documents = serde_yaml::Deserializer::from_str(text);
-    let Some(document) = documents.next() else { return Ok(Vec::new()) };
-    let entries = Entries::deserialize(document).map_err(|error| invalid(path, &error))?;
-    if documents.next().is_some() {
-        return Err(Error::InvalidFile {
-            path: path.to_owned(),
-            line: None,
-            why: "more than one YAML document".into(),
-            hint: Some("keep all services in one list".into()),
-        });
+/// Parses and checks the text of a file.
+pub(super) fn parse(text: &str, context: &FileContext<'_>) -> Result<ConfigFile> {
+    let mut mistakes = Mistakes::default();
+    let is_procfile = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("Procfile");
+    if context.path.file_name().is_some_and(is_procfile) {
+        let stack = procfile::read(text, &mut mistakes);
+        return mistakes.or(
+            context.path,
+            "a line is `name: command`, an empty line or a # comment",
+            ConfigFile::Stack(stack),
+        );
     }
-    Ok(entries.0)
-}
-
-/// Refuses deeply nested brackets: the parser's time grows with the square of their depth.
-fn check_nesting(path: &Path, text: &str) -> Result<()> {
-    let mut depth = 0_usize;
-    for (index, line) in text.lines().enumerate() {
-        for byte in line.bytes() {
-            match byte {
-                b'[' | b'{' => depth += 1,
-                b']' | b'}' => depth = depth.saturating_sub(1),
-                _ => {}
-            }
+    let root = yaml::parse(text).map_err(|(line, why)| Error::InvalidFile {
+        path: context.path.to_owned(),
+        line: Some(line),
+        why,
+        hint: Some(EXAMPLES.into()),
+    })?;
+    let file = match &root {
+        None => ConfigFile::List(Vec::new()),
+        Some(root) if root.is_null() => ConfigFile::List(Vec::new()),
+        Some(Node { value: Value::List(items), .. }) => ConfigFile::List(read_list(items, &mut mistakes)),
+        Some(Node { value: Value::Map(fields), .. }) => {
+            ConfigFile::Stack(stack_file::read(fields, context, &mut mistakes))
         }
-        if depth > DEEPEST {
-            let why = format!("brackets nest deeper than {DEEPEST} levels");
-            return Err(Error::InvalidFile {
-                path: path.to_owned(),
-                line: Some(index + 1),
-                why,
-                hint: Some("is it the right file?".into()),
-            });
+        Some(root) => {
+            wrong_type(
+                root,
+                "a list of services (lines that begin with \"- \"), or a map with `services:`",
+                &mut mistakes,
+            );
+            ConfigFile::List(Vec::new())
         }
-    }
-    Ok(())
-}
-
-/// Moves the line of a parser's error to the front.
-fn invalid(path: &Path, error: &serde_yaml::Error) -> Error {
-    let line = error.location().map(|location| location.line());
-    let text = error.to_string();
-    let text = text.split(" at line ").next().unwrap_or_default();
-    // A path such as `[2].port: ` says less than the line.
-    let text = match text.split_once(": ") {
-        Some((place, rest)) if place.starts_with(".[") || place.starts_with('[') => rest,
-        _ => text,
     };
-    Error::InvalidFile {
-        path: path.to_owned(),
-        line,
-        why: text.to_owned(),
-        hint: Some("devport.yaml.example shows every field".into()),
-    }
+    mistakes.or(context.path, EXAMPLES, file)
 }
 
-struct Entries(Vec<Request>);
-
-impl<'de> Deserialize<'de> for Entries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_any(EntriesVisitor)
-    }
+/// Reads the list form.
+fn read_list(items: &[Node], mistakes: &mut Mistakes) -> Vec<Request> {
+    let mut keys = HashMap::new();
+    let entries: Vec<Entry> = items.iter().map(|node| read_entry(node, &mut keys, mistakes)).collect();
+    check_ports(&entries, mistakes);
+    entries.into_iter().map(|entry| entry.request).collect()
 }
 
-/// Parses the list; an empty file is an empty list.
-struct EntriesVisitor;
-
-impl<'de> Visitor<'de> for EntriesVisitor {
-    type Value = Entries;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of services (lines that begin with \"- \")")
-    }
-
-    fn visit_unit<E: de::Error>(self) -> std::result::Result<Entries, E> {
-        Ok(Entries(Vec::new()))
-    }
-
-    fn visit_none<E: de::Error>(self) -> std::result::Result<Entries, E> {
-        Ok(Entries(Vec::new()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Entries, A::Error> {
-        let mut entries: Vec<Request> = Vec::new();
-        let mut keys = Vec::new();
-        while let Some(entry) = list.next_element_seed(EntrySeed { keys: &mut keys })? {
-            entries.push(entry);
+/// Reads one entry: a command, or a map with `exec`. `keys` has the keys of earlier entries and their lines.
+fn read_entry(node: &Node, keys: &mut HashMap<String, usize>, mistakes: &mut Mistakes) -> Entry {
+    let fields = match &node.value {
+        Value::Map(fields) => fields,
+        Value::Scalar(Kind::Text, _) => return Entry::command(node, mistakes),
+        _ => {
+            wrong_type(node, "a command or an object with `exec`", mistakes);
+            return Entry::default();
         }
-        Ok(Entries(entries))
+    };
+    let explain = |field: &str| foreign_service_field(field, false);
+    let fields = known_fields(fields, &[&LIST_FIELDS, &COMMON_FIELDS], explain, mistakes);
+    let mut entry = Entry::read(&fields, None, mistakes);
+    if let Some((_, _, node)) = fields.iter().find(|(field, ..)| *field == "key") {
+        let check = |name: &str| unused_key(keys, name, node.line);
+        entry.request.key = text(node, "a key (put quotes around a number)", mistakes, check);
     }
-}
-
-/// Parses one entry; `keys` are those of the earlier entries.
-struct EntrySeed<'a> {
-    /// The keys of all entries so far.
-    keys: &'a mut Vec<String>,
-}
-
-impl<'de> DeserializeSeed<'de> for EntrySeed<'_> {
-    type Value = Request;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Request, D::Error> {
-        deserializer.deserialize_any(self)
+    if entry.exec_line.is_none() {
+        mistakes.add(node.line, "this service has no `exec`");
     }
-}
-
-impl<'de> Visitor<'de> for EntrySeed<'_> {
-    type Value = Request;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a command or an object with `exec`")
-    }
-
-    fn visit_str<E: de::Error>(self, exec: &str) -> std::result::Result<Request, E> {
-        Ok(Request { cmd: split(exec).map_err(E::custom)?, ..Request::default() })
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Request, A::Error> {
-        let (mut entry, mut no_port, mut port) = (Request::default(), false, None);
-        let mut seen = Vec::new();
-        while let Some(field) = map.next_key_seed(FieldSeed { seen: &mut seen })? {
-            match field {
-                "key" => {
-                    entry.key = Some(map.next_value_seed(Text {
-                        expected: "a key (put quotes around a number)",
-                        check: |name: &str| unused_key(self.keys, name),
-                    })?);
-                }
-                "exec" => {
-                    entry.cmd = map.next_value_seed(Text { expected: "a command", check: split })?;
-                }
-                "cwd" => entry.cwd = map.next_value()?,
-                "no-port" => no_port = map.next_value()?,
-                "port" => port = Some(map.next_value::<Port>()?.0),
-                "port-env" => entry.port_env = Some(map.next_value()?),
-                "tailnet" => entry.tailnet = map.next_value()?,
-                "tailnet-name" => {
-                    entry.tailnet_name = Some(map.next_value_seed(Text {
-                        expected: "a name (put quotes around a number)",
-                        check: |name: &str| TailnetName::new(name).map_err(|error| error.to_string()),
-                    })?);
-                }
-                "env" => entry.env_files = map.next_value::<EnvFiles>()?.0,
-                field => policy_field(field, &mut entry.policy, &mut map)?,
-            }
-        }
-        if entry.cmd.is_empty() {
-            return Err(de::Error::custom("this service has no `exec`"));
-        }
-        if no_port && port.is_some() {
-            return Err(de::Error::custom("`port` and `no-port: true` exclude each other"));
-        }
-        if let Some(contradiction) = entry.policy.contradiction(!no_port) {
-            return Err(de::Error::custom(contradiction));
-        }
-        entry.port = PortRequest::new(no_port, port);
-        Ok(entry)
-    }
-}
-
-/// Splits a command as a POSIX shell splits words.
-fn split(exec: &str) -> std::result::Result<Vec<String>, String> {
-    let words = shell_words::split(exec).map_err(|error| format!("`exec` does not split into words: {error}"))?;
-    if words.first().is_none_or(String::is_empty) {
-        return Err("the command is empty".into());
-    }
-    Ok(words)
+    entry.finish(node.line, false, mistakes);
+    entry
 }
 
 /// Checks that no earlier entry has the key.
-fn unused_key(keys: &mut Vec<String>, name: &str) -> std::result::Result<Key, String> {
-    if keys.iter().any(|key| key == name) {
-        return Err(format!("key {name:?} belongs to an earlier service of this file"));
+fn unused_key(keys: &mut HashMap<String, usize>, name: &str, line: usize) -> std::result::Result<Key, String> {
+    if let Some(first) = keys.get(name) {
+        return Err(format!("key {name:?} belongs to an earlier service of this file, on line {first}"));
     }
-    keys.push(name.to_owned());
+    keys.insert(name.to_owned(), line);
     Key::new(name).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::environment::CallerEnvironment;
+    use crate::config::request::{EnvSource, PortRequest};
+    use crate::identity::TailnetName;
     use proptest::prelude::*;
+    use std::path::Path;
 
-    fn parsed(text: &str) -> Result<Vec<Request>> {
-        parse(Path::new("d.yaml"), text)
+    fn read(text: &str) -> Result<ConfigFile> {
+        let caller = CallerEnvironment::default();
+        parse(text, &FileContext { path: Path::new("d.yaml"), caller: &caller, checkout: None })
     }
 
-    fn message(text: &str) -> String {
-        parsed(text).unwrap_err().to_string()
+    fn parsed(text: &str) -> Result<Vec<Request>> {
+        match read(text)? {
+            ConfigFile::List(entries) => Ok(entries),
+            ConfigFile::Stack(stack) => panic!("{stack:?}"),
+        }
+    }
+
+    fn files(paths: &[&str]) -> Vec<EnvSource> {
+        paths.iter().map(|path| EnvSource::File(path.into())).collect()
     }
 
     #[test]
     fn every_field_is_read() {
-        let text = "- sleep '1 2'\n- key: web\n  exec: \"npm run 'a b'\"\n  cwd: ~/x\n  port: 20000\n  port-env: VITE_PORT\n  tailnet: true\n  tailnet-name: my-web\n  env: [a.env, ~/b.env]\n- {exec: x, no-port: true, env: /c.env}\n";
+        let text = "- sleep '1 2'\n- key: web\n  exec: \"npm run 'a b'\"\n  cwd: ~/x\n  port: 20000\n  port-env: VITE_PORT\n  tailnet: true\n  tailnet-name: my-web\n  env: [a.env, ~/b.env]\n  scheme: https\n- {exec: x, no-port: true, env: /c.env}\n";
         let entries = parsed(text).unwrap();
         assert_eq!(entries[0].cmd, ["sleep", "1 2"]);
         assert_eq!(entries[0].name(), "sleep '1 2'");
@@ -237,9 +157,21 @@ mod tests {
         assert_eq!(requests[1].port_env.as_deref(), Some("VITE_PORT"));
         assert!(requests[1].tailnet);
         assert_eq!(requests[1].tailnet_name.as_ref().map(TailnetName::as_str), Some("my-web"));
-        assert_eq!(requests[1].env_files, [Path::new("/p/a.env"), Path::new("/h/b.env")]);
+        assert_eq!(requests[1].scheme.as_deref(), Some("https"));
+        assert_eq!(requests[1].env, files(&["/p/a.env", "/h/b.env"]));
         assert_eq!(requests[2].port, PortRequest::NoPort);
-        assert_eq!(requests[2].env_files, [Path::new("/c.env")]);
+        assert_eq!(requests[2].env, files(&["/c.env"]));
+    }
+
+    #[test]
+    fn words_and_variables_are_taken_as_written() {
+        let text = "- exec: [sh, -c, 'echo $1 \"a\"', 1.10, true]\n  env: [a.env, {A: x, B: 1.10, C: yes, D: true, E: ''}, b.env]\n";
+        let entry = parsed(text).unwrap().remove(0);
+        assert_eq!(entry.cmd, ["sh", "-c", "echo $1 \"a\"", "1.10", "true"]);
+        let values = [("A", "x"), ("B", "1.10"), ("C", "yes"), ("D", "true"), ("E", "")];
+        let values = values.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let [first, last] = [files(&["a.env"]).remove(0), files(&["b.env"]).remove(0)];
+        assert_eq!(entry.env, [first, EnvSource::Values(values), last]);
     }
 
     #[test]
@@ -258,40 +190,95 @@ mod tests {
         }
     }
 
+    /// A text, the line of its first mistake, and a part of the message.
+    type Row = (&'static str, usize, &'static str);
+
+    /// Fields and what they have to do with each other.
+    const FIELDS: &[Row] = &[
+        ("- key: a\n  exec: x\n  prot: 1\n", 3, "unknown field `prot`, did you mean `port`?"),
+        ("- exec: x\n  port_env: A\n", 2, "did you mean `port-env`?"),
+        ("- command: x\n  exec: y\n", 1, "did you mean `exec`?"),
+        ("- exec: x\n  environment: {A: b}\n", 2, "did you mean `env`?"),
+        ("- exec: x\n  depends_on: [y]\n", 2, "only a file in object form"),
+        ("- exec: x\n  exec: y\n", 2, "second time"),
+        (
+            "- key: a\n  exec: x\n- key: a\n  exec: y\n",
+            3,
+            "\"a\" belongs to an earlier service of this file, on line 1",
+        ),
+        ("- key: a\n", 1, "no `exec`"),
+        ("- exec: x\n  no-port: maybe\n", 2, "expected a boolean"),
+        ("- exec: x\n  port: 80\n", 2, "not in 1024-65535"),
+        ("- exec: x\n  port: many\n", 2, "expected a port in 1024-65535, found a text"),
+        ("- exec: x\n  port: -5\n", 2, "expected a port"),
+        (
+            "- exec: x\n  port: 2000\n- exec: y\n- exec: z\n  port: 2000\n",
+            5,
+            "port 2000 is already that of the service on line 2",
+        ),
+        ("- exec: x\n  port: 2000\n  no-port: true\n", 2, "exclude each other"),
+        ("- exec: x\n  no-port: true\n  ready: tcp\n", 1, "it has none"),
+        ("- exec: x\n  port-env: DEVPORT_X\n", 2, "devport sets itself"),
+        ("- exec: x\n  scheme: postgres://\n", 2, "is no scheme"),
+        ("- exec: x\n  ready: {http: /, stauts: 5}\n", 2, "unknown field `stauts`, did you mean `status`?"),
+        ("- exec: x\n  ready:\n    tcp: true\n    log: x\n", 3, "one check is enough"),
+        ("- exec: x\n  backoff: {initial: 5}\n", 2, "expected a duration"),
+        ("- exec: x\n  log: {keep: -1}\n", 2, "expected a whole number"),
+        ("- exec: x\n  restart: unless-stopped\n", 2, "always, on-failure or never"),
+    ];
+
+    /// Commands, variables and syntax.
+    const VALUES: &[Row] = &[
+        ("- exec: \"a 'b\"\n", 1, "does not split"),
+        ("- exec: []\n", 1, "command is empty"),
+        ("- exec: [x, [y]]\n", 1, "expected a word"),
+        ("- \"  \"\n", 1, "command is empty"),
+        ("- x\n- null\n", 2, "expected a command"),
+        ("- 12345\n", 1, "expected a command"),
+        ("- exec: x\n  cwd: 5\n", 2, "the path of a directory, found a number"),
+        ("- exec: x\n  env: 5\n", 2, "expected the path"),
+        ("- exec: x\n  env: {A: hunter2, A: hunter3}\n", 2, "the variable A stands here for the second time"),
+        ("- exec: x\n  env:\n    A: [hunter2]\n", 3, "for the variable A, found a list"),
+        ("- exec: x\n  env:\n    A:\n", 3, "A has no value"),
+        ("- exec: x\n  env:\n    DEVPORT_KEY: hunter2\n", 3, "devport sets itself"),
+        ("- exec: x\n  env:\n    a-b: hunter2\n", 3, "cannot be the name of a variable"),
+        ("- exec: x\n  env: [A=hunter2]\n", 2, "`A: value`"),
+        ("- key: -x\n  exec: x\n", 1, "starts with a dash"),
+        ("\na: b\n  ", 1, "expected a list of services"),
+        ("text\n", 1, "expected a list of services"),
+        ("- a\n\t- b\n", 2, "begins with a tab"),
+        ("- [\n", 1, ""),
+        ("- x\n---\n- y\n", 2, "more than one YAML document"),
+        ("- exec: !include x\n", 1, "YAML tag"),
+        ("- exec: x\n  ready:\n    tcp: true\n    failures: 3\n", 4, "`failures` belongs to `health`"),
+        ("- exec: x\n  ready: {log: up, interval: 1s}\n", 2, "`interval` has no effect with `log:up`"),
+        ("- exec: x\n  ready: {none: true, timeout: 1s}\n", 2, "`timeout` has no effect with `none`"),
+        ("- exec: x\n  ready:\n    tcp: false\n", 3, "`tcp: false` has no effect"),
+        ("- exec: x\n  health:\n    interval: 1s\n", 3, "`health` needs a check"),
+        ("- exec: x\n  window: 9s\n", 1, "no effect without max-restarts"),
+        ("- exec: x\n  ready: http://example.com/\n", 2, "a check queries this machine"),
+    ];
+
     #[test]
     fn errors_name_the_line_and_what_was_meant() {
-        for (text, line, part) in [
-            ("- key: a\n  exec: x\n  prot: 1\n", 3, "unknown field `prot`, did you mean `port`?"),
-            ("- exec: x\n  port_env: A\n", 2, "did you mean `port-env`?"),
-            ("- command: x\n", 1, "did you mean `exec`?"),
-            ("- exec: x\n  exec: y\n", 2, "second time"),
-            ("- key: a\n  exec: x\n- key: a\n  exec: y\n", 3, "\"a\" belongs to an earlier service"),
-            ("- key: a\n", 1, "no `exec`"),
-            ("- exec: x\n  no-port: maybe\n", 2, "expected a boolean"),
-            ("- exec: x\n  port: 80\n", 2, "not in 1024-65535"),
-            ("- exec: x\n  port: many\n", 2, "invalid type"),
-            ("- exec: \"a 'b\"\n", 1, "does not split"),
-            ("- \"  \"\n", 1, "command is empty"),
-            ("- x\n- null\n", 2, "expected a command"),
-            ("- 12345\n", 1, "expected a command"),
-            ("- exec: x\n  env: {a: b}\n", 2, "expected the path"),
-            ("- key: -x\n  exec: x\n", 1, "leading dash"),
-            ("a: b\n", 1, "expected a list of services"),
-            ("- a\n\t- b\n", 2, ""),
-            ("- [\n", 1, "expected a command"),
-            ("- exec: x\n  ready:\n    tcp: true\n    failures: 3\n", 4, "`failures` belongs to `health`"),
-            ("- exec: x\n  ready: {log: up, interval: 1s}\n", 2, "`interval` has no effect with `log:up`"),
-            ("- exec: x\n  ready: {none: true, timeout: 1s}\n", 2, "`timeout` has no effect with `none`"),
-            ("- exec: x\n  ready:\n    tcp: false\n", 3, "`tcp: false` has no effect"),
-            ("- exec: x\n  health:\n    interval: 1s\n", 3, "`health` needs a check"),
-            ("- exec: x\n  window: 9s\n", 1, "no effect without max-restarts"),
-            ("- exec: x\n  ready: http://example.com/\n", 2, "a check queries this machine"),
-        ] {
-            let message = message(text);
-            let part = if part == "leading dash" { "starts with a dash" } else { part };
+        for (text, line, part) in FIELDS.iter().chain(VALUES) {
+            let error = read(text).unwrap_err();
+            let message = error.lines().remove(0);
             assert!(message.starts_with(&format!("d.yaml:{line}: ")), "{text:?}: {message}");
-            assert!(message.contains(part), "{text:?}: {message}");
+            assert!(message.contains(*part), "{text:?}: {message}");
+            assert!(!error.to_string().contains("hunter"), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_in_the_order_of_their_lines() {
+        let text = "- exec: x\n  port: 80\n- exce: y\n- exec: z\n  restart: no\n  env: {A: []}\n";
+        let error = read(text).unwrap_err();
+        let lines: Vec<String> = error.lines().iter().map(|line| line[..9].to_owned()).collect();
+        assert_eq!(lines, ["d.yaml:2:", "d.yaml:3:", "d.yaml:3:", "d.yaml:5:", "d.yaml:6:"]);
+        assert_eq!(error.to_string(), error.lines().join("\n"));
+        let many = read(&"- 5\n".repeat(1000)).unwrap_err();
+        assert_eq!((many.lines().len(), many.lines()[20].as_str()), (21, "d.yaml: 980 more mistakes"));
     }
 
     #[test]
@@ -301,15 +288,34 @@ mod tests {
             let before = char::from_u32(u32::from(level) - 1).unwrap();
             bomb += &["- &", &level.to_string(), " [", &format!("*{before}, ").repeat(8), "x]\n"].concat();
         }
-        assert!(parsed(&bomb).is_err());
-        assert!(parsed(&"[".repeat(100_000)).is_err());
-        assert!(parsed(&format!("- exec: x\n  env: {}", "[".repeat(100_000))).is_err());
+        assert!(parsed(&bomb).unwrap_err().to_string().contains("aliases expand"));
+        for text in [
+            "[".repeat(100_000),
+            format!("- exec: x\n  env: {}", "[".repeat(100_000)),
+            "- ".repeat(100_000),
+            (0..2000).fold(String::new(), |text, depth| text + &" ".repeat(depth) + "a:\n"),
+            "? ".repeat(100_000),
+            format!("- {}", "{a: ".repeat(100_000)),
+        ] {
+            assert!(parsed(&text).unwrap_err().to_string().contains("nest deeper"), "{:?}", &text[..20]);
+        }
+    }
+
+    #[test]
+    fn aliases_are_read() {
+        let entries = parsed("- &web\n  exec: x\n  port-env: A\n- *web\n").unwrap();
+        assert_eq!((&entries[1].cmd, &entries[1].port_env), (&entries[0].cmd, &entries[0].port_env));
     }
 
     proptest! {
         #[test]
         fn no_text_panics(text in "[-a-z:&*\\[\\]{}'\"\n |>#!%0-9]{0,60}") {
-            let _ = parsed(&text);
+            let _ = read(&text);
+        }
+
+        #[test]
+        fn no_fields_panic(text in "(- |exec|env|port|ready|services|depends-on|: |\n|  |\\[|\\]|\\{|\\}|, |x|5|~|\\$\\{services\\.x\\.port\\}|&a |\\*a ){0,40}") {
+            let _ = read(&text);
         }
     }
 }

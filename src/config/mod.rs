@@ -4,22 +4,41 @@
 
 mod agent_marker;
 mod check;
+mod declared;
 mod dotenv;
+mod entry;
 mod environment;
 mod expand;
 mod fields;
 mod file;
+mod mistakes;
+mod plan;
 mod policy;
 mod policy_fields;
+mod procfile;
+mod reference;
+mod request;
 mod service;
 mod span;
+mod stack;
+mod stack_check;
+mod stack_file;
+mod yaml;
 
 pub(crate) use check::Check;
+pub(crate) use declared::parse_assignment;
 pub(crate) use environment::{
     CREDENTIAL_PREFIX, CallerEnvironment, ChildVariables, VITE_HOSTS, Variables, allows_host, local_url,
 };
 pub(crate) use expand::expand;
-pub(crate) use file::load as load_config;
+pub(crate) use file::{ConfigFile, load as load_config};
 pub(crate) use policy::{CHECK_TIMEOUT, Policy, RestartWhen, StopSignal};
-pub(crate) use service::{PortRequest, Request, ServiceSpec, parse_assignment};
+pub(crate) use request::{EnvSource, PortRequest, Request};
+pub(crate) use service::ServiceSpec;
 pub(crate) use span::Span;
+pub(crate) use stack_file::FileContext;
+#[expect(unused_imports, reason = "the commands for stacks use them")]
+pub(crate) use {
+    reference::{CheckoutNames, Reference},
+    stack::{Stack, StackService},
+};

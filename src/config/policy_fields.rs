@@ -1,63 +1,54 @@
-//! The fields of an entry of `devport.yaml` that form its policy.
+//! The fields of `devport.yaml` that form the policy of a service.
 
-use serde::Deserialize;
-use serde::de::{self, DeserializeSeed, Deserializer, MapAccess};
+use std::str::FromStr;
 
 use crate::config::check::Check;
-use crate::config::fields::Text;
+use crate::config::fields::{boolean, known_fields, number, text, wrong_type};
+use crate::config::mistakes::Mistakes;
 use crate::config::policy::{Policy, RestartWhen, StopSignal};
 use crate::config::span::{Size, Span};
+use crate::config::yaml::{Kind, Node, Value};
 
-/// Parses the value of a field into a policy.
-///
-/// # Errors
-/// If the value is not valid.
-pub(super) fn policy_field<'de, A: MapAccess<'de>>(
-    field: &str,
-    policy: &mut Policy,
-    map: &mut A,
-) -> Result<(), A::Error> {
+/// Reads the value of a field into a policy. A field that is not part of it is ignored.
+pub(super) fn read_policy_field(field: &str, node: &Node, policy: &mut Policy, mistakes: &mut Mistakes) {
     match field {
         "ready" => {
-            let settings = map.next_value_seed(CheckSeed::Ready)?;
+            let settings = check_settings(node, false, mistakes);
             policy.ready_interval = settings.interval.unwrap_or(policy.ready_interval);
             policy.ready_timeout = settings.timeout.unwrap_or(policy.ready_timeout);
             policy.ready = settings.check;
         }
         "health" => {
-            let settings = map.next_value_seed(CheckSeed::Health)?;
+            let settings = check_settings(node, true, mistakes);
             policy.health_interval = settings.interval.unwrap_or(policy.health_interval);
             policy.health_timeout = settings.timeout.unwrap_or(policy.health_timeout);
             policy.health_failures = settings.failures.unwrap_or(policy.health_failures);
             policy.health = settings.check;
         }
-        "on-unhealthy" => policy.restart_unhealthy = map.next_value_seed(text("restart or show", on_unhealthy))?,
-        "restart" => policy.restart = map.next_value_seed(text("always, on-failure or never", RestartWhen::parse))?,
-        "backoff" => {
-            let backoff: Backoff = map.next_value()?;
-            policy.backoff_initial = backoff.initial.unwrap_or(policy.backoff_initial);
-            policy.backoff_max = backoff.max.unwrap_or_else(|| policy.backoff_max.max(policy.backoff_initial));
+        "on-unhealthy" => set(&mut policy.restart_unhealthy, text(node, "restart or show", mistakes, on_unhealthy)),
+        "restart" => {
+            set(&mut policy.restart, text(node, "always, on-failure or never", mistakes, RestartWhen::parse));
         }
-        "max-restarts" => policy.max_restarts = Some(map.next_value()?),
-        "window" => policy.window = map.next_value_seed(text("a duration such as 60s", str::parse))?,
-        "stop-signal" => policy.stop_signal = map.next_value_seed(text("the name of a signal", StopSignal::parse))?,
-        "grace" => policy.grace = map.next_value_seed(text("a duration such as 5s", str::parse))?,
-        "log" => {
-            let log: Log = map.next_value()?;
-            policy.log_max_size = log.max_size.map_or(policy.log_max_size, |size| size.0);
-            policy.log_keep = log.keep.unwrap_or(policy.log_keep);
+        "backoff" => read_backoff(node, policy, mistakes),
+        "max-restarts" => policy.max_restarts = number(node, mistakes),
+        "window" => set(&mut policy.window, text(node, "a duration such as 60s", mistakes, Span::from_str)),
+        "stop-signal" => {
+            set(&mut policy.stop_signal, text(node, "the name of a signal", mistakes, StopSignal::parse));
         }
-        other => return Err(de::Error::custom(format!("the field `{other}` is not read"))),
+        "grace" => set(&mut policy.grace, text(node, "a duration such as 5s", mistakes, Span::from_str)),
+        "log" => read_log(node, policy, mistakes),
+        _ => {}
     }
-    Ok(())
 }
 
-/// Parses a text and checks it.
-fn text<T, F: FnOnce(&str) -> Result<T, String>>(expected: &'static str, check: F) -> Text<F> {
-    Text { expected, check }
+/// Sets a field that was read.
+fn set<T>(field: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *field = value;
+    }
 }
 
-/// Parses the action for an unhealthy service: whether it is restarted.
+/// Reads the action for an unhealthy service: whether it is restarted.
 fn on_unhealthy(text: &str) -> Result<bool, String> {
     match text {
         "restart" => Ok(true),
@@ -66,64 +57,42 @@ fn on_unhealthy(text: &str) -> Result<bool, String> {
     }
 }
 
-/// `backoff: {initial: 1s, max: 30s}`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Backoff {
-    initial: Option<Span>,
-    max: Option<Span>,
-}
-
-/// `log: {max-size: 10M, keep: 3}`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Log {
-    /// The size at which the log is rotated.
-    max_size: Option<YamlSize>,
-    /// How many old parts are kept.
-    keep: Option<u32>,
-}
-
-/// Parses a size: a text or a number of bytes.
-#[derive(Debug)]
-struct YamlSize(Size);
-
-impl<'de> Deserialize<'de> for YamlSize {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Scalar::deserialize(deserializer)?;
-        text.0.parse().map(Self).map_err(de::Error::custom)
-    }
-}
-
-/// Parses a text or a whole number as text.
-struct Scalar(String);
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = Scalar;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a size such as 10M")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Scalar, E> {
-                Ok(Scalar(text.to_owned()))
-            }
-
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Scalar, E> {
-                Ok(Scalar(number.to_string()))
-            }
+/// Reads `{initial: 1s, max: 30s}`.
+fn read_backoff(node: &Node, policy: &mut Policy, mistakes: &mut Mistakes) {
+    let Value::Map(fields) = &node.value else {
+        return wrong_type(node, "a map such as {initial: 1s, max: 30s}", mistakes);
+    };
+    let mut max = None;
+    for (field, _, node) in known_fields(fields, &[&["initial", "max"]], |_| None, mistakes) {
+        let span = text(node, "a duration such as 1s", mistakes, Span::from_str);
+        match field {
+            "initial" => set(&mut policy.backoff_initial, span),
+            _ => max = span,
         }
-        deserializer.deserialize_any(Visitor)
+    }
+    policy.backoff_max = max.unwrap_or_else(|| policy.backoff_max.max(policy.backoff_initial));
+}
+
+/// Reads `{max-size: 10M, keep: 3}`.
+fn read_log(node: &Node, policy: &mut Policy, mistakes: &mut Mistakes) {
+    let Value::Map(fields) = &node.value else {
+        return wrong_type(node, "a map such as {max-size: 10M, keep: 3}", mistakes);
+    };
+    for (field, _, node) in known_fields(fields, &[&["max-size", "keep"]], |_| None, mistakes) {
+        match (field, &node.value) {
+            ("keep", _) => set(&mut policy.log_keep, number(node, mistakes)),
+            (_, Value::Scalar(Kind::Text | Kind::Int, size)) => {
+                set(&mut policy.log_max_size, mistakes.keep(node.line, Size::from_str(size)));
+            }
+            _ => wrong_type(node, "a size such as 10M", mistakes),
+        }
     }
 }
 
-/// What `ready` or `health` says.
+/// The value of `ready` or `health`.
 #[derive(Debug, Default)]
 struct CheckSettings {
-    /// The check; `None` for the default.
+    /// `None` for the default.
     check: Option<Check>,
     /// How often it runs.
     interval: Option<Span>,
@@ -133,131 +102,65 @@ struct CheckSettings {
     failures: Option<u32>,
 }
 
-/// `{http: /healthz, status: 204, interval: 1s, timeout: 1m}`. `F` is the number of failures, or [`NoEffect`].
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CheckFields<F> {
-    /// Whether the port must accept a connection.
-    tcp: Option<bool>,
-    none: Option<bool>,
-    /// The path of a request.
-    http: Option<String>,
-    status: Option<u16>,
-    log: Option<String>,
-    exec: Option<String>,
-    interval: Option<Span>,
-    timeout: Option<Span>,
-    failures: Option<F>,
-}
+/// The fields of a check in object form.
+const CHECK_FIELDS: [&str; 9] = ["tcp", "none", "http", "status", "log", "exec", "interval", "timeout", "failures"];
 
-/// The value of `failures` in `ready`: none is valid, and the error names the line of the field.
-#[derive(Debug)]
-enum NoEffect {}
-
-impl<'de> Deserialize<'de> for NoEffect {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = NoEffect;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("no `failures` in `ready`")
+/// Reads a check as text, or an object such as `{http: /healthz, status: 204, interval: 1s, timeout: 1m}`.
+fn check_settings(node: &Node, is_health: bool, mistakes: &mut Mistakes) -> CheckSettings {
+    let Value::Map(fields) = &node.value else {
+        let check = text(node, "a check such as `http:/healthz`, or an object with one", mistakes, Check::from_str);
+        return CheckSettings { check, ..CheckSettings::default() };
+    };
+    let mut settings = CheckSettings::default();
+    let mut checks = Vec::new();
+    let mut status: Option<u16> = None;
+    for (field, line, node) in known_fields(fields, &[&CHECK_FIELDS], |_| None, mistakes) {
+        match field {
+            "tcp" | "none" => match boolean(node, mistakes) {
+                Some(true) => checks.push(field.to_owned()),
+                Some(false) => mistakes.add(line, format!("`{field}: false` has no effect; leave it out")),
+                None => {}
+            },
+            "http" | "log" | "exec" => {
+                checks.extend(text(node, "a text", mistakes, |value| Ok(format!("{field}:{value}"))));
             }
-
-            // The parser adds the line to errors of visitors only.
-            fn visit_u64<E: de::Error>(self, _: u64) -> Result<NoEffect, E> {
-                Err(E::custom("`failures` belongs to `health`; `ready` is checked until it passes"))
-            }
+            "status" => status = number(node, mistakes),
+            "interval" => settings.interval = text(node, "a duration such as 1s", mistakes, Span::from_str),
+            "timeout" => settings.timeout = text(node, "a duration such as 1m", mistakes, Span::from_str),
+            _ if is_health => settings.failures = number(node, mistakes),
+            _ => mistakes.add(line, "`failures` belongs to `health`; `ready` is checked until it passes"),
         }
-        deserializer.deserialize_any(Visitor)
+    }
+    settings.check = mistakes.keep(node.line, one_check(&checks, status)).flatten();
+    if is_health && checks.is_empty() {
+        mistakes.add(node.line, "`health` needs a check: tcp, http or exec");
+    }
+    if let Some(field) = field_without_effect(&settings) {
+        let check = settings.check.as_ref().map(Check::to_string).unwrap_or_default();
+        mistakes.add(node.line, format!("`{field}` has no effect with `{check}`"));
+    }
+    settings
+}
+
+/// Returns a field that has no effect with the check.
+fn field_without_effect(settings: &CheckSettings) -> Option<&'static str> {
+    match settings.check {
+        Some(Check::Log(_) | Check::None) if settings.interval.is_some() => Some("interval"),
+        Some(Check::None) if settings.timeout.is_some() => Some("timeout"),
+        _ => None,
     }
 }
 
-impl From<NoEffect> for u32 {
-    fn from(never: NoEffect) -> Self {
-        match never {}
-    }
-}
-
-impl<F: Into<u32>> CheckFields<F> {
-    /// Returns the settings that the fields describe. Refuses fields that have no effect together.
-    fn settings(self) -> Result<CheckSettings, String> {
-        let check = self.check()?;
-        let has_no_effect = |field: &str, check: &Check| Err(format!("`{field}` has no effect with `{check}`"));
-        match &check {
-            Some(check @ (Check::Log(_) | Check::None)) if self.interval.is_some() => has_no_effect("interval", check),
-            Some(check @ Check::None) if self.timeout.is_some() => has_no_effect("timeout", check),
-            _ => Ok(CheckSettings {
-                check,
-                interval: self.interval,
-                timeout: self.timeout,
-                failures: self.failures.map(Into::into),
-            }),
-        }
-    }
-
-    /// Returns the check that the fields describe.
-    fn check(&self) -> Result<Option<Check>, String> {
-        for (field, value) in [("tcp", self.tcp), ("none", self.none)] {
-            if value == Some(false) {
-                return Err(format!("`{field}: false` has no effect; leave it out"));
-            }
-        }
-        let status = self.status.map_or_else(String::new, |status| format!("{status}:"));
-        let texts = [
-            self.tcp.map(|_| "tcp".to_owned()),
-            self.none.map(|_| "none".to_owned()),
-            self.http.as_ref().map(|path| format!("http:{status}{path}")),
-            self.log.as_ref().map(|pattern| format!("log:{pattern}")),
-            self.exec.as_ref().map(|command| format!("exec:{command}")),
-        ];
-        let mut texts = texts.into_iter().flatten();
-        match (texts.next(), texts.next()) {
-            (_, Some(_)) => Err("one check is enough: tcp, http, log, exec or none".into()),
-            (Some(text), None) if self.status.is_none() || self.http.is_some() => text.parse().map(Some),
-            (None, None) if self.status.is_none() => Ok(None),
-            _ => Err("`status` belongs to `http`".into()),
-        }
-    }
-}
-
-/// Parses a check as text, or an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum CheckSeed {
-    Ready,
-    Health,
-}
-
-impl<'de> DeserializeSeed<'de> for CheckSeed {
-    type Value = CheckSettings;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<CheckSettings, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> de::Visitor<'de> for CheckSeed {
-    type Value = CheckSettings;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a check such as `http:/healthz`, or an object with one")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<CheckSettings, E> {
-        let check = text.parse().map_err(E::custom)?;
-        Ok(CheckSettings { check: Some(check), ..CheckSettings::default() })
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<CheckSettings, A::Error> {
-        let fields = de::value::MapAccessDeserializer::new(map);
-        let settings = match self {
-            Self::Ready => CheckFields::<NoEffect>::deserialize(fields)?.settings(),
-            Self::Health => CheckFields::<u32>::deserialize(fields)?.settings(),
-        };
-        let settings = settings.map_err(de::Error::custom)?;
-        if self == Self::Health && settings.check.is_none() {
-            return Err(de::Error::custom("`health` needs a check: tcp, http or exec"));
-        }
-        Ok(settings)
+/// Returns the check that the fields describe. `checks` has them as text, such as `http:/healthz`.
+fn one_check(checks: &[String], status: Option<u16>) -> Result<Option<Check>, String> {
+    match (checks, status) {
+        ([], None) => Ok(None),
+        ([_, _, ..], _) => Err("one check is enough: tcp, http, log, exec or none".into()),
+        ([check], None) => check.parse().map(Some),
+        ([check], Some(status)) => match check.strip_prefix("http:") {
+            Some(path) => format!("http:{status}:{path}").parse().map(Some),
+            None => Err("`status` belongs to `http`".into()),
+        },
+        ([], Some(_)) => Err("`status` belongs to `http`".into()),
     }
 }

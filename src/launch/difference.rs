@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{PortRequest, ServiceSpec, Variables};
+use crate::config::{EnvSource, PortRequest, ServiceSpec, Variables};
 use crate::registry::Reservation;
 use crate::text::printable;
 
@@ -29,10 +29,14 @@ pub(super) fn differences(service: &Reservation, spec: &ServiceSpec) -> Vec<Stri
     if matches!(request.port, PortRequest::Exactly(port) if port != service.port) {
         differences.push(format!("port {}", service.port));
     }
+    if service.scheme != request.scheme {
+        differences.push(format!("the scheme {}", service.scheme.as_deref().unwrap_or("http")));
+    }
     if service.env_digest != spec.env_digest {
-        let has_only_files = request.env.is_empty() && !request.env_files.is_empty();
+        let has_only_files = request.env.iter().all(|source| matches!(source, EnvSource::File(_)));
         let text = "variables from before its env files changed";
-        differences.push(if has_only_files { text } else { "other variables of --env or its env files" }.into());
+        let is_certain = has_only_files && !request.env.is_empty();
+        differences.push(if is_certain { text } else { "other variables of --env, `env` or its env files" }.into());
     }
     differences
 }

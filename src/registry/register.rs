@@ -73,12 +73,14 @@ impl Registry {
         reservation.adopt();
         reservation.port_env.clone_from(&spec.request.port_env);
         reservation.tailnet_pending = pending_name(&reservation, spec);
+        reservation.scheme.clone_from(&spec.request.scheme);
         reservation.policy.clone_from(&spec.request.policy);
         reservation.cwd.clone_from(&spec.request.cwd);
         reservation.cmd.clone_from(&spec.request.cmd);
         reservation.file.clone_from(&spec.request.file);
-        reservation.env_files.clone_from(&spec.request.env_files);
+        reservation.env_files = spec.request.env_files().cloned().collect();
         reservation.env_digest.clone_from(&spec.env_digest);
+        reservation.env_at_spawn.clone_from(&spec.env_at_spawn);
         settle(&mut reservation, &spec.place)?;
         reservation.last_up = now;
         let before = before.map(|(_, bytes)| bytes.as_slice());

@@ -41,6 +41,9 @@ pub(crate) struct Reservation {
     /// The variable that holds the port; `None` for `PORT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) port_env: Option<String>,
+    /// The scheme of its address; `None` for `http`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scheme: Option<String>,
     /// Whether the service is published on the tailnet.
     #[serde(default)]
     pub(crate) tailnet: bool,
@@ -83,6 +86,9 @@ pub(crate) struct Reservation {
     /// without both, and in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) env_digest: Option<String>,
+    /// Variables of its `env` that refer to what is known only at a spawn, such as `$PORT`.
+    #[serde(default, skip_serializing_if = "Variables::is_empty")]
+    pub(crate) env_at_spawn: Variables,
     /// When the service was last known to run.
     #[serde(default)]
     pub(crate) last_up: Timestamp,
@@ -179,6 +185,8 @@ impl Reservation {
             git_dir: None,
             env_files: Vec::new(),
             env_digest: None,
+            env_at_spawn: Variables::default(),
+            scheme: None,
             last_up: Timestamp::UNIX_EPOCH,
         }
     }
@@ -287,6 +295,8 @@ impl Reservation {
         ChildVariables {
             port: self.service_port(),
             port_env: self.port_env.as_deref(),
+            scheme: self.scheme.as_deref(),
+            at_spawn: &self.env_at_spawn,
             key: self.key.as_ref(),
             hash: &self.hash,
             home,

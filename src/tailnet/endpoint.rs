@@ -43,7 +43,7 @@ impl Endpoint {
     /// Returns the target of `tailscale serve`.
     pub(super) fn target(self) -> String {
         match self.protocol {
-            Protocol::Https | Protocol::Http => local_url(self.local_port),
+            Protocol::Https | Protocol::Http => local_url(None, self.local_port),
             Protocol::Tcp => format!("tcp://localhost:{}", self.local_port),
         }
     }

@@ -39,6 +39,9 @@ pub(crate) struct ServiceView {
     /// The service's port; `None` if it needs none.
     pub(crate) port: Option<u16>,
     pub(crate) no_port: bool,
+    /// The scheme of its address on this machine; `None` for `http`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) scheme: Option<String>,
     /// The service is published on the tailnet.
     pub(crate) tailnet: bool,
     /// The address: on the tailnet if the service is published there, else on this machine; `None` if it has no port.
@@ -180,6 +183,7 @@ impl ServiceView {
         let is_supervised = liveness.is_held() && observed.state != State::Unknown;
         let current_run = run.as_ref().filter(|_| is_supervised || observed.state == State::Orphaned);
         let listens = current_run.map(|run| run.listens.clone()).unwrap_or_default();
+        let local = reservation.service_port().map(|port| local_url(reservation.scheme.as_deref(), port));
         Self {
             status: match liveness {
                 Liveness::Free => Status::Stopped,
@@ -189,8 +193,9 @@ impl ServiceView {
             state: observed.state,
             port: reservation.service_port(),
             no_port: reservation.no_port,
+            scheme: reservation.scheme,
             tailnet: reservation.tailnet,
-            url: tailnet_url.clone().or_else(|| reservation.service_port().map(local_url)),
+            url: tailnet_url.clone().or(local),
             tailnet_url,
             last_up: last_up.unwrap_or_default().max(reservation.last_up),
             pid: observed.orphan.or_else(|| current_run?.child.as_ref().map(|child| child.pid)),
@@ -234,6 +239,11 @@ impl ServiceView {
             });
         }
         Ok(json)
+    }
+
+    /// Returns the address of the service on this machine; `None` if it has no port.
+    pub(super) fn local_address(&self) -> Option<String> {
+        self.port.map(|port| local_url(self.scheme.as_deref(), port))
     }
 
     /// Adds what a command did with the service.

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Row, Table};
 use jiff::Timestamp;
 
-use crate::config::local_url;
 use crate::registry::{Exit, State};
 use crate::text::printable;
 use crate::view::port::PortView;
@@ -88,7 +87,9 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
     row("state", view.state.as_str().into());
     if let Some(port) = view.port {
         row("port", port.to_string());
-        row("address", local_url(port));
+    }
+    if let Some(address) = view.local_address() {
+        row("address", address);
     }
     if let Some(url) = &view.tailnet_url {
         row("tailnet", url.clone());

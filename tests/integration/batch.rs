@@ -75,7 +75,21 @@ fn nothing_is_started_from_a_file_that_is_wrong() {
         ("- sleep 1000\n- \"\"\n", &["devport.yaml:2:", "command is empty"]),
         ("- sleep 1000\n- null\n", &["devport.yaml:2:"]),
         ("- sleep 1000\n  - x: [\n", &["devport.yaml:"]),
-        ("services: {}\n", &["devport.yaml:1:", "a list of services"]),
+        (
+            "- {exec: sleep 1000, port: 2000}\n- {exec: sleep 1001, port: 2000}\n",
+            &["devport.yaml:2: port 2000 is already"],
+        ),
+        (
+            "- {exec: sleep 1000, prot: 2000}\n- exec: \"a 'b\"\n- sleep 1\n- environment: {A: hunter2}\n",
+            &[
+                "devport: devport.yaml:1: unknown field `prot`, did you mean `port`?\ndevport: devport.yaml:2: ",
+                "\ndevport: devport.yaml:4: this service has no `exec`\n",
+            ],
+        ),
+        (
+            "services:\n  web: {exec: sleep 1000, depends-on: [ap]}\n  api: sleep 1000\n",
+            &["devport.yaml:2: ", "mean `api`?"],
+        ),
     ] {
         env.write("devport.yaml", text);
         env.devport(["start", "-f", "devport.yaml"]).fails(3, parts);
@@ -91,6 +105,57 @@ fn nothing_is_started_from_a_file_that_is_wrong() {
 }
 
 #[test]
+fn a_stack_is_left_to_up() {
+    let env = TestEnv::new();
+    env.write("devport.yaml", "services:\n  api: sleep 1000\n  web: {exec: sleep 1000, depends-on: [api]}\n");
+    let done = env.devport(["start", "-f", "devport.yaml"]).fails(2, &["hint: use `devport up -d"]);
+    assert_eq!((done.stdout.as_str(), env.ls().len()), ("", 0));
+}
+
+#[test]
+fn variables_of_the_file_see_the_port_and_defaults() {
+    let env = TestEnv::new();
+    env.write("one.env", "NAME=one\nFROM_FILE=${NAME}-${UNSET:-x}\n");
+    let text = "\
+- key: api
+  exec: [sh, -c, 'echo $$ADDRESS $$OTHER $$FROM_FILE $$LEVEL ${NONE:-d-$PORT} >api.tmp; mv api.tmp api.out; exec sleep 1000']
+  env: [one.env, {ADDRESS: \"http://localhost:$PORT/${NAME}\", OTHER: two, LEVEL: \"${UNSET:-1.50}\"}]
+";
+    env.write("devport.yaml", text);
+    let port = port(&env.devport(["start", "-f", "devport.yaml"]).ok().json()[0]);
+    let out = env.path("work/api.out");
+    until("it has written", || out.exists());
+    let expected = format!("http://localhost:{port}/one two one-x 1.50 d-{port}\n");
+    assert_eq!(fs::read_to_string(&out).unwrap(), expected);
+    // The record stands alone: a restart from anywhere expands the same.
+    fs::remove_file(&out).unwrap();
+    env.devport(["restart", "api"]).ok();
+    until("it has written again", || out.exists());
+    assert_eq!(fs::read_to_string(&out).unwrap(), expected);
+    env.write("devport.yaml", &text.replace("1.50", "2"));
+    let done = env.devport(["start", "-f", "devport.yaml"]).ok();
+    assert!(done.stderr.contains("other variables of --env, `env`") && !done.stderr.contains("1.50"), "{done:?}");
+}
+
+#[test]
+fn an_address_has_the_scheme_of_the_file() {
+    let env = TestEnv::new();
+    let text = "- {key: db, exec: [sh, -c, 'echo $DEVPORT_URL >db.tmp; mv db.tmp db.out; exec sleep 1000'], scheme: postgres}\n";
+    env.write("devport.yaml", text);
+    let view = env.devport(["start", "-f", "devport.yaml"]).ok().json()[0].clone();
+    let address = format!("postgres://localhost:{}\n", port(&view));
+    assert_eq!(view["scheme"], "postgres");
+    assert_eq!(env.devport(["url", "db"]).ok().stdout, address);
+    assert!(env.devport(["which", "db", "--format", "table"]).ok().stdout.contains(address.trim()));
+    let out = env.path("work/db.out");
+    until("it has written", || out.exists());
+    assert_eq!(fs::read_to_string(&out).unwrap(), address);
+    env.write("devport.yaml", &text.replace("postgres", "https"));
+    env.devport(["start", "-f", "devport.yaml", "--replace"]).ok();
+    assert!(env.devport(["url", "db"]).ok().stdout.starts_with("https://"));
+}
+
+#[test]
 fn the_example_starts_as_it_is() {
     let env = TestEnv::new();
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -103,6 +168,7 @@ fn the_example_starts_as_it_is() {
         "no-port",
         "port",
         "port-env",
+        "scheme",
         "tailnet",
         "tailnet-name",
         "env",

@@ -1,0 +1,104 @@
+//! `Request`: what is asked for one service, as typed or written in `devport.yaml`.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::policy::Policy;
+use crate::identity::{Key, TailnetName};
+
+/// What a user asks for, as typed or written in `devport.yaml`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Request {
+    /// The user's name for the service; `None` if its directory and command name it.
+    pub(crate) key: Option<Key>,
+    /// The command and its arguments, unexpanded.
+    pub(crate) cmd: Vec<String>,
+    pub(crate) cwd: PathBuf,
+    /// The canonical `devport.yaml` with the entry; `None` for a typed command.
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) port: PortRequest,
+    /// The variable with the port; `None` for `PORT`.
+    pub(crate) port_env: Option<String>,
+    /// Whether to publish it on the tailnet.
+    pub(crate) tailnet: bool,
+    /// Its name on the tailnet; `None` for the current one, or else its hashid.
+    pub(crate) tailnet_name: Option<TailnetName>,
+    /// Readiness, health, restarts, stopping and logs.
+    pub(crate) policy: Policy,
+    /// Where variables come from; later ones override earlier ones.
+    pub(crate) env: Vec<EnvSource>,
+    /// The scheme of its address; `None` for `http`.
+    pub(crate) scheme: Option<String>,
+}
+
+/// Where variables of a service come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EnvSource {
+    /// A dotenv file.
+    File(PathBuf),
+    /// Names with unexpanded values, in order.
+    Values(Vec<(String, String)>),
+}
+
+impl Request {
+    /// Returns the name for messages: the key, or else the command.
+    pub(crate) fn name(&self) -> String {
+        self.key.as_ref().map_or_else(|| shell_words::join(&self.cmd), Key::to_string)
+    }
+
+    /// Returns the dotenv files, in order.
+    pub(crate) fn env_files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.env.iter().filter_map(|source| match source {
+            EnvSource::File(path) => Some(path),
+            EnvSource::Values(_) => None,
+        })
+    }
+
+    /// Notes that an entry of this canonical file makes the request, and resolves its paths, which are relative to the
+    /// file's directory.
+    pub(crate) fn written_in(self, file: &Path, home: Option<&Path>) -> Self {
+        let directory = file.parent().unwrap_or(Path::new("/"));
+        let absolute = |path: PathBuf| directory.join(expand_home(&path, home));
+        Self {
+            cwd: absolute(self.cwd),
+            file: Some(file.to_owned()),
+            env: self
+                .env
+                .into_iter()
+                .map(|source| match source {
+                    EnvSource::File(path) => EnvSource::File(absolute(path)),
+                    values @ EnvSource::Values(_) => values,
+                })
+                .collect(),
+            ..self
+        }
+    }
+}
+
+/// Replaces a leading `~`.
+pub(super) fn expand_home(path: &Path, home: Option<&Path>) -> PathBuf {
+    match (path.strip_prefix("~"), home) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path.to_owned(),
+    }
+}
+
+/// The port that a service requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum PortRequest {
+    /// Its current one, or else the lowest free one.
+    #[default]
+    Any,
+    Exactly(u16),
+    NoPort,
+}
+
+impl PortRequest {
+    /// Combines the options for "no port" and for a certain port, of which the first wins.
+    pub(crate) fn new(no_port: bool, port: Option<u16>) -> Self {
+        match (no_port, port) {
+            (true, _) => Self::NoPort,
+            (false, Some(port)) => Self::Exactly(port),
+            (false, None) => Self::Any,
+        }
+    }
+}

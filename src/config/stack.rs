@@ -1,0 +1,122 @@
+//! `Stack`: the services of one file and how they depend on each other.
+
+use std::collections::HashMap;
+
+use crate::config::check::Check;
+use crate::config::fields::nearest;
+use crate::config::plan;
+use crate::config::reference::{Reference, substitute, substitute_plain};
+use crate::config::request::{EnvSource, Request};
+use crate::error::{Error, Result};
+
+/// The services of one file, in one checkout.
+#[derive(Debug, Default)]
+pub(crate) struct Stack {
+    /// `None` if the folder names it.
+    pub(crate) name: Option<String>,
+    /// `None` for the default session.
+    pub(crate) tmux_session: Option<String>,
+    /// In the order of the file.
+    pub(crate) services: Vec<StackService>,
+}
+
+/// A service of a stack.
+#[derive(Debug, Default)]
+pub(crate) struct StackService {
+    pub(crate) name: String,
+    /// The line of its name, from 1.
+    pub(crate) line: usize,
+    /// What it asks for, without a key; paths are relative to the file. References to services are not replaced yet.
+    pub(crate) request: Request,
+    /// The names of the services that it needs.
+    pub(crate) depends_on: Vec<String>,
+    /// Whether it runs to completion.
+    pub(crate) one_shot: bool,
+    /// Whether all checkouts share one instance.
+    pub(crate) shared: bool,
+}
+
+#[cfg_attr(not(test), expect(dead_code, reason = "the commands for stacks use it"))]
+impl StackService {
+    /// Returns whether it has no command, and reserves a port only.
+    pub(crate) fn is_port_only(&self) -> bool {
+        self.request.cmd.is_empty()
+    }
+
+    /// Returns the variable in which its siblings find its port, such as `API_DEBUG_PORT` for `api-debug`.
+    pub(crate) fn port_variable(&self) -> String {
+        self.variable("PORT")
+    }
+
+    /// Returns the variable in which its siblings find its address.
+    pub(crate) fn url_variable(&self) -> String {
+        self.variable("URL")
+    }
+
+    /// Returns the name in upper case, other characters as `_`, and the suffix.
+    fn variable(&self, suffix: &str) -> String {
+        let part = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+        format!("{}_{suffix}", self.name.chars().map(part).collect::<String>())
+    }
+
+    /// Returns the request with all references replaced for which `value_of` returns a value.
+    pub(crate) fn resolved(&self, value_of: impl Fn(Reference<'_>) -> Option<String>) -> Request {
+        let mut request = self.request.clone();
+        let replace = |text: &mut String| *text = substitute(text, &value_of);
+        request.cmd.iter_mut().for_each(replace);
+        for source in &mut request.env {
+            if let EnvSource::Values(values) = source {
+                for (_, value) in values {
+                    replace(value);
+                }
+            }
+        }
+        for check in [&mut request.policy.ready, &mut request.policy.health].into_iter().flatten() {
+            match check {
+                Check::Exec(words) => words.iter_mut().for_each(replace),
+                // Neither is expanded when the check runs.
+                Check::Http { path: text, .. } | Check::Log(text) => *text = substitute_plain(text, &value_of),
+                Check::Listen | Check::Alive | Check::Tcp | Check::None => {}
+            }
+        }
+        request
+    }
+}
+
+#[cfg_attr(not(test), expect(dead_code, reason = "the commands for stacks use it"))]
+impl Stack {
+    /// Returns the named services, or all without names, in layers: those of a layer need only services of the layers
+    /// before it. Unless `alone`, also what the named ones need. `down` takes the layers in reverse.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchService`] if the stack lacks a name.
+    pub(crate) fn layers(&self, names: &[String], alone: bool) -> Result<Vec<Vec<&StackService>>> {
+        let position = |name: &String| self.services.iter().position(|service| service.name == *name);
+        let missing = |name: &String| Error::NoSuchService { target: name.clone(), nearest: self.nearest(name) };
+        let mut wanted = Vec::with_capacity(names.len());
+        for name in names {
+            wanted.push(position(name).ok_or_else(|| missing(name))?);
+        }
+        let wanted = if names.is_empty() { (0..self.services.len()).collect() } else { wanted };
+        let layers = plan::layers(&self.dependencies(), &wanted, alone);
+        Ok(layers.into_iter().map(|layer| layer.into_iter().map(|index| &self.services[index]).collect()).collect())
+    }
+
+    /// Returns the positions of the services that each service needs. The file was checked, so each name has one.
+    fn dependencies(&self) -> Vec<Vec<usize>> {
+        let positions: HashMap<&str, usize> =
+            self.services.iter().enumerate().map(|(index, service)| (service.name.as_str(), index)).collect();
+        let needed = |service: &StackService| {
+            service.depends_on.iter().filter_map(|name| positions.get(name.as_str()).copied()).collect()
+        };
+        self.services.iter().map(needed).collect()
+    }
+
+    /// Returns the names that are similar to an unknown one.
+    fn nearest(&self, name: &str) -> Vec<String> {
+        nearest(name, self.services.iter().map(|service| service.name.as_str()))
+            .map(str::to_owned)
+            .into_iter()
+            .collect()
+    }
+}
