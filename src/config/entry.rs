@@ -10,6 +10,7 @@ use crate::config::policy_fields::read_policy_field;
 use crate::config::request::{EnvSource, PortRequest, Request};
 use crate::config::yaml::{Kind, Node, Value};
 use crate::identity::TailnetName;
+use crate::text::shorten;
 
 /// Expands a text that must be known before anything is registered, such as a path. The error is the problem.
 pub(super) type ExpandEarly<'a> = &'a dyn Fn(&str) -> Result<String, String>;
@@ -187,12 +188,13 @@ fn scheme(text: &str) -> Result<String, String> {
     if text.len() <= 32 && text.starts_with(|c: char| c.is_ascii_lowercase()) && text.chars().all(is_part) {
         return Ok(text.to_owned());
     }
-    Err(format!("{:?} is no scheme; write it like https, postgres or redis", crate::text::shorten(text)))
+    Err(format!("{:?} is no scheme; write it like https, postgres or redis", shorten(text)))
 }
 
 /// Returns the path of a dotenv file. A `NAME=value` is refused without its value: compose has such lists.
 fn dotenv_path(text: &str, early: ExpandEarly<'_>) -> Result<PathBuf, String> {
-    if let Some((name, _)) = text.split_once('=').filter(|(name, _)| variable_name(name).is_ok()) {
+    if let Some((name, _)) = text.split_once('=').filter(|(name, _)| !name.contains('/')) {
+        let name = shorten(name);
         return Err(format!("expected the path of a dotenv file; write a variable as a map: `{name}: value`"));
     }
     early(text).map(PathBuf::from)
@@ -213,7 +215,7 @@ fn env_values(node: &Node, mistakes: &mut Mistakes) -> Option<Vec<(String, Strin
             continue;
         }
         if !names.insert(&name.text) {
-            mistakes.add(name.line, format!("the variable {} stands here for the second time", name.text));
+            mistakes.add(name.line, format!("duplicate variable {}", name.text));
             continue;
         }
         match &node.value {

@@ -53,7 +53,7 @@ pub(super) fn known_fields<'n>(
             continue;
         };
         if found.iter().any(|(earlier, ..)| *earlier == field) {
-            mistakes.add(name.line, format!("field `{field}` stands here for the second time"));
+            mistakes.add(name.line, format!("duplicate field `{field}`"));
             continue;
         }
         found.push((field, name.line, node));
@@ -97,7 +97,7 @@ pub(super) fn foreign_service_field(name: &str, is_stack: bool) -> Option<String
         "stop-grace-period" => "grace",
         "name" | "id" if !is_stack => "key",
         "name" | "id" | "key" | "container-name" if is_stack => {
-            return Some("; the name of a service stands before its colon".into());
+            return Some("; the name of a service is the text before its colon".into());
         }
         "ports" | "expose" => {
             return Some(

@@ -65,7 +65,7 @@ fn read_services<'n>(node: &'n Node, context: &FileContext<'_>, mistakes: &mut M
                     mistakes.add(name.line, problem);
                 }
                 if let Some(first) = lines.get(name.text.as_str()) {
-                    let what = format!("the service `{}` stands on line {first} already", shorten(&name.text));
+                    let what = format!("the service `{}` is already on line {first}", shorten(&name.text));
                     mistakes.add(name.line, what);
                     continue;
                 }
@@ -138,7 +138,7 @@ fn depends_on(node: &Node, mistakes: &mut Mistakes) -> Vec<(String, usize)> {
         if seen.insert(name) {
             names.push((name.clone(), item.line));
         } else {
-            mistakes.add(item.line, format!("`{}` stands in `depends-on` for the second time", shorten(name)));
+            mistakes.add(item.line, format!("`{}` is twice in `depends-on`", shorten(name)));
         }
     }
     names
@@ -185,9 +185,11 @@ fn stack_name(name: &str) -> Result<String, String> {
     if name.len() <= LONGEST_NAME && !name.is_empty() && !name.starts_with('-') && name.chars().all(is_part) {
         return Ok(name.to_owned());
     }
-    Err(format!("the name of the stack has a to z, 0 to 9 and -, at most {LONGEST_NAME}, and begins with no -{}", {
-        like(name, |c| is_part(c.to_ascii_lowercase()).then(|| c.to_ascii_lowercase()))
-    }))
+    let like = like(name, |c| Some(c.to_ascii_lowercase()).filter(|c| is_part(*c)));
+    Err(format!(
+        "`{}` cannot be the name of a stack: use a-z, 0-9 and -, at most {LONGEST_NAME} characters{like}",
+        shorten(name)
+    ))
 }
 
 /// Checks the name of a service.
@@ -200,9 +202,10 @@ pub(super) fn service_name(name: &str) -> Result<(), String> {
     if is_valid && name.len() <= LONGEST_NAME {
         return Ok(());
     }
+    let like = like(name, |c| Some(c).filter(|c| is_part(*c)));
     Err(format!(
-        "the name of a service has letters, digits, - and _, at most {LONGEST_NAME}, and begins with a letter or digit{}",
-        like(name, |c| is_part(c).then_some(c))
+        "`{}` cannot be the name of a service: use letters, digits, - and _, at most {LONGEST_NAME} characters{like}",
+        shorten(name)
     ))
 }
 
@@ -212,7 +215,10 @@ fn session_name(name: &str) -> Result<String, String> {
     if !name.is_empty() && name.len() <= LONGEST_NAME && !name.starts_with('-') && name.chars().all(is_part) {
         return Ok(name.to_owned());
     }
-    Err(format!("the name of a tmux session has letters, digits, - and _, at most {LONGEST_NAME}"))
+    Err(format!(
+        "`{}` cannot be the name of a tmux session: use letters, digits, - and _, at most {LONGEST_NAME} characters",
+        shorten(name)
+    ))
 }
 
 /// Returns `, such as …` with the nearest valid name; nothing if there is none.
@@ -324,7 +330,7 @@ mod tests {
         ("  a: {exec: x, ports: ['80:80']}\n", 2, "did you mean `port`?"),
         ("  a: {exec: x, build: .}\n", 2, "devport runs commands, not containers"),
         ("  a: {exec: x, image: postgres}\n", 2, "devport runs commands, not containers"),
-        ("  a: {exec: x, key: b}\n", 2, "stands before its colon"),
+        ("  a: {exec: x, key: b}\n", 2, "text before its colon"),
         ("  a: {exec: x, shraed: true}\n", 2, "did you mean `shared`?"),
         ("  a: {exec: x, frobnicate: true}\n", 2, "(there are exec, "),
         ("  api: x\n  web:\n    exec: y\n    depends-on:\n      - aip\n", 6, "no service `aip`, did you mean `api`?"),
@@ -337,7 +343,7 @@ mod tests {
         ),
         ("  a: x\n  b: {exec: y, depends-on: a}\n", 3, "expected a list of services such as [db, api], found a text"),
         ("  a: x\n  b: {exec: y, depends-on: {a: {condition: service_healthy}}}\n", 3, "found a map"),
-        ("  a: x\n  b: {exec: y, depends-on: [a, a]}\n", 3, "second time"),
+        ("  a: x\n  b: {exec: y, depends-on: [a, a]}\n", 3, "is twice in"),
         ("  a: {}\n  b: {exec: y, depends-on: [a]}\n", 3, "only reserves a port"),
         (
             "  a: {exec: x, port: 5432}\n  b:\n    exec: y\n    port: 5432\n",
@@ -378,9 +384,9 @@ mod tests {
             "a checkout has `name`, `slug` and `root`",
         ),
         ("  my app: x\n", 2, "such as `my-app`"),
-        ("  -a: x\n", 2, "begins with a letter or digit"),
+        ("  -a: x\n", 2, "such as `a`"),
         ("  devport: x\n", 2, "cannot be called devport"),
-        ("  a: x\n  b: y\n  a: z\n", 4, "`a` stands on line 2 already"),
+        ("  a: x\n  b: y\n  a: z\n", 4, "`a` is already on line 2"),
         ("  a: 5\n", 2, "expected a command, or a map with `exec`, found a number"),
         ("  a: {exec: x, one-shot: 1}\n", 2, "expected a boolean"),
         ("  a: {exec: x, shared: [y]}\n", 2, "expected a boolean"),
@@ -403,11 +409,11 @@ mod tests {
             ("processes: {}\nservices: {}\n", 1, "did you mean `services`?"),
             ("name: Shop App\nservices: {}\n", 1, "such as `shop-app`"),
             ("name: 5\nservices: {}\n", 1, "put quotes around a number"),
-            ("services: {}\ntmux-session: a:b\n", 2, "the name of a tmux session"),
+            ("services: {}\ntmux-session: a:b\n", 2, "cannot be the name of a tmux session"),
             ("services:\n  - key: web\n", 2, "write `web:`"),
             ("services: x\n", 1, "expected a map of services"),
             ("name: shop\n", 1, "a map with `services:`"),
-            ("services: {}\nservices: {}\n", 2, "second time"),
+            ("services: {}\nservices: {}\n", 2, "duplicate field"),
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(error.starts_with(&format!("d.yaml:{line}: ")), "{text:?}: {error}");
