@@ -63,8 +63,9 @@ impl Entry {
                 "no-port" => entry.no_port = boolean(node, mistakes),
                 "port" => entry.port = requested_port(node, expand, mistakes).map(|port| (port, node.line)),
                 "port-env" => {
-                    let name = |name: &str| variable_name(name).map(str::to_owned);
-                    request.port_env = text(node, "the name of a variable", mistakes, name);
+                    // In a list, only the service with the invalid name fails: `ServiceSpec::resolve` checks it.
+                    let check = |name: &str| expand.map_or(Ok(name), |_| variable_name(name)).map(str::to_owned);
+                    request.port_env = text(node, "the name of a variable", mistakes, check);
                 }
                 "scheme" => request.scheme = text(node, "a scheme such as https or postgres", mistakes, scheme),
                 "tailnet" => request.tailnet = boolean(node, mistakes).unwrap_or_default(),

@@ -218,7 +218,6 @@ mod tests {
         ),
         ("- exec: x\n  port: 2000\n  no-port: true\n", 2, "exclude each other"),
         ("- exec: x\n  no-port: true\n  ready: tcp\n", 1, "it has none"),
-        ("- exec: x\n  port-env: DEVPORT_X\n", 2, "devport sets itself"),
         ("- exec: x\n  scheme: postgres://\n", 2, "is no scheme"),
         ("- exec: x\n  ready: {http: /, stauts: 5}\n", 2, "unknown field `stauts`, did you mean `status`?"),
         ("- exec: x\n  ready:\n    tcp: true\n    log: x\n", 3, "one check is enough"),

@@ -374,6 +374,7 @@ mod tests {
         ("  a: {exec: x, cwd: src/main.rs}\n", 2, "is not a directory"),
         ("  a: {exec: x, cwd: './${services.b.port}'}\n  b: y\n", 2, "before the services have ports"),
         ("  a: {exec: x, port: '${HOME}'}\n", 2, "does not expand to a number"),
+        ("  a:\n    exec: x\n    port-env: DEVPORT_X\n", 4, "devport sets itself"),
         ("  a: {exec: x, port: '5432'}\n", 2, "expected a port in 1024-65535, found a text"),
         ("  a:\n    exec: x --db ${services.bd.port}\n  db: y\n", 3, "no service `bd`, did you mean `db`?"),
         ("  a: {exec: 'x ${services.db.prot}'}\n  db: y\n", 2, "${services.db.port}"),
