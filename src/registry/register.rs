@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::identity::{ServiceHash, TailnetName};
 use crate::os::process::ProcessIdentity;
 use crate::os::socket;
-use crate::project::{DirectoryId, Ownership, Place};
+use crate::project::{DirectoryId, Ownership, Place, Presence};
 use crate::registry::ended::TreeEnded;
 use crate::registry::file;
 use crate::registry::lock::{Acquired, FileLock, IdentityLock, Role};
@@ -279,20 +279,15 @@ struct Stale {
     ended: TreeEnded,
 }
 
-/// Returns whether the checkout of a service was deleted. If the parent of the root is missing too, the volume may not
-/// be mounted; a worktree may be locked for that reason. Neither counts as deleted.
+/// Returns whether the checkout of a service was deleted.
 ///
 /// # Errors
 /// If a directory cannot be read: it may exist.
 fn has_lost_checkout(reservation: &Reservation) -> Result<bool> {
     let root = reservation.root.as_deref().unwrap_or(&reservation.cwd);
-    let exists =
-        |path: &Path| -> Result<bool> { Ok(DirectoryId::of(path).map_err(Error::io("look at", path))?.is_some()) };
-    if exists(root)? || !root.parent().map_or(Ok(false), exists)? {
-        return Ok(false);
-    }
-    // `gitrepository-layout(5)`, `worktrees/<id>/locked`.
-    Ok(reservation.git_dir.as_ref().is_none_or(|git_dir| !git_dir.join("locked").exists()))
+    // Only the path counts: what runs in a directory that was made again at it may need the port.
+    let presence = Presence::of(root, None, reservation.git_dir.as_deref()).map_err(Error::io("look at", root))?;
+    Ok(presence.is_gone())
 }
 
 /// Records the checkout that a service belongs to.
