@@ -99,6 +99,8 @@ pub(crate) struct ServiceSpec {
     pub(crate) hash: ServiceHash,
     /// The checkouts that the service belongs to.
     pub(crate) place: Place,
+    /// The coding agent that runs the command; `None` if it is not known.
+    pub(crate) started_by: Option<String>,
     /// The caller's environment with the dotenv files and the variables of the request over it.
     pub(crate) environment: Variables,
     /// Identifies the content of the dotenv files and the variables of the request; `None` without both.
@@ -136,6 +138,7 @@ impl ServiceSpec {
                 None => ServiceHash::of_command(&request.cwd, &request.cmd),
             },
             place: Place::new(&request.cwd, request.file.as_deref(), caller.home()),
+            started_by: caller.agent(),
             request,
         })
     }
@@ -145,6 +148,7 @@ impl ServiceSpec {
         Self {
             place: Place::new(&cwd, None, caller.home()),
             hash: ServiceHash::of_key(&key),
+            started_by: None,
             environment: Variables::default(),
             env_digest: None,
             request: Request { key: Some(key), port, cwd, ..Request::default() },

@@ -12,3 +12,4 @@ pub(crate) use checkout::{Root, VersionControl, root_of, same_root};
 pub(crate) use directory::{DirectoryId, Presence};
 pub(crate) use owner::{Ownership, Place, Site};
 pub(crate) use repository::{Checkout, branch};
+pub(crate) use stack::CheckoutName;

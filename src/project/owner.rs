@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::project::{DirectoryId, Root, VersionControl, root_of, same_root};
+use crate::project::{Checkout, DirectoryId, Root, VersionControl, branch, root_of, same_root};
 
 /// The checkouts that a command acts for.
 #[derive(Debug, Clone)]
@@ -61,6 +61,16 @@ impl Place {
     /// Returns the git directory of the checkout if that is a linked worktree.
     pub(crate) fn git_dir(&self) -> Option<&Path> {
         self.roots.first().and_then(Root::linked_git_dir)
+    }
+
+    /// Reads what git says about the directory's checkout; `None` without version control.
+    pub(crate) fn checkout(&self) -> Option<Checkout> {
+        self.roots.first().filter(|root| root.is_versioned()).map(Checkout::of)
+    }
+
+    /// Reads the branch that is checked out in the directory's checkout; `None` if there is none, or it cannot be read.
+    pub(crate) fn branch(&self) -> Option<String> {
+        self.roots.first().and_then(branch)
     }
 
     /// Returns whether the directory is under version control.

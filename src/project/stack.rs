@@ -40,7 +40,7 @@ pub(crate) struct Stack {
 }
 
 impl CheckoutName {
-    /// Returns the name of a checkout that no other root affects. It depends on git's name of the worktree only, not on
+    /// Returns the name of a checkout as its repository gives it. It depends on git's name of the worktree only, not on
     /// the folder or the branch.
     pub(crate) fn of(checkout: &Checkout) -> Self {
         match &checkout.kind {
@@ -309,6 +309,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a user copies a checkout with cp")]
     fn other_roots_that_use_the_name_are_named_by_their_folder() {
         let machine = Machine::new();
         machine.git("", &["clone", "-q", "shop", "hotfix"]);

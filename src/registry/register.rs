@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::identity::{ServiceHash, TailnetName};
 use crate::os::process::ProcessIdentity;
 use crate::os::socket;
-use crate::project::{DirectoryId, Ownership, Place, Presence};
+use crate::project::{CheckoutName, DirectoryId, Ownership, Place, Presence};
 use crate::registry::ended::TreeEnded;
 use crate::registry::file;
 use crate::registry::lock::{Acquired, FileLock, IdentityLock, Role};
@@ -79,6 +79,7 @@ impl Registry {
         reservation.file.clone_from(&spec.request.file);
         reservation.env_files.clone_from(&spec.request.env_files);
         reservation.env_digest.clone_from(&spec.env_digest);
+        reservation.started_by.clone_from(&spec.started_by);
         settle(&mut reservation, &spec.place)?;
         reservation.last_up = now;
         let before = before.map(|(_, bytes)| bytes.as_slice());
@@ -296,6 +297,9 @@ fn settle(reservation: &mut Reservation, place: &Place) -> Result<()> {
     reservation.root_id = DirectoryId::of(root).map_err(Error::io("look at", root))?;
     reservation.root = Some(root.to_owned());
     reservation.git_dir = place.git_dir().map(Path::to_owned);
+    let checkout = place.checkout();
+    reservation.checkout = checkout.as_ref().map(|checkout| CheckoutName::of(checkout).to_string());
+    reservation.branch = checkout.and_then(|checkout| checkout.branch);
     Ok(())
 }
 

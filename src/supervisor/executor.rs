@@ -5,7 +5,9 @@ use crate::checks::SpawnError;
 use crate::error::{Error, reason};
 use crate::os::clock;
 use crate::os::process::ProcessIdentity;
+use crate::project::{DirectoryId, Presence};
 use crate::registry::{Exit, ExitHow, Problem, Scan, State};
+use crate::supervisor::checkout_watch::CheckoutWatch;
 use crate::supervisor::lifecycle::{Event, Lifecycle};
 use crate::supervisor::query_responder::{Audience, QueryResponder};
 use crate::supervisor::readiness_probe::ReadinessProbe;
@@ -26,6 +28,7 @@ pub(super) struct Executor<'a> {
     must_terminate_again: bool,
     /// How the child ended, unless another start was tried since.
     pub(super) last_exit: Option<ExitHow>,
+    checkout: CheckoutWatch,
     /// The last failure that was reported while its operation is retried.
     last_failure: Option<String>,
     /// Whether our own input has ended, so that the next child gets an end of file too.
@@ -69,6 +72,7 @@ impl<'a> Executor<'a> {
             responder: QueryResponder::new(audience),
             must_terminate_again: false,
             last_exit: None,
+            checkout: CheckoutWatch::default(),
             last_failure: None,
             has_input_ended: false,
         }
@@ -99,6 +103,8 @@ impl<'a> Executor<'a> {
             let why = "could not prove that no process of the last run is left".into();
             return Event::SpawnFailed { why, is_permanent: false };
         };
+        // Before the start: if the directory is replaced in between, the service is stopped at the next heartbeat.
+        let root_id = self.service.reservation.root.as_deref().and_then(|root| DirectoryId::of(root).ok().flatten());
         let kind = self.screen.child_terminal().map_or(StreamKind::Pipes, StreamKind::Terminal);
         match self.service.spawn(ended, kind) {
             Ok(child) => {
@@ -106,12 +112,21 @@ impl<'a> Executor<'a> {
                     // Each child needs its own: the previous one has consumed the character.
                     child.queue_end_of_input();
                 }
-                self.recorder.child_started(&child.identity);
+                self.recorder.child_started(&child.identity, root_id);
                 self.probe.begin(child.since);
                 Event::Spawned { since: child.since }
             }
             Err(SpawnError { why, is_permanent }) => Event::SpawnFailed { why: why.into(), is_permanent },
         }
+    }
+
+    /// Returns whether the checkout of the service is gone. Call this once for each heartbeat.
+    pub(super) fn is_checkout_gone(&mut self) -> bool {
+        let reservation = &self.service.reservation;
+        // Records of earlier versions have no root.
+        let Some(root) = reservation.root.as_deref() else { return false };
+        let presence = Presence::of(root, self.recorder.root_id(), reservation.git_dir.as_deref());
+        self.checkout.is_gone(presence.ok())
     }
 
     /// Records the child's exit, after draining the output that it left. A command that ends with exit code 0 while

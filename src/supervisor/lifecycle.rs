@@ -63,6 +63,8 @@ pub(super) enum StopCause {
     Request,
     /// The terminal was closed.
     HangUp,
+    /// The checkout of the service was deleted or replaced.
+    CheckoutGone,
 }
 
 /// Something that the supervisor must do.
@@ -85,6 +87,8 @@ pub(super) enum Action {
 pub(crate) enum Outcome {
     /// The service was stopped, or has finished as its policy allows.
     Stopped,
+    /// The service was stopped, because its checkout was deleted or replaced.
+    CheckoutGone,
     /// The service does not run, and is not restarted, for this reason.
     Failed(Problem),
 }
@@ -333,11 +337,12 @@ impl Lifecycle {
             self.stop_signals = self.stop_signals.saturating_add(1);
         }
         let is_second = cause == StopCause::Signal && self.stop_signals > 1;
+        let outcome = if cause == StopCause::CheckoutGone { Outcome::CheckoutGone } else { Outcome::Stopped };
         match &mut self.phase {
             Phase::Clearing { then, kill_at } => {
                 let mut actions = Vec::new();
                 if !matches!(then, Then::End(_)) {
-                    *then = Then::End(Outcome::Stopped);
+                    *then = Then::End(outcome);
                     actions.push(Action::Record(State::Stopping, None));
                 }
                 if is_second {
@@ -346,10 +351,8 @@ impl Lifecycle {
                 }
                 actions
             }
-            Phase::Running { .. } => self.clear_for_end(Outcome::Stopped, now),
-            Phase::New | Phase::Starting | Phase::Backoff { .. } | Phase::PortConflict { .. } => {
-                self.end(Outcome::Stopped)
-            }
+            Phase::Running { .. } => self.clear_for_end(outcome, now),
+            Phase::New | Phase::Starting | Phase::Backoff { .. } | Phase::PortConflict { .. } => self.end(outcome),
             Phase::Done => Vec::new(),
         }
     }
@@ -358,6 +361,7 @@ impl Lifecycle {
         self.phase = Phase::Done;
         let record = match &outcome {
             Outcome::Stopped => Action::Record(State::Stopped, None),
+            Outcome::CheckoutGone => Action::Record(State::Stopped, Some(Problem::CheckoutGone)),
             Outcome::Failed(why) => Action::Record(State::Failed, Some(why.clone())),
         };
         vec![record, Action::Quit(outcome)]
