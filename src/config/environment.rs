@@ -66,7 +66,7 @@ impl CallerEnvironment {
 
     /// Returns the name of the coding agent that runs the command; `None` if the environment names none.
     pub(crate) fn agent(&self) -> Option<String> {
-        agent::agent(self)
+        agent::agent(|name| self.get(name))
     }
 
     /// Returns the variables that a service keeps: all except those of the caller's shell or terminal, the markers of
