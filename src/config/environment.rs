@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::agent;
-use crate::config::agent_marker::is_agent_marker;
+use crate::config::agent_marker::{agent, is_agent_marker};
 use crate::config::span::Span;
 use crate::error::{Error, Result};
 use crate::identity::{Key, ServiceHash};
@@ -66,7 +65,7 @@ impl CallerEnvironment {
 
     /// Returns the name of the coding agent that runs the command; `None` if the environment names none.
     pub(crate) fn agent(&self) -> Option<String> {
-        agent::agent(|name| self.get(name))
+        agent(|name| self.get(name))
     }
 
     /// Returns the variables that a service keeps: all except those of the caller's shell or terminal, the markers of
@@ -83,10 +82,8 @@ impl CallerEnvironment {
                     lossy: name.to_string_lossy().into_owned(),
                 });
             };
-            let is_of_the_caller = name == HEARTBEAT
-                || name.starts_with("TMUX")
-                || OF_THE_CALLER.contains(&name)
-                || is_agent_marker(name);
+            let is_of_the_caller =
+                name == HEARTBEAT || name.starts_with("TMUX") || OF_THE_CALLER.contains(&name) || is_agent_marker(name);
             if is_of_the_caller || CREDENTIALS.contains(&name) {
                 continue;
             }

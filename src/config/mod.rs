@@ -2,7 +2,6 @@
 //!
 //! Both become a [`ServiceSpec`]. Nothing here knows which services exist.
 
-mod agent;
 mod agent_marker;
 mod check;
 mod dotenv;

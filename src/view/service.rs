@@ -322,7 +322,7 @@ pub(super) mod tests {
             [(Liveness::Held(Some(process(7))), State::Ready, Some(9)), (Liveness::Free, State::Stopped, None)]
         {
             let observed = ObservedState { state, error: None, orphan: None };
-            let observation = Observation { liveness, last_up: None, run: Some(run.clone()), observed };
+            let observation = Observation { liveness, last_up: None, run: Some(run.clone()), observed, is_gone: false };
             assert_eq!(ServiceView::new(reservation(), observation, None).handed_over_to, expected);
         }
     }
@@ -331,7 +331,8 @@ pub(super) mod tests {
     fn the_address_is_on_the_tailnet_if_the_service_is_published() {
         let with = |tailnet_url: Option<&str>| {
             let observed = ObservedState { state: State::Stopped, error: None, orphan: None };
-            let observation = Observation { liveness: Liveness::Free, last_up: None, run: None, observed };
+            let observation =
+                Observation { liveness: Liveness::Free, last_up: None, run: None, observed, is_gone: false };
             ServiceView::new(reservation(), observation, tailnet_url.map(str::to_owned))
         };
         assert_eq!(with(None).url.as_deref(), Some("http://localhost:19000"));
