@@ -241,7 +241,7 @@ impl ServiceView {
                 |value: &Value| value.is_null() || *value == false || value.as_array().is_some_and(Vec::is_empty);
             let is_well = self.error.is_none();
             fields.retain(|name, value| match name.as_str() {
-                "started_at" | "last_exit" => false,
+                "started_at" | "last_exit" | "root" | "branch" | "started_by" => false,
                 "last_up" => outcome != Outcome::Removed,
                 "restarts" => !is_well,
                 "url" => outcome != Outcome::Removed && !value.is_null(),
