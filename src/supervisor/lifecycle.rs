@@ -485,6 +485,24 @@ mod tests {
     }
 
     #[test]
+    fn a_service_whose_checkout_is_gone_stops_with_that_reason_in_every_phase() {
+        let now = clock::now();
+        let gone = || Event::Stop(StopCause::CheckoutGone);
+        let end = [Action::Record(State::Stopped, Some(Problem::CheckoutGone)), Action::Quit(Outcome::CheckoutGone)];
+        let mut life = running(now);
+        assert_eq!(life.step(gone(), now).last(), Some(&Action::Terminate));
+        life.step(exited(ExitHow::Code(0)), now);
+        assert_eq!(life.step(Event::TreeGone, now), end);
+        let mut life = running(now);
+        crash(&mut life, now);
+        assert_eq!(life.step(gone(), now), end, "during the backoff");
+        let mut life = running(now);
+        life.step(exited(ExitHow::Code(1)), now);
+        life.step(gone(), now);
+        assert_eq!(life.step(Event::TreeGone, now), end, "while the rest of a crashed tree is ended");
+    }
+
+    #[test]
     fn only_a_second_signal_cuts_the_grace_period_short() {
         use StopCause::{HangUp, Request, Signal};
         let now = clock::now();
@@ -662,6 +680,7 @@ mod tests {
             Just(Event::Stop(StopCause::Signal)),
             Just(Event::Stop(StopCause::Request)),
             Just(Event::Stop(StopCause::HangUp)),
+            Just(Event::Stop(StopCause::CheckoutGone)),
             Just(Event::Restart),
             Just(Event::Tick),
             Just(exited(ExitHow::Code(0))),
