@@ -63,9 +63,11 @@ impl Place {
         self.roots.first().and_then(Root::linked_git_dir)
     }
 
-    /// Reads what git says about the directory's checkout; `None` without version control.
+    /// Reads what git says about the directory's checkout; `None` without version control, or if its `.git` file names no
+    /// directory.
     pub(crate) fn checkout(&self) -> Option<Checkout> {
-        self.roots.first().filter(|root| root.is_versioned()).map(Checkout::of)
+        let is_known = |root: &&Root| !matches!(root.control, VersionControl::None | VersionControl::Dangling);
+        self.roots.first().filter(is_known).map(Checkout::of)
     }
 
     /// Reads the branch that is checked out in the directory's checkout; `None` if there is none, or it cannot be read.

@@ -8,7 +8,7 @@ use crate::os::process::ProcessIdentity;
 use crate::project::{DirectoryId, Presence};
 use crate::registry::{Exit, ExitHow, Problem, Scan, State};
 use crate::supervisor::checkout_watch::CheckoutWatch;
-use crate::supervisor::lifecycle::{Event, Lifecycle};
+use crate::supervisor::lifecycle::{Event, Lifecycle, StopCause};
 use crate::supervisor::query_responder::{Audience, QueryResponder};
 use crate::supervisor::readiness_probe::ReadinessProbe;
 use crate::supervisor::recorder::{Recorder, Transition, is_restart_pending};
@@ -81,6 +81,10 @@ impl<'a> Executor<'a> {
     /// Starts the child, if its port is free and no earlier process is left.
     pub(super) fn start_child(&mut self) -> Event {
         self.last_exit = None;
+        // A later child must not run in another checkout than the first one.
+        if self.recorder.root_id().is_some() && self.presence().is_some_and(Presence::is_gone) {
+            return Event::Stop(StopCause::CheckoutGone);
+        }
         if let Some(port) = self.service.reservation.service_port() {
             match self.service.port_owner(port) {
                 Ok(None) => {}
@@ -122,11 +126,15 @@ impl<'a> Executor<'a> {
 
     /// Returns whether the checkout of the service is gone. Call this once for each heartbeat.
     pub(super) fn is_checkout_gone(&mut self) -> bool {
+        let presence = self.presence();
+        self.checkout.is_gone(presence)
+    }
+
+    /// Looks for the root of the service's checkout; `None` if it cannot be read, or in records of earlier versions.
+    fn presence(&self) -> Option<Presence> {
         let reservation = &self.service.reservation;
-        // Records of earlier versions have no root.
-        let Some(root) = reservation.root.as_deref() else { return false };
-        let presence = Presence::of(root, self.recorder.root_id(), reservation.git_dir.as_deref());
-        self.checkout.is_gone(presence.ok())
+        let root = reservation.root.as_deref()?;
+        Presence::of(root, self.recorder.root_id(), reservation.git_dir.as_deref()).ok()
     }
 
     /// Records the child's exit, after draining the output that it left. A command that ends with exit code 0 while

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::checkouts::{Git, Machine, SLEEP, outcome, pid};
-use crate::support::{eventually, has_program, is_alive, until};
+use crate::support::{eventually, has_program, is_alive, signal, until};
 
 const FEAT: &str = "shop/.claude/worktrees/feat";
 /// What a service says whose checkout is gone.
@@ -68,15 +68,30 @@ fn a_service_stops_when_its_worktree_is_removed() {
 }
 
 #[test]
+fn a_service_that_crashes_is_not_started_again_in_another_checkout() {
+    for is_made_again in [false, true] {
+        // The standard heartbeat: the next start comes first.
+        let machine = Machine::new();
+        let started = machine.start(FEAT, "web");
+        let (shop, feat) = (machine.home("shop"), machine.home(FEAT));
+        machine.git.remove_worktree(&machine.env, &shop, &feat);
+        if is_made_again {
+            machine.git.worktree(&machine.env, &shop, &feat);
+        }
+        signal(pid(&started), "KILL");
+        let view = assert_stops(&machine, &started);
+        assert_eq!((&view["gone"], &view["restarts"]), (&json!(true), &json!(1)));
+    }
+}
+
+#[test]
 fn what_waits_to_be_tried_again_stops_too() {
     let machine = machine();
     let crash = ["start", "--key", "web", "--", "sh", "-c", "exit 1"];
     let started = machine.at(FEAT, crash).ok().json();
     machine.git.remove_worktree(&machine.env, &machine.home("shop"), &machine.home(FEAT));
     let view = eventually("it ends", || Some(view(&machine, &started)).filter(|view| view["status"] == "stopped"));
-    // A run that begins between the removal and the heartbeat finds no directory.
-    assert!([json!("stopped"), json!("failed")].contains(&view["state"]), "{view}");
-    assert_eq!(view["gone"], true);
+    assert_eq!((&view["state"], &view["error"], &view["gone"]), (&json!("stopped"), &json!(GONE), &json!(true)));
 }
 
 #[test]
