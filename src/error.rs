@@ -150,6 +150,9 @@ pub(crate) enum Error {
         /// What to do instead.
         hint: String,
     },
+    /// The service runs in a checkout that was deleted or replaced: it is not the service of the checkout that is there.
+    #[error("{service} runs in a checkout that is gone: {}", root.display())]
+    CheckoutGone { service: String, root: PathBuf },
     /// The requested port belongs to another service.
     #[error("port {port} is reserved for {owner}")]
     PortReserved {
@@ -375,6 +378,9 @@ impl Error {
     /// Returns the hint for an error that carries none itself.
     fn standard_hint(&self) -> Option<String> {
         let hint = match self {
+            Self::CheckoutGone { service, .. } => {
+                format!("`devport start {service}` stops it, and starts it in the checkout that is there now")
+            }
             Self::InvalidKey { .. } => "a key has 1 to 128 bytes, no control characters and no leading dash".into(),
             Self::NotUtf8 { .. } => {
                 "devport keeps commands, paths and variables as UTF-8 text; rename or unset it".into()
@@ -447,7 +453,7 @@ impl Error {
             | Self::Ambiguous { .. }
             | Self::UnusedPort { .. } => 4,
             Self::NotInTime { .. } | Self::NotAllInTime { .. } => 5,
-            Self::KeyElsewhere { .. } => 6,
+            Self::KeyElsewhere { .. } | Self::CheckoutGone { .. } => 6,
             Self::CommandEnded { code, .. } => *code,
             Self::Cancelled => 130,
             Self::Tailnet(error) => error.exit_code(),

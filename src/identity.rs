@@ -207,6 +207,13 @@ impl Target {
     }
 }
 
+/// Returns the first hexadecimal digits of SHA-256.
+pub(crate) fn hex_digest(bytes: &[u8], digits: usize) -> String {
+    let mut text = hex(&Sha256::digest(bytes));
+    text.truncate(digits);
+    text
+}
+
 /// Returns bytes as hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut digits = String::with_capacity(bytes.len() * 2);

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use crate::error::reason;
 use crate::os::process::{self, ProcessIdentity};
 use crate::os::{clock, socket, tree};
+use crate::project::Presence;
 use crate::registry::{Liveness, Problem, Registry, Reservation, RunState, State, listener_text};
 
 pub(crate) use port::{PortListener, port_listeners};
@@ -53,6 +54,8 @@ pub(crate) struct Observation {
     pub(crate) run: Option<RunState>,
     /// The state that follows from lock and run state.
     pub(crate) observed: ObservedState,
+    /// Whether the checkout of the service was deleted or replaced.
+    pub(crate) is_gone: bool,
 }
 
 /// The state of a service.
@@ -122,6 +125,10 @@ impl<'a> Observer<'a> {
             problem = port.filter(|port| !listens_on(&listens, *port)).map(lost_port);
             run.listens = listens;
         }
+        let is_gone = is_checkout_gone(reservation, &recorded);
+        if is_gone {
+            problem = Some(Problem::CheckoutGone);
+        }
         let observed = derive(reservation.name(), &liveness, &recorded, is_unrecorded, problem.as_ref(), &survivor);
         let run = if let Recorded::Run(run) = recorded { Some(*run) } else { None };
         let last_up = match (&liveness, &run) {
@@ -129,7 +136,7 @@ impl<'a> Observer<'a> {
             (Liveness::Free, Some(run)) if run.says_ended() => run.ended_at(),
             _ => self.registry.last_beat(&reservation.hash),
         };
-        Observation { liveness, last_up, run, observed }
+        Observation { liveness, last_up, run, observed, is_gone }
     }
 
     /// Reads run state and lock until they agree.
@@ -250,6 +257,18 @@ impl<'a> Observer<'a> {
     }
 }
 
+/// Returns whether the checkout of a service was deleted, or replaced since the service was started. A root that cannot
+/// be read may exist.
+fn is_checkout_gone(reservation: &Reservation, recorded: &Recorded) -> bool {
+    let Some(root) = reservation.root.as_deref() else { return false };
+    let at_start = match recorded {
+        Recorded::Run(run) if is_up(run) => run.root_id.as_ref(),
+        _ => None,
+    };
+    let id = at_start.or(reservation.root_id.as_ref());
+    Presence::of(root, id, reservation.git_dir.as_deref()).is_ok_and(Presence::is_gone)
+}
+
 /// Returns whether the child of a service that is recorded as running has ended.
 fn has_lost_child(recorded: &Recorded) -> bool {
     let Recorded::Run(run) = recorded else { return false };
@@ -291,13 +310,14 @@ fn lost_port(port: u16) -> Problem {
 }
 
 /// Derives the state of a service. `is_unrecorded`: the child has ended, and the supervisor has not recorded that.
-/// `lost_port`: why the service does not listen on its port any more; `None` if it does, or never did.
+/// `problem`: what the supervisor does not know: the checkout is gone, or the service does not listen on its port any
+/// more.
 fn derive(
     name: &str,
     liveness: &Liveness,
     recorded: &Recorded,
     is_unrecorded: bool,
-    lost_port: Option<&Problem>,
+    problem: Option<&Problem>,
     survivor: &Survivor,
 ) -> ObservedState {
     let just = |state| ObservedState { state, error: None, orphan: None };
@@ -309,8 +329,11 @@ fn derive(
             if is_unrecorded {
                 return with(State::Unknown, "its supervisor could not record its state (is the disk full?)".into());
             }
-            if let (State::Ready, Some(why)) = (run.state, lost_port) {
-                return with(State::Running, why.to_string());
+            match (run.state, problem) {
+                (State::Ready, Some(why)) | (State::Running | State::Unhealthy, Some(why @ Problem::CheckoutGone)) => {
+                    return with(State::Running, why.to_string());
+                }
+                _ => {}
             }
             // A supervisor records the end before it releases the lock and exits.
             let state = if run.state == State::Stopped { State::Stopping } else { run.state };

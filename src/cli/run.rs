@@ -56,9 +56,10 @@ pub(super) fn launched(launched: &Launched, caller: CallerContext) -> Result<Exi
         None => Audience::Nobody,
     };
     let term = environment.get("TERM").filter(|_| watched).and_then(|term| term.to_str()).map(str::to_owned);
+    let heartbeat = environment.heartbeat();
     // The service's environment comes from its record. Do not keep a copy of the caller's for days.
     drop(environment);
-    let setup = SupervisorSetup { audience, window, term };
+    let setup = SupervisorSetup { audience, window, term, heartbeat };
     let supervised = supervise(&registry, &launched.hash, setup).inspect_err(|error| {
         let me = i32::try_from(std::process::id()).unwrap_or_default();
         let is_recorded = |run: Option<RunState>| run.is_some_and(|run| run.supervisor.pid == me);
@@ -96,10 +97,11 @@ pub(super) fn execute(context: &Context, arguments: Run) -> Result<()> {
         None => note(name),
     }
     let term = context.environment().get("TERM").and_then(|term| term.to_str()).map(str::to_owned);
-    let setup = SupervisorSetup { audience: Audience::OwnStreams, window: None, term };
+    let heartbeat = context.environment().heartbeat();
+    let setup = SupervisorSetup { audience: Audience::OwnStreams, window: None, term, heartbeat };
     match supervise(&context.registry, &reservation.hash, setup)? {
         Supervised::AlreadyRunning => print_running(context, &reservation),
-        Supervised::Ended { outcome: Outcome::Stopped, .. } => Ok(()),
+        Supervised::Ended { outcome: Outcome::Stopped | Outcome::CheckoutGone, .. } => Ok(()),
         Supervised::Ended { outcome: Outcome::Failed(why), exit } => {
             Err(failure(name.to_owned(), why.to_string(), exit))
         }

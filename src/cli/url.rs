@@ -5,6 +5,7 @@ use crate::cli::context::Context;
 use crate::cli::output::note;
 use crate::error::{Error, Result};
 use crate::registry::{Reservation, State};
+use crate::view::Status;
 
 /// Executes `devport url`.
 ///
@@ -19,12 +20,16 @@ pub(super) fn execute(context: &Context, arguments: &Target) -> Result<()> {
 /// that runs does not answer there.
 ///
 /// # Errors
-/// [`Error::NoPort`] if the service has no port.
+/// [`Error::NoPort`] if the service has no port, or [`Error::CheckoutGone`] if it runs in a checkout that is gone.
 pub(super) fn address(context: &Context, reservation: &Reservation) -> Result<String> {
     let without_port = || Error::NoPort { service: reservation.name().to_owned() };
     // Check the port first: the view may query tailscaled.
     reservation.service_port().ok_or_else(without_port)?;
     let view = context.view(reservation);
+    if view.gone && view.status == Status::Running {
+        let root = view.root.unwrap_or(view.cwd);
+        return Err(Error::CheckoutGone { service: reservation.name().to_owned(), root });
+    }
     if let (State::Running | State::Unhealthy, Some(error)) = (view.state, &view.error) {
         note(&format!("{} is not ready: {error}", reservation.name()));
     }

@@ -4,11 +4,13 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::agent_marker::is_agent_marker;
+use crate::config::agent_marker::{agent, is_agent_marker};
 use crate::config::expand::expand;
+use crate::config::span::Span;
 use crate::error::{Error, Result};
 use crate::identity::{Key, ServiceHash};
 use crate::os::tree::{HASH_VARIABLE, HOME_VARIABLE};
@@ -26,6 +28,9 @@ const CREDENTIALS: [&str; 5] = [
 ];
 /// How every Tailscale key begins.
 pub(crate) const CREDENTIAL_PREFIX: &str = "tskey-";
+/// A variable for devport's own tests: the time between the heartbeats of a supervisor, such as `50ms`. Supervisors
+/// inherit it, and services do not.
+const HEARTBEAT: &str = "DEVPORT_TEST_HEARTBEAT";
 /// The variable with the port, unless the service names another one.
 pub(super) const PORT_VARIABLE: &str = "PORT";
 
@@ -53,6 +58,17 @@ impl CallerEnvironment {
         self.get("HOME").map(Path::new).filter(|home| home.is_absolute())
     }
 
+    /// Returns the time between heartbeats that a test wants; `None` for the standard one.
+    pub(crate) fn heartbeat(&self) -> Option<Duration> {
+        let span: Span = self.get(HEARTBEAT)?.to_str()?.parse().ok()?;
+        Some(span.0).filter(|duration| !duration.is_zero())
+    }
+
+    /// Returns the name of the coding agent that runs the command; `None` if the environment names none.
+    pub(crate) fn agent(&self) -> Option<String> {
+        agent(|name| self.get(name))
+    }
+
     /// Returns the variables that a service keeps: all except those of the caller's shell or terminal, the markers of
     /// coding agents, and credentials.
     ///
@@ -67,7 +83,8 @@ impl CallerEnvironment {
                     lossy: name.to_string_lossy().into_owned(),
                 });
             };
-            let is_of_the_caller = name.starts_with("TMUX") || OF_THE_CALLER.contains(&name) || is_agent_marker(name);
+            let is_of_the_caller =
+                name == HEARTBEAT || name.starts_with("TMUX") || OF_THE_CALLER.contains(&name) || is_agent_marker(name);
             if is_of_the_caller || CREDENTIALS.contains(&name) {
                 continue;
             }
@@ -91,7 +108,7 @@ impl CallerEnvironment {
     /// Returns the variables for a program that outlives this command: paths, terminal and locale, nothing that could
     /// be secret. A tmux server passes its environment to every window.
     pub(crate) fn for_background(&self) -> Vec<(OsString, OsString)> {
-        const HARMLESS: [&str; 16] = [
+        const HARMLESS: [&str; 17] = [
             "HOME",
             "PATH",
             "USER",
@@ -108,6 +125,7 @@ impl CallerEnvironment {
             "TMPDIR",
             "XDG_RUNTIME_DIR",
             "XDG_CONFIG_HOME",
+            HEARTBEAT,
         ];
         let harmless =
             |name: &OsStr| name.to_str().is_some_and(|name| HARMLESS.contains(&name) || name.starts_with("LC_"));

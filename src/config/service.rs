@@ -17,6 +17,8 @@ pub(crate) struct ServiceSpec {
     pub(crate) hash: ServiceHash,
     /// The checkouts that the service belongs to.
     pub(crate) place: Place,
+    /// The coding agent that runs the command; `None` if it is not known.
+    pub(crate) started_by: Option<String>,
     /// The caller's environment with the request's variables over it.
     pub(crate) environment: Variables,
     /// The variables with unexpanded values that refer to what is known only at a spawn, such as `$PORT`.
@@ -57,6 +59,7 @@ impl ServiceSpec {
                 None => ServiceHash::of_command(&request.cwd, &request.cmd),
             },
             place: Place::new(&request.cwd, request.file.as_deref(), caller.home()),
+            started_by: caller.agent(),
             request,
         })
     }
@@ -66,6 +69,7 @@ impl ServiceSpec {
         Self {
             place: Place::new(&cwd, None, caller.home()),
             hash: ServiceHash::of_key(&key),
+            started_by: None,
             environment: Variables::default(),
             env_at_spawn: Variables::default(),
             env_digest: None,

@@ -116,7 +116,7 @@ impl Launcher<'_> {
     /// # Errors
     /// [`Error::NoSuchService`] if it was removed meanwhile, or the reason why it does not run.
     pub(crate) fn start_registered(&self, reservation: &Reservation, mode: LaunchMode) -> Result<Ensured> {
-        let (launch, Ensured { reservation, previous, .. }) = self.prepare_registered(reservation)?;
+        let (launch, Ensured { reservation, previous, .. }, place) = self.prepare_registered(reservation)?;
         let previous = match self.find_running(&reservation)? {
             Some(running) if mode.if_running == IfRunning::Replace => {
                 // Before the stop: the service could not be started again.
@@ -134,6 +134,7 @@ impl Launcher<'_> {
             None => previous,
         };
         launch.check_writable()?;
+        let reservation = self.record_origin(reservation, &place)?;
         self.launch(&reservation, mode.is_detached)?;
         Ok(Ensured::new(reservation, previous))
     }
@@ -143,9 +144,12 @@ impl Launcher<'_> {
     /// # Errors
     /// [`Error::NoSuchService`] if it was removed meanwhile, or [`Error::NoCommand`].
     pub(crate) fn prepare_to_run(&self, reservation: &Reservation) -> Result<Reservation> {
-        let (launch, ensured) = self.prepare_registered(reservation)?;
+        let (launch, Ensured { reservation, .. }, place) = self.prepare_registered(reservation)?;
         launch.check_writable()?;
-        Ok(ensured.reservation)
+        if self.registry.liveness(&reservation.hash).is_held() {
+            return Ok(reservation);
+        }
+        self.record_origin(reservation, &place)
     }
 
     /// Reserves a port for a program that devport does not run.
@@ -237,20 +241,20 @@ impl Launcher<'_> {
         Ok(Ensured::new(registered, if is_replaced { Previous::Stopped } else { Previous::Down }))
     }
 
-    /// Locks a registered service and settles its checkout. Returns its launch lock and its record.
-    fn prepare_registered(&self, reservation: &Reservation) -> Result<(FileLock, Ensured)> {
+    /// Locks a registered service and settles its checkout. Returns its launch lock, its record and its place.
+    fn prepare_registered(&self, reservation: &Reservation) -> Result<(FileLock, Ensured, Place)> {
         let (launch, reservation) = self.lock(reservation)?;
         if reservation.cmd.is_empty() {
             return Err(Error::NoCommand { service: reservation.name().to_owned() });
         }
-        Ok((launch, self.move_in(reservation)?))
+        let place = Place::new(&reservation.cwd, reservation.file.as_deref(), self.caller.home());
+        Ok((launch, self.move_in(reservation, &place)?, place))
     }
 
     /// If the checkout of a service was deleted and created again, stops what still runs of the service and records the
-    /// new checkout. The caller holds the launch lock.
-    fn move_in(&self, reservation: Reservation) -> Result<Ensured> {
+    /// new checkout, which is at its place. The caller holds the launch lock.
+    fn move_in(&self, reservation: Reservation, place: &Place) -> Result<Ensured> {
         let failed = || Error::io("look at", &reservation.cwd);
-        let place = Place::new(&reservation.cwd, reservation.file.as_deref(), self.caller.home());
         let old = match place.ownership(reservation.site()).map_err(failed())? {
             // If the directory itself is missing, the launch fails and says so.
             Ownership::Gone(old) if reservation.cwd.is_dir() => old,
@@ -259,9 +263,25 @@ impl Launcher<'_> {
         let previous =
             if self.find_running(&reservation)?.is_some() { Previous::Stopped } else { Previous::NotRunning };
         self.stop(&reservation)?;
-        let moved = self.registry.move_in(&reservation.hash, &place)?;
-        self.notify_taken_over(reservation.name(), &place, &old);
+        let moved = self.registry.move_in(&reservation.hash, place)?;
+        self.notify_taken_over(reservation.name(), place, &old);
         Ok(Ensured::new(moved.unwrap_or(reservation), previous))
+    }
+
+    /// Records on which branch a registered service is started, and by which agent. Writes the record only if that has
+    /// changed since the last start. The caller holds the launch lock.
+    fn record_origin(&self, reservation: Reservation, place: &Place) -> Result<Reservation> {
+        let (branch, agent) = (place.branch(), self.caller.agent());
+        if (&reservation.branch, &reservation.started_by) == (&branch, &agent) {
+            return Ok(reservation);
+        }
+        let change = |record: &mut Reservation| (record.branch, record.started_by) = (branch, agent);
+        match self.registry.update(&reservation.hash, change) {
+            Ok(updated) => Ok(updated.unwrap_or(reservation)),
+            // A record of a later devport can be started, though not changed.
+            Err(Error::NewerRecord { .. }) => Ok(reservation),
+            Err(error) => Err(error),
+        }
     }
 
     /// Stops a service that has lost its directory, so that its port can be reserved. Returns the launch lock, which

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::error::{Error, Result};
 use crate::os::{process, socket};
-use crate::project::root_of;
+use crate::project::{Root, root_of};
 use crate::registry::{Liveness, Registry, Reservation};
 
 /// A process that listens on a port.
@@ -78,7 +78,7 @@ pub(crate) fn port_listeners(registry: &Registry, port: u16, home: Option<&Path>
 /// Reads what the system reports about a process.
 fn describe_process(pid: i32, home: Option<&Path>) -> ListeningProcess {
     let (directory, is_directory_deleted) = process::working_directory(pid).unzip();
-    let root = directory.as_deref().map(|directory| root_of(directory, home)).filter(|root| root.is_versioned);
+    let root = directory.as_deref().map(|directory| root_of(directory, home)).filter(Root::is_versioned);
     ListeningProcess {
         pid,
         command: process::command_line(pid),

@@ -1,31 +1,62 @@
-//! Roots of checkouts, and the identity of directories. Follows git's layout in `gitrepository-layout(5)`; checked with
-//! git 2.47.
+//! Roots of checkouts. Follows git's layout in `gitrepository-layout(5)`; checked with git 2.47.
 
 use std::ffi::OsStr;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
-
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::os::file::read_regular;
+use crate::project::directory::directory_metadata;
 
-/// The largest `.git` file in bytes: it holds one path, which Linux limits to 4096 bytes.
-const LARGEST: u64 = 64 * 1024;
+/// The largest file of git in bytes: each holds one path or name, and Linux limits paths to 4096 bytes.
+pub(super) const LARGEST: u64 = 64 * 1024;
 
 /// The root of a directory's checkout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Root {
     /// Absolute, and canonical as far as it exists.
     pub(crate) path: PathBuf,
-    /// Whether it is under version control; if not, `path` is the directory itself.
-    pub(crate) is_versioned: bool,
-    /// The git directory that its `.git` file names, if it is a linked worktree or a submodule.
-    pub(crate) git_dir: Option<PathBuf>,
+    pub(crate) control: VersionControl,
+}
+
+/// What makes a directory the root of a checkout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum VersionControl {
+    /// Nothing: the directory is its own root.
+    None,
+    /// Something that devport does not read: `.jj`, or a `.git` that is neither a directory nor a file of git's.
+    Other,
+    /// The git directory `.git`.
+    Git(PathBuf),
+    /// A git directory elsewhere, which the file or the symbolic link `.git` names: a linked worktree, or a submodule. The
+    /// path is canonical.
+    GitElsewhere(PathBuf),
+    /// A `.git` file that names no directory, as after the repository was moved. `git worktree repair` corrects that.
+    Dangling,
+}
+
+impl Root {
+    pub(crate) fn is_versioned(&self) -> bool {
+        self.control != VersionControl::None
+    }
+
+    /// Returns the git directory if it is elsewhere; `None` if it is `.git`, or without git.
+    pub(crate) fn linked_git_dir(&self) -> Option<&Path> {
+        match &self.control {
+            VersionControl::GitElsewhere(directory) => Some(directory),
+            _ => None,
+        }
+    }
+
+    /// Returns the git directory, wherever it is; `None` without git.
+    pub(super) fn git_dir(&self) -> Option<&Path> {
+        match &self.control {
+            VersionControl::Git(directory) | VersionControl::GitElsewhere(directory) => Some(directory),
+            _ => None,
+        }
+    }
 }
 
 /// Returns the root of the checkout that contains `directory`: the nearest directory upwards with a `.git` or a
@@ -35,20 +66,18 @@ pub(crate) fn root_of(directory: &Path, home: Option<&Path>) -> Root {
     let directory = canonical(directory);
     let mut outermost_submodule = None;
     for candidate in directory.ancestors().filter(|candidate| candidate.parent().is_some()) {
-        let Some((marker, git_dir)) = marker(candidate) else { continue };
-        if home.is_some_and(|home| same_root(candidate, home).unwrap_or(false)) {
+        let control = version_control(candidate);
+        if control == VersionControl::None || home.is_some_and(|home| same_root(candidate, home).unwrap_or(false)) {
             continue;
         }
-        if marker == Marker::Submodule {
-            outermost_submodule = Some((candidate, git_dir));
-        } else {
-            return Root { path: candidate.to_owned(), is_versioned: true, git_dir };
+        let is_part = matches!(&control, VersionControl::GitElsewhere(git_dir) if is_submodule(candidate, git_dir));
+        let root = Root { path: candidate.to_owned(), control };
+        if !is_part {
+            return root;
         }
+        outermost_submodule = Some(root);
     }
-    match outermost_submodule {
-        Some((path, git_dir)) => Root { path: path.to_owned(), is_versioned: true, git_dir },
-        None => Root { path: directory, is_versioned: false, git_dir: None },
-    }
+    outermost_submodule.unwrap_or(Root { path: directory, control: VersionControl::None })
 }
 
 /// Returns whether two roots are one: their paths are equal, or both exist with one device and inode.
@@ -63,51 +92,6 @@ pub(crate) fn same_root(a: &Path, b: &Path) -> io::Result<bool> {
     Ok((a.dev(), a.ino()) == (b.dev(), b.ino()))
 }
 
-/// Identifies a directory, to tell it from a later one at the same path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct DirectoryId {
-    /// Its device number. btrfs and overlayfs may assign another one at each mount.
-    device: u64,
-    /// Its inode number. ext4 reuses the number of a deleted directory for the next new one.
-    inode: u64,
-    /// Its birth time; `None` if the file system does not record it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    born: Option<Timestamp>,
-}
-
-impl DirectoryId {
-    /// Reads the identity of the directory at `path`; `None` if there is none.
-    ///
-    /// # Errors
-    /// If its metadata cannot be read.
-    pub(crate) fn of(path: &Path) -> io::Result<Option<Self>> {
-        Ok(directory_metadata(path)?.map(|metadata| Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            // File systems that do not record it may report the epoch.
-            born: metadata.created().ok().filter(|born| *born != UNIX_EPOCH).and_then(|born| born.try_into().ok()),
-        }))
-    }
-
-    /// Returns whether both name one directory. The device number counts only where a birth time is missing.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let same_origin = match (self.born, other.born) {
-            (Some(mine), Some(theirs)) => mine == theirs,
-            _ => self.device == other.device,
-        };
-        same_origin && self.inode == other.inode
-    }
-}
-
-/// Reads the metadata of the directory at `path`; `None` if there is no directory.
-fn directory_metadata(path: &Path) -> io::Result<Option<Metadata>> {
-    match fs::metadata(path) {
-        Ok(metadata) => Ok(metadata.is_dir().then_some(metadata)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// Returns `path` with its longest resolvable part made canonical.
 fn canonical(path: &Path) -> PathBuf {
     for ancestor in path.ancestors() {
@@ -119,39 +103,43 @@ fn canonical(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
-/// Why a directory is a root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Marker {
-    /// It has `.jj`, or a `.git` that is not a submodule's.
-    Checkout,
-    /// It has the `.git` file of a submodule.
-    Submodule,
-}
-
-/// Returns why a directory is a root, with the git directory that its `.git` file names; `None` if it is none.
-fn marker(directory: &Path) -> Option<(Marker, Option<PathBuf>)> {
-    let exists = |path: &Path| fs::symlink_metadata(path).is_ok();
+/// Returns what makes a directory a root.
+fn version_control(directory: &Path) -> VersionControl {
     let git = directory.join(".git");
-    let has_jj = exists(&directory.join(".jj"));
-    if !exists(&git) {
-        return has_jj.then_some((Marker::Checkout, None));
+    match fs::symlink_metadata(&git) {
+        Err(_) if fs::symlink_metadata(directory.join(".jj")).is_ok() => return VersionControl::Other,
+        Err(_) => return VersionControl::None,
+        Ok(_) => {}
     }
-    let git_dir = git_dir(directory, &git);
-    let is_submodule = !has_jj && git_dir.as_deref().is_some_and(is_submodule);
-    Some((if is_submodule { Marker::Submodule } else { Marker::Checkout }, git_dir))
+    if git.is_dir() {
+        return match git.canonicalize() {
+            Ok(target) if target == git => VersionControl::Git(git),
+            Ok(target) => VersionControl::GitElsewhere(target),
+            Err(_) => VersionControl::Other,
+        };
+    }
+    match read_path(&git, "gitdir: ") {
+        Some(target) => match target.canonicalize() {
+            Ok(directory) if directory.is_dir() => VersionControl::GitElsewhere(directory),
+            _ => VersionControl::Dangling,
+        },
+        None => VersionControl::Other,
+    }
 }
 
-/// Returns the git directory that a `.git` file names; `None` if `git` is not such a file or names no directory.
-fn git_dir(directory: &Path, git: &Path) -> Option<PathBuf> {
-    let text = read_regular(git, LARGEST).ok()?;
-    let target = Path::new(OsStr::from_bytes(text.strip_prefix(b"gitdir: ")?.trim_ascii_end()));
-    directory.join(target).canonicalize().ok()
+/// Reads the path in a file of git's, behind a prefix. A relative path is relative to the file. `None` if the file has
+/// another form or cannot be read.
+pub(super) fn read_path(file: &Path, prefix: &str) -> Option<PathBuf> {
+    let text = read_regular(file, LARGEST).ok()?;
+    let path = text.strip_prefix(prefix.as_bytes())?.trim_ascii_end();
+    if path.is_empty() { None } else { Some(file.parent()?.join(OsStr::from_bytes(path))) }
 }
 
 /// Returns whether a git directory is a submodule's. A linked worktree has `commondir`: a worktree of a submodule is a
-/// checkout, though it is below `modules/` too.
-fn is_submodule(git_dir: &Path) -> bool {
-    !git_dir.join("commondir").exists() && lies_below_modules(git_dir)
+/// checkout, though it is below `modules/` too. A directory that also has `.jj` is a checkout of jj.
+fn is_submodule(directory: &Path, git_dir: &Path) -> bool {
+    let exists = |path: PathBuf| fs::symlink_metadata(path).is_ok();
+    !exists(directory.join(".jj")) && !exists(git_dir.join("commondir")) && lies_below_modules(git_dir)
 }
 
 /// Returns whether a git directory is below another one's `modules/`. Every git directory has a `HEAD`.
@@ -164,28 +152,28 @@ fn lies_below_modules(git_directory: &Path) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
     /// Returns a canonical temporary directory.
-    struct Scratch {
+    pub(crate) struct Scratch {
         _directory: tempfile::TempDir,
         path: PathBuf,
     }
 
     impl Scratch {
-        fn new() -> Self {
+        pub(crate) fn new() -> Self {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().canonicalize().unwrap();
             Self { _directory: directory, path }
         }
 
-        fn path(&self, relative: &str) -> PathBuf {
+        pub(crate) fn path(&self, relative: &str) -> PathBuf {
             self.path.join(relative)
         }
 
-        fn dir(&self, relative: &str) -> PathBuf {
+        pub(crate) fn dir(&self, relative: &str) -> PathBuf {
             let path = self.path(relative);
             fs::create_dir_all(&path).unwrap();
             path
@@ -193,7 +181,7 @@ mod tests {
 
         /// Runs git in a directory without the configuration of this machine.
         #[expect(clippy::disallowed_methods, reason = "a test runs the real git")]
-        fn git(&self, directory: &str, arguments: &[&str]) {
+        pub(crate) fn git(&self, directory: &str, arguments: &[&str]) {
             let output = std::process::Command::new("git")
                 .args(["-c", "user.name=t", "-c", "user.email=t@t", "-c", "protocol.file.allow=always"])
                 .args(["-c", "init.defaultBranch=main", "-C"])
@@ -210,7 +198,7 @@ mod tests {
         }
 
         /// Creates a repository with one commit.
-        fn repository(&self, directory: &str) {
+        pub(crate) fn repository(&self, directory: &str) {
             self.git(directory, &["init", "-q"]);
             self.git(directory, &["commit", "-q", "--allow-empty", "-m", "first"]);
         }
@@ -218,7 +206,7 @@ mod tests {
         /// Asserts that the root of one directory is another one, under version control.
         fn assert_root(&self, directory: &str, root: &str) {
             let found = root_of(&self.path(directory), None);
-            assert_eq!((found.path, found.is_versioned), (self.path(root), true), "{directory}");
+            assert_eq!((found.is_versioned(), &found.path), (true, &self.path(root)), "{directory}");
         }
     }
 
@@ -302,29 +290,25 @@ mod tests {
         for home in ["home", "link"] {
             let home = scratch.path(home);
             let root = |directory: &Path| root_of(directory, Some(&home));
-            assert_eq!(root(&notes), Root { path: notes.clone(), is_versioned: false, git_dir: None });
-            assert_eq!(
-                root(&scratch.path("link/notes")),
-                Root { path: notes.clone(), is_versioned: false, git_dir: None }
-            );
+            assert_eq!(root(&notes), Root { path: notes.clone(), control: VersionControl::None });
+            assert_eq!(root(&scratch.path("link/notes")), Root { path: notes.clone(), control: VersionControl::None });
             let plugin = scratch.path("home/vim/plugin");
             assert_eq!(
                 root(&plugin.join("src")),
                 Root {
                     path: plugin.clone(),
-                    is_versioned: true,
-                    git_dir: Some(scratch.path("home/.git/modules/vim/plugin"))
+                    control: VersionControl::GitElsewhere(scratch.path("home/.git/modules/vim/plugin"))
                 }
             );
         }
-        assert_eq!(root_of(Path::new("/"), None), Root { path: "/".into(), is_versioned: false, git_dir: None });
+        assert_eq!(root_of(Path::new("/"), None), Root { path: "/".into(), control: VersionControl::None });
     }
 
     #[test]
     fn a_directory_without_version_control_is_its_own_root() {
         let scratch = Scratch::new();
         let plain = scratch.dir("plain/deep");
-        assert_eq!(root_of(&plain, None), Root { path: plain, is_versioned: false, git_dir: None });
+        assert_eq!(root_of(&plain, None), Root { path: plain, control: VersionControl::None });
     }
 
     #[test]
@@ -354,7 +338,7 @@ mod tests {
         scratch.repository("shop");
         scratch.assert_root("shop/gone/for/good", "shop");
         let missing = scratch.path("no/where");
-        assert_eq!(root_of(&missing, None), Root { path: missing.clone(), is_versioned: false, git_dir: None });
+        assert_eq!(root_of(&missing, None), Root { path: missing.clone(), control: VersionControl::None });
         assert!(same_root(&missing, &missing).unwrap());
         assert!(!same_root(&missing, &scratch.path("shop")).unwrap());
     }
@@ -383,37 +367,5 @@ mod tests {
         scratch.dir("modules");
         scratch.git("shop", &["init", "-q", "--separate-git-dir", "../modules/shop.git"]);
         scratch.assert_root("shop", "shop");
-    }
-
-    #[test]
-    fn a_directory_is_distinguished_from_a_later_one_at_its_path() {
-        let scratch = Scratch::new();
-        let path = scratch.dir("a");
-        let id = DirectoryId::of(&path).unwrap().unwrap();
-        assert!(id.is_same(&DirectoryId::of(&path).unwrap().unwrap()));
-        let text = serde_json::to_string(&id).unwrap();
-        assert_eq!(serde_json::from_str::<DirectoryId>(&text).unwrap(), id, "{text}");
-        fs::rename(&path, scratch.path("b")).unwrap();
-        assert_eq!(DirectoryId::of(&path).unwrap(), None);
-        assert!(id.is_same(&DirectoryId::of(&scratch.path("b")).unwrap().unwrap()), "a move keeps the identity");
-        assert!(!id.is_same(&DirectoryId::of(&scratch.dir("a")).unwrap().unwrap()));
-        fs::write(scratch.path("file"), "").unwrap();
-        assert_eq!(DirectoryId::of(&scratch.path("file")).unwrap(), None);
-        assert_eq!(DirectoryId::of(&scratch.path("file/below")).unwrap(), None);
-    }
-
-    #[test]
-    fn a_birth_time_replaces_the_device_and_tells_a_reused_inode() {
-        let id = |device, inode, born: Option<&str>| DirectoryId {
-            device,
-            inode,
-            born: born.map(|born| born.parse().unwrap()),
-        };
-        let (monday, tuesday) = (Some("2026-01-05T00:00:00.000000001Z"), Some("2026-01-06T00:00:00Z"));
-        assert!(id(1, 7, monday).is_same(&id(2, 7, monday)), "the device number changed at a reboot");
-        assert!(!id(1, 7, monday).is_same(&id(1, 7, tuesday)), "ext4 reused the inode number");
-        assert!(!id(1, 7, monday).is_same(&id(1, 8, monday)));
-        assert!(id(1, 7, None).is_same(&id(1, 7, monday)));
-        assert!(!id(1, 7, None).is_same(&id(2, 7, monday)));
     }
 }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::project::{DirectoryId, Root, root_of, same_root};
+use crate::project::{Checkout, DirectoryId, Root, VersionControl, branch, root_of, same_root};
 
 /// The checkouts that a command acts for.
 #[derive(Debug, Clone)]
@@ -60,12 +60,24 @@ impl Place {
 
     /// Returns the git directory of the checkout if that is a linked worktree.
     pub(crate) fn git_dir(&self) -> Option<&Path> {
-        self.roots.first().and_then(|root| root.git_dir.as_deref())
+        self.roots.first().and_then(Root::linked_git_dir)
+    }
+
+    /// Reads what git says about the directory's checkout; `None` without version control, or if its `.git` file names no
+    /// directory.
+    pub(crate) fn checkout(&self) -> Option<Checkout> {
+        let is_known = |root: &&Root| !matches!(root.control, VersionControl::None | VersionControl::Dangling);
+        self.roots.first().filter(is_known).map(Checkout::of)
+    }
+
+    /// Reads the branch that is checked out in the directory's checkout; `None` if there is none, or it cannot be read.
+    pub(crate) fn branch(&self) -> Option<String> {
+        self.roots.first().and_then(branch)
     }
 
     /// Returns whether the directory is under version control.
     pub(crate) fn is_versioned(&self) -> bool {
-        self.roots.first().is_some_and(|root| root.is_versioned)
+        self.roots.first().is_some_and(Root::is_versioned)
     }
 
     /// Returns a path with `~` for the home directory.
@@ -92,7 +104,7 @@ impl Place {
             let Some(root) = site.root.filter(|root| *root != site.directory) else {
                 return Ok(Ownership::Gone(site.directory.to_owned()));
             };
-            theirs[0] = Root { path: root.to_owned(), is_versioned: true, git_dir: None };
+            theirs[0] = Root { path: root.to_owned(), control: VersionControl::Other };
         }
         self.compare(&theirs)
     }
@@ -109,9 +121,9 @@ impl Place {
         let mut theirs = self.roots_of(site);
         if let (None, Some(root)) = (DirectoryId::of(site.directory)?, site.root) {
             // A deleted worktree within a repository does not belong to that: only the record has its root.
-            theirs[0] = Root { path: root.to_owned(), is_versioned: true, git_dir: None };
+            theirs[0] = Root { path: root.to_owned(), control: VersionControl::Other };
         }
-        if theirs.iter().all(|root| !root.is_versioned) {
+        if theirs.iter().all(|root| !root.is_versioned()) {
             return Ok(Ownership::Ours);
         }
         match self.compare(&theirs)? {

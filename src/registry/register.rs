@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::identity::{ServiceHash, TailnetName};
 use crate::os::process::ProcessIdentity;
 use crate::os::socket;
-use crate::project::{DirectoryId, Ownership, Place};
+use crate::project::{CheckoutName, DirectoryId, Ownership, Place, Presence};
 use crate::registry::ended::TreeEnded;
 use crate::registry::file;
 use crate::registry::lock::{Acquired, FileLock, IdentityLock, Role};
@@ -81,6 +81,7 @@ impl Registry {
         reservation.env_files = spec.request.env_files().cloned().collect();
         reservation.env_digest.clone_from(&spec.env_digest);
         reservation.env_at_spawn.clone_from(&spec.env_at_spawn);
+        reservation.started_by.clone_from(&spec.started_by);
         settle(&mut reservation, &spec.place)?;
         reservation.last_up = now;
         let before = before.map(|(_, bytes)| bytes.as_slice());
@@ -281,20 +282,15 @@ struct Stale {
     ended: TreeEnded,
 }
 
-/// Returns whether the checkout of a service was deleted. If the parent of the root is missing too, the volume may not
-/// be mounted; a worktree may be locked for that reason. Neither counts as deleted.
+/// Returns whether the checkout of a service was deleted.
 ///
 /// # Errors
 /// If a directory cannot be read: it may exist.
 fn has_lost_checkout(reservation: &Reservation) -> Result<bool> {
     let root = reservation.root.as_deref().unwrap_or(&reservation.cwd);
-    let exists =
-        |path: &Path| -> Result<bool> { Ok(DirectoryId::of(path).map_err(Error::io("look at", path))?.is_some()) };
-    if exists(root)? || !root.parent().map_or(Ok(false), exists)? {
-        return Ok(false);
-    }
-    // `gitrepository-layout(5)`, `worktrees/<id>/locked`.
-    Ok(reservation.git_dir.as_ref().is_none_or(|git_dir| !git_dir.join("locked").exists()))
+    // Only the path counts: what runs in a directory that was made again at it may need the port.
+    let presence = Presence::of(root, None, reservation.git_dir.as_deref()).map_err(Error::io("look at", root))?;
+    Ok(presence.is_gone())
 }
 
 /// Records the checkout that a service belongs to.
@@ -303,6 +299,9 @@ fn settle(reservation: &mut Reservation, place: &Place) -> Result<()> {
     reservation.root_id = DirectoryId::of(root).map_err(Error::io("look at", root))?;
     reservation.root = Some(root.to_owned());
     reservation.git_dir = place.git_dir().map(Path::to_owned);
+    let checkout = place.checkout();
+    reservation.checkout = checkout.as_ref().map(|checkout| CheckoutName::of(checkout).to_string());
+    reservation.branch = checkout.and_then(|checkout| checkout.branch);
     Ok(())
 }
 

@@ -79,6 +79,15 @@ pub(crate) struct Reservation {
     /// The git directory of that checkout, if it is a linked worktree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) git_dir: Option<PathBuf>,
+    /// The name of that checkout at registration; `None` without version control, and in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) checkout: Option<String>,
+    /// The branch of that checkout when a command last started the service; `None` if it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) branch: Option<String>,
+    /// The coding agent whose command last started the service; `None` if it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) started_by: Option<String>,
     /// Its dotenv files, as absolute paths; none in records of earlier versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) env_files: Vec<PathBuf>,
@@ -183,6 +192,9 @@ impl Reservation {
             root: None,
             root_id: None,
             git_dir: None,
+            checkout: None,
+            branch: None,
+            started_by: None,
             env_files: Vec::new(),
             env_digest: None,
             env_at_spawn: Variables::default(),

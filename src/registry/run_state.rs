@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::os::clock;
 use crate::os::process::ProcessIdentity;
 use crate::os::signal;
+use crate::project::DirectoryId;
 
 /// How many exits and how many changes of the state are kept: enough to show a crash loop.
 const KEPT: usize = 20;
@@ -117,6 +118,8 @@ pub(crate) enum Problem {
     WrongPort { port: u16, listens: Vec<u16> },
     /// The last run ended, and devport has not restarted it yet.
     Exited(Exit),
+    /// The checkout of the service was deleted, or another directory is at its path.
+    CheckoutGone,
     /// Anything else. Earlier versions recorded every problem in this form.
     #[serde(untagged)]
     Other(String),
@@ -154,6 +157,7 @@ impl fmt::Display for Problem {
                 )
             }
             Self::Exited(exit) => exit.fmt(f),
+            Self::CheckoutGone => f.write_str("its checkout is gone"),
             Self::Other(text) => f.write_str(text),
         }
     }
@@ -244,6 +248,9 @@ pub(crate) struct RunState {
     /// When the child was started; `None` if there is none.
     #[serde(default)]
     pub(crate) started_at: Option<Timestamp>,
+    /// The identity of the root of the service's checkout when the child was started; `None` if it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) root_id: Option<DirectoryId>,
     /// How many times the child was restarted after a crash, since the supervisor started.
     #[serde(default)]
     pub(crate) restarts: u32,
@@ -292,6 +299,7 @@ impl RunState {
             child,
             handed_over: None,
             started_at: None,
+            root_id: None,
             restarts: 0,
             runs,
             exits,

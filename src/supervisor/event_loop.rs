@@ -105,6 +105,9 @@ impl<'a> Supervisor<'a> {
         if self.executor.recorder.is_heartbeat_due(now) {
             self.executor.recorder.beat();
             self.executor.recorder.record_last_up(LAST_UP_AGE_WHILE_UP);
+            if self.executor.is_checkout_gone() {
+                self.feed(Event::Stop(StopCause::CheckoutGone))?;
+            }
         }
         self.feed(Event::Tick)
     }

@@ -5,8 +5,10 @@ use crate::checks::SpawnError;
 use crate::error::{Error, reason};
 use crate::os::clock;
 use crate::os::process::ProcessIdentity;
+use crate::project::{DirectoryId, Presence};
 use crate::registry::{Exit, ExitHow, Problem, Scan, State};
-use crate::supervisor::lifecycle::{Event, Lifecycle};
+use crate::supervisor::checkout_watch::CheckoutWatch;
+use crate::supervisor::lifecycle::{Event, Lifecycle, StopCause};
 use crate::supervisor::query_responder::{Audience, QueryResponder};
 use crate::supervisor::readiness_probe::ReadinessProbe;
 use crate::supervisor::recorder::{Recorder, Transition, is_restart_pending};
@@ -26,6 +28,7 @@ pub(super) struct Executor<'a> {
     must_terminate_again: bool,
     /// How the child ended, unless another start was tried since.
     pub(super) last_exit: Option<ExitHow>,
+    checkout: CheckoutWatch,
     /// The last failure that was reported while its operation is retried.
     last_failure: Option<String>,
     /// Whether our own input has ended, so that the next child gets an end of file too.
@@ -69,6 +72,7 @@ impl<'a> Executor<'a> {
             responder: QueryResponder::new(audience),
             must_terminate_again: false,
             last_exit: None,
+            checkout: CheckoutWatch::default(),
             last_failure: None,
             has_input_ended: false,
         }
@@ -77,6 +81,10 @@ impl<'a> Executor<'a> {
     /// Starts the child, if its port is free and no earlier process is left.
     pub(super) fn start_child(&mut self) -> Event {
         self.last_exit = None;
+        // A later child must not run in another checkout than the first one.
+        if self.recorder.root_id().is_some() && self.presence().is_some_and(Presence::is_gone) {
+            return Event::Stop(StopCause::CheckoutGone);
+        }
         if let Some(port) = self.service.reservation.service_port() {
             match self.service.port_owner(port) {
                 Ok(None) => {}
@@ -99,6 +107,8 @@ impl<'a> Executor<'a> {
             let why = "could not prove that no process of the last run is left".into();
             return Event::SpawnFailed { why, is_permanent: false };
         };
+        // Before the start: if the directory is replaced in between, the service is stopped at the next heartbeat.
+        let root_id = self.service.reservation.root.as_deref().and_then(|root| DirectoryId::of(root).ok().flatten());
         let kind = self.screen.child_terminal().map_or(StreamKind::Pipes, StreamKind::Terminal);
         match self.service.spawn(ended, kind) {
             Ok(child) => {
@@ -106,12 +116,25 @@ impl<'a> Executor<'a> {
                     // Each child needs its own: the previous one has consumed the character.
                     child.queue_end_of_input();
                 }
-                self.recorder.child_started(&child.identity);
+                self.recorder.child_started(&child.identity, root_id);
                 self.probe.begin(child.since);
                 Event::Spawned { since: child.since }
             }
             Err(SpawnError { why, is_permanent }) => Event::SpawnFailed { why: why.into(), is_permanent },
         }
+    }
+
+    /// Returns whether the checkout of the service is gone. Call this once for each heartbeat.
+    pub(super) fn is_checkout_gone(&mut self) -> bool {
+        let presence = self.presence();
+        self.checkout.is_gone(presence)
+    }
+
+    /// Looks for the root of the service's checkout; `None` if it cannot be read, or in records of earlier versions.
+    fn presence(&self) -> Option<Presence> {
+        let reservation = &self.service.reservation;
+        let root = reservation.root.as_deref()?;
+        Presence::of(root, self.recorder.root_id(), reservation.git_dir.as_deref()).ok()
     }
 
     /// Records the child's exit, after draining the output that it left. A command that ends with exit code 0 while

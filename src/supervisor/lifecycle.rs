@@ -63,6 +63,8 @@ pub(super) enum StopCause {
     Request,
     /// The terminal was closed.
     HangUp,
+    /// The checkout of the service was deleted or replaced.
+    CheckoutGone,
 }
 
 /// Something that the supervisor must do.
@@ -85,6 +87,8 @@ pub(super) enum Action {
 pub(crate) enum Outcome {
     /// The service was stopped, or has finished as its policy allows.
     Stopped,
+    /// The service was stopped, because its checkout was deleted or replaced.
+    CheckoutGone,
     /// The service does not run, and is not restarted, for this reason.
     Failed(Problem),
 }
@@ -333,11 +337,12 @@ impl Lifecycle {
             self.stop_signals = self.stop_signals.saturating_add(1);
         }
         let is_second = cause == StopCause::Signal && self.stop_signals > 1;
+        let outcome = if cause == StopCause::CheckoutGone { Outcome::CheckoutGone } else { Outcome::Stopped };
         match &mut self.phase {
             Phase::Clearing { then, kill_at } => {
                 let mut actions = Vec::new();
                 if !matches!(then, Then::End(_)) {
-                    *then = Then::End(Outcome::Stopped);
+                    *then = Then::End(outcome);
                     actions.push(Action::Record(State::Stopping, None));
                 }
                 if is_second {
@@ -346,10 +351,8 @@ impl Lifecycle {
                 }
                 actions
             }
-            Phase::Running { .. } => self.clear_for_end(Outcome::Stopped, now),
-            Phase::New | Phase::Starting | Phase::Backoff { .. } | Phase::PortConflict { .. } => {
-                self.end(Outcome::Stopped)
-            }
+            Phase::Running { .. } => self.clear_for_end(outcome, now),
+            Phase::New | Phase::Starting | Phase::Backoff { .. } | Phase::PortConflict { .. } => self.end(outcome),
             Phase::Done => Vec::new(),
         }
     }
@@ -358,6 +361,7 @@ impl Lifecycle {
         self.phase = Phase::Done;
         let record = match &outcome {
             Outcome::Stopped => Action::Record(State::Stopped, None),
+            Outcome::CheckoutGone => Action::Record(State::Stopped, Some(Problem::CheckoutGone)),
             Outcome::Failed(why) => Action::Record(State::Failed, Some(why.clone())),
         };
         vec![record, Action::Quit(outcome)]
@@ -478,6 +482,24 @@ mod tests {
             life.step(Event::TreeGone, now + Duration::from_secs(5)).last(),
             Some(&Action::Quit(Outcome::Stopped))
         );
+    }
+
+    #[test]
+    fn a_service_whose_checkout_is_gone_stops_with_that_reason_in_every_phase() {
+        let now = clock::now();
+        let gone = || Event::Stop(StopCause::CheckoutGone);
+        let end = [Action::Record(State::Stopped, Some(Problem::CheckoutGone)), Action::Quit(Outcome::CheckoutGone)];
+        let mut life = running(now);
+        assert_eq!(life.step(gone(), now).last(), Some(&Action::Terminate));
+        life.step(exited(ExitHow::Code(0)), now);
+        assert_eq!(life.step(Event::TreeGone, now), end);
+        let mut life = running(now);
+        crash(&mut life, now);
+        assert_eq!(life.step(gone(), now), end, "during the backoff");
+        let mut life = running(now);
+        life.step(exited(ExitHow::Code(1)), now);
+        life.step(gone(), now);
+        assert_eq!(life.step(Event::TreeGone, now), end, "while the rest of a crashed tree is ended");
     }
 
     #[test]
@@ -658,6 +680,7 @@ mod tests {
             Just(Event::Stop(StopCause::Signal)),
             Just(Event::Stop(StopCause::Request)),
             Just(Event::Stop(StopCause::HangUp)),
+            Just(Event::Stop(StopCause::CheckoutGone)),
             Just(Event::Restart),
             Just(Event::Tick),
             Just(exited(ExitHow::Code(0))),

@@ -6,6 +6,7 @@
 //! prints with the standard macros, which panic if the terminal has vanished.
 
 mod backoff;
+mod checkout_watch;
 mod child;
 mod event_loop;
 mod executor;

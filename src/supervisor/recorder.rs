@@ -10,10 +10,11 @@ use crate::logs::{LogWriter, Mark};
 use crate::os::Listener;
 use crate::os::process::ProcessIdentity;
 use crate::os::{clock, socket};
+use crate::project::DirectoryId;
 use crate::registry::{Exit, IdentityLock, Problem, Registry, RunState, State, TreeEnded};
 
 /// The time between heartbeats, which readers show as `last_up`.
-const HEARTBEAT: Duration = Duration::from_secs(30);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(30);
 /// The time until a state that could not be written, as on a full disk, is written again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -42,6 +43,8 @@ pub(super) struct Recorder<'a> {
     was_ready: bool,
     /// Whether the run state has changed since it was last written successfully.
     is_unrecorded: bool,
+    /// The time between heartbeats.
+    heartbeat: Duration,
     next_heartbeat: Instant,
     last_heartbeat: Timestamp,
     /// `last_up` in the service's record.
@@ -49,18 +52,20 @@ pub(super) struct Recorder<'a> {
 }
 
 impl<'a> Recorder<'a> {
-    /// Records for the supervisor that `run` names. `last_up` is the value in the service's record.
+    /// Records for the supervisor that `run` names. `heartbeat` is the time between heartbeats, and `last_up` the value in
+    /// the service's record.
     pub(super) fn new(
         registry: &'a Registry,
         identity: &'a IdentityLock,
         run: RunState,
         policy: &Policy,
+        heartbeat: Duration,
         last_up: Timestamp,
     ) -> Self {
         let log = LogWriter::new(registry.paths().log(identity.hash()), policy, run.runs);
         // Spread the first heartbeat over half an interval, so services that were started together do not contend for
         // the registry's lock each time.
-        let first_heartbeat = HEARTBEAT.mul_f64(1.0 - f64::from(run.supervisor.pid % 64) / 128.0);
+        let first_heartbeat = heartbeat.mul_f64(1.0 - f64::from(run.supervisor.pid % 64) / 128.0);
         Self {
             registry,
             identity,
@@ -68,6 +73,7 @@ impl<'a> Recorder<'a> {
             log,
             was_ready: false,
             is_unrecorded: false,
+            heartbeat,
             next_heartbeat: clock::later(clock::now(), first_heartbeat),
             last_heartbeat: clock::wall(),
             recorded_heartbeat: last_up,
@@ -80,6 +86,11 @@ impl<'a> Recorder<'a> {
         supervisor.start_time.unwrap_or_default() ^ (u64::from(supervisor.pid.unsigned_abs()) << 32)
     }
 
+    /// Returns the identity of the checkout's root at the last start of a child; `None` if it is not known.
+    pub(super) fn root_id(&self) -> Option<&DirectoryId> {
+        self.run.root_id.as_ref()
+    }
+
     /// Appends output of the child to the log.
     pub(super) fn append_output(&mut self, bytes: &[u8]) {
         self.log.append(bytes, clock::wall());
@@ -90,13 +101,14 @@ impl<'a> Recorder<'a> {
         self.log.mark(&Mark::Note(text.to_owned()), clock::wall());
     }
 
-    /// Notes in log and run state that a child was started. [`Self::write`] follows.
-    pub(super) fn child_started(&mut self, child: &ProcessIdentity) {
+    /// Notes in log and run state that a child was started in a checkout with this root. [`Self::write`] follows.
+    pub(super) fn child_started(&mut self, child: &ProcessIdentity, root_id: Option<DirectoryId>) {
         let at = clock::wall();
         self.run.runs += 1;
         self.was_ready = false;
         self.log.mark(&Mark::Started { pid: child.pid, run: self.run.runs }, at);
         self.run.started_at = Some(at);
+        self.run.root_id = root_id;
         self.run.child = Some(child.clone());
         self.run.handed_over = None;
     }
@@ -177,7 +189,7 @@ impl<'a> Recorder<'a> {
     /// Updates the time of the lock file, which readers show as `last_up`. Errors are ignored: the next heartbeat
     /// retries.
     pub(super) fn beat(&mut self) {
-        self.next_heartbeat = clock::now() + HEARTBEAT;
+        self.next_heartbeat = clock::now() + self.heartbeat;
         self.last_heartbeat = clock::wall();
         let _ = self.identity.beat(self.last_heartbeat);
     }
@@ -220,7 +232,7 @@ mod tests {
 
     fn recorder<'a>(registry: &'a Registry, identity: &'a IdentityLock) -> Recorder<'a> {
         let run = RunState::begin(ProcessIdentity::current().unwrap(), None, None);
-        Recorder::new(registry, identity, run, &Policy::default(), Timestamp::UNIX_EPOCH)
+        Recorder::new(registry, identity, run, &Policy::default(), HEARTBEAT, Timestamp::UNIX_EPOCH)
     }
 
     fn to(state: State) -> Transition {
@@ -263,7 +275,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (registry, identity) = locked(&directory);
         let mut recorder = recorder(&registry, &identity);
-        recorder.child_started(&ProcessIdentity::current().unwrap());
+        recorder.child_started(&ProcessIdentity::current().unwrap(), None);
         recorder.child_exited(Exit::new(Timestamp::UNIX_EPOCH, ExitHow::Code(3), Duration::from_millis(1240)));
         recorder.change(to(State::Backoff));
         assert_eq!(recorder.run.error.as_ref().unwrap().to_string(), "exit code 3 after 1.2 s");

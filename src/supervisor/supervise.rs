@@ -12,7 +12,7 @@ use crate::registry::{
 use crate::supervisor::event_loop::Supervisor;
 use crate::supervisor::lifecycle::Outcome;
 use crate::supervisor::query_responder::Audience;
-use crate::supervisor::recorder::Recorder;
+use crate::supervisor::recorder::{HEARTBEAT, Recorder};
 use crate::supervisor::relay::Screen;
 use crate::supervisor::service::{Orphans, Service};
 use crate::supervisor::signals::Signals;
@@ -32,6 +32,8 @@ pub(crate) struct SupervisorSetup {
     pub(crate) window: Option<Pane>,
     /// The value of `TERM`; `None` if this process has no terminal.
     pub(crate) term: Option<String>,
+    /// The time between heartbeats; `None` for the standard one.
+    pub(crate) heartbeat: Option<Duration>,
 }
 
 /// The result of an attempt to supervise a service.
@@ -75,7 +77,8 @@ pub(crate) fn supervise(registry: &Registry, hash: &ServiceHash, setup: Supervis
         Ok((service, screen)) => {
             let service = Service { term: setup.term, ..service };
             let (policy, last_up) = (&service.reservation.policy, service.reservation.last_up);
-            let writer = Recorder::new(registry, &identity, run, policy, last_up);
+            let heartbeat = setup.heartbeat.unwrap_or(HEARTBEAT);
+            let writer = Recorder::new(registry, &identity, run, policy, heartbeat, last_up);
             let (outcome, exit) = Supervisor::new(service, writer, signals, screen, setup.audience).run();
             Ok(Supervised::Ended { outcome, exit })
         }

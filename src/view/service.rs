@@ -27,6 +27,7 @@ pub(crate) enum Status {
 /// What devport shows of a service. Its fields are the JSON of `ls` and `which`: scripts depend on them, so none is ever
 /// renamed or removed. The environment is not among them, because it contains secrets.
 #[derive(Debug, Clone, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of the JSON")]
 pub(crate) struct ServiceView {
     /// The name of the service's files in the state directory.
     pub(crate) hash: ServiceHash,
@@ -51,6 +52,16 @@ pub(crate) struct ServiceView {
     pub(crate) cwd: PathBuf,
     /// The command as registered, before `$VAR` is expanded.
     pub(crate) cmd: Vec<String>,
+    /// The root of the checkout of `cwd` at registration; `None` in records of earlier versions.
+    pub(crate) root: Option<PathBuf>,
+    /// The name of that checkout; `None` without version control.
+    pub(crate) checkout: Option<String>,
+    /// The branch of that checkout when the service was started; `None` if it is not known.
+    pub(crate) branch: Option<String>,
+    /// The coding agent whose command started the service; `None` if it is not known.
+    pub(crate) started_by: Option<String>,
+    /// Whether that checkout was deleted, or another directory is at its path.
+    pub(crate) gone: bool,
     /// When the service was last known to run.
     pub(crate) last_up: Timestamp,
     /// The child's pid; `None` if no child runs.
@@ -177,7 +188,7 @@ impl From<StateChange> for ChangeView {
 impl ServiceView {
     /// Combines a record, an observation and the address on the tailnet.
     pub(crate) fn new(reservation: Reservation, observation: Observation, tailnet_url: Option<String>) -> Self {
-        let Observation { liveness, last_up, run, observed } = observation;
+        let Observation { liveness, last_up, run, observed, is_gone } = observation;
         let is_alive = matches!(observed.state, State::Running | State::Ready | State::Unhealthy | State::Orphaned);
         // A run state describes the present only if the supervisor that wrote it holds the lock, or left an orphan.
         let is_supervised = liveness.is_held() && observed.state != State::Unknown;
@@ -216,6 +227,11 @@ impl ServiceView {
             key: reservation.key,
             cwd: reservation.cwd,
             cmd: reservation.cmd,
+            root: reservation.root,
+            checkout: reservation.checkout,
+            branch: reservation.branch,
+            started_by: reservation.started_by,
+            gone: is_gone,
         }
     }
 
@@ -230,7 +246,7 @@ impl ServiceView {
                 |value: &Value| value.is_null() || *value == false || value.as_array().is_some_and(Vec::is_empty);
             let is_well = self.error.is_none();
             fields.retain(|name, value| match name.as_str() {
-                "started_at" | "last_exit" => false,
+                "started_at" | "last_exit" | "root" | "branch" | "started_by" => false,
                 "last_up" => outcome != Outcome::Removed,
                 "restarts" => !is_well,
                 "url" => outcome != Outcome::Removed && !value.is_null(),
@@ -280,7 +296,11 @@ pub(super) mod tests {
         run.restarts = 3;
         let observed = ObservedState { state, error: None, orphan };
         let last_up = Some("2026-11-22T00:00:00Z".parse().unwrap());
-        ServiceView::new(reservation(), Observation { liveness, last_up, run: Some(run), observed }, None)
+        ServiceView::new(
+            reservation(),
+            Observation { liveness, last_up, run: Some(run), observed, is_gone: false },
+            None,
+        )
     }
 
     #[test]
@@ -312,7 +332,7 @@ pub(super) mod tests {
             [(Liveness::Held(Some(process(7))), State::Ready, Some(9)), (Liveness::Free, State::Stopped, None)]
         {
             let observed = ObservedState { state, error: None, orphan: None };
-            let observation = Observation { liveness, last_up: None, run: Some(run.clone()), observed };
+            let observation = Observation { liveness, last_up: None, run: Some(run.clone()), observed, is_gone: false };
             assert_eq!(ServiceView::new(reservation(), observation, None).handed_over_to, expected);
         }
     }
@@ -321,7 +341,8 @@ pub(super) mod tests {
     fn the_address_is_on_the_tailnet_if_the_service_is_published() {
         let with = |tailnet_url: Option<&str>| {
             let observed = ObservedState { state: State::Stopped, error: None, orphan: None };
-            let observation = Observation { liveness: Liveness::Free, last_up: None, run: None, observed };
+            let observation =
+                Observation { liveness: Liveness::Free, last_up: None, run: None, observed, is_gone: false };
             ServiceView::new(reservation(), observation, tailnet_url.map(str::to_owned))
         };
         assert_eq!(with(None).url.as_deref(), Some("http://localhost:19000"));

@@ -21,14 +21,14 @@ pub(crate) struct TableStyle {
     pub(crate) now: Timestamp,
 }
 
-/// Formats services as a table with one line each. `wide` adds their resource usage, address and directory.
+/// Formats services as a table with one line each. `wide` adds their resource usage, address, directory and origin.
 pub(crate) fn list(views: &[ServiceView], style: TableStyle, wide: bool) -> String {
     if views.is_empty() {
         return "no services; `devport start --key api -- npm run dev` starts one\n".into();
     }
     let mut header = vec!["NAME", "ID", "PORT", "STATE", "PID", "UP", "RESTARTS"];
     if wide {
-        header.extend(["MEMORY", "CPU", "ADDRESS", "DIRECTORY"]);
+        header.extend(["MEMORY", "CPU", "ADDRESS", "DIRECTORY", "ROOT", "CHECKOUT", "BRANCH", "STARTED BY"]);
     }
     header.push("COMMAND");
     let mut table = table(style, &header);
@@ -52,6 +52,9 @@ pub(crate) fn list(views: &[ServiceView], style: TableStyle, wide: bool) -> Stri
                 Cell::new(view.url.clone().unwrap_or_else(|| "-".into())),
                 Cell::new(printable(&view.cwd.display().to_string())),
             ]);
+            cells.extend(
+                origin(view).map(|(_, value)| Cell::new(value.map_or_else(|| "-".into(), |text| printable(&text)))),
+            );
         }
         cells.push(Cell::new(command_and_error(view)));
         let mut row = Row::from(cells);
@@ -61,12 +64,23 @@ pub(crate) fn list(views: &[ServiceView], style: TableStyle, wide: bool) -> Stri
     render(&table)
 }
 
+/// Returns where a service came from: the name and the value of each fact, which is `None` if it is not known.
+fn origin(view: &ServiceView) -> [(&'static str, Option<String>); 4] {
+    [
+        ("root", view.root.as_ref().map(|root| root.display().to_string())),
+        ("checkout", view.checkout.clone()),
+        ("branch", view.branch.clone()),
+        ("started by", view.started_by.clone()),
+    ]
+}
+
 /// Returns the command, followed by what needs the user's attention: the error of a running service, or that other
 /// machines can reach it.
 fn command_and_error(view: &ServiceView) -> String {
     let command = if view.cmd.is_empty() { "(reserved)".to_owned() } else { printable(&view.cmd.join(" ")) };
     match &view.error {
         Some(error) if view.pid.is_some() => format!("{command}  [{}]", printable(error)),
+        _ if view.gone => format!("{command}  [its checkout is gone]"),
         _ if view.exposed => format!("{command}  [exposed to the network]"),
         _ => command,
     }
@@ -96,6 +110,11 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
     }
     row("command", shell_words::join(&view.cmd));
     row("directory", view.cwd.display().to_string());
+    for (name, value) in origin(view) {
+        if let Some(value) = value {
+            row(name, value);
+        }
+    }
     if let Some(pid) = view.pid {
         row("pid", pid.to_string());
     }
@@ -292,12 +311,14 @@ mod tests {
         let failing = ServiceView { error: Some("no\u{7}".into()), ..ready.clone() };
         let stopped = ServiceView { pid: None, exposed: false, ..failing.clone() };
         let reserved = ServiceView { cmd: Vec::new(), ..local.clone() };
+        let gone = ServiceView { gone: true, ..stopped.clone() };
         for (view, expected) in [
             (local, "true"),
             (ready, "true  [exposed to the network]"),
             (failing, "true  [no\\u{7}]"),
             // The column STATE says that it does not run; `which` has the reason.
             (stopped, "true"),
+            (gone, "true  [its checkout is gone]"),
             (reserved, "(reserved)"),
         ] {
             assert_eq!(command_and_error(&view), expected);

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::support::TestEnv;
 
-const FIELDS: [&str; 21] = [
+const FIELDS: [&str; 26] = [
     "hash",
     "hashid",
     "key",
@@ -17,6 +17,11 @@ const FIELDS: [&str; 21] = [
     "tailnet_url",
     "cwd",
     "cmd",
+    "root",
+    "checkout",
+    "branch",
+    "started_by",
+    "gone",
     "last_up",
     "pid",
     "started_at",

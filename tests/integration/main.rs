@@ -17,6 +17,7 @@ mod attach;
 mod background;
 mod batch;
 mod checkouts;
+mod disappearing;
 mod environment;
 mod examples;
 mod facts;

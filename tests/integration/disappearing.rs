@@ -1,0 +1,252 @@
+//! Checkouts that are deleted, replaced, moved or out of reach while their services run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+use crate::checkouts::{Git, Machine, SLEEP, outcome, pid};
+use crate::support::{eventually, has_program, is_alive, signal, until};
+
+const FEAT: &str = "shop/.claude/worktrees/feat";
+/// What a service says whose checkout is gone.
+const GONE: &str = "its checkout is gone";
+
+/// Returns a machine whose supervisors check the checkout often.
+fn machine() -> Machine {
+    let mut machine = Machine::new();
+    machine.env.set("DEVPORT_TEST_HEARTBEAT", "50ms");
+    machine
+}
+
+/// Waits for three heartbeats of a service's supervisor: one may have been on its way.
+fn await_heartbeats(machine: &Machine, view: &Value) {
+    let lock = machine.env.state(&format!("locks/{}.lock", view["hash"].as_str().unwrap()));
+    let beat = || -> SystemTime { fs::metadata(&lock).unwrap().modified().unwrap() };
+    for _ in 0..3 {
+        let last = beat();
+        until("the supervisor has a heartbeat", || beat() != last);
+    }
+}
+
+/// Returns a service, wherever it belongs.
+fn view(machine: &Machine, started: &Value) -> Value {
+    machine.at("", ["which", started["hash"].as_str().unwrap()]).ok().json()
+}
+
+/// Waits until a service has stopped because its checkout is gone, and asserts that nothing of it is left.
+#[track_caller]
+fn assert_stops(machine: &Machine, started: &Value) -> Value {
+    let view =
+        eventually("the service stops", || Some(view(machine, started)).filter(|view| view["state"] == "stopped"));
+    assert_eq!((&view["error"], &view["status"]), (&json!(GONE), &json!("stopped")), "{view}");
+    assert!(!is_alive(pid(started)));
+    view
+}
+
+#[track_caller]
+fn assert_runs(machine: &Machine, started: &Value) {
+    await_heartbeats(machine, started);
+    let view = view(machine, started);
+    assert_eq!((&view["state"], &view["gone"], &view["pid"]), (&json!("ready"), &json!(false), &started["pid"]));
+}
+
+#[test]
+fn a_service_stops_when_its_worktree_is_removed() {
+    let machine = machine();
+    let started = machine.start(FEAT, "web");
+    let other = machine.start("shop", "api");
+    machine.git.remove_worktree(&machine.env, &machine.home("shop"), &machine.home(FEAT));
+    let view = assert_stops(&machine, &started);
+    assert_eq!(view["gone"], true);
+    let id = started["hashid"].as_str().unwrap();
+    assert!(machine.at("", ["logs", id]).ok().stdout.contains(GONE));
+    machine.at("", ["wait", id]).fails(5, &[GONE]);
+    assert!(machine.at("", ["ls", "--format", "table"]).ok().stdout.contains(&format!("[{GONE}]")));
+    assert_runs(&machine, &other);
+}
+
+#[test]
+fn a_service_that_crashes_is_not_started_again_in_another_checkout() {
+    for is_made_again in [false, true] {
+        // The standard heartbeat: the next start comes first.
+        let machine = Machine::new();
+        let started = machine.start(FEAT, "web");
+        let (shop, feat) = (machine.home("shop"), machine.home(FEAT));
+        machine.git.remove_worktree(&machine.env, &shop, &feat);
+        if is_made_again {
+            machine.git.worktree(&machine.env, &shop, &feat);
+        }
+        signal(pid(&started), "KILL");
+        let view = assert_stops(&machine, &started);
+        assert_eq!((&view["gone"], &view["restarts"]), (&json!(true), &json!(1)));
+    }
+}
+
+#[test]
+fn what_waits_to_be_tried_again_stops_too() {
+    let machine = machine();
+    let crash = ["start", "--key", "web", "--", "sh", "-c", "exit 1"];
+    let started = machine.at(FEAT, crash).ok().json();
+    machine.git.remove_worktree(&machine.env, &machine.home("shop"), &machine.home(FEAT));
+    let view = eventually("it ends", || Some(view(&machine, &started)).filter(|view| view["status"] == "stopped"));
+    assert_eq!((&view["state"], &view["error"], &view["gone"]), (&json!("stopped"), &json!(GONE), &json!(true)));
+}
+
+#[test]
+fn a_service_of_a_worktree_that_is_made_again_is_never_ready_and_starts_at_once() {
+    for command in ["start", "restart"] {
+        // The standard heartbeat: no supervisor has noticed yet.
+        let machine = Machine::new();
+        let started = machine.start(FEAT, "web");
+        let (shop, feat) = (machine.home("shop"), machine.home(FEAT));
+        machine.git.remove_worktree(&machine.env, &shop, &feat);
+        machine.git.worktree(&machine.env, &shop, &feat);
+        for view in [machine.at(FEAT, ["which", "web"]).ok().json(), machine.env.ls().remove(0)] {
+            let facts = [&view["state"], &view["error"], &view["gone"], &view["pid"]];
+            assert_eq!(facts, [&json!("running"), &json!(GONE), &json!(true), &started["pid"]], "{view}");
+        }
+        machine.at(FEAT, ["wait", "web"]).fails(5, &[GONE]);
+        let url = machine.at(FEAT, ["url", "web"]).fails(6, &["runs in a checkout that is gone", "devport start web"]);
+        assert_eq!(url.stdout, "");
+        let again = machine.at(FEAT, [command, "--wait", "web"]).ok();
+        assert!(again.stderr.contains(&format!("~/{FEAT} was deleted and made again")), "{again:?}");
+        let again = again.json();
+        outcome(&again, if command == "start" { "replaced" } else { "restarted" });
+        assert_eq!((&again["state"], &again["port"]), (&json!("ready"), &started["port"]));
+        assert!(!is_alive(pid(&started)));
+        assert_eq!(fs::read_link(format!("/proc/{}/cwd", pid(&again))).unwrap(), feat);
+        machine.at(FEAT, ["url", "web"]).ok();
+        assert_eq!(machine.at(FEAT, ["which", "web"]).ok().json()["gone"], false);
+    }
+}
+
+#[test]
+fn a_service_stops_when_another_directory_is_at_the_path_and_starts_there() {
+    let machine = machine();
+    let (shop, feat) = (machine.home("shop"), machine.home(FEAT));
+    let started = machine.start(FEAT, "web");
+    machine.git.remove_worktree(&machine.env, &shop, &feat);
+    machine.git.worktree(&machine.env, &shop, &feat);
+    assert_stops(&machine, &started);
+    let again = machine.at(FEAT, ["start", "--wait", "web"]).ok().json();
+    assert_eq!((&again["state"], &again["port"]), (&json!("ready"), &started["port"]));
+    assert_runs(&machine, &again);
+}
+
+#[test]
+fn an_unmounted_volume_and_a_locked_worktree_stop_nothing() {
+    let machine = machine();
+    let (shop, volume) = (machine.home("shop"), machine.directory("volume"));
+    machine.git.worktree(&machine.env, &shop, &volume.join("work"));
+    let started = machine.start("volume/work", "web");
+    let away = machine.home("away");
+    fs::rename(&volume, &away).unwrap();
+    assert_runs(&machine, &started);
+    fs::rename(&away, &volume).unwrap();
+    assert_runs(&machine, &started);
+
+    let lock = machine.home("shop/.git/worktrees/work/locked");
+    fs::write(&lock, "on a disk\n").unwrap();
+    fs::rename(volume.join("work"), &away).unwrap();
+    assert_runs(&machine, &started);
+    // The directory on which a volume was mounted is another one.
+    machine.directory("volume/work");
+    assert_runs(&machine, &started);
+    fs::remove_file(&lock).unwrap();
+    assert_stops(&machine, &started);
+}
+
+#[test]
+fn a_moved_worktree_stops_and_starts_at_its_new_place_on_the_same_port() {
+    if !has_program("git") {
+        return;
+    }
+    let machine = machine();
+    let started = machine.start(FEAT, "web");
+    let to = machine.home("moved");
+    Git::run(&machine.env, &machine.home("shop"), &["worktree", "move", &text(&machine.home(FEAT)), &text(&to)]);
+    assert_stops(&machine, &started);
+    let again = machine.at("moved", ["start", "--wait", "--key", "web"].iter().chain(&SLEEP)).ok();
+    assert!(again.stderr.contains(&format!("web belonged to ~/{FEAT}, which no longer exists")), "{again:?}");
+    let again = again.json();
+    assert_eq!(view(&machine, &again)["root"], json!(to));
+    let facts = [&again["state"], &again["port"], &again["checkout"]];
+    assert_eq!(facts, [&json!("ready"), &started["port"], &json!("feat")], "{again}");
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn no_service_inherits_the_time_between_heartbeats() {
+    let machine = machine();
+    for mode in [&["start", "--detach"][..], &["start"]] {
+        let started = machine.at(FEAT, mode.iter().chain(&["--key", "web"]).chain(&SLEEP)).ok().json();
+        let environment = fs::read(format!("/proc/{}/environ", pid(&started))).unwrap();
+        assert!(!String::from_utf8_lossy(&environment).contains("HEARTBEAT"), "{mode:?}");
+        machine.at(FEAT, ["stop", "web"]).ok();
+    }
+}
+
+/// The record of a service.
+fn record(machine: &Machine, view: &Value) -> PathBuf {
+    machine.env.state(&format!("services/{}.json", view["hash"].as_str().unwrap()))
+}
+
+#[test]
+fn views_tell_the_checkout_the_branch_and_the_agent_of_the_last_start() {
+    let mut machine = Machine::new();
+    machine.env.set("CLAUDECODE", "1");
+    let started = machine.start(FEAT, "web");
+    let origin = |view: &Value| ["root", "checkout", "branch", "started_by"].map(|name| view[name].clone());
+    let root = json!(machine.home(FEAT));
+    assert_eq!(origin(&view(&machine, &started)), [root.clone(), json!("feat"), json!("feat"), json!("claude")]);
+    fs::write(machine.home("shop/.git/worktrees/feat/HEAD"), "ref: refs/heads/other\n").unwrap();
+    assert_eq!(view(&machine, &started)["branch"], "feat", "the branch at the start");
+    machine.env.set("CLAUDECODE", "");
+    outcome(&machine.at(FEAT, ["start", "web"]).ok().json(), "already-running");
+    assert_eq!(view(&machine, &started)["started_by"], "claude");
+    let again = machine.at(FEAT, ["restart", "web"]).ok().json();
+    assert_eq!(again["checkout"], "feat");
+    assert_eq!(origin(&view(&machine, &again)), [root.clone(), json!("feat"), json!("other"), Value::Null]);
+    let before = fs::metadata(record(&machine, &started)).unwrap().modified().unwrap();
+    machine.at(FEAT, ["restart", "web"]).ok();
+    let after = fs::metadata(record(&machine, &started)).unwrap().modified().unwrap();
+    assert_eq!(before, after, "nothing has changed");
+
+    let list = machine.at(FEAT, ["ls", "--wide", "--format", "table"]).ok().stdout;
+    let details = machine.at(FEAT, ["which", "web", "--format", "table"]).ok().stdout;
+    for part in ["CHECKOUT", "BRANCH", "STARTED BY", "other"] {
+        assert!(list.contains(part), "{part}: {list}");
+    }
+    assert!(details.lines().any(|line| line.split_whitespace().eq(["branch", "other"])), "{details}");
+    let main = view(&machine, &machine.start("shop", "api"));
+    assert_eq!((&main["checkout"], &main["branch"]), (&json!("main"), &json!("main")));
+    machine.directory("loose");
+    let loose = view(&machine, &machine.start("loose", "db"));
+    assert_eq!(origin(&loose), [json!(machine.home("loose")), Value::Null, Value::Null, Value::Null]);
+}
+
+#[test]
+fn a_record_of_an_earlier_version_tells_no_origin_and_its_service_starts() {
+    let machine = machine();
+    let started = machine.start(FEAT, "web");
+    machine.at(FEAT, ["stop", "web"]).ok();
+    let mut fields: serde_json::Map<String, Value> =
+        serde_json::from_slice(&fs::read(record(&machine, &started)).unwrap()).unwrap();
+    for field in ["root", "root_id", "git_dir", "checkout", "branch", "started_by"] {
+        fields.remove(field);
+    }
+    fs::write(record(&machine, &started), serde_json::to_vec(&fields).unwrap()).unwrap();
+    let view = view(&machine, &started);
+    for name in ["root", "checkout", "branch", "started_by"] {
+        assert_eq!(view[name], Value::Null, "{name}");
+    }
+    assert_eq!(view["gone"], false);
+    let again = machine.at(FEAT, ["start", "--wait", "web"]).ok().json();
+    assert_eq!(machine.at(FEAT, ["which", "web"]).ok().json()["branch"], "feat");
+    assert_runs(&machine, &again);
+}
