@@ -314,6 +314,24 @@ pub(crate) enum Error {
         waited_s: Option<f64>,
         why: String,
     },
+    /// A service that runs to completion failed.
+    #[error("{service} failed: {why}")]
+    NotCompleted { service: String, why: String },
+    /// Some services of a stack did not come up; each was reported already.
+    #[error("{failed} of {total} services did not come up")]
+    SomeNotUp { failed: usize, total: usize },
+    /// There is no file that names the services of a stack.
+    #[error("there is no devport.yaml in {} or above, up to {}", .directory.display(), .root.display())]
+    NoStackFile { directory: PathBuf, root: PathBuf },
+    /// The file is a list, whose services do not depend on each other.
+    #[error("{} is a list of services, not a stack", .file.display())]
+    NoStack { file: PathBuf },
+    /// The `.git` file of a checkout names a directory that does not exist.
+    #[error("the .git file of {} points to a directory that does not exist", .root.display())]
+    DanglingCheckout { root: PathBuf },
+    /// A shared service needs the main checkout.
+    #[error("{service} is shared and runs from the main checkout, and {} has none", .root.display())]
+    NoMainCheckout { service: String, root: PathBuf },
     /// Some of several services did not reach a state; each was reported already.
     #[error("{failed} of {total} services did not come to it")]
     NotAllInTime {
@@ -430,6 +448,9 @@ impl Error {
             Self::NotInTime { service, .. } => {
                 format!("`devport logs {service}` shows more")
             }
+            Self::NoStackFile { .. } => "name one with -f, or see docs/devport-stack.yaml for an example".into(),
+            Self::NoStack { file } => format!("`devport start -f {}` starts them", file.display()),
+            Self::DanglingCheckout { .. } => "`git worktree repair` in the main checkout corrects it".into(),
             // The other messages say everything, or the error carries its hint.
             _ => return None,
         };
@@ -441,7 +462,9 @@ impl Error {
         ExitCode::from(match self {
             Self::ClosedOutput => 0,
             Self::Usage { .. } | Self::InvalidKey { .. } | Self::NotUtf8 { .. } | Self::InvalidSignal { .. } => 2,
-            Self::InvalidPortRange { .. }
+            Self::NoStackFile { .. }
+            | Self::NoStack { .. }
+            | Self::InvalidPortRange { .. }
             | Self::NoHome
             | Self::MissingHome { .. }
             | Self::InvalidFile { .. }
@@ -452,12 +475,16 @@ impl Error {
             | Self::PrefixTooShort { .. }
             | Self::Ambiguous { .. }
             | Self::UnusedPort { .. } => 4,
-            Self::NotInTime { .. } | Self::NotAllInTime { .. } => 5,
+            Self::NotInTime { .. } | Self::NotAllInTime { .. } | Self::NotCompleted { .. } | Self::SomeNotUp { .. } => {
+                5
+            }
             Self::KeyElsewhere { .. } | Self::CheckoutGone { .. } => 6,
             Self::CommandEnded { code, .. } => *code,
             Self::Cancelled => 130,
             Self::Tailnet(error) => error.exit_code(),
-            Self::Io { .. }
+            Self::DanglingCheckout { .. }
+            | Self::NoMainCheckout { .. }
+            | Self::Io { .. }
             | Self::Unwritable { .. }
             | Self::System { .. }
             | Self::HashCollision { .. }

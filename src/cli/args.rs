@@ -77,6 +77,10 @@ pub(super) enum Command {
     Restart(Restart),
     /// Send a signal to a service; SIGHUP restarts it in place.
     Signal(Signal),
+    /// Start the services of a stack, in the order in which they need each other.
+    Up(Up),
+    /// Stop the services of a stack.
+    Down(Down),
     /// End services, forget them and free their ports.
     Rm(Rm),
     /// Show the terminal of a service.
@@ -286,6 +290,52 @@ pub(super) struct Signal {
     pub(super) signal: String,
     /// A key, the beginning of a hash, or a port.
     pub(super) target: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devport up -d                 the whole stack of devport.yaml, here or in a directory above
+  devport up -d web             web, and what it needs
+
+A service starts when those in its `depends-on` are ready. Services that run are left alone unless their entry or their
+env files have changed. In a linked worktree every service has a key and a port of its own.")]
+pub(super) struct Up {
+    /// Only these services of the file, and what they need.
+    #[arg(value_name = "NAME")]
+    pub(super) names: Vec<String>,
+    /// The file of the stack.
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+    /// Come back when all services are ready.
+    #[arg(long, short = 'd', required = true)]
+    pub(super) detach: bool,
+    /// Do not start what the named services need.
+    #[arg(long, requires = "names")]
+    pub(super) no_deps: bool,
+    /// How long to wait for all services.
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub(super) timeout: Span,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devport down                  the whole stack of this checkout; ports stay reserved
+  devport down web              only web
+  devport down --rm             forget the services, too
+
+A shared service stays while another checkout runs a service that needs it.")]
+pub(super) struct Down {
+    /// Only these services of the file.
+    #[arg(value_name = "NAME")]
+    pub(super) names: Vec<String>,
+    /// The file of the stack.
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+    /// Remove the services and free their ports.
+    #[arg(long)]
+    pub(super) rm: bool,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@ mod args;
 mod attach;
 mod batch;
 mod context;
+mod down;
 mod env;
 mod logs;
 mod ls;
@@ -19,10 +20,12 @@ mod restart;
 mod rm;
 mod run;
 mod signal;
+mod stack;
 mod start;
 mod stop;
 mod story;
 mod tailnet;
+mod up;
 mod url;
 mod wait;
 mod which;
@@ -69,6 +72,8 @@ fn execute(parsed: args::Arguments, mut caller: CallerContext) -> Result<ExitCod
             None => start::execute(context, start),
         },
         Command::Run(run) => run::execute(context, run),
+        Command::Up(up) => up::execute(context, &up),
+        Command::Down(down) => down::execute(context, &down),
         Command::Ls(ls) => ls::execute(context, &ls),
         Command::Which(which) => which::execute(context, &which),
         Command::Stop(stop) => stop::execute(context, &stop),

@@ -37,7 +37,7 @@ pub(super) fn execute(context: &Context, arguments: &Rm) -> Result<()> {
 }
 
 /// Removes one service. Holds both of its locks, so that no other process starts it meanwhile. Returns its last view.
-fn remove(context: &Context, reservation: &Reservation) -> Result<ServiceView> {
+pub(super) fn remove(context: &Context, reservation: &Reservation) -> Result<ServiceView> {
     let (launch, reservation) = context.launcher().lock(reservation)?;
     let cleared = launch::stop_and_hold(&context.registry, &reservation)?;
     let view = context.view(&reservation).with(Outcome::Removed);

@@ -97,6 +97,7 @@ pub(super) fn spec(context: &Context, service: NewService) -> Result<ServiceSpec
         env: env_sources(service.env_file, &service.env, &cwd)?,
         scheme: None,
         file: None,
+        stack: None,
         cwd,
     };
     ServiceSpec::resolve(request, context.environment())

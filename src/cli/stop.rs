@@ -45,7 +45,7 @@ pub(super) fn execute(context: &Context, arguments: &Stop) -> Result<()> {
 }
 
 /// Stops one service. Adds a note if only orphans of a killed supervisor were left to stop.
-fn stop(context: &Context, reservation: &Reservation, urgency: Urgency) -> Result<Ended> {
+pub(super) fn stop(context: &Context, reservation: &Reservation, urgency: Urgency) -> Result<Ended> {
     let ended = launch::stop(&context.registry, reservation, urgency)?;
     if ended == Ended::Orphans {
         note(&format!("{}: its supervisor had been killed; what it left was ended", reservation.name()));

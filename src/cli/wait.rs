@@ -12,7 +12,7 @@ use crate::config::Span;
 use crate::error::{Error, Result};
 use crate::logs;
 use crate::os::{clock, process};
-use crate::registry::{Registry, Reservation, State};
+use crate::registry::{ExitHow, Registry, Reservation, State};
 use crate::text::printable;
 use crate::view::{ServiceView, Status};
 
@@ -46,6 +46,30 @@ pub(super) fn execute(context: &Context, arguments: &Wait) -> Result<()> {
 /// [`Error::NotInTime`] or [`Error::NotAllInTime`].
 pub(super) fn until_ready(context: &Context, reservations: &[Reservation], limit: Option<Span>) -> Result<()> {
     limit.map_or(Ok(()), |limit| wait(context, reservations, Goal::Ready, limit.0))
+}
+
+/// Waits for at most `limit` until a service is ready.
+///
+/// # Errors
+/// [`Error::NotInTime`].
+pub(super) fn until_ready_within(context: &Context, reservation: &Reservation, limit: Duration) -> Result<()> {
+    wait(context, std::slice::from_ref(reservation), Goal::Ready, limit)
+}
+
+/// Waits for at most `limit` until a service has run to its end. Prints its output if it fails.
+///
+/// # Errors
+/// [`Error::NotInTime`], or [`Error::NotCompleted`] if it did not exit with code 0.
+pub(super) fn until_completed(context: &Context, reservation: &Reservation, limit: Duration) -> Result<()> {
+    wait(context, std::slice::from_ref(reservation), Goal::Stopped, limit)?;
+    match context.view_if_registered(reservation)?.last_exit {
+        Some(exit) if exit.how == ExitHow::Code(0) => Ok(()),
+        exit => {
+            story::show_last_output(context, reservation);
+            let why = exit.map_or_else(|| "it did not run".into(), |exit| exit.to_string());
+            Err(Error::NotCompleted { service: reservation.name().to_owned(), why })
+        }
+    }
 }
 
 /// Waits until all services are ready, or have stopped. Prints the last exit and output of each that does not become

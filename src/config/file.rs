@@ -24,7 +24,6 @@ pub(crate) enum ConfigFile {
     /// A list of services that are independent of each other.
     List(Vec<Request>),
     /// The object form, or a Procfile.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the commands for stacks use it"))]
     Stack(Stack),
 }
 

@@ -37,7 +37,6 @@ pub(crate) use request::{EnvSource, PortRequest, Request};
 pub(crate) use service::ServiceSpec;
 pub(crate) use span::Span;
 pub(crate) use stack_file::FileContext;
-#[expect(unused_imports, reason = "the commands for stacks use them")]
 pub(crate) use {
     reference::{CheckoutNames, Reference},
     stack::{Stack, StackService},

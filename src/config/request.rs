@@ -10,6 +10,8 @@ use crate::identity::{Key, TailnetName};
 pub(crate) struct Request {
     /// The user's name for the service; `None` if its directory and command name it.
     pub(crate) key: Option<Key>,
+    /// The name of the stack that it belongs to; `None` for a service of its own.
+    pub(crate) stack: Option<String>,
     /// The command and its arguments, unexpanded.
     pub(crate) cmd: Vec<String>,
     pub(crate) cwd: PathBuf,

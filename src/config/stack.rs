@@ -36,7 +36,6 @@ pub(crate) struct StackService {
     pub(crate) shared: bool,
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the commands for stacks use it"))]
 impl StackService {
     /// Returns whether it has no command, and reserves a port only.
     pub(crate) fn is_port_only(&self) -> bool {
@@ -83,7 +82,6 @@ impl StackService {
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the commands for stacks use it"))]
 impl Stack {
     /// Returns the named services, or all without names, in layers: those of a layer need only services of the layers
     /// before it. Unless `alone`, also what the named ones need. `down` takes the layers in reverse.

@@ -5,11 +5,10 @@ mod checkout;
 mod directory;
 mod owner;
 mod repository;
-#[cfg_attr(not(test), expect(dead_code, reason = "`up` names the services of a stack"))]
 mod stack;
 
 pub(crate) use checkout::{Root, VersionControl, root_of, same_root};
 pub(crate) use directory::{DirectoryId, Presence};
 pub(crate) use owner::{Ownership, Place, Site};
-pub(crate) use repository::{Checkout, branch};
-pub(crate) use stack::CheckoutName;
+pub(crate) use repository::{Checkout, CheckoutKind, branch};
+pub(crate) use stack::{CheckoutName, Stack, StackUser, default_name};

@@ -62,7 +62,6 @@ impl Checkout {
     }
 
     /// Returns the root of the main checkout; `None` if there is none, or git's files do not tell where it is.
-    #[cfg_attr(not(test), expect(dead_code, reason = "`up` runs shared services there"))]
     pub(crate) fn main_root(&self) -> Option<PathBuf> {
         if self.kind == CheckoutKind::Main {
             return Some(self.root.clone());

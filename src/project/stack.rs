@@ -70,10 +70,6 @@ impl CheckoutName {
     pub(crate) fn slug(&self) -> String {
         self.0.replace('-', "_")
     }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 impl fmt::Display for CheckoutName {
@@ -385,7 +381,7 @@ mod tests {
         let name = |worktree: &str| CheckoutName::of_worktree(worktree);
         let changed = |worktree: &str, base: &str| format!("{base}-{}", hex_digest(worktree.as_bytes(), 4));
         for unchanged in ["x", "shop1", "fix-1", &"a".repeat(40)] {
-            assert_eq!(name(unchanged).as_str(), unchanged);
+            assert_eq!(name(unchanged).to_string(), unchanged);
         }
         for (worktree, base) in [
             ("Feature_Login", "feature-login"),
@@ -394,9 +390,9 @@ mod tests {
             ("é1", "1"),
             (&"b".repeat(41), &"b".repeat(40)),
         ] {
-            assert_eq!(name(worktree).as_str(), changed(worktree, base));
+            assert_eq!(name(worktree).to_string(), changed(worktree, base));
         }
-        assert_eq!(name("日本").as_str(), hex_digest("日本".as_bytes(), 4));
+        assert_eq!(name("日本").to_string(), hex_digest("日本".as_bytes(), 4));
         assert_ne!(name("feat_x"), name("feat.x"));
         assert_eq!(name("fix-1").slug(), "fix_1");
     }

@@ -70,6 +70,9 @@ pub(crate) struct Reservation {
     /// The canonical path of the `devport.yaml` that registered it; `None` if the command line did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) file: Option<PathBuf>,
+    /// The name of the stack that it belongs to; `None` for a service of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stack: Option<String>,
     /// The root of the checkout of `cwd` at registration; `None` in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) root: Option<PathBuf>,
@@ -189,6 +192,7 @@ impl Reservation {
             cwd: PathBuf::new(),
             cmd: Vec::new(),
             file: None,
+            stack: None,
             root: None,
             root_id: None,
             git_dir: None,

@@ -51,11 +51,19 @@ impl Registry {
             && let Some(reservation) = self.find(&ServiceHash::of_key(&key))?
             && reservation.key.as_ref() == Some(&key)
         {
+            // The key of a stack's service says which checkout is meant.
+            if reservation.stack.is_some() {
+                return Ok(reservation);
+            }
             // A key of this checkout wins over a hash that happens to begin like it.
-            return match not_nameable(&reservation, place)? {
-                None => Ok(reservation),
-                Some(error) => self.resolve_exactly(target)?.ok_or(error),
+            let Some(error) = not_nameable(&reservation, place)? else { return Ok(reservation) };
+            return match self.resolve_in_stack(target, place)? {
+                Some(reservation) => Ok(reservation),
+                None => self.resolve_exactly(target)?.ok_or(error),
             };
+        }
+        if let Some(reservation) = self.resolve_in_stack(target, place)? {
+            return Ok(reservation);
         }
         let text = target.as_str();
         if text.len() >= SHORTEST_PREFIX {
@@ -68,12 +76,43 @@ impl Registry {
                 }
             }
         }
+        if let (Some(place), Some(other)) = (place, self.services_of_stacks(target)?.first())
+            && let Some(root) = &other.root
+        {
+            return Err(is_elsewhere(other, place, root, ""));
+        }
         let nearest = self.nearest_keys(text)?;
         let target = shorten(text);
         if text.len() < SHORTEST_PREFIX && nearest.is_empty() {
             return Err(Error::PrefixTooShort { target, nearest });
         }
         Err(Error::NoSuchService { target, nearest })
+    }
+
+    /// Finds the service with this name in the stacks of this checkout; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Ambiguous`] if several stacks have it.
+    fn resolve_in_stack(&self, target: &Target, place: Option<&Place>) -> Result<Option<Reservation>> {
+        let Some(place) = place else { return Ok(None) };
+        let mut found = self.services_of_stacks(target)?;
+        found.retain(|reservation| reservation.root.as_deref() == Some(place.root()));
+        match found.len() {
+            0 | 1 => Ok(found.pop()),
+            _ => {
+                let matches = found.iter().map(|reservation| reservation.name().to_owned()).collect();
+                Err(Error::Ambiguous { target: target.as_str().to_owned(), matches })
+            }
+        }
+    }
+
+    /// Returns the services with this name in the stacks of all checkouts.
+    fn services_of_stacks(&self, target: &Target) -> Result<Vec<Reservation>> {
+        let is_named = |reservation: &Reservation| {
+            let name = reservation.key.as_ref().and_then(|key| key.as_str().rsplit('/').next());
+            reservation.stack.is_some() && name == Some(target.as_str())
+        };
+        Ok(self.list()?.reservations.into_iter().filter(is_named).collect())
     }
 
     /// Finds a service by its exact hashid, its whole hash or its port.

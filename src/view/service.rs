@@ -115,6 +115,12 @@ pub(crate) enum Outcome {
     NotRunning,
     /// The service was removed.
     Removed,
+    /// The service ran to its end, as it should.
+    Completed,
+    /// The service was not started, because one that it needs did not come up.
+    Skipped,
+    /// The service did not come up.
+    Failed,
 }
 
 impl From<Previous> for Outcome {

@@ -1,0 +1,228 @@
+//! `Located`: the stack of the current directory, with the names and ports of its services in this checkout.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::cli::context::Context;
+use crate::cli::output::note;
+use crate::config::{
+    CheckoutNames, ConfigFile, EnvSource, FileContext, PortRequest, Reference, ServiceSpec, Stack, StackService,
+    load_config, local_url,
+};
+use crate::error::{Error, Result};
+use crate::identity::Key;
+use crate::project::{self, Checkout, CheckoutKind, StackUser};
+use crate::registry::Reservation;
+
+/// The names of the files of a stack, in the order in which they are looked for.
+const FILE_NAMES: [&str; 4] = ["devport.yaml", "devport.yml", "Procfile.dev", "Procfile"];
+
+/// The stack of a file, in a checkout.
+#[derive(Debug)]
+pub(super) struct Located {
+    /// The canonical path of its file.
+    file: PathBuf,
+    pub(super) stack: Stack,
+    names: project::Stack,
+    checkout: Checkout,
+    /// The values of `${checkout.…}`.
+    values: CheckoutNames,
+}
+
+/// The ports of a stack's services, by name.
+pub(super) type Ports<'a> = HashMap<&'a str, u16>;
+
+impl Located {
+    /// Finds and reads the file of the stack: `file`, or else the nearest one from the current directory up to the root
+    /// of the checkout.
+    ///
+    /// # Errors
+    /// If there is no file, it is not a valid stack, or the checkout is broken.
+    pub(super) fn find(context: &Context, file: Option<&Path>) -> Result<Self> {
+        let cwd = context.cwd()?;
+        let file = match file {
+            Some(file) => canonical(&cwd.join(file))?,
+            None => nearest_file(&cwd, context.environment().home())?,
+        };
+        let directory = file.parent().unwrap_or(Path::new("/"));
+        let checkout = Checkout::of(&project::root_of(directory, context.environment().home()));
+        if checkout.kind == CheckoutKind::Dangling {
+            return Err(Error::DanglingCheckout { root: checkout.root });
+        }
+        let listing = context.registry.list()?;
+        let name = |stack: &Stack| {
+            let name = stack.name.clone().unwrap_or_else(|| project::default_name(&checkout, directory));
+            let users = listing.reservations.iter().filter_map(user);
+            project::Stack::new(name, &checkout, users, Path::is_dir)
+        };
+        let read = |values: Option<&CheckoutNames>| {
+            let file_context = FileContext { path: &file, caller: context.environment(), checkout: values };
+            match load_config(&file_context)? {
+                ConfigFile::Stack(stack) => Ok(stack),
+                ConfigFile::List(_) => Err(Error::NoStack { file: file.clone() }),
+            }
+        };
+        // The name of the stack stands in the file, and what the file means depends on the names.
+        let names = name(&read(None)?);
+        let values = CheckoutNames {
+            name: names.checkout.to_string(),
+            slug: names.checkout.slug(),
+            root: checkout.root.to_string_lossy().into_owned(),
+        };
+        let stack = read(Some(&values))?;
+        Ok(Self { file, stack, names, checkout, values })
+    }
+
+    /// Notes that another checkout already had the name that this one would have.
+    pub(super) fn note_rival(&self) {
+        if let Some(rival) = &self.names.rival {
+            let (name, checkout) = (&self.names.name, &self.names.checkout);
+            note(&format!("{} already uses the name {name}; this checkout is {name}@{checkout}", rival.display()));
+        }
+    }
+
+    /// Returns the key of a service in this checkout. All checkouts share a shared one.
+    pub(super) fn key(&self, service: &StackService) -> Result<Key> {
+        Key::new(if service.shared {
+            format!("{}/{}", self.names.name, service.name)
+        } else {
+            self.names.key(&service.name)
+        })
+    }
+
+    /// Returns the name of a service of this stack in this checkout, by its key; `None` if it belongs to another stack or
+    /// checkout.
+    pub(super) fn service_of<'k>(&self, key: &'k str) -> Option<&'k str> {
+        let name = key.rsplit('/').next()?;
+        (self.names.key(name) == key).then_some(name)
+    }
+
+    /// Returns the name of a service of this stack in another checkout, by its key; `None` if it is of this one, or of
+    /// another stack.
+    pub(super) fn service_elsewhere<'k>(&self, key: &'k str) -> Option<&'k str> {
+        let (stack, name) = key.split_once('/')?;
+        let is_ours = stack.split('@').next() == Some(self.names.name.as_str());
+        (is_ours && self.service_of(key).is_none()).then_some(name)
+    }
+
+    /// Reserves the ports of all services, so that each can be told those of its siblings.
+    ///
+    /// # Errors
+    /// If a key belongs to another checkout, or no port can be reserved.
+    pub(super) fn reserve(&self, context: &Context) -> Result<Ports<'_>> {
+        let mut ports = HashMap::new();
+        for service in &self.stack.services {
+            if service.request.port != PortRequest::NoPort {
+                ports.insert(service.name.as_str(), self.reserve_port(context, service)?);
+            }
+        }
+        Ok(ports)
+    }
+
+    /// Reserves the port of one service. The port in the file is a preference of the main checkout.
+    fn reserve_port(&self, context: &Context, service: &StackService) -> Result<u16> {
+        let reserve = |port| {
+            let directory = self.home_of(service)?.parent().unwrap_or(Path::new("/")).to_owned();
+            let spec = ServiceSpec::port_alone(self.key(service)?, port, directory, context.environment());
+            context.launcher().reserve(&spec).map(|reservation| reservation.port)
+        };
+        match service.request.port {
+            PortRequest::Exactly(port) if self.values.is_main() || service.shared => {
+                reserve(PortRequest::Exactly(port)).or_else(|error| match error {
+                    Error::PortReserved { .. } | Error::PortFixed { .. } => {
+                        note(&format!("{} does not get port {port}: {error}", service.name));
+                        reserve(PortRequest::Any)
+                    }
+                    error => Err(error),
+                })
+            }
+            _ => reserve(PortRequest::Any),
+        }
+    }
+
+    /// Returns the file as it is in the checkout that a service runs from: this one, or the main one if it is shared.
+    fn home_of(&self, service: &StackService) -> Result<PathBuf> {
+        if !service.shared {
+            return Ok(self.file.clone());
+        }
+        let unknown = || Error::NoMainCheckout { service: service.name.clone(), root: self.checkout.root.clone() };
+        let below = self.file.strip_prefix(&self.checkout.root).map_err(|_| unknown())?;
+        Ok(self.checkout.main_root().ok_or_else(unknown)?.join(below))
+    }
+
+    /// Resolves what a service asks for: its key, references, variables of its siblings, paths and environment.
+    ///
+    /// # Errors
+    /// As [`ServiceSpec::resolve`].
+    pub(super) fn spec(&self, context: &Context, service: &StackService, ports: &Ports<'_>) -> Result<ServiceSpec> {
+        let scheme = |name: &str| self.stack.services.iter().find(|other| other.name == name)?.request.scheme.clone();
+        let url = |name: &str| ports.get(name).map(|port| local_url(scheme(name).as_deref(), *port));
+        let mut request = service.resolved(|reference| match reference {
+            Reference::Port(name) => ports.get(name).map(u16::to_string),
+            Reference::Url(name) => url(name),
+            checkout => self.values.value_of(checkout),
+        });
+        // A shared service is the same for all checkouts, so it knows only services that are shared too.
+        let siblings = self.stack.services.iter().filter(|other| other.shared || !service.shared);
+        let mut values: Vec<(String, String)> = siblings
+            .filter_map(|sibling| Some((sibling, ports.get(sibling.name.as_str())?, url(&sibling.name)?)))
+            .flat_map(|(sibling, port, url)| {
+                [(sibling.port_variable(), port.to_string()), (sibling.url_variable(), url)]
+            })
+            .collect();
+        if !service.shared {
+            values.push(("DEVPORT_SLUG".into(), self.values.slug.clone()));
+        }
+        if !service.shared && !self.values.is_main() {
+            values.push(("COMPOSE_PROJECT_NAME".into(), format!("{}-{}", self.names.name, self.values.name)));
+        }
+        request.env.insert(0, EnvSource::Values(values));
+        request.key = Some(self.key(service)?);
+        request.stack = Some(self.names.name.clone());
+        if request.port != PortRequest::NoPort {
+            request.port = PortRequest::Any;
+        }
+        let request = request.written_in(&self.home_of(service)?, context.environment().home());
+        ServiceSpec::resolve(request, context.environment())
+    }
+
+    /// Returns the record of a service; `None` if it was never registered.
+    ///
+    /// # Errors
+    /// If the record cannot be read.
+    pub(super) fn record(&self, context: &Context, service: &StackService) -> Result<Option<Reservation>> {
+        context.registry.find(&crate::identity::ServiceHash::of_key(&self.key(service)?))
+    }
+}
+
+/// Returns what a record says about the names of stacks; `None` if it cannot belong to one.
+fn user(reservation: &Reservation) -> Option<StackUser<'_>> {
+    let (key, root) = (reservation.key.as_ref()?, reservation.root.as_deref()?);
+    Some(StackUser { key: key.as_str(), root, git_dir: reservation.git_dir.as_deref() })
+}
+
+/// Returns the nearest file of a stack, from a directory up to the root of its checkout.
+fn nearest_file(cwd: &Path, home: Option<&Path>) -> Result<PathBuf> {
+    let root = project::root_of(cwd, home).path;
+    let directories = || cwd.ancestors().take_while(|directory| directory.starts_with(&root));
+    let is_file = |path: &PathBuf| path.is_file();
+    // A file of devport in a directory above wins over a Procfile here.
+    let found = [&FILE_NAMES[..2], &FILE_NAMES[2..]].iter().find_map(|names| {
+        directories().flat_map(|directory| names.iter().map(|name| directory.join(name))).find(is_file)
+    });
+    match found {
+        Some(file) => canonical(&file),
+        None => Err(Error::NoStackFile { directory: cwd.to_owned(), root }),
+    }
+}
+
+/// Resolves the directory of a file, not the file: worktrees may share one file by symbolic links, and each has its own
+/// services.
+fn canonical(path: &Path) -> Result<PathBuf> {
+    let failed = || Error::io("read", path);
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(failed()(io::ErrorKind::NotFound.into()));
+    };
+    Ok(directory.canonicalize().map_err(failed())?.join(name))
+}
