@@ -34,6 +34,7 @@ mod registry;
 mod retry;
 mod rm;
 mod run;
+mod stacks;
 mod start;
 mod stop;
 mod stopping;

@@ -1,0 +1,213 @@
+//! Stacks: the services of one file, in each checkout of a repository, in the order in which they need each other.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{Done, TestEnv, number};
+
+/// A server, as the `exec` of a service.
+const SERVE: &str = "[python3, -m, http.server, --bind, 127.0.0.1, $PORT]";
+
+/// A machine with the repository `shop`.
+fn machine(file: &str) -> TestEnv {
+    let env = TestEnv::new();
+    for directory in ["shop", "blog", "empty"] {
+        fs::create_dir(env.file(directory)).unwrap();
+    }
+    env.write("shop/devport.yaml", file);
+    env.write("shop/who", "main");
+    let git = |arguments: &[&str]| {
+        let identity = ["-c", "user.name=n", "-c", "user.email=n@example.com", "-C", "shop"];
+        env.finish(env.command("git").args(identity).args(arguments)).ok();
+    };
+    git(&["init", "--quiet", "--initial-branch", "main"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "--message", "shop"]);
+    git(&["worktree", "add", "--quiet", ".claude/worktrees/feat", "-b", "feat"]);
+    env.write("shop/.claude/worktrees/feat/who", "feat");
+    env
+}
+
+/// The linked worktree.
+const FEAT: &str = "shop/.claude/worktrees/feat";
+
+/// Runs a command in a directory.
+fn at(env: &TestEnv, directory: &str, arguments: &[&str]) -> Done {
+    env.devport([&["-C", directory], arguments].concat())
+}
+
+/// Returns keys and outcomes.
+fn outcomes(done: &Done) -> Vec<(String, String)> {
+    let text = |view: &Value, field: &str| view[field].as_str().unwrap_or_default().to_owned();
+    done.json().as_array().unwrap().iter().map(|view| (text(view, "key"), text(view, "outcome"))).collect()
+}
+
+/// Returns what a service answers to `GET /who`.
+fn answer(env: &TestEnv, directory: &str, target: &str) -> String {
+    let url = at(env, directory, &["url", target]).ok().stdout;
+    env.finish(env.command("curl").args(["-sS", &format!("{}/who", url.trim())])).ok().stdout
+}
+
+#[test]
+fn each_checkout_gets_its_own_services_and_their_addresses() {
+    let env = machine(&format!(
+        "services:\n  api: {{exec: {SERVE}}}\n  web:\n    exec: {SERVE}\n    depends-on: [api]\n    env: {{API: \"${{services.api.url}}\", DB: \"shop_${{checkout.slug}}\"}}\n"
+    ));
+    let main = at(&env, "shop", &["up", "-d"]).ok();
+    assert_eq!(outcomes(&main), [("shop/api".into(), "started".into()), ("shop/web".into(), "started".into())]);
+    let feat = at(&env, FEAT, &["up", "-d"]).ok();
+    assert_eq!(outcomes(&feat)[1], ("shop@feat/web".into(), "started".into()));
+    assert_eq!((answer(&env, "shop", "web"), answer(&env, FEAT, "web")), ("main".into(), "feat".into()));
+    assert_eq!(answer(&env, "shop", "shop@feat/web"), "feat", "a whole key works from everywhere");
+    let variables = at(&env, FEAT, &["env", "--show-secrets", "web"]).ok().stdout;
+    let port = feat.json()[0]["port"].clone();
+    for line in [
+        format!("API=http://localhost:{port}"),
+        format!("API_PORT={port}"),
+        format!("API_URL=http://localhost:{port}"),
+        "DB=shop_feat".into(),
+        "DEVPORT_SLUG=feat".into(),
+        "COMPOSE_PROJECT_NAME=shop-feat".into(),
+    ] {
+        assert!(variables.lines().any(|found| found == line), "{line}: {variables}");
+    }
+    let again = at(&env, "shop", &["up", "-d"]).ok();
+    assert!(outcomes(&again).iter().all(|(_, outcome)| outcome == "already-running"), "{again:?}");
+    assert_eq!(again.json()[1]["port"], main.json()[1]["port"]);
+
+    let down = at(&env, "shop", &["down"]).ok();
+    assert_eq!(outcomes(&down), [("shop/web".into(), "stopped".into()), ("shop/api".into(), "stopped".into())]);
+    assert_eq!(answer(&env, FEAT, "web"), "feat", "the other checkout's run on");
+    let removed = at(&env, FEAT, &["down", "--rm"]).ok();
+    assert!(outcomes(&removed).iter().all(|(_, outcome)| outcome == "removed"), "{removed:?}");
+    assert_eq!(env.ls().len(), 2);
+    at(&env, FEAT, &["url", "web"]).fails(6, &["shop/web belongs to"]);
+}
+
+#[test]
+fn a_service_starts_when_those_that_it_needs_are_ready() {
+    let env = machine(
+        "services:\n  \
+         db: {exec: \"sh -c 'sleep 0.3; touch up; exec sleep 1000'\", no-port: true, ready: {exec: test -e up}}\n  \
+         api: {exec: \"sh -c 'test -e up || exit 9; exec sleep 1000'\", no-port: true, depends-on: [db]}\n",
+    );
+    let up = at(&env, "shop", &["up", "-d", "api"]).ok();
+    assert_eq!(outcomes(&up), [("shop/db".into(), "started".into()), ("shop/api".into(), "started".into())]);
+    assert!(up.json().as_array().unwrap().iter().all(|view| view["state"] == "ready" && view["restarts"].is_null()));
+    at(&env, "shop", &["down", "db"]).ok();
+    assert_eq!(
+        outcomes(&at(&env, "shop", &["up", "-d", "--no-deps", "api"]).ok()),
+        [("shop/api".into(), "already-running".into())]
+    );
+}
+
+#[test]
+fn what_needs_a_service_that_fails_is_skipped() {
+    let env = machine(
+        "services:\n  \
+         bad: {exec: \"sh -c 'echo broken; exit 3'\", no-port: true}\n  \
+         api: {exec: sleep 1000, no-port: true, depends-on: [bad]}\n  \
+         web: {exec: sleep 1000, no-port: true, depends-on: [api]}\n  \
+         other: {exec: sleep 1000, no-port: true}\n",
+    );
+    let up = at(&env, "shop", &["up", "-d"])
+        .fails(5, &["bad: ", "exit code 3", "broken", "3 of 4 services did not come up"]);
+    assert_eq!(outcomes(&up), [("shop/bad".into(), "failed".into()), ("shop/other".into(), "started".into())]);
+    assert!(env.processes_with("sleep 1000").len() == 1, "nothing that was skipped runs");
+}
+
+#[test]
+fn a_one_shot_runs_once_before_what_needs_it() {
+    let env = machine(
+        "services:\n  \
+         migrate: {exec: \"sh -c 'echo ran >>runs; test ! -e fail'\", one-shot: true}\n  \
+         api: {exec: sleep 1000, no-port: true, depends-on: [migrate]}\n",
+    );
+    let runs = || fs::read_to_string(env.file("shop/runs")).unwrap_or_default().lines().count();
+    let up = at(&env, "shop", &["up", "-d"]).ok();
+    assert_eq!(outcomes(&up), [("shop/migrate".into(), "completed".into()), ("shop/api".into(), "started".into())]);
+    at(&env, "shop", &["up", "-d"]).ok();
+    assert_eq!(runs(), 1, "what needs it runs already");
+    at(&env, "shop", &["up", "-d", "migrate"]).ok();
+    assert_eq!(runs(), 2, "it was named");
+    at(&env, "shop", &["down"]).ok();
+    env.write("shop/fail", "");
+    let failed = at(&env, "shop", &["up", "-d"]).fails(5, &["shop/migrate failed: exit code 1", "2 of 2 services"]);
+    assert_eq!(outcomes(&failed)[0], ("shop/migrate".into(), "failed".into()));
+    assert_eq!(runs(), 3, "a one-shot that fails is not tried again");
+}
+
+#[test]
+fn up_restarts_what_changed_in_the_file_and_nothing_else() {
+    let file = |command: &str| {
+        format!(
+            "services:\n  a: {{exec: sleep 1000, no-port: true}}\n  b: {{exec: {command}, no-port: true, env: .env}}\n"
+        )
+    };
+    let env = machine(&file("sleep 1000"));
+    env.write("shop/.env", "A=1\n");
+    at(&env, "shop", &["up", "-d"]).ok();
+    let pids = || ["a", "b"].map(|name| number(&at(&env, "shop", &["which", name]).ok().json()["pid"]));
+    let first = pids();
+    env.write("shop/.env", "A=2\n");
+    assert_eq!(outcomes(&at(&env, "shop", &["up", "-d"]).ok())[1], ("shop/b".into(), "replaced".into()));
+    let second = pids();
+    assert_eq!((first[0] == second[0], first[1] == second[1]), (true, false));
+    // What the file no longer has ends with the rest.
+    env.write("shop/devport.yaml", "services:\n  a: {exec: sleep 1000, no-port: true}\n");
+    let down = at(&env, "shop", &["down"]).ok();
+    assert_eq!(outcomes(&down), [("shop/b".into(), "stopped".into()), ("shop/a".into(), "stopped".into())]);
+}
+
+#[test]
+fn a_shared_service_runs_once_and_stays_while_another_checkout_needs_it() {
+    let env = machine(
+        "services:\n  db: {exec: \"sh -c 'pwd >>where; exec sleep 1000'\", no-port: true, shared: true}\n  \
+         api: {exec: sleep 1000, no-port: true, depends-on: [db]}\n",
+    );
+    let feat = at(&env, FEAT, &["up", "-d"]).ok();
+    assert_eq!(outcomes(&feat), [("shop/db".into(), "started".into()), ("shop@feat/api".into(), "started".into())]);
+    let main = at(&env, "shop", &["up", "-d"]).ok();
+    assert_eq!(outcomes(&main)[0], ("shop/db".into(), "already-running".into()));
+    let ran_in = fs::read_to_string(env.file("shop/where")).unwrap();
+    assert!(ran_in.lines().count() == 1 && ran_in.trim().ends_with("/shop"), "{ran_in}");
+    let down = at(&env, FEAT, &["down"]).ok();
+    assert_eq!(outcomes(&down), [("shop@feat/api".into(), "stopped".into())]);
+    assert!(down.stderr.contains("shop/db stays: shop/api needs it"), "{}", down.stderr);
+    let last = at(&env, "shop", &["down"]).ok();
+    assert_eq!(outcomes(&last), [("shop/api".into(), "stopped".into()), ("shop/db".into(), "stopped".into())]);
+}
+
+#[test]
+fn a_preferred_port_goes_to_the_main_checkout_only() {
+    let env = machine("");
+    let port = env.first_port + 35;
+    env.write("shop/devport.yaml", &format!("services:\n  db: {{exec: {SERVE}, port: {port}}}\n"));
+    fs::copy(env.file("shop/devport.yaml"), env.file(&format!("{FEAT}/devport.yaml"))).unwrap();
+    let feat = at(&env, FEAT, &["up", "-d"]).ok();
+    assert_ne!(feat.json()[0]["port"], port);
+    let main = at(&env, "shop", &["up", "-d"]).ok();
+    assert_eq!(main.json()[0]["port"], port);
+    // Another service has the port of a second stack.
+    env.write("blog/devport.yaml", &format!("services:\n  db: {{exec: {SERVE}, port: {port}}}\n"));
+    let blog = at(&env, "blog", &["up", "-d"]).ok();
+    assert_ne!(blog.json()[0]["port"], port);
+    assert!(blog.stderr.contains(&format!("db does not get port {port}")), "{}", blog.stderr);
+}
+
+#[test]
+fn a_directory_without_a_stack_or_a_checkout_that_is_broken_is_refused() {
+    let env = machine("- sleep 1000\n");
+    at(&env, "shop", &["up", "-d"]).fails(3, &["is a list of services, not a stack", "devport start -f"]);
+    at(&env, "empty", &["up", "-d"]).fails(3, &["there is no devport.yaml in"]);
+    env.write(&format!("{FEAT}/devport.yaml"), "services:\n  a: {exec: sleep 1000, no-port: true}\n");
+    env.write(&format!("{FEAT}/.git"), "gitdir: /nonexistent\n");
+    at(&env, FEAT, &["up", "-d"]).fails(1, &["points to a directory that does not exist", "git worktree repair"]);
+    env.write(
+        "shop/devport.yaml",
+        "services:\n  a: {exec: sleep 1000, depends-on: [b]}\n  b: {exec: sleep 1000, depends-on: [a]}\n",
+    );
+    at(&env, "shop", &["up", "-d"]).fails(3, &["a -> b -> a"]);
+    assert_eq!(env.ls().len(), 0, "nothing was registered");
+}
