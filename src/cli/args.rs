@@ -210,12 +210,17 @@ pub(super) struct Run {
 Examples:
   devport ls
   devport ls --active
+  devport ls --here
   devport ls --json | jq -r '.[] | select(.state == \"running\") | .port'")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option")]
 pub(super) struct Ls {
     /// Only services that run.
     #[arg(long)]
     pub(super) active: bool,
-    /// Also memory and processor use of the whole process tree, address and directory.
+    /// Only services of this checkout.
+    #[arg(long)]
+    pub(super) here: bool,
+    /// Also memory and processor use of the whole process tree, port and directory.
     #[arg(long, short)]
     pub(super) wide: bool,
     /// Go on, and show what changes; ctrl-c ends it.

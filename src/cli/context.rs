@@ -110,8 +110,12 @@ impl Context {
     /// # Errors
     /// If no service matches, several do, or the key belongs to another checkout.
     pub(super) fn resolve(&self, target: &str) -> Result<Reservation> {
-        let place = self.caller.cwd.as_ref().map(|cwd| Place::new(cwd, None, self.environment().home()));
-        self.registry.resolve(&Target::new(target), place.as_ref())
+        self.registry.resolve(&Target::new(target), self.place().as_ref())
+    }
+
+    /// Returns the checkout of the current directory; `None` if the directory was deleted.
+    pub(super) fn place(&self) -> Option<Place> {
+        Some(Place::new(self.caller.cwd.as_ref()?, None, self.environment().home()))
     }
 
     /// Returns the services that targets name, each once. All targets are resolved before a command acts on one of them.

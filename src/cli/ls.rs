@@ -1,6 +1,8 @@
 //! `devport ls`: lists services.
 
+use std::collections::HashMap;
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cli::args::Ls;
@@ -9,26 +11,41 @@ use crate::cli::output::{report, write_output};
 use crate::error::{Error, Result};
 use crate::os::clock;
 use crate::os::terminal::WindowSize;
-use crate::view::{self, ServiceView, Status};
+use crate::project::{Place, Site};
+use crate::view::{self, Group, ServiceView, Status, TableStyle};
 
 /// How often `--watch` refreshes the list: a period in whole seconds (the column UP) changes no faster.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The services of one checkout.
+struct CheckoutGroup {
+    root: PathBuf,
+    /// Whether it is the one of the current directory.
+    is_here: bool,
+    /// The living first, each part sorted by port.
+    views: Vec<ServiceView>,
+}
 
 /// Executes `devport ls`. Records that cannot be used are reported on standard error, and the others are listed.
 ///
 /// # Errors
 /// If the state directory cannot be read, or [`Error::SomeUnread`] if a record cannot.
 pub(super) fn execute(context: &Context, arguments: &Ls) -> Result<()> {
-    if arguments.watch {
-        return watch(context, arguments);
+    let place = context.place();
+    if arguments.here && place.is_none() {
+        context.cwd()?;
     }
-    let (views, unusable) = fetch(context, arguments)?;
+    if arguments.watch {
+        return watch(context, place.as_ref(), arguments);
+    }
+    let (checkouts, unusable) = fetch(context, place.as_ref(), arguments)?;
     for error in &unusable {
         report("ls", error);
     }
     if context.output.wants_table() {
-        write_output(view::list(&views, context.output.table_style(), arguments.wide).as_bytes())?;
+        write_output(table(&checkouts, place.as_ref(), context.output.table_style(), arguments).as_bytes())?;
     } else {
+        let views: Vec<ServiceView> = checkouts.into_iter().flat_map(|checkout| checkout.views).collect();
         context.output.print_views(&views, true)?;
     }
     // A corrupt record is no service. One that could not be read is probably fine, so the list is incomplete.
@@ -39,22 +56,80 @@ pub(super) fn execute(context: &Context, arguments: &Ls) -> Result<()> {
     Ok(())
 }
 
-/// Returns the current services, sorted by port, and one error for each record that cannot be used.
-fn fetch(context: &Context, arguments: &Ls) -> Result<(Vec<ServiceView>, Vec<Error>)> {
+/// Returns the current services, and one error for each record that cannot be used.
+fn fetch(context: &Context, place: Option<&Place>, arguments: &Ls) -> Result<(Vec<CheckoutGroup>, Vec<Error>)> {
     let overview = context.overview();
     let (mut views, unusable) = overview.all()?;
     if arguments.active {
         views.retain(|view| view.status == Status::Running);
     }
-    views.sort_by(|a, b| (a.port.unwrap_or(u16::MAX), &a.hash).cmp(&(b.port.unwrap_or(u16::MAX), &b.hash)));
     if arguments.wide {
         overview.add_usage(&mut views);
     }
-    Ok((views, unusable))
+    let mut checkouts = by_checkout(place, views);
+    if arguments.here {
+        checkouts.retain(|checkout| checkout.is_here);
+    }
+    Ok((checkouts, unusable))
+}
+
+/// Groups services by checkout: this one first, then those with a living service.
+fn by_checkout(place: Option<&Place>, views: Vec<ServiceView>) -> Vec<CheckoutGroup> {
+    let mut checkouts: Vec<CheckoutGroup> = Vec::new();
+    let mut by_root: HashMap<PathBuf, usize> = HashMap::new();
+    // A checkout has many services, and each comparison of two directories reads their metadata.
+    let mut known: HashMap<(PathBuf, Option<PathBuf>), usize> = HashMap::new();
+    for view in views {
+        let own = view.root.as_ref().unwrap_or(&view.cwd);
+        let index = *known.entry((own.clone(), view.file.clone())).or_insert_with(|| {
+            let (root, file) = (view.root.as_deref(), view.file.as_deref());
+            let site = Site { directory: &view.cwd, file, root, root_id: None };
+            let here = place.filter(|place| place.lists(site));
+            let root = here.map_or(own.as_path(), Place::root);
+            *by_root.entry(root.to_owned()).or_insert_with(|| {
+                checkouts.push(CheckoutGroup { root: root.to_owned(), is_here: here.is_some(), views: Vec::new() });
+                checkouts.len() - 1
+            })
+        });
+        checkouts[index].views.push(view);
+    }
+    let is_alive = |view: &ServiceView| view.status == Status::Running || view.pid.is_some();
+    for checkout in &mut checkouts {
+        checkout.views.sort_by(|a, b| {
+            let order = |view: &ServiceView| (!is_alive(view), view.port.unwrap_or(u16::MAX));
+            order(a).cmp(&order(b)).then_with(|| a.hash.cmp(&b.hash))
+        });
+    }
+    let order = |checkout: &CheckoutGroup| (!checkout.is_here, !checkout.views.first().is_some_and(is_alive));
+    checkouts.sort_by(|a, b| order(a).cmp(&order(b)).then_with(|| a.root.cmp(&b.root)));
+    checkouts
+}
+
+/// Formats the list. Checkouts have titles unless every service belongs to this one.
+fn table(checkouts: &[CheckoutGroup], place: Option<&Place>, style: TableStyle, arguments: &Ls) -> String {
+    if checkouts.is_empty() {
+        let text = match (arguments.here, arguments.active) {
+            (true, _) => "no services in this checkout; `devport ls` lists all",
+            (false, true) => "no service runs; `devport ls` lists all",
+            (false, false) => "no services; `devport start --key api -- npm run dev` starts one",
+        };
+        return format!("{text}\n");
+    }
+    let has_titles = checkouts.iter().any(|checkout| !checkout.is_here);
+    let title = |checkout: &CheckoutGroup| {
+        let path = place.map_or_else(|| checkout.root.display().to_string(), |place| place.abbreviate(&checkout.root));
+        match place.filter(|_| checkout.is_here) {
+            Some(place) if place.is_versioned() => format!("{path} (this checkout)"),
+            Some(_) => format!("{path} (this directory)"),
+            None => path,
+        }
+    };
+    let group = |checkout| Group { title: has_titles.then(|| title(checkout)), views: &checkout.views };
+    view::list(&checkouts.iter().map(group).collect::<Vec<_>>(), style, arguments.wide)
 }
 
 /// Shows the list and refreshes it in place. What the terminal showed before stays above it.
-fn watch(context: &Context, arguments: &Ls) -> Result<()> {
+fn watch(context: &Context, place: Option<&Place>, arguments: &Ls) -> Result<()> {
     if !io::stdout().is_terminal() {
         return Err(Error::Usage {
             message: "--watch needs a terminal".into(),
@@ -63,8 +138,8 @@ fn watch(context: &Context, arguments: &Ls) -> Result<()> {
     }
     let mut drawn = 0;
     loop {
-        let (views, unusable) = fetch(context, arguments)?;
-        let mut text = view::list(&views, context.output.table_style(), arguments.wide);
+        let (checkouts, unusable) = fetch(context, place, arguments)?;
+        let mut text = table(&checkouts, place, context.output.table_style(), arguments);
         if !unusable.is_empty() {
             text += &unusable.len().to_string();
             text += " records cannot be used; `devport ls` names them\n";

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::os::clock;
 use crate::os::terminal::WindowSize;
 use crate::text::printable;
-use crate::view::{self, Layout, PortView, ServiceView, TableStyle};
+use crate::view::{self, Group, Layout, PortView, ServiceView, TableStyle};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Output {
     /// If standard output cannot be written to.
     pub(super) fn print_views(self, views: &[ServiceView], several: bool) -> Result<()> {
         let text = match (self.wants_table(), views, several) {
-            (true, _, _) => view::list(views, self.table_style(), false),
+            (true, _, _) => view::list(&[Group { title: None, views }], self.table_style(), false),
             (false, [view], false) => view::service(view, json_layout())?,
             (false, views, _) => view::services(views, json_layout())?,
         };

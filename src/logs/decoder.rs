@@ -4,6 +4,7 @@ use std::io::{self, BufRead, Read};
 
 use jiff::Timestamp;
 
+use crate::logs::fold::fold;
 use crate::logs::mark::{MARK_BYTE, Mark};
 
 /// A longer line is returned in pieces of this many bytes: a log may be a single line that is larger than the memory.
@@ -22,7 +23,7 @@ pub(crate) struct Line {
 /// What a line says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// Output of the service, without the line's end.
+    /// Output of the service as a screen shows it, without the line's end.
     Output(Vec<u8>),
     /// A mark of devport.
     Mark(Mark),
@@ -152,10 +153,8 @@ impl Decoder {
             // The end of a line that was returned in pieces.
             None if in_line && line.is_empty() => return None,
             None => {
-                // The pseudo-terminal ends lines with CR LF.
-                let line = line.strip_suffix(b"\r").unwrap_or(line);
                 let is_doubled = !in_line && line.starts_with(&[MARK_BYTE; 2]);
-                Content::Output(line[usize::from(is_doubled)..].to_vec())
+                Content::Output(fold(&line[usize::from(is_doubled)..]).into_owned())
             }
         };
         self.is_dated.then_some(Line { at: self.at, run: self.run, content })

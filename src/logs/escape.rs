@@ -1,13 +1,13 @@
 //! Removes escape sequences from output, or keeps those that only set colours.
 
 /// A piece of output.
-enum Piece<'a> {
+pub(super) enum Piece<'a> {
     /// Text and control characters outside of sequences.
     Text(&'a [u8]),
     /// A sequence that only sets colours.
     Color(&'a [u8]),
     /// Any other sequence, or an unfinished one.
-    Other,
+    Other(&'a [u8]),
 }
 
 /// The bytes that cancel a sequence: CAN and SUB (ECMA-48, 8.3.13 and 8.3.148).
@@ -16,7 +16,7 @@ const CANCEL: [u8; 2] = [0x18, 0x1a];
 const ESCAPE: u8 = 0x1b;
 
 /// Splits off the first piece; `None` at the end (ECMA-48, 5.3 to 5.6).
-fn take<'a>(output: &mut &'a [u8]) -> Option<Piece<'a>> {
+pub(super) fn take<'a>(output: &mut &'a [u8]) -> Option<Piece<'a>> {
     let all = *output;
     let [first, ..] = all else { return None };
     if *first != ESCAPE {
@@ -48,7 +48,7 @@ fn take<'a>(output: &mut &'a [u8]) -> Option<Piece<'a>> {
         Some(_) => (2, false),
     };
     *output = &all[end..];
-    Some(if is_color { Piece::Color(&all[..end]) } else { Piece::Other })
+    Some(if is_color { Piece::Color(&all[..end]) } else { Piece::Other(&all[..end]) })
 }
 
 /// Returns output without escape sequences. Every other byte stays, even if it is not UTF-8.
@@ -76,7 +76,7 @@ pub(crate) fn for_terminal(mut output: &[u8]) -> String {
                 kept += &String::from_utf8_lossy(sequence);
                 colored = true;
             }
-            Piece::Other => {}
+            Piece::Other(_) => {}
         }
     }
     if colored {

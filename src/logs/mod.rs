@@ -9,6 +9,7 @@
 
 mod decoder;
 mod escape;
+mod fold;
 mod mark;
 mod part;
 mod reader;

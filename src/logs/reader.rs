@@ -275,6 +275,7 @@ mod tests {
     use super::*;
     use crate::config::Policy;
     use crate::logs::LogWriter;
+    use crate::logs::fold::fold;
     use crate::logs::mark::MARK_BYTE;
 
     const ALL: Wanted<'static> = &|_| true;
@@ -547,7 +548,7 @@ mod tests {
         let (mut expected, mut begun) = (Vec::new(), Vec::new());
         let line = |begun: &mut Vec<u8>| {
             let begun = std::mem::take(begun);
-            output(begun.strip_suffix(b"\r").unwrap_or(&begun))
+            output(fold(&begun))
         };
         for step in steps {
             match step {

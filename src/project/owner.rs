@@ -132,6 +132,14 @@ impl Place {
         }
     }
 
+    /// Returns whether a list shows a service as one of this place: one of its checkouts is one of the place's, as far as
+    /// can be seen. The record says where its directory belonged, so only older records need a search for it.
+    pub(crate) fn lists(&self, site: Site<'_>) -> bool {
+        let theirs = site.root.map_or_else(|| self.root_of(site.directory).path, Path::to_owned);
+        let theirs = std::iter::once(theirs).chain(self.root_of_file(site.file).map(|root| root.path));
+        theirs.into_iter().any(|root| self.roots.iter().any(|ours| same_root(&ours.path, &root).unwrap_or(false)))
+    }
+
     /// Returns the checkouts of a service, that of its directory first.
     fn roots_of(&self, site: Site<'_>) -> Vec<Root> {
         let mut roots = vec![self.root_of(site.directory)];

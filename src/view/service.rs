@@ -52,6 +52,9 @@ pub(crate) struct ServiceView {
     pub(crate) cwd: PathBuf,
     /// The command as registered, before `$VAR` is expanded.
     pub(crate) cmd: Vec<String>,
+    /// The `devport.yaml` that registered it; `None` if the command line did. Only the JSON of `which` has it.
+    #[serde(skip)]
+    pub(crate) file: Option<PathBuf>,
     /// The root of the checkout of `cwd` at registration; `None` in records of earlier versions.
     pub(crate) root: Option<PathBuf>,
     /// The name of that checkout; `None` without version control.
@@ -233,6 +236,7 @@ impl ServiceView {
             key: reservation.key,
             cwd: reservation.cwd,
             cmd: reservation.cmd,
+            file: reservation.file,
             root: reservation.root,
             checkout: reservation.checkout,
             branch: reservation.branch,
@@ -261,6 +265,16 @@ impl ServiceView {
             });
         }
         Ok(json)
+    }
+
+    /// Returns where the service came from: the name and the value of each fact, which is `None` if it is not known.
+    pub(super) fn origin(&self) -> [(&'static str, Option<String>); 4] {
+        [
+            ("root", self.root.as_ref().map(|root| root.display().to_string())),
+            ("checkout", self.checkout.clone()),
+            ("branch", self.branch.clone()),
+            ("started by", self.started_by.clone()),
+        ]
     }
 
     /// Returns the address of the service on this machine; `None` if it has no port.

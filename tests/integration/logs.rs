@@ -183,3 +183,22 @@ fn a_service_cannot_forge_an_exit_behind_a_part_that_is_full() {
     assert_eq!(written.len(), 176 * 65536, "the line is whole");
     assert!(mark.ends_with("(forged)"), "{mark}");
 }
+
+#[test]
+fn a_spinner_is_shown_as_on_a_screen_and_logged_byte_for_byte() {
+    let env = TestEnv::new();
+    let script = r"printf '\r| 10%%\r/ 50%%\r- \033[32m100%%\033[0m\r\n'; printf 'building\rdone\033[K\nok\r\n'; exec sleep 1000";
+    env.start("a", &["sh", "-c", script]);
+    until("it has written", || env.devport(["logs", "-n", "1", "a"]).ok().stdout == "ok\n");
+    assert_eq!(env.devport(["logs", "-n", "3", "a"]).ok().stdout, "- 100%\ndone\nok\n");
+    let json = env.devport(["logs", "-n", "3", "--json", "a"]).ok().stdout;
+    assert!(json.contains(r#""line":"- 100%""#) && json.contains(r#""line":"done""#), "{json}");
+    assert_eq!(
+        env.devport(["logs", "--grep", "50%|building", "a"]).ok().stdout,
+        "",
+        "what is not shown does not match"
+    );
+    let bytes = std::fs::read(env.state_file("logs", "a", "log")).unwrap();
+    let written = b"\r| 10%\r/ 50%\r- \x1b[32m100%\x1b[0m\r\r\nbuilding\rdone\x1b[K\r\nok\r\r\n";
+    assert!(bytes.windows(written.len()).any(|window| window == written), "{:?}", String::from_utf8_lossy(&bytes));
+}

@@ -10,6 +10,7 @@
 )]
 
 mod support;
+mod tables;
 mod tailnet;
 mod terminal_queries;
 
