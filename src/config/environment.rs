@@ -26,7 +26,7 @@ const CREDENTIALS: [&str; 5] = [
 /// How every Tailscale key begins.
 pub(crate) const CREDENTIAL_PREFIX: &str = "tskey-";
 /// The variable with the port, unless the service names another one.
-const PORT_VARIABLE: &str = "PORT";
+pub(crate) const PORT_VARIABLE: &str = "PORT";
 
 /// Host names that Vite accepts in addition to its own, or it answers 403. Vite 8 reads a list with commas; from 6.1 on,
 /// Vite reads one name. Source: `resolveServerOptions` in `packages/vite/src/node/server/index.ts`.

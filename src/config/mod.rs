@@ -16,7 +16,7 @@ mod span;
 
 pub(crate) use check::Check;
 pub(crate) use environment::{
-    CREDENTIAL_PREFIX, CallerEnvironment, ChildVariables, VITE_HOSTS, Variables, allows_host, local_url,
+    CREDENTIAL_PREFIX, CallerEnvironment, ChildVariables, PORT_VARIABLE, VITE_HOSTS, Variables, allows_host, local_url,
 };
 pub(crate) use expand::expand;
 pub(crate) use file::load as load_config;
