@@ -201,7 +201,8 @@ impl Launch<'_> {
 
     /// Advises on an unknown program: an app whose own code listens, or one that takes the port as an argument.
     fn unknown(&self, call: Option<&ScriptCall>, package: Option<&Package>) -> PortAdvice {
-        if let Some(framework) = package.and_then(recognize::of_dependencies) {
+        let is_javascript = self.listeners.iter().any(|line| recognize::is_javascript(line));
+        if let Some(framework) = package.filter(|_| is_javascript).and_then(recognize::of_dependencies) {
             return self.advice(framework, Place::Nowhere);
         }
         let arguments = vec!["--port".to_owned(), format!("${}", self.variable)];
@@ -348,6 +349,7 @@ mod tests {
         for line in ["npm run dev", "node server.js", "npx nodemon server.js"] {
             assert_eq!(advise(line, package, "node server.js").to_string(), expected, "{line}");
         }
+        assert!(advise("./server", package, "./server").to_string().starts_with("it seems to ignore PORT"));
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Framework {
                 Reads::Nothing | Reads::AppCode => false,
             };
             // A bare `$PORT` is an attempt to pass the port.
-            let is_bare = word.starts_with('$') && kept.last().is_none_or(|before| !before.starts_with('-'));
+            let is_bare = is_port_variable(word) && kept.last().is_none_or(|before| !before.starts_with('-'));
             if self.port_options.contains(&word.as_str()) {
                 words.next_if(|value| !value.starts_with('-'));
             } else {
@@ -135,7 +135,12 @@ impl Framework {
 /// Returns whether an argument is a port, or an address with one.
 fn is_port(word: &str) -> bool {
     let port = word.rsplit_once(':').map_or(word, |(_, port)| port);
-    port.starts_with('$') || (!port.is_empty() && port.chars().all(|c| c.is_ascii_digit()))
+    is_port_variable(port) || (!port.is_empty() && port.chars().all(|c| c.is_ascii_digit()))
+}
+
+/// Returns whether a word is a variable with a port, such as `$PORT` or `${WEB_PORT}`.
+fn is_port_variable(word: &str) -> bool {
+    word.strip_prefix('$').is_some_and(|name| name.trim_end_matches('}').ends_with("PORT"))
 }
 
 /// Joins words to a line for the script of a `package.json`, in which a shell replaces variables.
@@ -183,6 +188,8 @@ mod tests {
             ("vite --port 3000 --host", "vite --host"),
             ("vite --port=3000", "vite"),
             ("vite $PORT", "vite"),
+            ("uvicorn $APP --port ${WEB_PORT}", "uvicorn $APP"),
+            ("django-admin runserver $HOST:$PORT", "django-admin runserver"),
             ("vite -p3000 --workers 4", "vite --workers 4"),
             ("PORT=3000 next dev -p 3000", "next dev"),
             ("python manage.py runserver --noreload 0.0.0.0:8000", "python manage.py runserver --noreload"),

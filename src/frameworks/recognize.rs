@@ -1,6 +1,6 @@
 //! Which framework a command or a process is.
 
-use crate::frameworks::command::{program, program_name};
+use crate::frameworks::command::{basename, program, program_name};
 use crate::frameworks::package::Package;
 use crate::frameworks::table::{FRAMEWORKS, Framework, Reads};
 
@@ -23,6 +23,12 @@ pub(super) fn of_process(line: &str, package: Option<&Package>) -> Option<&'stat
         let is_inside = |name: &&str| inside.strip_prefix(*name).is_some_and(|rest| rest.starts_with('/'));
         FRAMEWORKS.iter().find(|row| row.reads != Reads::AppCode && row.packages.iter().any(&is_inside))
     })
+}
+
+/// Returns whether a process runs JavaScript or TypeScript.
+pub(super) fn is_javascript(line: &str) -> bool {
+    let program = line.split_ascii_whitespace().next().unwrap_or_default();
+    matches!(basename(program), "node" | "nodejs" | "bun" | "deno")
 }
 
 /// Recognizes an app whose own code listens, by its dependencies.
