@@ -6,9 +6,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::frameworks::command::{basename, join_for_shell, simple_commands};
+use crate::frameworks::framework::{Framework, Reads};
 use crate::frameworks::package::{Package, ScriptCall};
 use crate::frameworks::recognize;
-use crate::frameworks::table::{Framework, Reads};
 
 /// How a service was started that listens on a wrong port.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Commands as lists of words: their program, and the arguments that set their port.
 
-use crate::frameworks::table::{Framework, Reads};
+use crate::frameworks::framework::{Framework, Reads};
 
 /// Programs that run the program that follows.
 const LAUNCHERS: [&str; 26] = [

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::frameworks::command::join_for_shell;
-use crate::frameworks::table::{FRAMEWORKS, Framework, Language, Reads, WhenTaken};
+use crate::frameworks::framework::{Binds, Framework, Language, Reads, WhenTaken};
+use crate::frameworks::table::FRAMEWORKS;
 
 /// The lines of the page that a table stands between, by the language of its frameworks.
 const TABLES: [(&str, Language); 3] =
@@ -69,10 +70,11 @@ fn table(language: Language) -> String {
             Reads::Nothing => format!("no; {}", row.default_port),
             Reads::AppCode => "its code decides".into(),
         };
-        let listens = match row.loopback {
+        let listens = match row.binds {
             _ if row.reads == Reads::AppCode => "its code decides".into(),
-            [] => "this machine".into(),
-            arguments => format!("**all addresses**; `{}`", arguments.join(" ")),
+            Binds::ThisMachine => "this machine".into(),
+            Binds::All([]) => "**all addresses**; no option".into(),
+            Binds::All(arguments) => format!("**all addresses**; `{}`", arguments.join(" ")),
         };
         let tried = row.tried.unwrap_or("no");
         let (name, command, line, taken) = (row.name, row.command, line(row), when_taken(row));

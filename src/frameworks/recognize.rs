@@ -1,8 +1,9 @@
 //! Which framework a command or a process is.
 
 use crate::frameworks::command::{basename, program, program_name};
+use crate::frameworks::framework::{Framework, Reads};
 use crate::frameworks::package::Package;
-use crate::frameworks::table::{FRAMEWORKS, Framework, Reads};
+use crate::frameworks::table::FRAMEWORKS;
 
 /// Recognizes the program of a command. If several frameworks have the same one, such as Vite, the dependencies decide.
 pub(super) fn of_words(words: &[String], package: Option<&Package>) -> Option<&'static Framework> {

@@ -1,71 +1,7 @@
 //! The table of frameworks: how each dev server takes its port. `docs/frameworks.md` is made from it, and
 //! `scripts/frameworks` tries its rows.
 
-/// How a dev server takes its port.
-#[derive(Debug, Clone, Copy)]
-#[cfg_attr(not(test), expect(dead_code, reason = "some fields are for the page only, which the tests write"))]
-pub(crate) struct Framework {
-    /// The name for people.
-    pub(super) name: &'static str,
-    pub(super) language: Language,
-    /// The programs that start it, each with the subcommand that must follow somewhere. Those of a Node.js package are
-    /// without their extension.
-    pub(super) programs: &'static [&'static str],
-    /// The npm packages that contain it, or that an app of it depends on.
-    pub(super) packages: &'static [&'static str],
-    /// The plain command: typed, or the script in `package.json`.
-    pub(super) command: &'static str,
-    pub(super) reads: Reads,
-    /// The port that it uses if nothing sets one.
-    pub(super) default_port: u16,
-    /// The arguments that set its port to `$PORT`; none if it has no such option.
-    pub(super) arguments: &'static [&'static str],
-    /// The arguments that stop it from using another port or from asking a question, if it needs any.
-    pub(super) strict: &'static [&'static str],
-    /// The options that set its port, to find those of a command.
-    pub(super) port_options: &'static [&'static str],
-    /// What it does if its port is taken and `strict` is not given.
-    pub(super) when_taken: WhenTaken,
-    /// The arguments that bind 127.0.0.1; none if it binds this machine's own addresses by default.
-    pub(super) loopback: &'static [&'static str],
-    /// The version that was tried; `None` if the row is from its source or documentation.
-    pub(super) tried: Option<&'static str>,
-    /// What else to know, as a sentence; may be empty.
-    pub(super) note: &'static str,
-}
-
-/// The language of a framework's users.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Language {
-    JavaScript,
-    Python,
-    Other,
-}
-
-/// Which variable sets the port of a framework.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reads {
-    Nothing,
-    /// This variable, such as `PORT`.
-    Variable(&'static str),
-    /// What the app's own code reads.
-    AppCode,
-}
-
-/// What a dev server does if its port is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WhenTaken {
-    /// Ends with an error.
-    Exits,
-    /// Uses another port.
-    Moves,
-    /// Asks a question on its terminal.
-    Asks,
-    /// Prints an error, and goes on without a port.
-    Hangs,
-    /// Nobody has tried.
-    Unknown,
-}
+use crate::frameworks::framework::{Binds, Framework, Language, Reads, WhenTaken};
 
 const PORT: Reads = Reads::Variable("PORT");
 const LONG: &[&str] = &["--port", "$PORT"];
@@ -85,7 +21,7 @@ const PLAIN: Framework = Framework {
     strict: &[],
     port_options: OPTIONS,
     when_taken: WhenTaken::Exits,
-    loopback: &[],
+    binds: Binds::ThisMachine,
     tried: None,
     note: "",
 };
@@ -154,7 +90,6 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         command: "rsbuild dev",
         strict: &["--strict-port"],
         when_taken: WhenTaken::Moves,
-        loopback: HOST,
         tried: Some("2.3"),
         ..PLAIN
     },
@@ -164,7 +99,7 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         packages: &["next"],
         command: "next dev",
         reads: PORT,
-        loopback: &["-H", "127.0.0.1"],
+        binds: Binds::All(&["-H", "127.0.0.1"]),
         tried: Some("16.4"),
         note: "`-p` in the script overrides PORT. `PORT` in a `.env` file is read too late.",
         ..PLAIN
@@ -177,6 +112,7 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         reads: PORT,
         when_taken: WhenTaken::Moves,
         tried: Some("4.5"),
+        binds: Binds::All(HOST),
         note: "Moves to 3000, without a strict option. `NUXT_PORT` is read as well.",
         ..PLAIN
     },
@@ -203,7 +139,6 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         arguments: &["-p", "$PORT"],
         strict: &["--exact-port", "--no-open"],
         when_taken: WhenTaken::Asks,
-        loopback: HOST,
         tried: Some("10.6"),
         note: "Its own script has `-p 6006`, which overrides PORT. It opens a browser without `--no-open`.",
         ..PLAIN
@@ -215,6 +150,7 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         command: "webpack serve",
         default_port: 8080,
         port_options: &["--port"],
+        binds: Binds::All(HOST),
         tried: Some("6.1"),
         note: "Without `--port` it moves on from 8080; with it, it exits.",
         ..PLAIN
@@ -226,7 +162,7 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         command: "parcel index.html",
         reads: PORT,
         default_port: 1234,
-        loopback: HOST,
+        binds: Binds::All(HOST),
         tried: Some("2.16"),
         ..PLAIN
     },
@@ -239,6 +175,7 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         arguments: &["--port=$PORT"],
         port_options: &["--port"],
         when_taken: WhenTaken::Moves,
+        binds: Binds::All(&[]),
         tried: Some("3.1"),
         note: "The `=` is required. No strict option.",
         ..PLAIN
@@ -248,9 +185,11 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         programs: &["docusaurus start"],
         packages: &["@docusaurus/core"],
         command: "docusaurus start",
+        reads: PORT,
         strict: &["--no-open"],
         when_taken: WhenTaken::Asks,
-        note: "It opens a browser without `--no-open`.",
+        tried: Some("3.10"),
+        note: "It opens a browser without `--no-open`. Without a terminal it exits instead of asking.",
         ..PLAIN
     },
     Framework {
@@ -301,7 +240,7 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         reads: PORT,
         default_port: 8080,
         arguments: &["-p", "$PORT"],
-        loopback: &["-a", "127.0.0.1"],
+        binds: Binds::All(&["-a", "127.0.0.1"]),
         tried: Some("14.1"),
         ..PLAIN
     },
@@ -314,7 +253,7 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         arguments: &["-l", "tcp://127.0.0.1:$PORT"],
         port_options: &["-l", "--listen", "-p"],
         when_taken: WhenTaken::Moves,
-        loopback: &["-l", "tcp://127.0.0.1:$PORT"],
+        binds: Binds::All(&["-l", "tcp://127.0.0.1:$PORT"]),
         tried: Some("14.2"),
         note: "`--no-port-switching` makes it exit instead of moving.",
         ..PLAIN
@@ -325,7 +264,6 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         packages: &["@nestjs/core"],
         command: "nest start --watch",
         when_taken: WhenTaken::Hangs,
-        loopback: &[],
         tried: Some("12.5"),
         note: "`main.ts` decides; that of the template reads PORT and binds all addresses: \
                `app.listen(process.env.PORT ?? 3000, '127.0.0.1')`.",
@@ -385,7 +323,7 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         reads: PORT,
         arguments: &["-b", "127.0.0.1:$PORT"],
         port_options: &["-b", "--bind"],
-        loopback: &["-b", "127.0.0.1:$PORT"],
+        binds: Binds::All(&["-b", "127.0.0.1:$PORT"]),
         tried: Some("27.0"),
         note: "Without PORT and `-b` it listens on 127.0.0.1:8000.",
         ..PYTHON
@@ -408,7 +346,7 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         arguments: &["--server.port", "$PORT"],
         strict: &["--server.headless", "true"],
         port_options: &["--server.port"],
-        loopback: &["--server.address", "127.0.0.1"],
+        binds: Binds::All(&["--server.address", "127.0.0.1"]),
         tried: Some("1.67"),
         note: "Without `--server.headless true` it first asks for an e-mail address, and does not listen.",
         ..PYTHON
@@ -441,7 +379,7 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         command: "python3 -m http.server",
         arguments: &["$PORT"],
         port_options: &[],
-        loopback: &["--bind", "127.0.0.1"],
+        binds: Binds::All(&["--bind", "127.0.0.1"]),
         tried: Some("3.11"),
         ..PYTHON
     },
