@@ -6,6 +6,7 @@ mod checks;
 mod cli;
 mod config;
 mod error;
+mod frameworks;
 mod identity;
 mod launch;
 mod logs;

@@ -148,7 +148,8 @@ pub(super) struct NewService {
 Examples:
   devport start --key api -- npm run dev
   devport start --key docs -- python3 -m http.server '$PORT'
-  devport start --key web --port-env VITE_PORT --env-file .env -- npm run dev
+  devport start --key web -- npm run dev -- --port '$PORT' --strictPort    Vite does not read PORT
+  devport start --key api --port-env FLASK_RUN_PORT --env-file .env -- flask run
   devport start --wait --ready http:/healthz --key api -- npm run dev    back when it answers
   devport start api                      again, as it was registered
   devport start -f devport.yaml          every service of the file

@@ -72,7 +72,7 @@ impl<'a> Overview<'a> {
         let port = reservation.service_port();
         view.details = Some(Details {
             file: reservation.file.clone(),
-            port_env: port.map(|_| reservation.port_env.clone().unwrap_or_else(|| "PORT".into())),
+            port_env: port.map(|_| reservation.port_variable().to_owned()),
             env_files: reservation.env_files.clone(),
             policy: Policy {
                 ready: Some(reservation.policy.ready_check(port.is_some())),

@@ -167,7 +167,7 @@ impl Hopeless<'_> {
             Some(problem) => {
                 let since = *self.wrong_port_since.get_or_insert_with(clock::now);
                 if clock::now().saturating_duration_since(since) >= WRONG_PORT {
-                    return Some(format!("it {problem}"));
+                    return Some(problem.to_string());
                 }
             }
             None => self.wrong_port_since = None,

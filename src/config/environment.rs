@@ -32,7 +32,7 @@ pub(crate) const CREDENTIAL_PREFIX: &str = "tskey-";
 /// inherit it, and services do not.
 const HEARTBEAT: &str = "DEVPORT_TEST_HEARTBEAT";
 /// The variable with the port, unless the service names another one.
-pub(super) const PORT_VARIABLE: &str = "PORT";
+pub(crate) const PORT_VARIABLE: &str = "PORT";
 
 /// Host names that Vite accepts in addition to its own, or it answers 403. Vite 8 reads a list with commas; from 6.1 on,
 /// Vite reads one name. Source: `resolveServerOptions` in `packages/vite/src/node/server/index.ts`.

@@ -28,7 +28,7 @@ mod yaml;
 pub(crate) use check::Check;
 pub(crate) use declared::parse_assignment;
 pub(crate) use environment::{
-    CREDENTIAL_PREFIX, CallerEnvironment, ChildVariables, VITE_HOSTS, Variables, allows_host, local_url,
+    CREDENTIAL_PREFIX, CallerEnvironment, ChildVariables, PORT_VARIABLE, VITE_HOSTS, Variables, allows_host, local_url,
 };
 pub(crate) use expand::expand;
 pub(crate) use file::{ConfigFile, load as load_config};

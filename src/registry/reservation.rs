@@ -10,7 +10,7 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::config::{ChildVariables, Policy, Variables};
+use crate::config::{ChildVariables, PORT_VARIABLE, Policy, Variables};
 use crate::error::{Error, Result};
 use crate::identity::{HashId, Key, SHORTEST_PREFIX, ServiceHash, TailnetName};
 use crate::project::{DirectoryId, Site};
@@ -320,6 +320,11 @@ impl Reservation {
             tailnet_host: host,
             term,
         }
+    }
+
+    /// Returns the name of the variable that holds the port.
+    pub(crate) fn port_variable(&self) -> &str {
+        self.port_env.as_deref().unwrap_or(PORT_VARIABLE)
     }
 
     /// Marks the record as written by this devport.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::frameworks::PortAdvice;
 use crate::os::clock;
 use crate::os::process::ProcessIdentity;
 use crate::os::signal;
@@ -115,7 +116,13 @@ pub(crate) enum Problem {
         owner: String,
     },
     /// The service listens, but not on its port.
-    WrongPort { port: u16, listens: Vec<u16> },
+    WrongPort {
+        port: u16,
+        listens: Vec<u16>,
+        /// Why, and what to do; `None` in records of earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        advice: Option<Box<PortAdvice>>,
+    },
     /// The last run ended, and devport has not restarted it yet.
     Exited(Exit),
     /// The checkout of the service was deleted, or another directory is at its path.
@@ -148,13 +155,10 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PortTaken { port, owner } => write!(f, "port {port} is taken by {owner}"),
-            Self::WrongPort { port, listens } => {
+            Self::WrongPort { port, listens, advice } => {
                 let listens: Vec<String> = listens.iter().map(u16::to_string).collect();
-                let listens = listens.join(", ");
-                write!(
-                    f,
-                    "listens on {listens}, reserved {port} (it may ignore $PORT; pass the port as an argument: … '$PORT')"
-                )
+                write!(f, "it listens on {}, not on its port {port}", listens.join(", "))?;
+                advice.as_ref().map_or(Ok(()), |advice| write!(f, "; {advice}"))
             }
             Self::Exited(exit) => exit.fmt(f),
             Self::CheckoutGone => f.write_str("its checkout is gone"),

@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn a_mistake_is_reported_once_when_it_persists() {
         let (mut readiness, now) = begun(&Policy::default());
-        let wrong_port = || Problem::WrongPort { port: 19000, listens: vec![5173] };
+        let wrong_port = || Problem::WrongPort { port: 19000, listens: vec![5173], advice: None };
         let mistake = || Err(wrong_port());
         assert_eq!(readiness.handle_result(mistake(), now), None);
         assert_eq!(readiness.handle_result(failing(), now + ms(900)), None);

@@ -9,6 +9,7 @@ use regex::bytes::Regex;
 
 use crate::checks::{CheckResult, Probe, Request};
 use crate::config::Check;
+use crate::frameworks::PortAdvice;
 use crate::logs;
 use crate::os::Listener;
 use crate::os::process::ProcessIdentity;
@@ -33,6 +34,9 @@ pub(super) trait ProbeTarget {
     /// # Errors
     /// Why it cannot be executed, as a sentence fragment.
     fn start_check(&self, words: &[String]) -> Result<ProcessIdentity, String>;
+
+    /// Finds out why the service listens on a wrong port, from the command lines of its processes that listen.
+    fn port_advice(&self, listeners: &[String]) -> PortAdvice;
 }
 
 /// Finds out whether a child is ready and healthy.
@@ -206,7 +210,11 @@ impl ReadinessProbe {
         if !self.listens.is_empty() {
             let mut listens: Vec<u16> = self.listens.iter().map(|socket| socket.address.port()).collect();
             listens.dedup();
-            return Err(Problem::WrongPort { port, listens });
+            let is_listener = |pid: &&i32| socket::listens(&[**pid]).is_ok_and(|sockets| !sockets.is_empty());
+            let lines: Vec<String> =
+                pids.iter().filter(is_listener).filter_map(|pid| process::command_line(*pid)).collect();
+            let advice = Some(Box::new(target.port_advice(&lines)));
+            return Err(Problem::WrongPort { port, listens, advice });
         }
         let strangers: Vec<String> = socket::listeners(port)
             .map_err(unknown)?
@@ -226,10 +234,12 @@ impl ReadinessProbe {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::path::Path;
     use std::time::Duration;
 
     use super::*;
     use crate::config::Policy;
+    use crate::frameworks::Launch;
     use crate::os::clock;
 
     /// The pid of the command of a check: above the system's highest, so that no process has it.
@@ -247,6 +257,10 @@ mod tests {
             ProcessIdentity::current()
                 .map(|me| ProcessIdentity { pid: COMMAND, ..me })
                 .map_err(|error| error.to_string())
+        }
+
+        fn port_advice(&self, listeners: &[String]) -> PortAdvice {
+            Launch { words: &[], directory: Path::new("/"), variable: "PORT", listeners }.advise()
         }
     }
 

@@ -5,6 +5,7 @@ use std::io;
 use crate::checks::{self, SpawnError};
 use crate::config::Variables;
 use crate::error::Result;
+use crate::frameworks::{Launch, PortAdvice};
 use crate::os::process::ProcessIdentity;
 use crate::os::socket;
 use crate::os::spawn::ChildStreams;
@@ -245,5 +246,10 @@ impl ProbeTarget for Service<'_> {
     fn start_check(&self, words: &[String]) -> std::result::Result<ProcessIdentity, String> {
         checks::execute(words, &self.reservation, &self.environment, self.registry, None, ChildStreams::Nothing)
             .map_err(|error| error.why)
+    }
+
+    fn port_advice(&self, listeners: &[String]) -> PortAdvice {
+        let Reservation { cmd: words, cwd: directory, .. } = &self.reservation;
+        Launch { words, directory, variable: self.reservation.port_variable(), listeners }.advise()
     }
 }

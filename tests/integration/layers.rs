@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A file imports from lower layers and from its own folder only.
 const LAYERS: [&[&str]; 12] = [
-    &["text"],
+    &["text", "frameworks"],
     &["error", "os"],
     &["identity"],
     &["project"],

@@ -1,6 +1,7 @@
 //! Readiness, health checks and the restart policy, with real services.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
@@ -57,10 +58,44 @@ fn a_service_that_ignores_its_port_is_reported() {
     until("it is told", || env.which("a")["error"].is_string());
     let view = env.which("a");
     let error = view["error"].as_str().unwrap();
-    assert!(error.starts_with(&format!("listens on {other}, reserved {}", view["port"])), "{error}");
-    assert!(error.contains("pass the port as an argument: … '$PORT'"), "{error}");
+    let advice = "http.server does not read PORT: \
+                  start it with `python3 -m http.server --bind 127.0.0.1 '$PORT'`";
+    assert_eq!(error, format!("it listens on {other}, not on its port {}; {advice}", view["port"]));
     assert_eq!(view["state"], "running");
-    assert!(env.devport(["logs", "a"]).ok().stdout.contains("it may ignore $PORT"));
+    assert!(env.devport(["logs", "a"]).ok().stdout.contains(advice));
+}
+
+/// Like Vite: it reads only its option.
+const VITE: &str = "#!/usr/bin/env python3
+import http.server, sys
+port = sys.argv[sys.argv.index('--port') + 1] if '--port' in sys.argv else OTHER
+http.server.test(http.server.SimpleHTTPRequestHandler, bind='127.0.0.1', port=int(port))
+";
+
+/// Like npm: the script of `package.json` gets the arguments behind `--`.
+const NPM: &str = "#!/bin/sh\nshift 2\ntest \"$1\" = -- && shift\nexec vite \"$@\"\n";
+
+#[test]
+fn the_remedy_for_a_wrong_port_can_be_pasted_and_works() {
+    let mut env = TestEnv::new();
+    let bin = env.path("bin");
+    fs::create_dir(&bin).unwrap();
+    let vite = VITE.replace("OTHER", &(env.first_port + 31).to_string());
+    for (name, text) in [("vite", vite.as_str()), ("npm", NPM)] {
+        fs::write(bin.join(name), text).unwrap();
+        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    env.set("PATH", &format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
+    env.write("package.json", "{\"scripts\": {\"dev\": \"vite\"}}");
+    let start = ["start", "--replace", "--wait", "--key", "web", "--"];
+    let failed = env.devport([&start[..], &["npm", "run", "dev"]].concat());
+    let line = "npm run dev -- --port '$PORT' --strictPort";
+    failed.fails(5, &["it listens on", &format!("Vite does not read PORT: start it with `{line}`")]);
+    assert!(env.which("web")["error"].as_str().unwrap().ends_with(&format!("`{line}`")));
+    let words = shell_words::split(line).unwrap();
+    let words = start.iter().map(|word| (*word).to_owned()).chain(words);
+    env.devport(words).ok();
+    assert_eq!(env.which("web")["state"], "ready");
 }
 
 #[test]
