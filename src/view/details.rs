@@ -70,9 +70,10 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
     } else {
         facts.row("command", &shell_words::join(&view.cmd));
     }
-    facts.row("directory", &view.cwd.display());
+    let directory = view.cwd.display().to_string();
+    facts.row("directory", &directory);
     for (name, value) in view.origin() {
-        facts.maybe(name, value);
+        facts.maybe(name, value.filter(|value| *value != directory));
     }
     if let Some(details) = &view.details {
         push_setup(&mut facts, view, details);
