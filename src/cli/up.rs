@@ -11,7 +11,7 @@ use crate::cli::stack::{Located, Ports};
 use crate::cli::wait;
 use crate::config::{ServiceSpec, StackService};
 use crate::error::{Error, Result};
-use crate::launch::{Ensured, IfRunning, LaunchMode};
+use crate::launch::{Ensured, IfRunning, LaunchMode, Previous};
 use crate::os::clock::Deadline;
 use crate::registry::Reservation;
 use crate::view::{Outcome, ServiceView};
@@ -78,6 +78,11 @@ impl<'a> Starting<'a> {
             }
         }
         for (service, started) in to_start.into_iter().zip(self.launch(specs)) {
+            let started = match started {
+                // A one-shot that fails at once has run to its end all the same.
+                Err(Error::StartFailed { .. }) if service.one_shot => self.registered(service),
+                started => started,
+            };
             let settled = started.and_then(|ensured| {
                 self.settle(service, &ensured.reservation)?;
                 Ok(ensured)
@@ -119,6 +124,13 @@ impl<'a> Starting<'a> {
         } else {
             wait::until_ready_within(self.context, reservation, limit)
         }
+    }
+
+    /// Returns a service that was registered, and ended at once.
+    fn registered(&self, service: &StackService) -> Result<Ensured> {
+        let removed = || Error::NoSuchService { target: service.name.clone(), nearest: Vec::new() };
+        let reservation = self.located.record(self.context, service)?.ok_or_else(removed)?;
+        Ok(Ensured { reservation, previous: Previous::NotRunning, differences: Vec::new() })
     }
 
     /// Returns whether a one-shot must run: it is named, nothing depends on it, or a service that needs it will be

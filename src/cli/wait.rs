@@ -62,11 +62,13 @@ pub(super) fn until_ready_within(context: &Context, reservation: &Reservation, l
 /// [`Error::NotInTime`], or [`Error::NotCompleted`] if it did not exit with code 0.
 pub(super) fn until_completed(context: &Context, reservation: &Reservation, limit: Duration) -> Result<()> {
     wait(context, std::slice::from_ref(reservation), Goal::Stopped, limit)?;
-    match context.view_if_registered(reservation)?.last_exit {
+    let view = context.view_if_registered(reservation)?;
+    match view.last_exit {
         Some(exit) if exit.how == ExitHow::Code(0) => Ok(()),
         exit => {
             story::show_last_output(context, reservation);
-            let why = exit.map_or_else(|| "it did not run".into(), |exit| exit.to_string());
+            let without_exit = || view.error.unwrap_or_else(|| "it did not run".into());
+            let why = exit.map_or_else(without_exit, |exit| exit.to_string());
             Err(Error::NotCompleted { service: reservation.name().to_owned(), why })
         }
     }

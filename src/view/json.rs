@@ -26,7 +26,7 @@ pub(crate) fn object(value: &impl Serialize, layout: Layout) -> Result<String> {
         Layout::Indented => serde_json::to_string_pretty(value),
         Layout::Lines => serde_json::to_string(value),
     };
-    Ok(text.map_err(io::Error::from).map_err(Error::system("write JSON"))? + "\n")
+    Ok(text.map_err(invalid)? + "\n")
 }
 
 /// Formats one service as JSON and a newline.
@@ -34,7 +34,10 @@ pub(crate) fn object(value: &impl Serialize, layout: Layout) -> Result<String> {
 /// # Errors
 /// If a path is not valid UTF-8.
 pub(crate) fn service(view: &ServiceView, layout: Layout) -> Result<String> {
-    object(&value(view)?, layout)
+    match view.brief_json().map_err(invalid)? {
+        Some(brief) => object(&brief, layout),
+        None => object(view, layout),
+    }
 }
 
 /// Formats services as a JSON array and a newline.
@@ -42,12 +45,13 @@ pub(crate) fn service(view: &ServiceView, layout: Layout) -> Result<String> {
 /// # Errors
 /// If a path is not valid UTF-8.
 pub(crate) fn services(views: &[ServiceView], layout: Layout) -> Result<String> {
-    array(&views.iter().map(value).collect::<Result<Vec<_>>>()?, layout)
-}
-
-/// Returns the JSON of a service.
-fn value(view: &ServiceView) -> Result<Value> {
-    view.json().map_err(io::Error::from).map_err(Error::system("write JSON"))
+    // Only commands that act on services print briefly, and those act on few.
+    let briefs: Vec<Value> = views
+        .iter()
+        .filter_map(|view| view.brief_json().transpose())
+        .collect::<serde_json::Result<_>>()
+        .map_err(invalid)?;
+    if briefs.is_empty() { array(views, layout) } else { array(&briefs, layout) }
 }
 
 /// Formats values as a JSON array and a newline.
@@ -58,9 +62,18 @@ fn array(values: &[impl Serialize], layout: Layout) -> Result<String> {
     if values.is_empty() || layout == Layout::Indented {
         return object(&values, layout);
     }
-    let lines: Vec<String> = values.iter().map(|value| object(value, layout)).collect::<Result<_>>()?;
-    let lines: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
-    Ok(format!("[\n{}\n]\n", lines.join(",\n")))
+    let mut text = b"[".to_vec();
+    for (index, value) in values.iter().enumerate() {
+        text.extend_from_slice(if index == 0 { b"\n" } else { b",\n" });
+        serde_json::to_writer(&mut text, value).map_err(invalid)?;
+    }
+    text.extend_from_slice(b"\n]\n");
+    String::from_utf8(text).map_err(io::Error::other).map_err(Error::system("write JSON"))
+}
+
+/// Returns the error of a value that JSON cannot hold.
+fn invalid(error: serde_json::Error) -> Error {
+    Error::system("write JSON")(io::Error::from(error))
 }
 
 #[cfg(test)]

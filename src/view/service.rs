@@ -245,13 +245,15 @@ impl ServiceView {
         }
     }
 
-    /// Returns the JSON of the service: brief if a command acted on it, because an agent pays for every character.
+    /// Returns the brief JSON of a service that a command acted on: an agent pays for every character. `None` if no
+    /// command did.
     ///
     /// # Errors
     /// If a path is not valid UTF-8.
-    pub(crate) fn json(&self) -> serde_json::Result<Value> {
+    pub(crate) fn brief_json(&self) -> serde_json::Result<Option<Value>> {
+        let Some(outcome) = self.outcome else { return Ok(None) };
         let mut json = serde_json::to_value(self)?;
-        if let (Some(outcome), Some(fields)) = (self.outcome, json.as_object_mut()) {
+        if let Some(fields) = json.as_object_mut() {
             let is_nothing =
                 |value: &Value| value.is_null() || *value == false || value.as_array().is_some_and(Vec::is_empty);
             let is_well = self.error.is_none();
@@ -264,7 +266,7 @@ impl ServiceView {
                 _ => !is_nothing(value),
             });
         }
-        Ok(json)
+        Ok(Some(json))
     }
 
     /// Returns where the service came from: the name and the value of each fact, which is `None` if it is not known.
