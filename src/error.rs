@@ -2,6 +2,8 @@
 //!
 //! It knows no other module and prints nothing; `main.rs` prints an error once.
 
+#[cfg(test)]
+mod samples;
 mod tailnet;
 
 use std::io;
@@ -76,7 +78,7 @@ pub(crate) enum Error {
     #[error("unknown signal {name:?}")]
     InvalidSignal { name: String },
     /// There is no home directory for the state directory.
-    #[error("there is no home directory to keep services in")]
+    #[error("could not find the home directory, where services are recorded")]
     NoHome,
     /// A file that the user wrote is not valid.
     #[error("{}{}: {why}", path.display(), at_line(*line))]
@@ -112,8 +114,18 @@ pub(crate) enum Error {
         /// The most similar keys, best first.
         nearest: Vec<String>,
     },
+    /// A `devport.yaml` has no service with the key.
+    #[error("{} has no service {key:?}", path.display())]
+    NoSuchEntry {
+        key: String,
+        path: PathBuf,
+        /// The most similar keys, best first.
+        nearest: Vec<String>,
+        /// All keys of the file.
+        keys: Vec<String>,
+    },
     /// A hash prefix that is too short to be one.
-    #[error("no service matching {target:?} (a hash prefix needs at least 3 characters)")]
+    #[error("no service matching {target:?} (an id has at least 3 characters)")]
     PrefixTooShort {
         target: String,
         /// The most similar keys, best first.
@@ -127,10 +139,10 @@ pub(crate) enum Error {
         matches: Vec<String>,
     },
     /// A port that no service has and on which nothing listens.
-    #[error("nothing listens on port {port}, and no service has it")]
+    #[error("nothing listens on port {port}, and it is reserved for no service")]
     UnusedPort { port: u16 },
     /// Two different keys have one hash.
-    #[error("key {key:?} has the same hash {hash} as the registered {other:?}")]
+    #[error("key {key:?} has the same hash ({hash}) as the registered service {other:?}")]
     HashCollision {
         key: String,
         hash: String,
@@ -151,7 +163,7 @@ pub(crate) enum Error {
         hint: String,
     },
     /// The service runs in a checkout that was deleted or replaced: it is not the service of the checkout that is there.
-    #[error("{service} runs in a checkout that is gone: {}", root.display())]
+    #[error("{service} runs in a checkout that no longer exists: {}", root.display())]
     CheckoutGone { service: String, root: PathBuf },
     /// The requested port belongs to another service.
     #[error("port {port} is reserved for {owner}")]
@@ -171,10 +183,10 @@ pub(crate) enum Error {
         hint: String,
     },
     /// The URL of a check names another port than the service's.
-    #[error("a check of {service} names port {other}, and the port reserved for {service} is {port}")]
+    #[error("a check of {service} uses port {other}, but the port of {service} is {port}")]
     PortOfCheck { service: String, other: u16, port: u16 },
     /// The service has a port already, and ports never move.
-    #[error("{service} has port {port} already, and a port never moves")]
+    #[error("{service} already has port {port}, and ports never change")]
     PortFixed { service: String, port: u16 },
     /// Every port of the range is reserved or taken.
     #[error("no free port in {first}-{last}: {reserved} reserved, {listening} taken by other programs")]
@@ -189,7 +201,7 @@ pub(crate) enum Error {
         listening: usize,
     },
     /// A record that cannot be read. devport does not change it.
-    #[error("{} is not a usable record: {why}", path.display())]
+    #[error("could not use the record {}: {why}", path.display())]
     CorruptRecord {
         path: PathBuf,
         /// Why it cannot be used.
@@ -243,7 +255,7 @@ pub(crate) enum Error {
     #[error("{service} runs, but its supervisor cannot be identified: {why}")]
     UnknownSupervisor { service: String, why: String },
     /// A process may be left of an earlier run, but cannot be identified.
-    #[error("{service} may still run as {process}, which cannot be proved to be its process")]
+    #[error("{service} may still be running as {process}, but devport cannot prove that the process belongs to it")]
     UnprovenLeftover { service: String, process: String },
     /// The service has no port.
     #[error("{service} has no port")]
@@ -261,13 +273,13 @@ pub(crate) enum Error {
         kept: String,
     },
     /// No browser can be started.
-    #[error("no browser could be started for {url}")]
+    #[error("could not open {url} in a browser")]
     NoBrowser { url: String },
     /// The command needs a running service.
     #[error("{service} is not running")]
     NotRunning { service: String },
     /// The service is supervised, but none of its processes runs.
-    #[error("{service} has no process that could get the signal: its state is {state}")]
+    #[error("{service} has no running process to signal: its state is {state}")]
     NoProcess {
         service: String,
         /// The name of the state, such as `backoff`.
@@ -283,10 +295,10 @@ pub(crate) enum Error {
         hint: String,
     },
     /// A tmux command failed.
-    #[error("tmux {command}: {message}")]
+    #[error("tmux {command} failed: {message}")]
     Tmux { command: &'static str, message: String },
     /// The tmux server does not respond.
-    #[error("the tmux server gives no answer in {waited_s} s")]
+    #[error("the tmux server did not respond within {waited_s} s")]
     TmuxSilent {
         /// The time limit, in seconds.
         waited_s: u64,
@@ -302,7 +314,7 @@ pub(crate) enum Error {
         total: usize,
     },
     /// Records that could not be read are missing in a list; each was reported already.
-    #[error("the list is not complete: {missing} records could not be read")]
+    #[error("the list is incomplete: {} could not be read", records(*missing))]
     SomeUnread { missing: usize },
     /// A service did not reach a state within the timeout.
     #[error("{service} is not {state}{}: {why}", waited_s.map_or_else(String::new, |seconds| format!(" after {seconds} s")))]
@@ -321,7 +333,7 @@ pub(crate) enum Error {
     #[error("{failed} of {total} services did not come up")]
     SomeNotUp { failed: usize, total: usize },
     /// There is no file that names the services of a stack.
-    #[error("there is no devport.yaml in {} or above, up to {}", .directory.display(), .root.display())]
+    #[error("there is no devport.yaml in {} or its parent directories up to {}", .directory.display(), .root.display())]
     NoStackFile { directory: PathBuf, root: PathBuf },
     /// The file is a list, whose services do not depend on each other.
     #[error("{} is a list of services, not a stack", .file.display())]
@@ -330,11 +342,13 @@ pub(crate) enum Error {
     #[error("the .git file of {} points to a directory that does not exist", .root.display())]
     DanglingCheckout { root: PathBuf },
     /// A shared service needs the main checkout.
-    #[error("{service} is shared and runs from the main checkout, and {} has none", .root.display())]
+    #[error("{service} is shared and runs in the main checkout, but {} has none", .root.display())]
     NoMainCheckout { service: String, root: PathBuf },
     /// Some of several services did not reach a state; each was reported already.
-    #[error("{failed} of {total} services did not come to it")]
+    #[error("{failed} of {total} services did not become {state}")]
     NotAllInTime {
+        /// `ready` or `stopped`.
+        state: &'static str,
         /// How many did not.
         failed: usize,
         /// How many there were.
@@ -397,60 +411,79 @@ impl Error {
     fn standard_hint(&self) -> Option<String> {
         let hint = match self {
             Self::CheckoutGone { service, .. } => {
-                format!("`devport start {service}` stops it, and starts it in the checkout that is there now")
+                format!("`devport start {service}` restarts it in the checkout that is there now")
             }
             Self::InvalidKey { .. } => "a key has 1 to 128 bytes, no control characters and no leading dash".into(),
             Self::NotUtf8 { .. } => {
-                "devport keeps commands, paths and variables as UTF-8 text; rename or unset it".into()
+                "rename it or unset it: devport stores commands, paths and variables as UTF-8".into()
             }
-            Self::InvalidPortRange { .. } => "write it as FIRST-LAST within 1024-65535, such as 19000-19999".into(),
+            Self::InvalidPortRange { .. } => "set it to FIRST-LAST within 1024-65535, such as 19000-19999".into(),
             Self::InvalidSignal { .. } => "use a name such as HUP or SIGUSR1, or a number; `kill -l` lists them".into(),
             Self::NoHome => "set HOME, or DEVPORT_HOME to an absolute path".into(),
             Self::MissingHome { .. } => "create it, or set HOME to your home directory".into(),
             Self::Unwritable { base, .. } => sandbox_hint(base),
-            Self::InvalidDirectory { .. } => "create it, or start the service from another directory".into(),
-            Self::NoSuchService { nearest, .. } | Self::PrefixTooShort { nearest, .. } => match nearest.as_slice() {
-                [] => "`devport ls` lists the services".into(),
-                keys => format!("did you mean {}?", keys.join(" or ")),
-            },
-            Self::Ambiguous { .. } => "type more of the hash, or the key".into(),
+            Self::InvalidDirectory { path, .. } => directory_hint(path),
+            Self::NoSuchService { target, .. } if is_yaml(target) => {
+                "name a service; only `devport start -f`, `up -f` and `down -f` read a file".into()
+            }
+            Self::NoSuchService { nearest, .. } | Self::PrefixTooShort { nearest, .. } => {
+                did_you_mean(nearest).unwrap_or_else(|| "`devport ls` lists the services".into())
+            }
+            Self::NoSuchEntry { nearest, keys, .. } => {
+                did_you_mean(nearest).or_else(|| (!keys.is_empty()).then(|| format!("it has {}", keys.join(", "))))?
+            }
+            Self::Ambiguous { .. } => "type a longer prefix of the hash, or the key".into(),
             Self::HashCollision { .. } => "choose another key".into(),
             Self::PortReserved { removable, .. } => reserved_hint(removable.as_deref()),
             Self::PortOfCheck { .. } => {
-                "a check queries the reserved port of its service: write the path alone, like http:/healthz".into()
+                "write only the path, such as http:/healthz: a check queries the port of its service".into()
             }
             Self::PortFixed { service, .. } => {
-                format!("`devport rm {service}` frees the port; then start it with the new one")
+                format!("remove it with `devport rm {service}`, then start it with the new port")
             }
             Self::PoolExhausted { .. } => {
-                "`devport rm` frees ports of services that you no longer need; DEVPORT_PORT_RANGE sets another range"
+                "remove services that you no longer need with `devport rm`, or set DEVPORT_PORT_RANGE to a larger range"
                     .into()
             }
+            _ => return self.state_hint(),
+        };
+        Some(hint)
+    }
+
+    /// Returns the hint for an error about a record, a lock, a process or a state.
+    fn state_hint(&self) -> Option<String> {
+        let hint = match self {
             Self::CorruptRecord { path, .. } => {
-                format!("devport will not touch it: repair it, or move it away (`mv {0} {0}.broken`)", path.display())
+                format!("repair it, or move it away with `mv {0} {0}.broken`", path.display())
             }
             Self::NewerRecord { .. } => "upgrade devport".into(),
             Self::ForeignDirectory { .. } => {
                 "run devport as that user, or set DEVPORT_HOME to your own directory".into()
             }
-            Self::LockBusy { .. } => "that process may hang; end it and try again".into(),
-            Self::StillStopping { .. } => "try again, or look at these processes with `ps`".into(),
+            Self::LockBusy { .. } => "try again; if that process hangs, kill it first".into(),
+            Self::StillStopping { service, .. } => {
+                format!("try again, or stop it at once with `devport stop --kill {service}`")
+            }
             Self::UnknownSupervisor { .. } => "wait a moment and try again".into(),
             Self::UnprovenLeftover { .. } => {
-                "look at it with `ps`, end it yourself if it is a leftover, and start again".into()
+                "check the process with `ps`; if it belongs to the service, kill it; then try again".into()
             }
-            Self::TmuxSilent { .. } => "look at it with `ps`: it may be stopped (`kill -CONT`) or busy".into(),
-            Self::NotRunning { service } => format!("`devport start {service}` starts it"),
+            Self::TmuxSilent { .. } => {
+                "check it with `ps`: it may be busy, or stopped (`kill -CONT PID` resumes it)".into()
+            }
+            Self::NotRunning { service } => format!("start it with `devport start {service}`"),
             Self::NoProcess { service, .. } => format!("`devport signal {service}` starts it now"),
-            Self::NoPort { service } => format!("`devport which {service}` shows what there is to know of it"),
-            Self::NoCommand { service } => format!("give it one: `devport start --key {service} -- npm run dev`"),
-            Self::NoBrowser { .. } => "open it by hand; BROWSER names a program to do it with".into(),
-            Self::NotInTime { service, .. } => {
-                format!("`devport logs {service}` shows more")
+            Self::NoPort { service } => format!("`devport which {service}` shows its details"),
+            Self::NoCommand { service } => {
+                format!("start it with a command: `devport start --key {service} -- npm run dev`")
             }
-            Self::NoStackFile { .. } => "name one with -f, or see docs/devport-stack.yaml for an example".into(),
-            Self::NoStack { file } => format!("`devport start -f {}` starts them", file.display()),
-            Self::DanglingCheckout { .. } => "`git worktree repair` in the main checkout corrects it".into(),
+            Self::NoBrowser { .. } => "open it by hand, or set BROWSER to a program".into(),
+            Self::NoStackFile { .. } => {
+                "name a file with -f, or write one: docs/devport-stack.yaml is an example".into()
+            }
+            Self::NoStack { file } => format!("start its services with `devport start -f {}`", file.display()),
+            Self::DanglingCheckout { .. } => "run `git worktree repair` in the main checkout".into(),
+            Self::NotInTime { service, .. } => format!("`devport logs {service}` shows more"),
             // The other messages say everything, or the error carries its hint.
             _ => return None,
         };
@@ -472,6 +505,7 @@ impl Error {
             | Self::InvalidDirectory { .. }
             | Self::PortOfCheck { .. } => 3,
             Self::NoSuchService { .. }
+            | Self::NoSuchEntry { .. }
             | Self::PrefixTooShort { .. }
             | Self::Ambiguous { .. }
             | Self::UnusedPort { .. } => 4,
@@ -534,6 +568,28 @@ fn mistake_lines(path: &Path, mistakes: &[Mistake], omitted: usize) -> Vec<Strin
     lines
 }
 
+fn records(count: usize) -> String {
+    if count == 1 { "1 record".into() } else { format!("{count} records") }
+}
+
+/// Returns whether a target is the name of a file that `start -f` reads.
+fn is_yaml(target: &str) -> bool {
+    Path::new(target).extension().is_some_and(|ending| ending == "yaml" || ending == "yml")
+}
+
+/// Returns the question whether one of the similar names was meant; `None` if there are none.
+fn did_you_mean(nearest: &[String]) -> Option<String> {
+    (!nearest.is_empty()).then(|| format!("did you mean {}?", nearest.join(" or ")))
+}
+
+/// Returns what to do about a working directory that cannot be used.
+fn directory_hint(path: &Path) -> String {
+    if path.to_string_lossy().contains('$') {
+        return "variables are not replaced in a directory: write ~ for the home directory, or a relative path".into();
+    }
+    "create it, or choose another directory".into()
+}
+
 /// Returns `:7` for line 7, or nothing.
 fn at_line(line: Option<usize>) -> String {
     line.map(|number| format!(":{number}")).unwrap_or_default()
@@ -546,8 +602,8 @@ fn sandbox_hint(base: &Path) -> String {
     // https://code.claude.com/docs/en/sandboxing.
     format!(
         "this looks like a sandbox or a read-only mount: allow writing to {} (Codex: \
-         `sandbox_workspace_write.writable_roots`, Claude Code: `sandbox.filesystem.allowWrite`); reading works, as \
-         with `devport ls`, `which`, `url` and `logs`",
+         `sandbox_workspace_write.writable_roots`, Claude Code: `sandbox.filesystem.allowWrite`); `devport ls`, \
+         `which`, `url` and `logs` work without it",
         base.display()
     )
 }
@@ -555,7 +611,7 @@ fn sandbox_hint(base: &Path) -> String {
 /// Returns the hint for a port that another service has. `removable` is the target of a service that this user's
 /// checkout may remove.
 fn reserved_hint(removable: Option<&str>) -> String {
-    let other = "choose another port, or request none: a service without `port:` or `--port` gets its own";
+    let other = "choose another port, or remove `port:` or `--port`, so that devport assigns one";
     let free = removable.map(|target| format!("{other}; `devport rm {target}` frees this one"));
     free.unwrap_or_else(|| other.into())
 }
@@ -564,11 +620,11 @@ fn reserved_hint(removable: Option<&str>) -> String {
 fn io_hint(error: &io::Error, path: &Path) -> Option<String> {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Some("free some space and try again; `devport ls`, `stop` and `logs` still work".into())
+            Some("free some space, then try again; `devport ls`, `stop` and `logs` still work".into())
         }
         io::ErrorKind::PermissionDenied => {
             let existing = path.ancestors().find(|path| path.exists()).unwrap_or(path);
-            Some(format!("check who may use it: `ls -ld {}`", existing.display()))
+            Some(format!("check the permissions with `ls -ld {}`", existing.display()))
         }
         _ => None,
     }

@@ -350,11 +350,11 @@ fn derive(
                 orphan: Some(*pid),
                 ..with(
                     State::Orphaned,
-                    format!("its supervisor was killed, and pid {pid} survived; `devport stop {name}` ends it"),
+                    format!("its supervisor was killed, and pid {pid} survived; `devport stop {name}` stops it"),
                 )
             },
             Survivor::Unknown(why) => {
-                with(State::Unknown, format!("its supervisor was killed; could not look for its processes: {why}"))
+                with(State::Unknown, format!("its supervisor was killed; could not search for its processes: {why}"))
             }
             Survivor::None | Survivor::Unchecked => with(State::Stopped, "its supervisor was killed".into()),
         },

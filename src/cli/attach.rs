@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 
 use crate::cli::args::Attach;
 use crate::cli::context::Context;
-use crate::cli::picker;
+use crate::cli::{missing_tmux, picker};
 use crate::error::{Error, Result};
 use crate::launch::Tmux;
 use crate::os::spawn::{find_program, replace};
@@ -26,12 +26,12 @@ pub(super) fn execute(context: &Context, arguments: &Attach) -> Result<()> {
         hint: hint.into(),
     };
     let Some(program) = find_program("tmux", context.environment().get("PATH")) else {
-        return Err(cannot("there is no tmux in PATH", "install tmux, or use `devport logs -f`"));
+        return Err(cannot("there is no tmux in PATH", &missing_tmux::install_hint(context)));
     };
     let tmux = Tmux::new(program, context.environment().for_background()).at_socket(&pane.socket);
-    let window = tmux
-        .find(&pane, context.registry.paths().base(), &reservation)?
-        .ok_or_else(|| cannot("its window is gone", "restart it, and it gets a new one"))?;
+    let window = tmux.find(&pane, context.registry.paths().base(), &reservation)?.ok_or_else(|| {
+        cannot("its window is gone", &format!("`devport restart {}` opens a new one", reservation.name()))
+    })?;
     // tmux(1): TMUX is the socket, the pid of the server and the session, separated by commas.
     let own_server =
         context.environment().get("TMUX").and_then(|tmux| tmux.to_str()).and_then(|tmux| tmux.split(',').next());
@@ -39,13 +39,14 @@ pub(super) fn execute(context: &Context, arguments: &Attach) -> Result<()> {
         None => false,
         Some(socket) if socket == pane.socket => true,
         Some(_) => {
-            let hint = format!("outside of it, `tmux -S {} attach -t devport` does", pane.socket);
-            return Err(cannot("it runs in another tmux server than this terminal", &hint));
+            let hint = format!("detach from this one first, then run `tmux -S {} attach -t devport`", pane.socket);
+            return Err(cannot("its window is in another tmux server than this terminal", &hint));
         }
     };
     let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     if !is_inside && !has_terminal {
-        return Err(cannot("this is not a terminal", "`devport logs -f` follows its output"));
+        let hint = format!("`devport logs -f {}` follows its output", reservation.name());
+        return Err(cannot("this is not a terminal", &hint));
     }
     let (program, arguments) = tmux.show(&window, is_inside);
     Err(Error::io("start", program.clone())(replace(&program, &arguments)))
@@ -67,9 +68,9 @@ fn pane(context: &Context, reservation: &Reservation) -> Result<Pane> {
     let run = context.registry.run_state(&reservation.hash)?;
     run.and_then(|run| run.window).ok_or_else(|| Error::CannotAttach {
         service: service(),
-        why: "it has no window: it runs detached, or in somebody's foreground".into(),
+        why: "it has no tmux window".into(),
         hint: format!(
-            "`devport logs -f {0}` follows its output; `devport restart {0}` gives it a window where there is tmux",
+            "`devport logs -f {0}` follows its output; `devport restart {0}` opens a window if there is tmux",
             reservation.name()
         ),
     })

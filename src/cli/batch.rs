@@ -7,12 +7,12 @@ use std::path::Path;
 use crate::cli::args::Start;
 use crate::cli::context::Context;
 use crate::cli::output::{json_layout, report, write_output};
-use crate::cli::{start, tailnet, wait};
+use crate::cli::{missing_tmux, start, tailnet, wait};
 use crate::config::{ConfigFile, FileContext, Request, ServiceSpec, load_config};
 use crate::error::{Error, Result};
 use crate::identity::Key;
 use crate::launch::{Ensured, IfRunning};
-use crate::registry::Reservation;
+use crate::registry::{Reservation, nearest};
 use crate::view::{self, ServiceView, TableStyle};
 
 /// A row of the summary: the name of an entry, and its service or the error.
@@ -32,6 +32,8 @@ pub(super) fn execute(context: &Context, file: &Path, arguments: &Start) -> Resu
         .filter_map(|(_, service)| service.as_ref().ok())
         .map(|ensured| ensured.reservation.clone())
         .collect();
+    let mode = start::mode(arguments, IfRunning::ReplaceChanged);
+    missing_tmux::note_once(context, mode, started.iter().filter_map(|(_, service)| service.as_ref().ok()));
     let waited = wait::until_ready(context, &running, arguments.wait);
     let rows: Vec<Row> = started
         .into_iter()
@@ -103,7 +105,7 @@ fn start_all(
 fn resolve(context: &Context, entries: Vec<Request>, file: &Path) -> Result<Vec<(String, Result<ServiceSpec>)>> {
     let path = context.cwd()?.join(file);
     let is_regular = path.is_file();
-    let failed = || Error::io("look at", &path);
+    let failed = || Error::io("check", &path);
     let path = match (path.parent(), path.file_name()) {
         // Resolve the directory only: worktrees may share one file by symbolic links, and each has its own services.
         (Some(parent), Some(name)) if is_regular => parent.canonicalize().map_err(failed())?.join(name),
@@ -139,15 +141,16 @@ fn check_checkouts(context: &Context, specs: &[(String, Result<ServiceSpec>)]) -
 /// Returns the entries with the given keys, or all entries if there are no keys.
 ///
 /// # Errors
-/// [`Error::NoSuchService`] if the file lacks a key.
+/// [`Error::NoSuchEntry`] if the file lacks a key.
 fn select(entries: Vec<Request>, keys: &[String], file: &Path) -> Result<Vec<Request>> {
     if keys.is_empty() {
         return Ok(entries);
     }
     let has = |entry: &Request, key: &String| entry.key.as_ref().is_some_and(|own| own.as_str() == key);
     if let Some(missing) = keys.iter().find(|key| !entries.iter().any(|entry| has(entry, key))) {
-        let nearest: Vec<String> = entries.iter().filter_map(|entry| entry.key.as_ref().map(Key::to_string)).collect();
-        return Err(Error::NoSuchService { target: format!("{missing} in {}", file.display()), nearest });
+        let keys: Vec<String> = entries.iter().filter_map(|entry| entry.key.as_ref().map(Key::to_string)).collect();
+        let nearest = nearest(missing, keys.iter().map(String::as_str));
+        return Err(Error::NoSuchEntry { key: missing.clone(), path: file.to_owned(), nearest, keys });
     }
     Ok(entries.into_iter().filter(|entry| keys.iter().any(|key| has(entry, key))).collect())
 }

@@ -37,7 +37,7 @@ impl CallerContext {
     /// If the directory does not exist or cannot be entered.
     pub(super) fn enter(&mut self, directory: &Path) -> Result<()> {
         std::env::set_current_dir(directory).map_err(Error::io("go to", directory))?;
-        self.cwd = Some(Path::new(".").canonicalize().map_err(Error::io("look at", directory))?);
+        self.cwd = Some(Path::new(".").canonicalize().map_err(Error::io("check", directory))?);
         Ok(())
     }
 }

@@ -133,7 +133,7 @@ fn watch(context: &Context, place: Option<&Place>, arguments: &Ls) -> Result<()>
     if !io::stdout().is_terminal() {
         return Err(Error::Usage {
             message: "--watch needs a terminal".into(),
-            hint: "a program asks `devport ls --json`, or waits with `devport wait`".into(),
+            hint: "use `devport ls --json` in a script, or `devport wait`".into(),
         });
     }
     let mut drawn = 0;

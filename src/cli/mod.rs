@@ -8,6 +8,7 @@ mod down;
 mod env;
 mod logs;
 mod ls;
+mod missing_tmux;
 mod open;
 mod output;
 mod overview;
@@ -27,6 +28,7 @@ mod story;
 mod tailnet;
 mod up;
 mod url;
+mod usage;
 mod wait;
 mod which;
 
@@ -50,13 +52,16 @@ pub(crate) fn dispatch(arguments: &[OsString], caller: CallerContext) -> Result<
     if let Some(launched) = run::Launched::parse(arguments) {
         return run::launched(&launched, caller);
     }
-    match args::Arguments::try_parse_from(arguments) {
+    match args::Arguments::try_parse_from(args::join_wait(arguments)) {
         Ok(parsed) => execute(parsed, caller),
-        Err(error) => {
-            // Clap prints help and version to standard output, and usage errors to standard error.
-            let _ = error.print();
-            Ok(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)))
-        }
+        Err(refused) => match usage::error(&refused, arguments) {
+            Some(error) => Err(error),
+            None => {
+                // Clap prints help and version on standard output, and help that nobody requested on standard error.
+                let _ = refused.print();
+                Ok(ExitCode::from(u8::try_from(refused.exit_code()).unwrap_or(2)))
+            }
+        },
     }
 }
 

@@ -127,6 +127,14 @@ pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "devport: {}", printable(text));
 }
 
+/// Prints a note as [`note`] does, and what the user can do about it.
+pub(super) fn note_with_hint(text: &str, hint: Option<&str>) {
+    note(text);
+    if let Some(hint) = hint {
+        let _ = writeln!(io::stderr(), "hint: {}", printable(hint));
+    }
+}
+
 /// Prints a failure that does not end the command, such as that of one service among several.
 pub(super) fn report(name: &str, error: &Error) {
     report_with_retry(name, error, None);
@@ -134,10 +142,7 @@ pub(super) fn report(name: &str, error: &Error) {
 
 /// Prints a failure as [`report`] does, with the command that tries again.
 pub(super) fn report_with_retry(what: &str, error: &Error, retry: Option<&str>) {
-    note(&format!("{what}: {error}"));
-    if let Some(hint) = error.hint() {
-        let _ = writeln!(io::stderr(), "hint: {}", printable(&hint));
-    }
+    note_with_hint(&format!("{what}: {error}"), error.hint().as_deref());
     if let Some(retry) = retry {
         let _ = writeln!(io::stderr(), "retry: {}", printable(retry));
     }

@@ -10,20 +10,23 @@ use crate::os::spawn::{find_program, tool};
 use crate::registry::Reservation;
 use crate::text::printable;
 
-/// Lets the user choose one of the running services.
+/// Lets the user choose one of the running services that have a window.
 ///
 /// # Errors
-/// [`Error::Cancelled`], or [`Error::CannotAttach`] if no service runs or there is no terminal.
+/// [`Error::Cancelled`], or [`Error::CannotAttach`] if there is no such service, or there is no terminal.
 pub(super) fn pick(context: &Context) -> Result<Reservation> {
     let mut running = context.all()?.services;
-    running.retain(|reservation| context.registry.liveness(&reservation.hash).is_held());
+    running.retain(|reservation| has_window(context, reservation));
     let cannot =
         |why: &str, hint: &str| Error::CannotAttach { service: "a service".into(), why: why.into(), hint: hint.into() };
     if running.is_empty() {
-        return Err(cannot("none is running", "`devport start` starts one"));
+        return Err(cannot(
+            "no running service has a window",
+            "`devport ls` lists the services, and `devport logs -f TARGET` follows one",
+        ));
     }
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(cannot("there is no terminal to choose in", "name it: `devport attach TARGET`"));
+        return Err(cannot("there is no terminal to choose in", "name the service, as in `devport attach api`"));
     }
     let lines: Vec<String> = running.iter().map(line).collect();
     let chosen = match find_program("fzf", context.environment().get("PATH")) {
@@ -31,6 +34,12 @@ pub(super) fn pick(context: &Context) -> Result<Reservation> {
         None => built_in(&lines)?,
     };
     Ok(running.swap_remove(chosen))
+}
+
+/// Returns whether a service runs in a tmux window.
+fn has_window(context: &Context, reservation: &Reservation) -> bool {
+    let run = context.registry.run_state(&reservation.hash).ok().flatten();
+    context.registry.liveness(&reservation.hash).is_held() && run.is_some_and(|run| run.window.is_some())
 }
 
 /// Formats a service as a line of the picker.

@@ -5,69 +5,77 @@ use clap::Args;
 use crate::config::{Check, Policy, RestartWhen, Span, StopSignal};
 
 /// The options for readiness, restarts and stopping. Each defaults to the value of [`Policy::default`].
-#[derive(Debug, Default, PartialEq, Eq, Args)]
-#[expect(clippy::doc_markdown, reason = "the help is plain text")]
-#[command(next_help_heading = "Ready and well, restarting and stopping")]
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Readiness and health")]
 pub(super) struct PolicyArguments {
-    /// When it is ready: tcp, http:/PATH, log:REGEX, exec:COMMAND, none. Usual: it listens on its port.
+    /// When the service is ready [default: listen, or alive without a port]
     #[arg(long, value_name = "CHECK")]
     pub(super) ready: Option<Check>,
-    /// After which time it is told that it is not ready (30s).
-    #[arg(long, value_name = "TIME")]
-    pub(super) ready_timeout: Option<Span>,
-    /// Whether it is well, asked every 5s once it is ready: tcp, http:/PATH, exec:COMMAND.
+    /// Report the service as not ready after this time
+    #[arg(long, value_name = "TIME", default_value_t = Policy::default().ready_timeout)]
+    pub(super) ready_timeout: Span,
+    /// Health check (tcp, http or exec), run every 5s once the service is ready
     #[arg(long, value_name = "CHECK")]
     pub(super) health: Option<Check>,
-    /// Restart it when it is unhealthy.
-    #[arg(long, value_name = "WHAT", value_parser = ["restart", "show"])]
-    pub(super) on_unhealthy: Option<String>,
-    /// When it is started again: always (usual), on-failure, never.
-    #[arg(long, value_name = "WHEN", value_parser = RestartWhen::parse)]
-    pub(super) restart: Option<RestartWhen>,
-    /// Wait after the first crash (1s); it doubles with each.
-    #[arg(long, value_name = "TIME")]
-    pub(super) backoff_initial: Option<Span>,
-    /// Longest wait after a crash (30s).
-    #[arg(long, value_name = "TIME")]
+    /// What to do if the health check fails 3 times
+    #[arg(long, value_name = "ACTION", value_parser = ["show", "restart"], default_value = "show")]
+    pub(super) on_unhealthy: String,
+    /// When to restart the command: always, on-failure, never
+    #[arg(long, value_name = "WHEN", value_parser = RestartWhen::parse, default_value = "always", help_heading = "Restarts")]
+    pub(super) restart: RestartWhen,
+    /// Delay after the first crash; it doubles with each further one
+    #[arg(long, value_name = "TIME", default_value_t = Policy::default().backoff_initial, help_heading = "Restarts")]
+    pub(super) backoff_initial: Span,
+    /// Longest delay after a crash [default: 30s]
+    #[arg(long, value_name = "TIME", help_heading = "Restarts")]
     pub(super) backoff_max: Option<Span>,
-    /// How many restarts there may be within --window; one more, and it has failed.
-    #[arg(long, value_name = "N")]
+    /// Give up after more than N restarts within --window [default: no limit]
+    #[arg(long, value_name = "N", help_heading = "Restarts")]
     pub(super) max_restarts: Option<u32>,
-    /// What --max-restarts is counted in (60s).
-    #[arg(long, value_name = "TIME")]
-    pub(super) window: Option<Span>,
-    /// What asks it to end (TERM).
-    #[arg(long, value_name = "SIGNAL", value_parser = StopSignal::parse)]
-    pub(super) stop_signal: Option<StopSignal>,
-    /// How long it may take to end until it is killed (5s).
-    #[arg(long, value_name = "TIME")]
-    pub(super) grace: Option<Span>,
+    /// Time in which --max-restarts counts
+    #[arg(long, value_name = "TIME", default_value_t = Policy::default().window, help_heading = "Restarts")]
+    pub(super) window: Span,
+    /// Signal that asks the service to stop
+    #[arg(long, value_name = "SIGNAL", value_parser = StopSignal::parse, default_value = "TERM", help_heading = "Stopping")]
+    pub(super) stop_signal: StopSignal,
+    /// Time between the stop signal and SIGKILL
+    #[arg(long, value_name = "TIME", default_value_t = Policy::default().grace, help_heading = "Stopping")]
+    pub(super) grace: Span,
 }
 
 impl PolicyArguments {
-    /// Returns whether no option is given.
-    pub(super) fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// Converts the options to a policy.
     pub(super) fn into_policy(self) -> Policy {
         let default = Policy::default();
         Policy {
             ready: self.ready,
-            ready_timeout: self.ready_timeout.unwrap_or(default.ready_timeout),
+            ready_timeout: self.ready_timeout,
             health: self.health,
-            restart_unhealthy: self.on_unhealthy.as_deref() == Some("restart"),
-            restart: self.restart.unwrap_or_default(),
-            backoff_initial: self.backoff_initial.unwrap_or(default.backoff_initial),
-            backoff_max: self
-                .backoff_max
-                .unwrap_or_else(|| default.backoff_max.max(self.backoff_initial.unwrap_or(default.backoff_initial))),
+            restart_unhealthy: self.on_unhealthy == "restart",
+            restart: self.restart,
+            backoff_initial: self.backoff_initial,
+            backoff_max: self.backoff_max.unwrap_or(default.backoff_max.max(self.backoff_initial)),
             max_restarts: self.max_restarts,
-            window: self.window.unwrap_or(default.window),
-            stop_signal: self.stop_signal.unwrap_or(default.stop_signal),
-            grace: self.grace.unwrap_or(default.grace),
+            window: self.window,
+            stop_signal: self.stop_signal,
+            grace: self.grace,
             ..default
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Command, FromArgMatches};
+
+    #[test]
+    fn no_option_means_the_default_policy_and_the_help_says_so() {
+        let mut command = PolicyArguments::augment_args(Command::new("x"));
+        let matches = command.try_get_matches_from_mut(["x"]).unwrap();
+        let policy = PolicyArguments::from_arg_matches(&matches).unwrap().into_policy();
+        assert_eq!(policy, Policy::default());
+        let longest = format!("Longest delay after a crash [default: {}]", policy.backoff_max);
+        assert!(command.render_help().to_string().contains(&longest));
     }
 }

@@ -3,10 +3,10 @@
 use crate::cli::args::Restart;
 use crate::cli::context::{Chosen, Context};
 use crate::cli::output::report;
-use crate::cli::wait;
+use crate::cli::{missing_tmux, wait};
 use crate::error::{Error, Result};
 use crate::launch::{Ensured, IfRunning, LaunchMode};
-use crate::registry::Reservation;
+use crate::registry::{Liveness, Reservation};
 use crate::view::{Outcome, ServiceView};
 
 /// Executes `devport restart`.
@@ -14,9 +14,13 @@ use crate::view::{Outcome, ServiceView};
 /// # Errors
 /// If a target names no service, a service could not be restarted, or one is not ready in time.
 pub(super) fn execute(context: &Context, arguments: &Restart) -> Result<()> {
-    let Chosen { services, unusable } = context.resolve_all(&arguments.targets)?;
-    let several = arguments.targets.len() > 1;
-    let mode = LaunchMode { is_detached: arguments.detach, if_running: IfRunning::Replace };
+    let several = arguments.all || arguments.targets.len() > 1;
+    let Chosen { mut services, unusable } =
+        if arguments.all { context.all()? } else { context.resolve_all(&arguments.targets)? };
+    if arguments.all {
+        services.retain(|reservation| !matches!(context.registry.liveness(&reservation.hash), Liveness::Free));
+    }
+    let mode = LaunchMode { is_detached: arguments.no_tmux, if_running: IfRunning::Replace };
     let (mut started, mut failed) = (Vec::new(), unusable);
     for reservation in &services {
         match context.launcher().start_registered(reservation, mode) {
@@ -28,6 +32,7 @@ pub(super) fn execute(context: &Context, arguments: &Restart) -> Result<()> {
             }
         }
     }
+    missing_tmux::note_once(context, mode, &started);
     let running: Vec<Reservation> = started.iter().map(|ensured| ensured.reservation.clone()).collect();
     let waited = wait::until_ready(context, &running, arguments.wait);
     let views: Vec<ServiceView> = started.iter().map(|ensured| view(context, ensured)).collect();

@@ -9,7 +9,7 @@ use crate::cli::args::Run;
 use crate::cli::context::{CallerContext, Context};
 use crate::cli::output::note;
 use crate::cli::{start, tailnet};
-use crate::config::local_url;
+use crate::config::{local_url, shell_hint};
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
 use crate::launch::{IfRunning, Previous, count_viewers, own_window};
@@ -76,13 +76,12 @@ pub(super) fn launched(launched: &Launched, caller: CallerContext) -> Result<Exi
 /// # Errors
 /// [`Error::CommandEnded`] with the exit code of the command, or why devport could not run it.
 pub(super) fn execute(context: &Context, arguments: Run) -> Result<()> {
+    let if_running = if arguments.replace { IfRunning::Replace } else { IfRunning::Keep };
     let reservation = match arguments.target {
-        Some(target) => context.launcher().prepare_to_run(&context.resolve(&target)?)?,
+        Some(target) => context.launcher().prepare_to_run(&context.resolve(&target)?, if_running)?,
         None => {
-            let spec = start::spec(context, arguments.service)?;
-            let ensured = context
-                .launcher()
-                .register(&spec, if arguments.replace { IfRunning::Replace } else { IfRunning::Keep })?;
+            let spec = start::spec(context, arguments.service, arguments.policy)?;
+            let ensured = context.launcher().register(&spec, if_running)?;
             if ensured.previous == Previous::StillRunning {
                 start::note_differences(&ensured);
                 return print_running(context, &ensured.reservation);
@@ -91,10 +90,11 @@ pub(super) fn execute(context: &Context, arguments: Run) -> Result<()> {
             ensured.reservation
         }
     };
+    context.launcher().warn_of_unset_variables(&reservation);
     let name = reservation.name();
     match reservation.service_port() {
-        Some(port) => note(&format!("{name} on {}", local_url(reservation.scheme.as_deref(), port))),
-        None => note(name),
+        Some(port) => note(&format!("running {name} on {}", local_url(reservation.scheme.as_deref(), port))),
+        None => note(&format!("running {name}")),
     }
     let term = context.environment().get("TERM").and_then(|term| term.to_str()).map(str::to_owned);
     let heartbeat = context.environment().heartbeat();
@@ -103,14 +103,14 @@ pub(super) fn execute(context: &Context, arguments: Run) -> Result<()> {
         Supervised::AlreadyRunning => print_running(context, &reservation),
         Supervised::Ended { outcome: Outcome::Stopped | Outcome::CheckoutGone, .. } => Ok(()),
         Supervised::Ended { outcome: Outcome::Failed(why), exit } => {
-            Err(failure(name.to_owned(), why.to_string(), exit))
+            Err(failure(name.to_owned(), &reservation.cmd, why.to_string(), exit))
         }
     }
 }
 
 /// Returns the error for a service that ended and is not restarted. `exit` is `None` if its command was not executed.
-fn failure(service: String, why: String, exit: Option<ExitHow>) -> Error {
-    let Some(how) = exit else { return Error::StartFailed { service, why, hint: None } };
+fn failure(service: String, command: &[String], why: String, exit: Option<ExitHow>) -> Error {
+    let Some(how) = exit else { return Error::StartFailed { service, why, hint: shell_hint(command) } };
     let text = how.to_string();
     let why = if why.starts_with(&text) { why } else { format!("{text}; {why}") };
     // As shells report the end by a signal (POSIX, "Shell Command Language", 2.8.2).
@@ -124,7 +124,7 @@ fn failure(service: String, why: String, exit: Option<ExitHow>) -> Error {
 
 /// Prints a service that another process supervises.
 fn print_running(context: &Context, reservation: &Reservation) -> Result<()> {
-    note(&format!("{} already runs", reservation.name()));
+    note(&format!("{} is already running", reservation.name()));
     let view = context.view(reservation).with(view::Outcome::AlreadyRunning);
     context.output.print_views(&[view], false)
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::cli::args::{NewService, Start};
 use crate::cli::context::Context;
 use crate::cli::output::note;
-use crate::cli::{tailnet, wait};
+use crate::cli::policy::PolicyArguments;
+use crate::cli::{missing_tmux, tailnet, wait};
 use crate::config::{EnvSource, PortRequest, Request, ServiceSpec, parse_assignment};
 use crate::error::{Error, Result};
 use crate::identity::{Key, TailnetName};
@@ -21,16 +22,15 @@ pub(super) fn execute(context: &Context, arguments: Start) -> Result<()> {
     let mode = mode(&arguments, IfRunning::Replace);
     let ensured = match (arguments.targets.as_slice(), arguments.service.command.is_empty()) {
         ([], _) => {
-            let spec = spec(context, arguments.service)?;
+            let spec = spec(context, arguments.service, arguments.policy)?;
             let ensured = start(context, &spec, mode)?;
             tailnet::publish_started(context, &spec, &ensured);
             ensured
         }
-        ([target], true) if is_bare(&arguments.service) => {
-            context.launcher().start_registered(&context.resolve(target)?, mode)?
-        }
+        ([target], true) => context.launcher().start_registered(&context.resolve(target)?, mode)?,
         (words, _) => return Err(misplaced_words(words)),
     };
+    missing_tmux::note_once(context, mode, [&ensured]);
     let waited = wait::until_ready(context, std::slice::from_ref(&ensured.reservation), arguments.wait);
     let view = context.view(&ensured.reservation).with(ensured.previous.into());
     context.output.print_views(&[view], false)?;
@@ -40,7 +40,7 @@ pub(super) fn execute(context: &Context, arguments: Start) -> Result<()> {
 /// Returns how the arguments request services to be started. `replace`: what `--replace` means.
 pub(super) fn mode(arguments: &Start, replace: IfRunning) -> LaunchMode {
     let if_running = if arguments.replace { replace } else { IfRunning::Keep };
-    LaunchMode { is_detached: arguments.detach, if_running }
+    LaunchMode { is_detached: arguments.no_tmux, if_running }
 }
 
 /// Starts a service unless it runs, and notes how a running service differs from the request.
@@ -58,18 +58,6 @@ pub(super) fn start(context: &Context, spec: &ServiceSpec, mode: LaunchMode) -> 
     Ok(ensured)
 }
 
-/// Returns whether no option of a new service is given.
-fn is_bare(service: &NewService) -> bool {
-    service.key.is_none()
-        && service.port.is_none()
-        && service.port_env.is_none()
-        && !service.no_port
-        && !service.tailnet
-        && service.env_file.is_empty()
-        && service.env.is_empty()
-        && service.policy.is_empty()
-}
-
 /// Returns the error for words that are neither options nor one target: probably a command without `--`.
 fn misplaced_words(words: &[String]) -> Error {
     let words = shorten(&words.join(" "));
@@ -83,8 +71,8 @@ fn misplaced_words(words: &[String]) -> Error {
 ///
 /// # Errors
 /// If an option is invalid, or a dotenv file cannot be read.
-pub(super) fn spec(context: &Context, service: NewService) -> Result<ServiceSpec> {
-    let cwd = context.cwd()?;
+pub(super) fn spec(context: &Context, service: NewService, policy: PolicyArguments) -> Result<ServiceSpec> {
+    let here = context.cwd()?;
     let request = Request {
         // Scripts pass `--key "$NAME"` with an empty variable: that means no key.
         key: service.key.filter(|key| !key.is_empty()).map(Key::new).transpose()?,
@@ -93,12 +81,12 @@ pub(super) fn spec(context: &Context, service: NewService) -> Result<ServiceSpec
         port_env: service.port_env,
         tailnet: service.tailnet,
         tailnet_name: service.tailnet_name.map(TailnetName::new).transpose()?,
-        policy: service.policy.into_policy(),
-        env: env_sources(service.env_file, &service.env, &cwd)?,
+        policy: policy.into_policy(),
+        env: env_sources(service.env_file, &service.env, &here)?,
         scheme: None,
         file: None,
         stack: None,
-        cwd,
+        cwd: service.cwd.map_or_else(|| here.clone(), |directory| here.join(directory)),
     };
     ServiceSpec::resolve(request, context.environment())
 }

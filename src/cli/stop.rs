@@ -48,7 +48,10 @@ pub(super) fn execute(context: &Context, arguments: &Stop) -> Result<()> {
 pub(super) fn stop(context: &Context, reservation: &Reservation, urgency: Urgency) -> Result<Ended> {
     let ended = launch::stop(&context.registry, reservation, urgency)?;
     if ended == Ended::Orphans {
-        note(&format!("{}: its supervisor had been killed; what it left was ended", reservation.name()));
+        note(&format!(
+            "{}: its supervisor had been killed; devport stopped the processes that were left",
+            reservation.name()
+        ));
     }
     Ok(ended)
 }

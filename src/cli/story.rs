@@ -21,7 +21,7 @@ pub(super) fn show_last_output(context: &Context, reservation: &Reservation) {
     if lines.is_empty() {
         return;
     }
-    note(&format!("{name}: the end of its output:"));
+    note(&format!("last output of {name}:"));
     let style = LineStyle { is_terminal: io::stderr().is_terminal(), ..LineStyle::default() };
     let mut text = Vec::new();
     for line in lines {

@@ -54,7 +54,7 @@ pub(super) fn publish_started(context: &Context, spec: &ServiceSpec, ensured: &E
         Err(error) => {
             let service = reservation.name();
             let retry = format!("devport tailup {}", shell_words::quote(service));
-            report_with_retry(&format!("{service} runs here, but is not on the tailnet"), &error, Some(&retry));
+            report_with_retry(&format!("{service} is not published on the tailnet"), &error, Some(&retry));
         }
     }
 }
@@ -79,11 +79,11 @@ pub(super) fn unexpose_removed(context: &Context, reservation: &Reservation) {
     }
     if let Err(error) = context.tailnet().unexpose(reservation, None, &mut |text| note(&text)) {
         let name = reservation.name_on_tailnet();
-        let what = format!("{} is removed, but may still be on the tailnet", reservation.name());
+        let what = format!("removed {}, which may still be on the tailnet", reservation.name());
         report_with_retry(&what, &error, None);
         note(&format!(
-            "what may be left: svc:{name} on this machine (`tailscale serve drain svc:{name}`, then `tailscale serve \
-             clear svc:{name}`), and its definition ({})",
+            "svc:{name} may be left on this machine (remove it with `tailscale serve drain svc:{name}` and `tailscale serve \
+             clear svc:{name}`), and its definition at {}",
             crate::error::SERVICES_PAGE
         ));
     }

@@ -8,7 +8,7 @@ use crate::cli::args::Up;
 use crate::cli::context::Context;
 use crate::cli::output::report;
 use crate::cli::stack::{Located, Ports};
-use crate::cli::wait;
+use crate::cli::{missing_tmux, wait};
 use crate::config::{ServiceSpec, StackService};
 use crate::error::{Error, Result};
 use crate::launch::{Ensured, IfRunning, LaunchMode, Previous};
@@ -34,11 +34,14 @@ pub(super) fn execute(context: &Context, arguments: &Up) -> Result<()> {
         planned: layers.iter().flatten().map(|service| service.name.as_str()).collect(),
         deadline: Deadline::after(arguments.timeout.0),
         failed: HashSet::new(),
+        mode: LaunchMode { is_detached: false, if_running: IfRunning::ReplaceChanged },
+        started: Vec::new(),
         views: Vec::new(),
     };
     for layer in &layers {
         up.start_layer(layer)?;
     }
+    missing_tmux::note_once(context, up.mode, &up.started);
     let failed = up.failed.len();
     context.output.print_views(&up.views, true)?;
     if failed > 0 { Err(Error::SomeNotUp { failed, total }) } else { Ok(()) }
@@ -56,6 +59,9 @@ struct Starting<'a> {
     deadline: Deadline,
     /// The services that did not come up, or were skipped because of one that did not.
     failed: HashSet<&'a str>,
+    mode: LaunchMode,
+    /// The services that came up.
+    started: Vec<Ensured>,
     views: Vec<ServiceView>,
 }
 
@@ -91,6 +97,7 @@ impl<'a> Starting<'a> {
                 Ok(ensured) => {
                     let outcome = if service.one_shot { Outcome::Completed } else { ensured.previous.into() };
                     self.views.push(self.context.view(&ensured.reservation).with(outcome));
+                    self.started.push(ensured);
                 }
                 Err(error) => {
                     report(&service.name, &error);
@@ -105,7 +112,7 @@ impl<'a> Starting<'a> {
     /// Starts services at the same time. Returns the results in the same order.
     fn launch(&self, specs: Vec<ServiceSpec>) -> Vec<Result<Ensured>> {
         let launcher = &self.context.launcher();
-        let mode = LaunchMode { is_detached: false, if_running: IfRunning::ReplaceChanged };
+        let mode = self.mode;
         thread::scope(|scope| {
             let threads: Vec<_> =
                 specs.into_iter().map(|spec| scope.spawn(move || launcher.start(&spec, mode))).collect();

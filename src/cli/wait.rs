@@ -127,7 +127,7 @@ fn wait(context: &Context, reservations: &[Reservation], goal: Goal, limit: Dura
             for error in &failures {
                 note(&error.to_string());
             }
-            Err(Error::NotAllInTime { failed, total: reservations.len() })
+            Err(Error::NotAllInTime { state: goal.state(), failed, total: reservations.len() })
         }
     }
 }
@@ -197,16 +197,8 @@ fn failing_check(context: &Context, reservation: &Reservation, view: &ServiceVie
 
 /// Returns the error of a service that has not reached the goal. `waited` is `None` if it never will.
 fn failure(reservation: &Reservation, goal: Goal, waited: Option<Duration>, why: String) -> Error {
-    let state = match goal {
-        Goal::Ready => "ready",
-        Goal::Stopped => "stopped",
-    };
-    Error::NotInTime {
-        service: reservation.name().to_owned(),
-        state,
-        waited_s: waited.map(|waited| waited.as_secs_f64()),
-        why,
-    }
+    let waited_s = waited.map(|waited| waited.as_secs_f64());
+    Error::NotInTime { service: reservation.name().to_owned(), state: goal.state(), waited_s, why }
 }
 
 /// A line on the terminal that says which service is being waited for.

@@ -64,7 +64,7 @@ impl Check {
         Regex::new(text).map_err(|error| {
             let reason = error.to_string();
             let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            format!("{text:?} is no regular expression: {reason}")
+            format!("{text:?} is not a regular expression: {reason}")
         })
     }
 }
@@ -80,9 +80,9 @@ impl FromStr for Check {
             ("tcp", None) => Ok(Self::Tcp),
             ("none", None) => Ok(Self::None),
             ("http", rest) => http(rest.unwrap_or("/")),
-            ("https", _) => Err(format!(
-                "{text:?}: there is no check over TLS; use tcp, or exec:'curl -kfsS https://localhost:$PORT/'"
-            )),
+            ("https", _) => {
+                Err(format!("{text:?}: checks do not use TLS; use tcp, or exec:'curl -kfsS https://localhost:$PORT/'"))
+            }
             ("log", Some(pattern)) => Self::pattern(pattern).map(|_| Self::Log(pattern.to_owned())),
             ("exec", Some(command)) => match shell_words::split(command) {
                 Ok(words) if words.first().is_some_and(|word| !word.is_empty()) => Ok(Self::Exec(words)),
@@ -90,7 +90,7 @@ impl FromStr for Check {
                 Err(error) => Err(format!("exec: does not split into words: {error}")),
             },
             _ => Err(format!(
-                "{text:?} is no check; there are tcp, http:/PATH, log:REGEX, exec:COMMAND, listen, alive and none"
+                "{text:?} is not a check; use tcp, http:/PATH, log:REGEX, exec:COMMAND, listen, alive or none"
             )),
         }
     }
@@ -128,7 +128,7 @@ fn local_url(url: &str) -> Result<(Option<u16>, &str), String> {
         _ => (authority, None),
     };
     if !matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
-        return Err(format!("http://{url}: a check queries this machine; write its path alone, like http:/healthz"));
+        return Err(format!("http://{url}: a check queries this machine; write only its path, such as http:/healthz"));
     }
     match port {
         None | Some("$PORT" | "${PORT}") => Ok((None, path)),
@@ -199,7 +199,7 @@ mod tests {
         for text in ["", "tpc", "http:healthz", "http:99:/", "http:/a b", "log", "log:(", "exec:", "exec:'a", "tcp:1"] {
             assert!(text.parse::<Check>().is_err(), "{text:?}");
         }
-        assert_eq!("log:(".parse::<Check>().unwrap_err(), "\"(\" is no regular expression: unclosed group");
+        assert_eq!("log:(".parse::<Check>().unwrap_err(), "\"(\" is not a regular expression: unclosed group");
     }
 
     #[test]
@@ -219,11 +219,11 @@ mod tests {
         let port = |text: &str| text.parse::<Check>().unwrap().foreign_port(19000);
         assert_eq!((port("http://localhost:3000/x"), port("http://localhost:19000/x")), (Some(3000), None));
         for (text, says) in [
-            ("http://example.com/x", "write its path alone, like http:/healthz"),
-            ("http:///x", "write its path alone"),
+            ("http://example.com/x", "write only its path, such as http:/healthz"),
+            ("http:///x", "write only its path"),
             ("http://localhost?x", "write it like http:/healthz"),
             ("http://localhost:web/", "\"web\" is not a port"),
-            ("https://localhost:19000/", "no check over TLS; use tcp"),
+            ("https://localhost:19000/", "checks do not use TLS; use tcp"),
         ] {
             let error = text.parse::<Check>().unwrap_err();
             assert!(error.contains(says), "{error}");

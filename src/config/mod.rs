@@ -19,6 +19,7 @@ mod procfile;
 mod reference;
 mod request;
 mod service;
+mod shell;
 mod span;
 mod stack;
 mod stack_check;
@@ -35,6 +36,7 @@ pub(crate) use file::{ConfigFile, load as load_config};
 pub(crate) use policy::{CHECK_TIMEOUT, Policy, RestartWhen, StopSignal};
 pub(crate) use request::{EnvSource, PortRequest, Request};
 pub(crate) use service::ServiceSpec;
+pub(crate) use shell::shell_hint;
 pub(crate) use span::Span;
 pub(crate) use stack_file::FileContext;
 pub(crate) use {

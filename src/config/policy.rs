@@ -161,16 +161,16 @@ impl Policy {
         let short = |span: Span| span.0.is_zero();
         let asks_port = |check: &Option<Check>| check.as_ref().is_some_and(Check::needs_port);
         if !has_port && (asks_port(&self.ready) || asks_port(&self.health)) {
-            return Some("a check asks at the service's port, and it has none".into());
+            return Some("the check needs the service's port, and it has none".into());
         }
         if let Some(health) = self.health.as_ref().filter(|health| !health.is_repeatable()) {
-            return Some(format!("`{health}` cannot be asked again and again: health is tcp, http, exec or listen"));
+            return Some(format!("`{health}` cannot be a health check: use tcp, http, exec or listen"));
         }
         if self.restart_unhealthy && self.health.is_none() {
             return Some("on-unhealthy needs a health check".into());
         }
         if self.health_failures == 0 {
-            return Some("a service is unhealthy after 1 failure at the least".into());
+            return Some("the number of failures must be at least 1".into());
         }
         if short(self.ready_interval) || short(self.health_interval) {
             return Some("an interval cannot be zero".into());
@@ -183,12 +183,12 @@ impl Policy {
         }
         if self.backoff_initial > self.backoff_max {
             return Some(format!(
-                "the first backoff {} is longer than the longest, {}",
+                "the initial backoff {} is longer than the maximum, {}",
                 self.backoff_initial, self.backoff_max
             ));
         }
         if self.log_max_size.0 < 1024 {
-            return Some("a log is 1K at the least".into());
+            return Some("the log size must be at least 1K".into());
         }
         None
     }
@@ -233,7 +233,7 @@ mod tests {
         };
         assert_eq!(with(|_| {}), None);
         assert!(with(|policy| policy.ready = Some(Check::Tcp)).unwrap().contains("it has none"));
-        assert!(with(|policy| policy.health = Some(Check::None)).unwrap().contains("again and again"));
+        assert!(with(|policy| policy.health = Some(Check::None)).unwrap().contains("cannot be a health check"));
         assert!(with(|policy| policy.restart_unhealthy = true).unwrap().contains("needs a health check"));
         assert!(with(|policy| policy.window = Span::seconds(9)).unwrap().contains("without max-restarts"));
         assert!(with(|policy| policy.health_timeout = Span::seconds(0)).unwrap().contains("timeout"));

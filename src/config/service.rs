@@ -46,7 +46,7 @@ impl ServiceSpec {
             check_variable_name(name)?;
         }
         if let Some(message) = request.policy.contradiction(request.port != PortRequest::NoPort) {
-            return Err(Error::Usage { message, hint: "`devport start --help` says what each option takes".into() });
+            return Err(Error::Usage { message, hint: "`devport start --help` describes the options".into() });
         }
         request.cwd = existing_directory(&request.cwd)?;
         let DeclaredEnvironment { variables, at_spawn, digest } = DeclaredEnvironment::of(&request, caller)?;

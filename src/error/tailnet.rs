@@ -1,5 +1,8 @@
 //! Errors of the tailnet: the `tailscale` program, Tailscale's HTTP API, credentials.
 
+#[cfg(test)]
+pub(super) mod samples;
+
 /// The page on which an administrator sees and approves services.
 pub(crate) const SERVICES_PAGE: &str = "https://login.tailscale.com/admin/services";
 /// The page on which keys are created.
@@ -9,10 +12,10 @@ const KEYS_PAGE: &str = "https://login.tailscale.com/admin/settings/keys";
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TailnetError {
     /// There is no `tailscale` program.
-    #[error("there is no `tailscale` program in PATH")]
+    #[error("there is no tailscale in PATH")]
     NoProgram,
     /// tailscaled does not run.
-    #[error("the tailscale daemon does not answer: {message}")]
+    #[error("tailscaled does not respond: {message}")]
     DaemonDown { message: String },
     /// tailscaled runs, but the machine is not connected to its tailnet.
     #[error("this machine is not connected to a tailnet: {}", state_text(state))]
@@ -24,7 +27,7 @@ pub(crate) enum TailnetError {
     #[error("tailscale {version} is too old: services need 1.86 or later")]
     TooOld { version: String },
     /// The machine belongs to a person; only tagged machines may host services.
-    #[error("this machine has no tag, and only tagged machines may offer services on a tailnet")]
+    #[error("this machine has no tag, and only tagged machines can host services on a tailnet")]
     Untagged {
         /// The service's port, for the hint that works without a tag.
         port: u16,
@@ -36,9 +39,9 @@ pub(crate) enum TailnetError {
         visit: Option<String>,
     },
     /// The user may not change what tailscaled serves.
-    #[error("the tailscale daemon refuses: {message}")]
+    #[error("tailscaled refused the change: {message}")]
     Denied { message: String },
-    #[error("`tailscale {command}` gave no answer in {waited_s} s")]
+    #[error("`tailscale {command}` did not respond within {waited_s} s")]
     Silent {
         /// Its arguments up to the first option.
         command: String,
@@ -46,7 +49,7 @@ pub(crate) enum TailnetError {
         waited_s: u64,
     },
     /// Other clients keep changing tailscaled's configuration.
-    #[error("somebody else keeps changing what this machine serves")]
+    #[error("another program keeps changing what this machine serves")]
     ConcurrentEdit,
     /// Any other failure of the program.
     #[error("`tailscale {command}`: {message}")]
@@ -63,7 +66,7 @@ pub(crate) enum TailnetError {
         message: String,
     },
     /// The service has no port.
-    #[error("{service} has no port that could be published")]
+    #[error("{service} has no port to publish")]
     NoPort { service: String },
     /// The name belongs to something else.
     #[error("the name svc:{name} is taken by {owner}")]
@@ -93,7 +96,7 @@ pub(crate) enum TailnetError {
         problem: ApiProblem,
     },
     /// The API approved the machine, but tailscaled did not learn of it.
-    #[error("this machine was approved for svc:{name}, but its daemon did not hear of it in {waited_s} s")]
+    #[error("this machine was approved for svc:{name}, but tailscaled did not notice within {waited_s} s")]
     NotApproved {
         /// The service's name on the tailnet.
         name: String,
@@ -109,9 +112,9 @@ pub(crate) enum ApiProblem {
     Unauthorized(String),
     #[error("the key may not do that{} (403)", said(.0))]
     Forbidden(String),
-    #[error("there is no such thing{} (404)", said(.0))]
+    #[error("not found{} (404)", said(.0))]
     NotFound(String),
-    #[error("it conflicts with what is there{} (409)", said(.0))]
+    #[error("it conflicts with an existing name{} (409)", said(.0))]
     Conflict(String),
     /// 400 and other refusals.
     #[error("the request was refused{} ({})", said(.message), .status)]
@@ -124,21 +127,21 @@ pub(crate) enum ApiProblem {
         retry_after_s: Option<u64>,
     },
     /// 5xx on every attempt.
-    #[error("the server has a problem{} ({})", said(.message), .status)]
+    #[error("the server failed{} ({})", said(.message), .status)]
     Server { status: u16, message: String },
     /// A redirect. Following it would send the key to another server.
     #[error("the server redirects to {to:?} ({status}), which is not followed")]
     Redirect { status: u16, to: String },
     /// A success whose body cannot be parsed.
-    #[error("the answer is not the API's JSON, but {0}")]
+    #[error("the response is not the API's JSON, but {0}")]
     NotJson(String),
     /// No response in time.
-    #[error("no answer in {waited_s} s")]
+    #[error("no response within {waited_s} s")]
     Silent {
         /// The time limit, in seconds.
         waited_s: u64,
     },
-    #[error("no connection: {0}")]
+    #[error("could not connect: {0}")]
     Unreachable(String),
 }
 
@@ -146,32 +149,34 @@ impl TailnetError {
     /// Returns what the user can do about it; `None` if the message says everything.
     pub(super) fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::NoProgram => "install it from https://tailscale.com/download, then `sudo tailscale up`".into(),
-            Self::DaemonDown { .. } => "`sudo systemctl start tailscaled` starts it; on macOS, open the app".into(),
+            Self::NoProgram => "install it from https://tailscale.com/download, then run `sudo tailscale up`".into(),
+            Self::DaemonDown { .. } => {
+                "start it with `sudo systemctl start tailscaled`; on macOS, open the Tailscale app".into()
+            }
             Self::NotConnected { state } => connect_hint(state).into(),
-            Self::TooOld { .. } => "`sudo tailscale update`, or your system's package manager, updates it".into(),
+            Self::TooOld { .. } => "update it with `sudo tailscale update` or your package manager".into(),
             Self::Untagged { port } => format!(
-                "`sudo tailscale up --advertise-tags=tag:devport` tags it (the policy file must name the tag's owner); \
-                 without a tag, `tailscale serve --bg --https={port} http://localhost:{port}` publishes it under the \
-                 machine's own name"
+                "tag it with `sudo tailscale up --advertise-tags=tag:devport` (the policy file must name the tag's owner), or \
+                 publish the port under the machine's own name with `tailscale serve --bg --https={port} \
+                 http://localhost:{port}`"
             ),
             Self::NoHttps { visit } => format!(
-                "enable it at {}, or publish without: `devport tailup --http`",
+                "enable it at {}, or publish without it: `devport tailup --http`",
                 visit.as_deref().unwrap_or("https://login.tailscale.com/admin/dns")
             ),
-            Self::Denied { .. } => "`sudo tailscale set --operator=$USER` lets you do it, once and for all".into(),
-            Self::Silent { .. } => "is the daemon well? `tailscale status` and `tailscale serve status` tell".into(),
+            Self::Denied { .. } => "allow your user once with `sudo tailscale set --operator=$USER`".into(),
+            Self::Silent { .. } => "check tailscaled with `tailscale status` and `tailscale serve status`".into(),
             Self::ConcurrentEdit => "try again in a moment".into(),
             Self::NotServed { .. } => "`tailscale serve status --json` shows what is served".into(),
             Self::NoPort { .. } => "start it without --no-port".into(),
             Self::NameTaken { service, .. } => {
-                format!("choose another: `devport tailup --tailnet-name NAME {service}`")
+                format!("choose another name: `devport tailup --tailnet-name NAME {service}`")
             }
             Self::InvalidName { .. } => "use 1 to 63 letters a-z, digits and dashes, with no dash at either end".into(),
             Self::Credential { hint, .. } => hint.clone(),
             Self::Api { problem, .. } => return problem.hint(),
             Self::NotApproved { name, .. } => {
-                format!("try again in a minute; {SERVICES_PAGE} shows what is known of svc:{name}")
+                format!("try again in a minute; {SERVICES_PAGE} shows the state of svc:{name}")
             }
             Self::Program { .. } => return None,
         })
@@ -192,24 +197,24 @@ impl ApiProblem {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Unauthorized(_) => {
-                format!("keys expire after 90 days at the latest: make a new one at {KEYS_PAGE}")
+                format!("create a new key at {KEYS_PAGE}; keys expire after at most 90 days")
             }
             Self::Forbidden(_) => {
-                "an OAuth client needs the scopes `services` and `devices:core` (write); a key has the rights of its \
-                 owner, who must be Owner, Admin, IT admin or Network admin"
+                "give an OAuth client the scopes `services` and `devices:core` (write); the owner of a key must be Owner, \
+                 Admin, IT admin or Network admin"
                     .into()
             }
-            Self::NotFound(_) => "is TAILSCALE_TAILNET right? Unset, it is the tailnet of the key".into(),
+            Self::NotFound(_) => "check TAILSCALE_TAILNET; if it is unset, devport uses the tailnet of the key".into(),
             Self::Conflict(_) => {
-                "a machine may have this name: choose another with `devport tailup --tailnet-name NAME`".into()
+                "choose another name with `devport tailup --tailnet-name NAME`: a machine may have this one".into()
             }
-            Self::RateLimited { .. } => "wait that long, and try again".into(),
-            Self::Server { .. } => "try again later; https://status.tailscale.com tells of known problems".into(),
+            Self::RateLimited { .. } => "try again later".into(),
+            Self::Server { .. } => "try again later; https://status.tailscale.com lists known problems".into(),
             Self::Redirect { .. } | Self::NotJson(_) => {
-                "is TAILSCALE_BASE_URL right? It is scheme, host and port, such as https://api.tailscale.com".into()
+                "check TAILSCALE_BASE_URL: it is scheme, host and port, such as https://api.tailscale.com".into()
             }
             Self::Silent { .. } | Self::Unreachable(_) => {
-                "is the network up? TAILSCALE_BASE_URL and HTTPS_PROXY, if set, must be right".into()
+                "check the network, and TAILSCALE_BASE_URL and HTTPS_PROXY if they are set".into()
             }
             Self::Refused { .. } => return None,
         })
@@ -221,9 +226,9 @@ fn said(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 
-/// Returns `, again in 30 s`, or nothing.
+/// Returns `; retry in 30 s`, or nothing.
 fn retry_text(seconds: Option<u64>) -> String {
-    seconds.map_or_else(String::new, |seconds| format!(", to be tried again in {seconds} s"))
+    seconds.map_or_else(String::new, |seconds| format!("; retry in {seconds} s"))
 }
 
 /// Describes a state of tailscaled.
@@ -232,8 +237,8 @@ fn state_text(state: &str) -> &str {
         "NeedsLogin" => "it is logged out",
         "NeedsMachineAuth" => "an admin has not approved the machine yet",
         "Stopped" => "tailscale is stopped",
-        "NoState" | "Starting" => "the daemon is still starting",
-        "" => "it gives no state",
+        "NoState" | "Starting" => "tailscaled is still starting",
+        "" => "tailscaled reports no state",
         other => other,
     }
 }
@@ -241,9 +246,9 @@ fn state_text(state: &str) -> &str {
 /// Returns how to leave a state of tailscaled.
 fn connect_hint(state: &str) -> &'static str {
     match state {
-        "NeedsLogin" => "`sudo tailscale login` logs it in",
+        "NeedsLogin" => "log it in with `sudo tailscale login`",
         "NeedsMachineAuth" => "approve it at https://login.tailscale.com/admin/machines",
-        "NoState" | "Starting" => "wait a moment, and try again",
-        _ => "`sudo tailscale up` connects it",
+        "NoState" | "Starting" => "try again in a moment",
+        _ => "connect it with `sudo tailscale up`",
     }
 }

@@ -139,14 +139,19 @@ impl Launcher<'_> {
         Ok(Ensured::new(reservation, previous))
     }
 
-    /// Prepares a registered service that the caller will supervise. Returns its record as it is now.
+    /// Prepares a registered service that the caller will supervise, and stops it if it runs and is to be replaced.
+    /// Returns its record as it is now.
     ///
     /// # Errors
-    /// [`Error::NoSuchService`] if it was removed meanwhile, or [`Error::NoCommand`].
-    pub(crate) fn prepare_to_run(&self, reservation: &Reservation) -> Result<Reservation> {
+    /// [`Error::NoSuchService`] if it was removed meanwhile, [`Error::NoCommand`], or if it cannot be stopped.
+    pub(crate) fn prepare_to_run(&self, reservation: &Reservation, if_running: IfRunning) -> Result<Reservation> {
         let (launch, Ensured { reservation, .. }, place) = self.prepare_registered(reservation)?;
         launch.check_writable()?;
-        if self.registry.liveness(&reservation.hash).is_held() {
+        if if_running == IfRunning::Replace
+            && let Some(running) = self.find_running(&reservation)?
+        {
+            self.stop(&running.reservation)?;
+        } else if self.registry.liveness(&reservation.hash).is_held() {
             return Ok(reservation);
         }
         self.record_origin(reservation, &place)
@@ -254,7 +259,7 @@ impl Launcher<'_> {
     /// If the checkout of a service was deleted and created again, stops what still runs of the service and records the
     /// new checkout, which is at its place. The caller holds the launch lock.
     fn move_in(&self, reservation: Reservation, place: &Place) -> Result<Ensured> {
-        let failed = || Error::io("look at", &reservation.cwd);
+        let failed = || Error::io("check", &reservation.cwd);
         let old = match place.ownership(reservation.site()).map_err(failed())? {
             // If the directory itself is missing, the launch fails and says so.
             Ownership::Gone(old) if reservation.cwd.is_dir() => old,
@@ -360,7 +365,7 @@ impl Launcher<'_> {
     /// # Errors
     /// [`Error::KeyElsewhere`] if it belongs to another checkout that exists.
     fn has_lost_directory(&self, spec: &ServiceSpec, reservation: &Reservation) -> Result<bool> {
-        let failed = || Error::io("look at", &reservation.cwd);
+        let failed = || Error::io("check", &reservation.cwd);
         match spec.place.ownership(reservation.site()).map_err(failed())? {
             Ownership::Ours => Ok(false),
             Ownership::Gone(_) => Ok(true),
@@ -397,7 +402,7 @@ impl Launcher<'_> {
         }
         if let Some(old) = reclaimed {
             (self.notify)(&format!(
-                "no port was free: removed {} (last up {:.0}), whose port {} {} gets",
+                "no port was free: removed {} (last up {:.0}) and gave its port {} to {}",
                 old.name(),
                 old.last_up,
                 old.port,
@@ -420,9 +425,9 @@ impl Launcher<'_> {
     fn notify_taken_over(&self, name: &str, place: &Place, directory: &Path) {
         let (old, new) = (place.abbreviate(directory), place.abbreviate(place.root()));
         (self.notify)(&if directory.is_dir() {
-            format!("{old} was deleted and made again; {name} belongs to {new} now")
+            format!("{old} was deleted and created again; {name} now belongs to {new}")
         } else {
-            format!("{name} belonged to {old}, which no longer exists; it belongs to {new} now")
+            format!("{name} belonged to {old}, which no longer exists; it now belongs to {new}")
         });
     }
 

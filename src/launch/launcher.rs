@@ -1,11 +1,13 @@
 //! `Launcher`: starts the supervisor of a registered service in a tmux window, or detached.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::CallerEnvironment;
+use crate::config::{CallerEnvironment, expand};
 use crate::error::{Error, Result};
 use crate::launch::tmux::Tmux;
 use crate::launch::{detached, response};
@@ -40,8 +42,9 @@ impl Launcher<'_> {
     /// The reason why the service does not run, as its supervisor recorded it.
     pub(super) fn launch(&self, reservation: &Reservation, is_detached: bool) -> Result<()> {
         let unknown =
-            || Error::System { verb: "find out which program this is".into(), source: io::ErrorKind::NotFound.into() };
+            || Error::System { verb: "find the devport program".into(), source: io::ErrorKind::NotFound.into() };
         let program = self.program.ok_or_else(unknown)?;
+        self.warn_of_unset_variables(reservation);
         let arguments = self.arguments(reservation);
         if let Some(tmux) = self.tmux().filter(|_| !is_detached)
             && let Some(result) = self.launch_in_window(&tmux, program, &arguments, reservation)?
@@ -51,6 +54,39 @@ impl Launcher<'_> {
         let before = self.last_supervisor(reservation)?;
         let pid = detached::spawn(program, &arguments, self.caller, self.registry, &reservation.hash)?;
         response::wait(self.registry, reservation, before.as_ref(), pid)
+    }
+
+    /// Warns of each variable in the words of a service's command that is not set in its environment.
+    pub(crate) fn warn_of_unset_variables(&self, reservation: &Reservation) {
+        if !reservation.cmd.iter().any(|word| word.contains('$')) {
+            return;
+        }
+        // This is only a warning. The supervisor reports an environment that cannot be read.
+        let Ok(environment) = self.registry.environment(&reservation.hash) else { return };
+        let host = self.registry.tailnet_host(reservation);
+        // A supervisor sets TERM if it has a terminal.
+        let own = reservation.child_variables(self.registry.paths().base(), host.as_deref(), Some(""));
+        let set: BTreeSet<String> = environment.for_child(&own).into_iter().map(|(name, _)| name).collect();
+        let unset = RefCell::new(BTreeSet::new());
+        for word in &reservation.cmd {
+            expand(word, |name| {
+                if !set.contains(name) {
+                    unset.borrow_mut().insert(name.to_owned());
+                }
+                None
+            });
+        }
+        for name in unset.into_inner() {
+            (self.notify)(&format!(
+                "{}: ${name} is not set and was replaced by nothing; write $${name} to pass it to the command",
+                reservation.name()
+            ));
+        }
+    }
+
+    /// Returns whether services can have windows: whether tmux is in `PATH`.
+    pub(crate) fn has_tmux(&self) -> bool {
+        self.tmux().is_some()
     }
 
     /// Starts the supervisor in a tmux window and waits for its report. Returns `None` if tmux opens no window, or
@@ -71,7 +107,7 @@ impl Launcher<'_> {
         let window = match tmux.open_window(reservation, &command) {
             Ok(window) => window,
             Err(error) => {
-                (self.notify)(&format!("{error}; the service runs detached"));
+                (self.notify)(&format!("{error}; {} runs without a window", reservation.name()));
                 return Ok(None);
             }
         };
@@ -80,7 +116,7 @@ impl Launcher<'_> {
         if marking.finish() || self.has_failed(reservation, before.as_ref()) || outlives_window(window.pid) {
             return Ok(Some(result));
         }
-        (self.notify)("tmux closed the window at once; the service runs detached");
+        (self.notify)(&format!("tmux closed the window at once; {} runs without a window", reservation.name()));
         Ok(None)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::{Policy, RestartWhen};
+use crate::config::{Policy, RestartWhen, shell_hint};
 use crate::error::{Error, Result};
 use crate::os::clock;
 use crate::os::process::{self, ProcessIdentity};
@@ -36,7 +36,7 @@ pub(super) fn wait(
     });
     verdict.unwrap_or_else(|| {
         let cause = last_error.map(|error| format!(": {error}")).unwrap_or_default();
-        let why = format!("its supervisor gave no answer in {} s{cause}", limit.as_secs());
+        let why = format!("its supervisor did not report within {} s{cause}", limit.as_secs());
         Err(start_failed(reservation, why, None))
     })
 }
@@ -52,7 +52,7 @@ fn poll(
     pid: i32,
 ) -> Result<Option<Result<()>>> {
     // Check for exit before reading the state, so that the supervisor's last write is not missed.
-    let has_exited = !process::is_running(pid).map_err(Error::system(format!("look at pid {pid}")))?;
+    let has_exited = !process::is_running(pid).map_err(Error::system(format!("check pid {pid}")))?;
     let run = registry.run_state(&reservation.hash)?.filter(|run| Some(&run.supervisor) != before);
     // A supervisor that records a failure exits next. Until then it holds the identity lock, and a command that follows
     // would see the service as running.
@@ -67,7 +67,7 @@ fn poll(
         None if registry.liveness(&reservation.hash).is_held() => Ok(()),
         None => {
             let hint = format!("`devport run {}` shows what happens", reservation.name());
-            Err(start_failed(reservation, "its supervisor ended before it could say why".into(), Some(hint)))
+            Err(start_failed(reservation, "its supervisor ended without a reason".into(), Some(hint)))
         }
     }))
 }
@@ -98,16 +98,22 @@ fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<()>> {
                 Some(Problem::PortTaken { owner, .. }) => owner,
                 other => other.map_or_else(|| "another process".into(), |problem| problem.to_string()),
             };
-            let hint =
-                format!("end that process, and {service} starts by itself within 5 s; or `devport stop {service}`");
+            let hint = format!(
+                "end that process, and {service} starts within 5 s; or stop {service} with `devport stop {service}`"
+            );
             Some(Err(Error::PortTaken { port: reservation.port, owner, hint }))
         }
         State::Failed => {
-            Some(Err(start_failed(reservation, run.error.map_or_else(String::new, |why| why.to_string()), None)))
+            let why = run.error.map_or_else(String::new, |why| why.to_string());
+            // A command that was executed has an exit.
+            let hint = if run.child.is_none() { shell_hint(&reservation.cmd) } else { None };
+            Some(Err(start_failed(reservation, why, hint)))
         }
         // A short command ends before its state is read.
         State::Stopping | State::Stopped if is_done(&run.exits, reservation) => Some(Ok(())),
-        State::Stopping | State::Stopped => Some(Err(start_failed(reservation, "it was stopped at once".into(), None))),
+        State::Stopping | State::Stopped => {
+            Some(Err(start_failed(reservation, "it was stopped immediately".into(), None)))
+        }
         State::Starting | State::Orphaned | State::Unknown => None,
     }
 }

@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::identity::Key;
 use crate::os::{spawn, tool};
 use crate::registry::{Pane, Reservation};
 
@@ -124,7 +125,7 @@ impl Tmux {
     /// # Errors
     /// [`Error::Tmux`] with the message of tmux, or [`Error::TmuxSilent`].
     pub(super) fn open_window(&self, reservation: &Reservation, command: &[OsString]) -> Result<Window> {
-        let name = literal_name(reservation.name());
+        let name = literal_name(reservation.key.as_ref().map_or(reservation.hash.as_str(), Key::as_str));
         let report = OsStr::new("#{window_id} #{pane_pid}");
         let words: Vec<OsString> = command.iter().map(|word| unsplit(word)).collect();
         let words = words.iter().map(OsString::as_os_str);
@@ -222,7 +223,7 @@ impl Window {
         let line = report.lines().next().unwrap_or_default();
         let parsed =
             line.split_once(' ').and_then(|(id, pid)| Some(Self { id: id.to_owned(), pid: pid.parse().ok()? }));
-        parsed.ok_or_else(|| Error::Tmux { command: "new-window", message: format!("unexpected answer {line:?}") })
+        parsed.ok_or_else(|| Error::Tmux { command: "new-window", message: format!("unexpected response {line:?}") })
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) struct ListeningProcess {
 /// # Errors
 /// If the system does not answer.
 pub(crate) fn port_listeners(registry: &Registry, port: u16, home: Option<&Path>) -> Result<Vec<PortListener>> {
-    let failed = || Error::system(format!("look at port {port}"));
+    let failed = || Error::system(format!("check port {port}"));
     let mut found: Vec<(Option<i32>, u32, Vec<SocketAddr>)> = Vec::new();
     for (socket, pids) in socket::holders(port).map_err(failed())? {
         let mut openers = Vec::new();
@@ -92,7 +92,7 @@ fn describe_process(pid: i32, home: Option<&Path>) -> ListeningProcess {
 /// Returns the service that a process belongs to. Every program can set the variables that mark a service's processes,
 /// so it also has to be in the tree of the service, or to be what a killed supervisor left.
 fn service_of(registry: &Registry, pid: i32) -> Result<Option<Reservation>> {
-    let failed = || Error::system(format!("look at pid {pid}"));
+    let failed = || Error::system(format!("check pid {pid}"));
     let Some(hash) = registry.claimed_service(pid).map_err(failed())? else { return Ok(None) };
     let Some(run) = registry.run_state(&hash)? else { return Ok(None) };
     let is_member = match registry.liveness(&hash) {

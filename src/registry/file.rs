@@ -224,7 +224,7 @@ pub(super) fn create_private_directory(path: &Path) -> Result<()> {
     check_links(path)?;
     create_missing(path)
         .map_err(|(failed, source)| write_error_below(base_of(path).to_owned(), "create", failed.to_owned(), source))?;
-    let metadata = fs::metadata(path).map_err(Error::io("look at", path))?;
+    let metadata = fs::metadata(path).map_err(Error::io("check", path))?;
     if !metadata.is_dir() {
         return Err(Error::io("create", path)(io::ErrorKind::NotADirectory.into()));
     }
@@ -243,7 +243,7 @@ pub(super) fn check_owner(path: &Path) -> Result<()> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Error::io("look at", path)(error)),
+        Err(error) => return Err(Error::io("check", path)(error)),
     };
     let me = my_uid();
     if metadata.uid() != me {
@@ -321,7 +321,7 @@ pub(super) fn check_links(path: &Path) -> Result<()> {
                 let entry = resolved.join(&part);
                 let metadata = match fs::symlink_metadata(&entry) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                    result => result.map_err(Error::io("look at", &entry))?,
+                    result => result.map_err(Error::io("check", &entry))?,
                 };
                 if !metadata.is_symlink() {
                     resolved = entry;
@@ -336,7 +336,7 @@ pub(super) fn check_links(path: &Path) -> Result<()> {
                     return Err(refused(format!("the symbolic link {} belongs to user {owner}", entry.display())));
                 }
                 for directory in passed.drain(..) {
-                    let metadata = fs::metadata(&directory).map_err(Error::io("look at", &directory))?;
+                    let metadata = fs::metadata(&directory).map_err(Error::io("check", &directory))?;
                     if is_writable_by_others(&metadata) {
                         let (link, directory) = (entry.display(), directory.display());
                         return Err(refused(format!(

@@ -274,7 +274,7 @@ impl FileLock {
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
             }
-            let ours = file.metadata().map_err(Error::io("look at", path))?;
+            let ours = file.metadata().map_err(Error::io("check", path))?;
             match std::fs::symlink_metadata(path) {
                 Ok(there) if there.ino() == ours.ino() && there.dev() == ours.dev() => {
                     if ours.mode() & 0o777 != 0o600 {
@@ -366,7 +366,7 @@ impl FileLock {
     /// Returns whether the file is open for writing. On a read-only file system it is not.
     fn is_writable(&self) -> Result<bool> {
         let flags = nix::fcntl::fcntl(&self.file, nix::fcntl::FcntlArg::F_GETFL)
-            .map_err(|errno| Error::io("look at", &self.path)(errno.into()))?;
+            .map_err(|errno| Error::io("check", &self.path)(errno.into()))?;
         Ok(flags & libc::O_ACCMODE == libc::O_RDWR)
     }
 

@@ -22,6 +22,7 @@ pub(crate) use paths::Paths;
 pub(crate) use port::PortRange;
 pub(crate) use register::{Registration, listener_text};
 pub(crate) use reservation::{Protocol, Reservation};
+pub(crate) use resolve::nearest;
 pub(crate) use run_state::{Exit, ExitHow, Pane, Problem, RunState, State, StateChange};
 pub(crate) use scan::{Scan, supervisor_mark};
 pub(crate) use store::{Registry, Supervision};

@@ -297,7 +297,7 @@ fn has_lost_checkout(reservation: &Reservation) -> Result<bool> {
 /// Records the checkout that a service belongs to.
 fn settle(reservation: &mut Reservation, place: &Place) -> Result<()> {
     let root = place.root();
-    reservation.root_id = DirectoryId::of(root).map_err(Error::io("look at", root))?;
+    reservation.root_id = DirectoryId::of(root).map_err(Error::io("check", root))?;
     reservation.root = Some(root.to_owned());
     reservation.git_dir = place.git_dir().map(Path::to_owned);
     let checkout = place.checkout();
@@ -309,7 +309,7 @@ fn settle(reservation: &mut Reservation, place: &Place) -> Result<()> {
 /// Refuses a service of another checkout. Returns the directory that the service belonged to if it no longer exists:
 /// the service may be taken over then.
 fn check_place(reservation: &Reservation, spec: &ServiceSpec) -> Result<Option<PathBuf>> {
-    let failed = || Error::io("look at", &reservation.cwd);
+    let failed = || Error::io("check", &reservation.cwd);
     match spec.place.ownership(reservation.site()).map_err(failed())? {
         Ownership::Ours => Ok(None),
         Ownership::Gone(directory) => Ok(Some(directory)),
@@ -355,7 +355,7 @@ fn check_same_name(reservation: &Reservation, spec: &ServiceSpec) -> Result<()> 
 
 /// Returns whether no program listens on a port.
 fn is_free(port: u16) -> Result<bool> {
-    socket::is_free(port).map_err(Error::system(format!("look at port {port}")))
+    socket::is_free(port).map_err(Error::system(format!("check port {port}")))
 }
 
 /// Describes the listeners of a port for a message.
@@ -367,7 +367,7 @@ pub(crate) fn listener_text(port: u16) -> String {
         .filter_map(|pid| ProcessIdentity::of(pid).ok().flatten())
         .map(|process| process.to_string())
         .collect();
-    if owners.is_empty() { "a process that cannot be seen (of another user?)".into() } else { owners.join(", ") }
+    if owners.is_empty() { "a process that devport cannot see (another user's?)".into() } else { owners.join(", ") }
 }
 
 #[cfg(test)]
@@ -409,6 +409,8 @@ mod tests {
         register(&registry, "old", "2026-02-01T00:00:00Z").unwrap();
         let new = register(&registry, "new", NOW).unwrap();
         assert_eq!(new.reclaimed.unwrap().name(), "older");
+        let older = spec("older", PortRequest::Any).hash;
+        assert!(!registry.paths().launch_lock(&older).exists() && !registry.paths().identity_lock(&older).exists());
         let names: Vec<_> = registry.list().unwrap().reservations.into_iter().map(|r| r.name().to_owned()).collect();
         assert!(names.contains(&"old".into()) && names.contains(&"new".into()) && names.len() == 2);
         let old = registry.list().unwrap().reservations.into_iter().find(|r| r.name() == "old").unwrap();

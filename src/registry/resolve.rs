@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::identity::{SHORTEST_PREFIX, ServiceHash, Target};
+use crate::identity::{Key, SHORTEST_PREFIX, ServiceHash, Target};
 use crate::project::{Ownership, Place};
 use crate::registry::reservation::Reservation;
 use crate::registry::store::Registry;
@@ -31,7 +31,7 @@ fn not_nameable(reservation: &Reservation, place: Option<&Place>) -> Result<Opti
     let Some(place) = place else {
         return Ok(Some(Error::InvalidDirectory { path: ".".into(), why: "has been deleted".into() }));
     };
-    let failed = || Error::io("look at", &reservation.cwd);
+    let failed = || Error::io("check", &reservation.cwd);
     Ok(match place.can_name(reservation.site()).map_err(failed())? {
         Ownership::Ours => None,
         Ownership::Other(root) => Some(is_elsewhere(reservation, place, &root, "")),
@@ -158,17 +158,19 @@ impl Registry {
 
     /// Returns the most similar keys, best first.
     fn nearest_keys(&self, text: &str) -> Result<Vec<String>> {
-        let mut scored: Vec<(usize, String)> = Vec::new();
-        for reservation in self.list()?.reservations {
-            let Some(key) = &reservation.key else { continue };
-            let distance = strsim::damerau_levenshtein(text, key.as_str());
-            let near =
-                distance <= (text.chars().count() / 3).max(1) || (text.len() >= 2 && key.as_str().contains(text));
-            if near && key.as_str() != text {
-                scored.push((distance, key.to_string()));
-            }
-        }
-        scored.sort();
-        Ok(scored.into_iter().take(SUGGESTIONS).map(|(_, key)| key).collect())
+        let reservations = self.list()?.reservations;
+        Ok(nearest(text, reservations.iter().filter_map(|reservation| reservation.key.as_ref().map(Key::as_str))))
     }
+}
+
+/// Returns the keys that are most similar to a text, best first.
+pub(crate) fn nearest<'a>(text: &str, keys: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let distance = |key: &str| strsim::damerau_levenshtein(text, key);
+    let is_near = |(distance, key): &(usize, &str)| {
+        *distance <= (text.chars().count() / 3).max(1) || (text.len() >= 2 && key.contains(text))
+    };
+    let mut scored: Vec<(usize, &str)> =
+        keys.filter(|key| *key != text).map(|key| (distance(key), key)).filter(is_near).collect();
+    scored.sort_unstable();
+    scored.into_iter().take(SUGGESTIONS).map(|(_, key)| key.to_owned()).collect()
 }

@@ -335,7 +335,7 @@ impl Registry {
             Liveness::Free => return Ok(Supervision::Free),
             Liveness::Held(_) => {}
             Liveness::Unknown(error) => {
-                return Err(Error::io("look at the lock", self.paths.identity_lock(hash))(error));
+                return Err(Error::io("check the lock", self.paths.identity_lock(hash))(error));
             }
         }
         let holder = self.lock_holder(hash)?.filter(|holder| holder.role == Role::Supervisor);

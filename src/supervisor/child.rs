@@ -21,7 +21,7 @@ pub(super) fn spawn(
     kind: StreamKind,
 ) -> Result<(ProcessIdentity, Vec<Stream>), SpawnError> {
     let (ours, childs) = Stream::open(kind).map_err(|error| SpawnError {
-        why: format!("no terminal for it: {}", crate::error::reason(&error)),
+        why: format!("could not open a terminal: {}", crate::error::reason(&error)),
         is_permanent: false,
     })?;
     let child = execute(&reservation.cmd, reservation, environment, registry, term, childs)?;
@@ -44,7 +44,7 @@ pub(super) fn port_owner(port: u16, registry: &Registry, own: &Reservation) -> i
         })
         .collect();
     Ok(Some(if owners.is_empty() {
-        "a process that cannot be seen (of another user?)".into()
+        "a process that devport cannot see (another user's?)".into()
     } else {
         owners.join("; ")
     }))

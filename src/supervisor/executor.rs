@@ -94,7 +94,7 @@ impl<'a> Executor<'a> {
                     return Event::PortTaken(problem);
                 }
                 Err(error) => {
-                    let why = format!("could not look at port {port}: {}", reason(&error));
+                    let why = format!("could not check port {port}: {}", reason(&error));
                     return Event::SpawnFailed { why: why.into(), is_permanent: false };
                 }
             }
@@ -240,7 +240,11 @@ impl<'a> Executor<'a> {
         let now = clock::now();
         let next_start = lifecycle.next_start().map(|at| at.saturating_duration_since(now));
         if let Some(wait) = next_start.filter(|_| is_restart_pending(state)) {
-            self.screen.say(&format!("starting again in {:.0} s", wait.as_secs_f64()), now);
+            let wait = match wait.as_millis() {
+                short @ ..1000 => format!("{short} ms"),
+                _ => format!("{:.0} s", wait.as_secs_f64()),
+            };
+            self.screen.say(&format!("restarting in {wait}"), now);
         }
         // A taken port was reported when it was found.
         let is_news = |error: &&Problem| state != State::PortConflict && self.recorder.error() != Some(error);

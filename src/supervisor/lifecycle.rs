@@ -290,9 +290,7 @@ impl Lifecycle {
             (ExitHow::Code(126), _) if ran <= UP_AFTER => {
                 Outcome::Failed("exit code 126: the command cannot be executed".into())
             }
-            (ExitHow::Code(127), _) if ran <= UP_AFTER => {
-                Outcome::Failed("exit code 127: there is no such command".into())
-            }
+            (ExitHow::Code(127), _) if ran <= UP_AFTER => Outcome::Failed("exit code 127: command not found".into()),
             (ExitHow::Code(0), RestartWhen::OnFailure | RestartWhen::Never) => Outcome::Stopped,
             (how, RestartWhen::Never) => Outcome::Failed(format!("{how}, and `restart` is never").into()),
             _ => return self.crash(ran, now, None),
@@ -307,7 +305,8 @@ impl Lifecycle {
             AfterCrash::Loop(wait) => (wait, State::CrashLoop),
             AfterCrash::GiveUp => {
                 let most = self.policy.max_restarts.unwrap_or(0);
-                let why = format!("it ended again after {most} restarts within {}", self.policy.window);
+                let times = if most == 1 { "1 restart".into() } else { format!("{most} restarts") };
+                let why = format!("it ended again after {times} within {}", self.policy.window);
                 return self.clear_for_end(Outcome::Failed(why.into()), now);
             }
         };

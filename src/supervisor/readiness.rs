@@ -151,7 +151,7 @@ impl Readiness {
         let reason = match (&pending.failure, &self.ready) {
             (Some((reason, _)), _) => reason.to_string(),
             (None, Check::Log(pattern)) => format!("no line of its output matches {pattern:?}"),
-            (None, _) => "its check gives no answer".into(),
+            (None, _) => "its check has no result yet".into(),
         };
         let problem = Problem::from(format!("not ready after {}: {reason}", self.policy.ready_timeout));
         pending.reported = Some(problem.clone());

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::os::terminal::{self, RawTerminal, WindowSize};
+use crate::text::printable;
 
 /// How many bytes may wait for an outlet before the child is delayed: as many as one read of a stream returns.
 const HIGH_WATER: usize = 64 * 1024;
@@ -232,7 +233,7 @@ impl Screen {
     /// Shows a message of devport.
     pub(super) fn say(&mut self, text: &str, now: Instant) {
         let end = if self.raw.is_some() { "\r\n" } else { "\n" };
-        self.show_error(format!("devport: {text}{end}").as_bytes(), now);
+        self.show_error(format!("devport: {}{end}", printable(text)).as_bytes(), now);
     }
 
     pub(super) fn read(&mut self) -> Input {

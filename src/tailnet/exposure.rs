@@ -136,7 +136,7 @@ impl Tailnet<'_> {
         };
         let endpoint = Endpoint { protocol: now.tailnet_protocol, local_port: now.port };
         if !now.tailnet && matches!(program.config(deadline)?.compare(name, endpoint), Serving::Other(_)) {
-            notice(format!("svc:{name} on this machine is not devport's, and stays"));
+            notice(format!("kept svc:{name} on this machine: devport did not create it"));
             return Ok(());
         }
         withdraw(&program, name, deadline)?;
@@ -145,9 +145,7 @@ impl Tailnet<'_> {
             None if now.tailnet && !now.tailnet_undefined => {
                 let retry = retry.map(|retry| format!(", or set TAILSCALE_API_KEY and run `{retry}` again"));
                 let retry = retry.unwrap_or_default();
-                notice(format!(
-                    "the definition of svc:{name} stays on the tailnet: delete it at {SERVICES_PAGE}{retry}"
-                ));
+                notice(format!("kept the definition of svc:{name}: delete it at {SERVICES_PAGE}{retry}"));
             }
             None => {}
         }
@@ -224,16 +222,16 @@ fn delete_definition(api: &Api, node: &Node, now: &Reservation, notice: &mut dyn
         Owner::Us => {}
         Owner::OtherDevport(_) | Owner::Somebody if !now.tailnet => return Ok(()),
         Owner::OtherDevport(comment) => {
-            notice(format!("the definition of svc:{name} stays: it is not of this machine ({comment})"));
+            notice(format!("kept the definition of svc:{name}: another machine created it ({comment})"));
             return Ok(());
         }
         Owner::Somebody => {
-            notice(format!("the definition of svc:{name} stays: devport did not make it"));
+            notice(format!("kept the definition of svc:{name}: devport did not create it"));
             return Ok(());
         }
     }
     if api.hosts(name)?.iter().any(|host| host != node.id()) {
-        notice(format!("the definition of svc:{name} stays: other machines offer it too"));
+        notice(format!("kept the definition of svc:{name}: other machines host it too"));
         return Ok(());
     }
     api.delete(name)
@@ -269,7 +267,7 @@ impl Publication {
         let served = self.program.config(self.deadline)?.compare(self.name(), self.endpoint);
         match &served {
             Serving::Other(target) if !ours => {
-                let owner = format!("something else on this machine, which serves {target} there");
+                let owner = format!("another program on this machine, which serves {target} under it");
                 return Err(name_taken(&self.reservation, owner));
             }
             _ => {}
@@ -326,7 +324,7 @@ impl Publication {
             Owner::Somebody if there.declares(self.endpoint) => Ok(false),
             Owner::Somebody => {
                 let ports: Vec<&str> = there.ports().collect();
-                let owner = format!("a definition that devport did not make, with {} only", ports.join(", "));
+                let owner = format!("a definition that devport did not create, with {} only", ports.join(", "));
                 Err(name_taken(&self.reservation, owner))
             }
             Owner::OtherDevport(comment) => Err(name_taken(&self.reservation, format!("a service {comment}"))),

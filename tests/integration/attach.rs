@@ -145,9 +145,9 @@ fn without_fzf_a_built_in_picker_chooses() {
 #[test]
 fn a_service_that_cannot_be_attached_is_reported() {
     let env = TestEnv::new();
-    env.devport(["attach"]).fails(1, &["none is running"]);
+    env.devport(["attach"]).fails(1, &["no running service has a window"]);
     env.start("a", &["sleep", "1000"]);
-    env.devport(["attach"]).fails(1, &["no terminal", "devport attach TARGET"]);
+    env.devport(["attach"]).fails(1, &["no terminal", "devport attach api"]);
     env.devport(["attach", "a"]).fails(1, &["not a terminal", "devport logs -f"]);
     env.devport(["attach", "nobody"]).fails(4, &["no service matching"]);
     env.devport(["stop", "a"]).ok();

@@ -47,7 +47,7 @@ fn chosen_keys_alone_are_started() {
     prepare(&env);
     env.devport(["start", "-f", "devport.yaml", "worker"]).ok();
     assert_eq!(env.ls().len(), 1);
-    env.devport(["start", "-f", "devport.yaml", "worker", "wrker"]).fails(4, &["wrker", "did you mean api or worker?"]);
+    env.devport(["start", "-f", "devport.yaml", "worker", "wrker"]).fails(4, &["wrker", "did you mean worker?"]);
 }
 
 #[test]

@@ -664,7 +664,7 @@ fn a_checkout_that_was_deleted_and_made_again_does_not_get_what_ran_in_the_old_o
         }
         let taken = done(child).ok();
         assert!(
-            taken.stderr.contains("~/shop/.claude/worktrees/feat was deleted and made again"),
+            taken.stderr.contains("~/shop/.claude/worktrees/feat was deleted and created again"),
             "{arguments:?}: {taken:?}"
         );
         assert!(!is_alive(pid(&old)), "{arguments:?}: the old service runs on");
@@ -676,7 +676,7 @@ fn a_checkout_that_was_deleted_and_made_again_does_not_get_what_ran_in_the_old_o
         }
         // The note is printed once.
         let again = machine.at("shop/.claude/worktrees/feat", ["start", "--key", "web"].iter().chain(&SLEEP)).ok();
-        assert!(!again.stderr.contains("made again"), "{arguments:?}: {again:?}");
+        assert!(!again.stderr.contains("created again"), "{arguments:?}: {again:?}");
     }
 }
 
@@ -984,7 +984,10 @@ fn a_fixed_port_of_another_checkout_is_never_to_be_removed() {
     };
     start("shop", "db").ok();
     for directory in ["linked", "shop/.claude/worktrees/feat", "blog"] {
-        let says = [&format!("port {port} is reserved for db in ~/shop"), "without `port:` or `--port` gets its own"];
+        let says = [
+            &format!("port {port} is reserved for db in ~/shop"),
+            "or remove `port:` or `--port`, so that devport assigns one",
+        ];
         let failed = start(directory, "db2").fails(1, &says.map(|part| part as &str));
         for part in DANGEROUS {
             assert!(!failed.stderr.contains(part), "{failed:?}");

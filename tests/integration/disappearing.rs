@@ -108,7 +108,9 @@ fn a_service_of_a_worktree_that_is_made_again_is_never_ready_and_starts_at_once(
             assert_eq!(facts, [&json!("running"), &json!(GONE), &json!(true), &started["pid"]], "{view}");
         }
         machine.at(FEAT, ["wait", "web"]).fails(5, &[GONE]);
-        let url = machine.at(FEAT, ["url", "web"]).fails(6, &["runs in a checkout that is gone", "devport start web"]);
+        let url = machine
+            .at(FEAT, ["url", "web"])
+            .fails(6, &["runs in a checkout that no longer exists", "devport start web"]);
         assert_eq!(url.stdout, "");
         let again = machine.at(FEAT, [command, "--wait", "web"]).ok();
         assert!(again.stderr.contains(&format!("~/{FEAT} was deleted and made again")), "{again:?}");

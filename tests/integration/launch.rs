@@ -149,10 +149,23 @@ fn without_tmux_a_service_runs_detached() {
     }
     let path = std::env::var("PATH").unwrap();
     env.set("PATH", bin.to_str().unwrap());
-    let view = env.start("a", &["sh", "-c", "test -t 0 && test -t 1 && echo on a terminal; exec sleep 1000"]);
+    let script = "test -t 0 && test -t 1 && echo on a terminal; exec sleep 1000";
+    let started = env.devport(["start", "--key", "a", "--", "sh", "-c", script]).ok();
+    let note = "devport: there is no tmux, so `devport attach` has no window to show\nhint: install the package tmux\n";
+    assert_eq!(started.stderr, note);
+    let view = started.json();
     assert_eq!(view["state"], "running");
+    let file = env.write("d.yaml", "- key: b\n  exec: sleep 1000\n- key: c\n  exec: sleep 1000\n");
+    assert_eq!(env.devport(["start", "-f", &file]).ok().stderr.matches("no tmux").count(), 1, "one note for all");
+    assert_eq!(env.devport(["start", "a"]).ok().stderr, "", "nothing is started");
+    for option in ["--no-tmux", "--detach"] {
+        assert_eq!(
+            env.devport(["start", option, "--key", option.trim_matches('-'), "--", "sleep", "9"]).ok().stderr,
+            ""
+        );
+    }
     until("it has written", || env.devport(["logs", "a"]).ok().stdout.contains("\non a terminal\n"));
-    env.devport(["attach", "a"]).fails(1, &["no window", "devport logs -f a"]);
+    env.devport(["attach", "a"]).fails(1, &["no tmux window", "devport logs -f a"]);
     let again = env.devport(["restart", "a"]).ok().json();
     assert_ne!(again["pid"], view["pid"]);
     env.devport(["signal", "-s", "KILL", "a"]).ok();
@@ -165,8 +178,10 @@ fn without_tmux_a_service_runs_detached() {
 #[test]
 fn detached_is_a_choice_too() {
     let env = TestEnv::new();
-    let view = env.devport(["start", "--detach", "--key", "a", "--", "sleep", "1000"]).ok().json();
+    let view = env.devport(["start", "--no-tmux", "--key", "a", "--", "sleep", "1000"]).ok().json();
     assert_eq!(view["state"], "running");
+    // The old name of the option stays.
+    env.devport(["restart", "--detach", "a"]).ok();
     assert_eq!(env.tmux(&["list-sessions"]).code, 1);
     let supervisor = env.supervisor("a");
     let open: Vec<_> = (0..3).map(|fd| fs::read_link(format!("/proc/{supervisor}/fd/{fd}")).unwrap()).collect();
@@ -183,7 +198,7 @@ fn a_tmux_server_that_hangs_keeps_no_service_from_running() {
     crate::support::signal(server, "CONT");
     let started = started.ok();
     assert!(
-        started.stderr.contains("the tmux server gives no answer in 10 s; the service runs detached"),
+        started.stderr.contains("the tmux server did not respond within 10 s; a runs without a window"),
         "{started:?}"
     );
     assert_eq!(env.which("a")["state"], "running");

@@ -108,7 +108,7 @@ fn lines_are_chosen_by_time_run_and_pattern() {
     let timed = text(&["--timestamps", "--grep", "ERROR", "-n", "1"]);
     let (time, rest) = timed.split_once(' ').unwrap();
     assert!(time.parse::<jiff::Timestamp>().is_ok() && rest == "ERROR: no\n", "{timed}");
-    env.devport(["logs", "--grep", "(", "a"]).fails(2, &["no regular expression"]);
+    env.devport(["logs", "--grep", "(", "a"]).fails(2, &["is not a regular expression"]);
     env.devport(["logs", "--since", "yesterday", "a"]).fails(2, &["write it like 500ms"]);
     let json = text(&["--json", "-n", "1"]);
     let line: serde_json::Value = serde_json::from_str(&json).unwrap();

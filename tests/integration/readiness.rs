@@ -273,12 +273,12 @@ fn the_configured_stop_signal_and_grace_period_are_used() {
 fn an_invalid_policy_is_refused_with_its_place() {
     let env = TestEnv::new();
     for (options, says) in [
-        (["--ready", "tpc"], "there are tcp, http:/PATH"),
-        (["--ready", "log:("], "no regular expression: unclosed group"),
+        (["--ready", "tpc"], "use tcp, http:/PATH"),
+        (["--ready", "log:("], "is not a regular expression: unclosed group"),
         (["--grace", "5"], "write it like 500ms, 30s or 5m"),
         (["--restart", "sometimes"], "always, on-failure or never"),
         (["--stop-signal", "FOO"], "there is no signal"),
-        (["--health", "none"], "cannot be asked again and again"),
+        (["--health", "none"], "cannot be a health check"),
         (["--on-unhealthy", "restart"], "needs a health check"),
     ] {
         let all = [&["start", "--key", "a"], options.as_slice(), &["--", "true"]].concat();
@@ -293,7 +293,7 @@ fn an_invalid_policy_is_refused_with_its_place() {
         ("ready: {tcp: true, interval: 500us}", "whole number of milliseconds"),
         ("log: {max-size: big}", "not a size"),
         ("no-port: true\n  ready: tcp", "it has none"),
-        ("backoff: {initial: 1m, max: 1s}", "longer than the longest"),
+        ("backoff: {initial: 1m, max: 1s}", "longer than the maximum"),
     ] {
         let file = env.write("devport.yaml", &format!("- exec: 'true'\n  {line}\n"));
         env.devport(["start", "-f", &file]).fails(3, &["devport.yaml:", says]);
@@ -331,7 +331,7 @@ fn the_url_of_a_check_means_the_reserved_port_and_another_port_is_refused() {
     let own = format!("http://localhost:{}/?a=b", env.first_port);
     let foreign = format!("http://localhost:{}/", env.first_port + 1);
     let run = |url: &str| env.devport([&["start", "--wait", "--key", "a", "--ready", url, "--"], &SERVER[..]].concat());
-    run(&foreign).fails(3, &["a check of a names port", "write the path alone, like http:/healthz"]);
+    run(&foreign).fails(3, &["a check of a uses port", "write only the path, such as http:/healthz"]);
     assert_eq!(env.ls().len(), 0, "nothing is registered");
     let view = run(&own).ok();
     assert_eq!(view.json()["state"], "ready");

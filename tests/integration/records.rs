@@ -99,7 +99,7 @@ fn a_service_is_not_stopped_for_a_replacement_that_cannot_be_recorded() {
     let env = TestEnv::new();
     let view = env.start("a", &["sleep", "1000"]);
     let done = env.devport(["start", "--key", "a", "--port", "1025", "--replace", "--", "sleep", "2000"]);
-    done.fails(1, &["a port never moves"]);
+    done.fails(1, &["ports never change"]);
     let now = env.which("a");
     assert_eq!((&now["state"], &now["pid"], &now["cmd"]), (&"running".into(), &view["pid"], &view["cmd"]));
 }

@@ -110,8 +110,9 @@ fn a_corrupt_record_is_named_left_alone_and_keeps_its_place() {
         let listed = env.devport(["ls"]).ok();
         assert_eq!(listed.json().as_array().unwrap().len(), 1);
         assert!(listed.stderr.contains(path.to_str().unwrap()), "{listed:?}");
-        env.devport(["start", "--key", "a", "--", "true"]).fails(1, &[path.to_str().unwrap(), "not a usable record"]);
-        env.devport(["rm", "a"]).fails(1, &["not a usable record"]);
+        env.devport(["start", "--key", "a", "--", "true"])
+            .fails(1, &[path.to_str().unwrap(), "could not use the record"]);
+        env.devport(["rm", "a"]).fails(1, &["could not use the record"]);
         assert_eq!(fs::read(&path).unwrap(), corrupt);
     }
     fs::write(&path, &whole[..whole.len() - 3]).unwrap();

@@ -93,7 +93,7 @@ fn a_failed_wait_shows_the_output_of_this_run_without_its_blank_lines() {
     let failed = env.devport(["restart", "a", "--wait=1s"]).fails(5, &["second"]);
     assert!(!failed.stderr.contains("first"), "{}", failed.stderr);
     assert!(!failed.stderr.contains("SIGTERM"), "a requested end is no crash: {}", failed.stderr);
-    assert!(failed.stderr.contains("output:\nsecond\n\n"), "{}", failed.stderr);
+    assert!(failed.stderr.contains("last output of a:\nsecond\n\n"), "{}", failed.stderr);
     assert!(!failed.stderr.contains("\n\n\n"), "{}", failed.stderr);
 }
 

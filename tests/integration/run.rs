@@ -14,7 +14,10 @@ fn standard_output_is_the_childs_and_the_streams_stay_apart() {
     signal(i32::try_from(child.id()).unwrap(), "TERM");
     let done = done(child).ok();
     assert_eq!(done.stdout, "out\nno terminal\n");
-    assert!(done.stderr.contains("err\n") && done.stderr.contains("devport: a on http://localhost:"), "{done:?}");
+    assert!(
+        done.stderr.contains("err\n") && done.stderr.contains("devport: running a on http://localhost:"),
+        "{done:?}"
+    );
     assert_eq!(env.which("a")["state"], "stopped");
 }
 
@@ -97,10 +100,10 @@ fn run_exits_with_the_code_of_its_command() {
     let ended = run("exit 3", never).fails(3, &["devport: a ended: exit code 3"]);
     assert!(!ended.stderr.contains("did not start"), "{ended:?}");
     run("kill -USR1 $$$$", never).fails(138, &["a ended: killed by SIGUSR1"]);
-    run("exit 127", &[]).fails(127, &["a ended: exit code 127: there is no such command"]);
+    run("exit 127", &[]).fails(127, &["a ended: exit code 127: command not found"]);
     run("exit 0", never).ok();
     let twice: &[&str] = &["--max-restarts", "1", "--backoff-initial", "10ms"];
-    run("exit 4", twice).fails(4, &["a ended: exit code 4; it ended again after 1 restarts"]);
+    run("exit 4", twice).fails(4, &["a ended: exit code 4; it ended again after 1 restart"]);
 }
 
 #[test]

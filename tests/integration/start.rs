@@ -101,11 +101,11 @@ fn bad_arguments_are_usage_errors_and_start_nothing() {
         (&["start", "--key=-a", "--", "true"], "starts with a dash"),
         (&["start", "--key", "a", "sleep", "5"], "put the command behind --"),
         (&["start", "--key", "a", "--port", "80", "--", "true"], "1024"),
-        (&["start", "--key", "a", "--port", "x", "--", "true"], "invalid"),
+        (&["start", "--key", "a", "--port", "x", "--", "true"], "invalid value \"x\" for --port"),
         (&["start", "--key", "a", "--no-port", "--port", "3000", "--", "true"], "cannot be used with"),
         (&["start", "--key", "a", "--port-env", "A B", "--", "true"], "name of a variable"),
         (&["start", "-f", "x.yaml", "--key", "a"], "cannot be used with"),
-        (&["nonsense"], "unrecognized"),
+        (&["nonsense"], "there is no command \"nonsense\""),
         (&["signal", "-s", "NOPE", "a"], "unknown signal"),
     ] {
         env.devport(arguments).fails(2, &[part]);
@@ -140,7 +140,8 @@ fn a_port_can_be_requested() {
     env.devport(["start", "--key", "b", "--port", &taken, "--", "true"]).fails(1, &["is taken by", &me]);
     drop(listener);
     env.devport(["stop", "a"]).ok();
-    env.devport(["start", "--key", "a", "--port", &taken, "--", "true"]).fails(1, &["has port", "never moves"]);
+    env.devport(["start", "--key", "a", "--port", &taken, "--", "true"])
+        .fails(1, &["already has port", "ports never change"]);
     assert_eq!(env.ls().len(), 1, "nothing was registered");
 }
 

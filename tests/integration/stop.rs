@@ -22,7 +22,7 @@ fn all_services_are_stopped_at_once_with_all() {
     let stopped = env.devport(["stop", "--all"]).ok().json();
     assert_eq!(stopped.as_array().unwrap().len(), 2);
     assert!(env.ls().iter().all(|view| view["status"] == "stopped"));
-    env.devport(["stop"]).fails(2, &["TARGET"]);
+    env.devport(["stop"]).fails(2, &["`devport stop` needs a service", "--all"]);
     env.devport(["stop", "a", "nobody"]).fails(4, &["no service matching \"nobody\""]);
 }
 
@@ -191,7 +191,7 @@ fn a_signal_that_no_process_can_get_fails_and_sighup_prints_the_new_process() {
     env.wait_state("b", "backoff");
     for name in ["USR1", "KILL"] {
         let failed = env.devport(["signal", "-s", name, "b"]);
-        failed.fails(1, &["b has no process that could get the signal: its state is backoff", "devport signal b"]);
+        failed.fails(1, &["b has no running process to signal: its state is backoff", "devport signal b"]);
     }
     let stopped = env.devport(["signal", "-s", "TERM", "b"]).ok().json();
     assert_eq!(stopped["state"], "stopped");

@@ -140,9 +140,9 @@ fn a_stranger_in_a_planted_run_state_lives() {
     }
     run["child"] = json!({"pid": pid});
     fs::write(&path, run.to_string()).unwrap();
-    env.devport(["stop", "a"]).fails(1, &["cannot be proved", &format!("pid {pid}")]);
+    env.devport(["stop", "a"]).fails(1, &["cannot prove that the process belongs to it", &format!("pid {pid}")]);
     fs::write(&path, run.to_string()).unwrap();
-    env.devport(["start", "a"]).fails(1, &["cannot be proved", &format!("pid {pid}")]);
+    env.devport(["start", "a"]).fails(1, &["cannot prove that the process belongs to it", &format!("pid {pid}")]);
     assert!(stranger.try_wait().unwrap().is_none());
     stranger.kill().unwrap();
     stranger.wait().unwrap();

@@ -99,7 +99,7 @@ fn a_machine_that_may_not_host_services_gets_the_reason_and_nothing_is_left() {
         ("state", json!("Stopped"), json!("Running"), ["is stopped", "tailscale up"]),
         ("state", json!("NeedsMachineAuth"), json!("Running"), ["not approved the machine", "admin/machines"]),
         ("state", json!("NoState"), json!("Running"), ["still starting", "try again"]),
-        ("daemon", json!(false), json!(true), ["does not answer", "start tailscaled"]),
+        ("daemon", json!(false), json!(true), ["does not respond", "start tailscaled"]),
         ("version", json!("1.84.2"), json!("1.102.3"), ["tailscale 1.84.2 is too old", "1.86"]),
         ("knows_services", json!(false), json!(true), ["too old", "update"]),
         ("https", json!(false), json!(true), ["HTTPS is not enabled", "--http"]),
@@ -110,7 +110,7 @@ fn a_machine_that_may_not_host_services_gets_the_reason_and_nothing_is_left() {
             ["HTTPS is not enabled", "login.tailscale.com/f/serve?node=n292kg92CNTRL"],
         ),
         ("denied", json!(true), json!(false), ["Access denied", "--operator=$USER"]),
-        ("conflicts", json!(100), json!(0), ["somebody else keeps changing", "try again"]),
+        ("conflicts", json!(100), json!(0), ["another program keeps changing", "try again"]),
         ("post_fails", json!("netMap is nil"), json!(""), ["netMap is nil", "`tailscale serve`"]),
     ] {
         tailnet.set(setting, value);
@@ -125,7 +125,7 @@ fn a_machine_that_may_not_host_services_gets_the_reason_and_nothing_is_left() {
 fn without_the_program_the_error_says_so() {
     let mut tailnet = Tailnet::with_service();
     tailnet.env.set("PATH", "/nowhere");
-    tailnet.devport(&["tailup", "a"]).fails(1, &["no `tailscale` program", "https://tailscale.com/download"]);
+    tailnet.devport(&["tailup", "a"]).fails(1, &["there is no tailscale in PATH", "https://tailscale.com/download"]);
     tailnet.devport(&["taildown", "a"]).ok();
 }
 
@@ -159,14 +159,14 @@ fn a_silent_daemon_and_a_silent_server_are_waited_for_15_s() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             tailnet.set("hangs", json!(["status"]));
-            tailnet.devport(&["tailup", "a"]).fails(1, &["`tailscale status` gave no answer in 15 s"]);
+            tailnet.devport(&["tailup", "a"]).fails(1, &["`tailscale status` did not respond within 15 s"]);
             tailnet.set("hangs", json!([]));
             tailnet.assert_nothing(&tailnet.service());
         });
         scope.spawn(|| {
             silent.set("faults", json!([{ "method": "GET", "delay": 25 }]));
             let began = Instant::now();
-            silent.devport(&["tailup", "a"]).fails(1, &["could not read the definition", "no answer in 15 s"]);
+            silent.devport(&["tailup", "a"]).fails(1, &["could not read the definition", "no response within 15 s"]);
             assert!(began.elapsed() < Duration::from_secs(20));
             silent.assert_nothing(&silent.service());
         });
@@ -184,13 +184,13 @@ fn every_response_of_the_api_has_its_own_message_and_leaves_nothing() {
             ["the key was rejected: API token invalid (401)", "settings/keys"],
         ),
         (fault("PUT", "", 403, &message("no")), ["could not define", "scopes `services` and `devices:core`"]),
-        (fault("PUT", "", 404, &message("no")), ["there is no such thing", "TAILSCALE_TAILNET"]),
+        (fault("PUT", "", 404, &message("no")), ["not found (404)", "TAILSCALE_TAILNET"]),
         (
             fault("PUT", "", 409, &message("name in use")),
-            ["conflicts with what is there: name in use (409)", "--tailnet-name"],
+            ["conflicts with an existing name: name in use (409)", "--tailnet-name"],
         ),
         (fault("PUT", "", 400, &message("bad")), ["the request was refused: bad (400)", "could not define"]),
-        (fault("GET", "", 200, "<html>hello</html>"), ["the answer is not the API's JSON", "TAILSCALE_BASE_URL"]),
+        (fault("GET", "", 200, "<html>hello</html>"), ["the response is not the API's JSON", "TAILSCALE_BASE_URL"]),
         (fault("GET", "", 404, "<html>hello</html>"), ["a page that was not found", "TAILSCALE_BASE_URL"]),
         (
             json!({ "status": 302, "headers": { "Location": "https://elsewhere/" } }),
@@ -198,12 +198,9 @@ fn every_response_of_the_api_has_its_own_message_and_leaves_nothing() {
         ),
         (
             json!({ "status": 429, "headers": { "Retry-After": "3600" }, "body": message("slow down") }),
-            ["too many requests: slow down (429), to be tried again in 3600 s", "wait"],
+            ["too many requests: slow down (429); retry in 3600 s", "try again later"],
         ),
-        (
-            json!({ "status": 503, "times": 9, "body": "<html>" }),
-            ["the server has a problem (503)", "status.tailscale.com"],
-        ),
+        (json!({ "status": 503, "times": 9, "body": "<html>" }), ["the server failed (503)", "status.tailscale.com"]),
         (fault("POST", "", 401, &message("late")), ["could not approve this machine", "(401)"]),
         (fault("POST", "", 403, &message("late")), ["could not approve this machine", "(403)"]),
         (fault("POST", "", 200, "{\"approved\": false}"), ["could not approve", "approved: true"]),
@@ -229,7 +226,7 @@ fn a_delay_that_the_api_requests_is_respected() {
 fn an_api_that_cannot_be_reached_or_trusted() {
     let mut tailnet = Tailnet::with_service();
     tailnet.env.set("TAILSCALE_BASE_URL", "http://127.0.0.1:9");
-    tailnet.devport(&["tailup", "a"]).fails(1, &["no connection: ", "efused"]);
+    tailnet.devport(&["tailup", "a"]).fails(1, &["could not connect: ", "efused"]);
     tailnet.env.set("TAILSCALE_BASE_URL", "http://example.com");
     tailnet.devport(&["tailup", "a"]).fails(3, &["TAILSCALE_BASE_URL: must be https"]);
     tailnet.assert_nothing(&tailnet.service());
@@ -239,7 +236,7 @@ fn an_api_that_cannot_be_reached_or_trusted() {
 fn an_approval_that_tailscaled_does_not_learn_of_is_a_failure() {
     let tailnet = Tailnet::with_service();
     tailnet.set("hears", json!(false));
-    tailnet.devport(&["tailup", "a"]).fails(1, &["did not hear of it in 10 s"]);
+    tailnet.devport(&["tailup", "a"]).fails(1, &["did not notice within 10 s"]);
     tailnet.set("hears", json!(true));
     tailnet.assert_nothing(&tailnet.service());
 }
@@ -323,10 +320,10 @@ fn a_definition_of_an_admin_is_used_and_never_changed() {
     tailnet.set("definitions", json!({ "svc:shop": admins }));
     tailnet
         .devport(&["tailup", "--tailnet-name", "shop", "--http", "a"])
-        .fails(1, &["did not make, with tcp:443 only"]);
+        .fails(1, &["did not create, with tcp:443 only"]);
     tailnet.devport(&["tailup", "--tailnet-name", "shop", "a"]).ok();
     let down = tailnet.devport(&["taildown", "a"]).ok();
-    assert!(down.stderr.contains("svc:shop stays: devport did not make it"), "{down:?}");
+    assert!(down.stderr.contains("kept the definition of svc:shop: devport did not create it"), "{down:?}");
     assert_eq!(tailnet.get("definitions"), json!({ "svc:shop": admins }));
     assert_eq!(tailnet.served("svc:shop"), Value::Null);
 }
@@ -338,7 +335,7 @@ fn what_else_this_machine_serves_is_left_alone() {
     tailnet.set("serve", json!({ "Services": { "svc:shop": own } }));
     tailnet
         .devport(&["tailup", "--tailnet-name", "shop", "a"])
-        .fails(1, &["taken by something else on this machine", "localhost:3000"]);
+        .fails(1, &["taken by another program on this machine", "localhost:3000"]);
     tailnet.devport(&["tailup", "a"]).ok();
     tailnet.devport(&["rm", "a"]).ok();
     assert_eq!(tailnet.get("serve"), json!({ "Services": { "svc:shop": own } }));
@@ -350,7 +347,7 @@ fn a_definition_that_other_machines_offer_too_stays() {
     tailnet.devport(&["tailup", "a"]).ok();
     tailnet.set("other_hosts", json!(["nOTHERCNTRL"]));
     let down = tailnet.devport(&["taildown", "a"]).ok();
-    assert!(down.stderr.contains("other machines offer it too"), "{down:?}");
+    assert!(down.stderr.contains("other machines host it too"), "{down:?}");
     assert_ne!(tailnet.get("definitions")[tailnet.service()], Value::Null);
 }
 
@@ -366,7 +363,7 @@ fn rm_takes_it_off_the_tailnet_and_works_when_that_cannot_be_reached() {
     tailnet.set("daemon", json!(false));
     let removed = tailnet.devport(&["rm", "a"]).ok();
     for part in
-        ["may still be on the tailnet", "does not answer", &format!("tailscale serve drain {name}"), "admin/services"]
+        ["may still be on the tailnet", "does not respond", &format!("tailscale serve drain {name}"), "admin/services"]
     {
         assert!(removed.stderr.contains(part), "{part}: {removed:?}");
     }
@@ -379,7 +376,7 @@ fn a_failing_taildown_says_so_and_can_be_repeated() {
     let name = tailnet.service();
     tailnet.devport(&["tailup", "a"]).ok();
     tailnet.set("daemon", json!(false));
-    tailnet.devport(&["taildown", "a"]).fails(1, &["does not answer"]);
+    tailnet.devport(&["taildown", "a"]).fails(1, &["does not respond"]);
     assert_eq!(tailnet.env.which("a")["tailnet"], true);
     tailnet.set("daemon", json!(true));
     tailnet.set("faults", json!([fault("DELETE", "", 403, "{}")]));
@@ -415,7 +412,7 @@ fn without_a_key_only_a_definition_that_was_made_is_left_to_the_user() {
     tailnet.devport(&["tailup", "a"]).ok();
     let down = tailnet.devport(&["taildown", "a"]).ok();
     assert!(
-        down.stderr.contains("stays on the tailnet") && down.stderr.contains("`devport taildown a` again"),
+        down.stderr.contains("kept the definition of") && down.stderr.contains("`devport taildown a` again"),
         "{down:?}"
     );
     tailnet.env.set("TAILSCALE_API_KEY", KEY);
@@ -530,14 +527,14 @@ fn start_always_starts_and_warns_with_the_remedy() {
     tailnet.set("tags", json!([]));
     let started = tailnet.devport(&["start", "--tailnet", "--key", "a b", "--", "sleep", "1000"]).ok();
     assert_eq!((&started.json()["status"], &started.json()["tailnet"]), (&json!("running"), &json!(false)));
-    for part in ["not on the tailnet: this machine has no tag", "hint: ", "retry: devport tailup 'a b'\n"] {
+    for part in ["not published on the tailnet: this machine has no tag", "hint: ", "retry: devport tailup 'a b'\n"] {
         assert!(started.stderr.contains(part), "{part}: {started:?}");
     }
     tailnet.set("tags", json!(["tag:x"]));
     let again = tailnet.devport(&["start", "--tailnet", "--key", "a b", "--", "sleep", "1000"]).ok().json();
     assert!(again["url"].as_str().unwrap().starts_with("https://"), "{again}");
     let no_port = tailnet.devport(&["start", "--tailnet", "--no-port", "--key", "c", "--", "sleep", "1000"]).ok();
-    assert!(no_port.stderr.contains("c has no port that could be published"), "{no_port:?}");
+    assert!(no_port.stderr.contains("c has no port to publish"), "{no_port:?}");
     tailnet.devport(&["start", "--tailnet-name", "x", "--key", "d", "--", "sleep", "1000"]).fails(2, &["--tailnet"]);
 }
 
@@ -600,7 +597,7 @@ fn an_oauth_client_gets_a_token_first() {
     tailnet.devport(&["tailup", "a"]).ok();
     assert!(tailnet.requests().last().unwrap().contains("/tailnet/T1234CNTRL/services/"));
     tailnet.env.set("TAILSCALE_TAILNET", "nobodys");
-    tailnet.devport(&["tailup", "a"]).fails(1, &["could not define", "is TAILSCALE_TAILNET right?"]);
+    tailnet.devport(&["tailup", "a"]).fails(1, &["could not define", "check TAILSCALE_TAILNET"]);
     tailnet.env.set("TAILSCALE_TAILNET", "-");
     tailnet.set("clients", json!({}));
     tailnet.devport(&["tailup", "a"]).fails(1, &["could not get a token for the OAuth client", "(401)"]);

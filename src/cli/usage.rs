@@ -1,0 +1,245 @@
+//! Turns clap's errors into devport's: one message, one hint.
+
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::error::Error;
+
+/// Commands of other tools, and the command of devport that does the same.
+const SYNONYMS: [(&[&str], &str); 7] = [
+    (&["status", "ps", "list", "top"], "ls"),
+    (&["show", "info", "inspect", "describe"], "which"),
+    (&["serve", "launch"], "start"),
+    (&["kill", "end"], "stop"),
+    (&["remove", "delete", "forget"], "rm"),
+    (&["log", "tail"], "logs"),
+    (&["exec"], "run"),
+];
+
+/// Returns the error for arguments that clap refuses. `None` if they request help or the version.
+pub(super) fn error(error: &clap::Error, arguments: &[OsString]) -> Option<Error> {
+    let command = arguments.iter().skip(1).filter_map(|word| word.to_str()).find(|word| is_command(word)).unwrap_or("");
+    let argument = text(error, ContextKind::InvalidArg);
+    let name = plain(&argument);
+    let value = text(error, ContextKind::InvalidValue);
+    let page = if command.is_empty() { "devport --help".into() } else { format!("devport {command} --help") };
+    let help = format!("`{page}` describes the options");
+    let (message, hint) = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            return None;
+        }
+        ErrorKind::InvalidSubcommand => {
+            let typed = text(error, ContextKind::InvalidSubcommand);
+            (format!("there is no command {typed:?}"), command_hint(error, &typed))
+        }
+        ErrorKind::UnknownArgument => {
+            (format!("unexpected {argument:?}"), unknown_hint(error, command, &argument, help))
+        }
+        ErrorKind::MissingRequiredArgument => missing(command, &argument, help),
+        ErrorKind::InvalidValue if value.is_empty() => (format!("{name} needs a value"), help),
+        ErrorKind::InvalidValue => {
+            let valid = text(error, ContextKind::ValidValue);
+            (format!("{name} cannot be {value:?}"), format!("use one of {valid}"))
+        }
+        ErrorKind::ValueValidation => {
+            let why = std::error::Error::source(error).map_or_else(String::new, ToString::to_string);
+            // The reasons of devport name the value, and some of clap's do not.
+            let named = if why.contains(&value) { String::new() } else { format!(" {value:?}") };
+            (format!("invalid value{named} for {name}: {why}"), help)
+        }
+        ErrorKind::ArgumentConflict => conflict(&name, &typed_rival(error, arguments), command, help),
+        _ => {
+            let message = error.to_string();
+            let first = message.lines().next().unwrap_or_default();
+            (first.trim_start_matches("error: ").to_owned(), help)
+        }
+    };
+    Some(Error::Usage { message, hint })
+}
+
+/// Returns whether a word is the name of a command.
+fn is_command(word: &str) -> bool {
+    use clap::CommandFactory as _;
+    super::args::Arguments::command().find_subcommand(word).is_some()
+}
+
+/// Returns the values that clap attached to an error, separated by commas.
+fn text(error: &clap::Error, kind: ContextKind) -> String {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        Some(ContextValue::Strings(texts)) => texts.join(", "),
+        _ => String::new(),
+    }
+}
+
+/// Returns the argument that excludes the invalid one. Clap names all arguments of a group, also those that were not typed.
+fn typed_rival(error: &clap::Error, arguments: &[OsString]) -> String {
+    let rivals = match error.get(ContextKind::PriorArg) {
+        Some(ContextValue::String(rival)) => vec![plain(rival)],
+        Some(ContextValue::Strings(rivals)) => rivals.iter().map(|rival| plain(rival)).collect(),
+        _ => Vec::new(),
+    };
+    let is_typed = |rival: &&String| {
+        let words = arguments.iter().filter_map(|word| word.to_str()?.split('=').next());
+        words.into_iter().any(|word| word == rival.as_str())
+    };
+    match rivals.as_slice() {
+        [rival] => rival.clone(),
+        rivals => rivals.iter().find(is_typed).cloned().unwrap_or_else(|| "options of a new service".into()),
+    }
+}
+
+/// Shortens an argument as clap writes it, such as `--key <KEY>` or `[TARGET]...`, to what a sentence needs.
+fn plain(argument: &str) -> String {
+    let word = argument.split(' ').next().unwrap_or_default().trim_end_matches("...");
+    let word = word.split(['[', '=']).find(|part| !part.is_empty()).unwrap_or(word);
+    word.trim_matches(['<', '>', '[', ']']).to_owned()
+}
+
+fn command_hint(error: &clap::Error, typed: &str) -> String {
+    let known = SYNONYMS.iter().find(|(words, _)| words.contains(&typed)).map(|(_, command)| (*command).to_owned());
+    let similar = text(error, ContextKind::SuggestedSubcommand);
+    // Clap puts the most similar name last.
+    match known.or_else(|| similar.rsplit(", ").next().filter(|name| !name.is_empty()).map(str::to_owned)) {
+        Some(command) => format!("did you mean `devport {command}`?"),
+        None => "`devport --help` lists the commands".into(),
+    }
+}
+
+/// Returns the hint for an argument that a command does not have, although users expect it to.
+fn unknown_hint(error: &clap::Error, command: &str, argument: &str, help: String) -> String {
+    match (command, argument) {
+        ("stop", "-f" | "--file") => {
+            "`devport down -f FILE` stops the stack of a file; or name the services: `devport stop api web`".into()
+        }
+        ("restart" | "rm" | "wait", "-f" | "--file") => {
+            format!("this command reads no file; name the services, as in `devport {command} api web`")
+        }
+        ("rm", "--all" | "-a") => "name the services to remove: `devport rm` also deletes their logs".into(),
+        ("start" | "run", "-d" | "--background") => {
+            "`devport start` runs in the background; `devport run` runs in this terminal".into()
+        }
+        _ => match plain(&text(error, ContextKind::SuggestedArg)) {
+            // Clap means its own suggestion to be copied only if the argument is the first one behind `--`.
+            similar if similar.starts_with("--") && similar != "--" => format!("did you mean `{similar}`?"),
+            _ if matches!(command, "start" | "run") => {
+                format!("put the command behind --, as in `devport {command} --key api -- npm run dev`")
+            }
+            _ => help,
+        },
+    }
+}
+
+/// Returns the message and the hint for arguments that are missing.
+fn missing(command: &str, argument: &str, help: String) -> (String, String) {
+    match (command, plain(argument).as_str()) {
+        ("up", "--detach") => (
+            "`devport up` needs -d".into(),
+            "`devport up -d` starts the services in the background, and returns when they are ready".into(),
+        ),
+        (_, "--tailnet") => ("--tailnet-name needs --tailnet".into(), help),
+        ("stop" | "restart", "TARGET") => (
+            format!("`devport {command}` needs a service"),
+            format!("name it, as in `devport {command} api`, or use --all for every running service"),
+        ),
+        (_, "TARGET" | "target") => (
+            format!("`devport {command}` needs a service"),
+            format!("name it, as in `devport {command} api`; `devport ls` lists the services"),
+        ),
+        (_, name) => (format!("`devport {command}` needs {name}"), help),
+    }
+}
+
+/// Returns the message and the hint for two arguments that exclude each other.
+fn conflict(one: &str, other: &str, command: &str, help: String) -> (String, String) {
+    let hint = match (command, [one, other]) {
+        (_, pair) if pair.contains(&"TARGET") && matches!(command, "start" | "run") => format!(
+            "a registered service keeps its options; to change them, put the command behind --, as in \
+             `devport {command} --key api -- npm run dev`"
+        ),
+        ("start", pair) if pair.contains(&"--file") => "write the option into the file".into(),
+        _ => help,
+    };
+    // The option is the subject: it is what the user may want to leave out.
+    let (one, other) = if matches!(one, "TARGET" | "--file") { (other, one) } else { (one, other) };
+    (format!("{one} cannot be used with {other}"), hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::Arguments;
+    use clap::Parser;
+
+    /// Returns message and hint for a command line that is refused.
+    fn refused(line: &str) -> String {
+        let words: Vec<OsString> = line.split(' ').map(Into::into).collect();
+        let refused = Arguments::try_parse_from(&words).expect_err(line);
+        let error = error(&refused, &words).unwrap_or_else(|| panic!("{line}: {refused}"));
+        format!("{error} | {}", error.hint().unwrap_or_default())
+    }
+
+    #[test]
+    fn clap_s_errors_read_like_devport_s() {
+        for (line, expected) in [
+            ("devport status", "there is no command \"status\" | did you mean `devport ls`?"),
+            ("devport strat", "there is no command \"strat\" | did you mean `devport start`?"),
+            ("devport qqq", "there is no command \"qqq\" | `devport --help` lists the commands"),
+            (
+                "devport stop",
+                "`devport stop` needs a service | name it, as in `devport stop api`, or use --all for every running service",
+            ),
+            (
+                "devport restart",
+                "`devport restart` needs a service | name it, as in `devport restart api`, or use --all for every running service",
+            ),
+            (
+                "devport which",
+                "`devport which` needs a service | name it, as in `devport which api`; `devport ls` lists the services",
+            ),
+            ("devport reserve", "`devport reserve` needs --key | `devport reserve --help` describes the options"),
+            (
+                "devport up",
+                "`devport up` needs -d | `devport up -d` starts the services in the background, and returns when they are ready",
+            ),
+            (
+                "devport rm --all",
+                "unexpected \"--all\" | name the services to remove: `devport rm` also deletes their logs",
+            ),
+            (
+                "devport stop -f devport.yaml",
+                "unexpected \"-f\" | `devport down -f FILE` stops the stack of a file; or name the services: `devport stop api web`",
+            ),
+            ("devport ls --wied", "unexpected \"--wied\" | did you mean `--wide`?"),
+            ("devport ls --format xml", "--format cannot be \"xml\" | use one of auto, json, table"),
+            ("devport start --key", "--key needs a value | `devport start --help` describes the options"),
+            (
+                "devport start --grace soon -- x",
+                "invalid value for --grace: \"soon\" is not a duration up to 8784h (366 days); write it like 500ms, 30s or 5m | `devport start --help` describes the options",
+            ),
+            (
+                "devport start --port 80 -- x",
+                "invalid value for --port: 80 is not in 1024..=65535 | `devport start --help` describes the options",
+            ),
+            (
+                "devport start --no-port --port 3000 -- x",
+                "--no-port cannot be used with --port | `devport start --help` describes the options",
+            ),
+            (
+                "devport start --tailnet-name x -- x",
+                "--tailnet-name needs --tailnet | `devport start --help` describes the options",
+            ),
+            (
+                "devport start -f x.yaml --grace 5s",
+                "--grace cannot be used with --file | write the option into the file",
+            ),
+            (
+                "devport start y2 --restart never",
+                "--restart cannot be used with TARGET | a registered service keeps its options; to change them, put the command behind --, as in `devport start --key api -- npm run dev`",
+            ),
+        ] {
+            assert_eq!(refused(line), expected, "{line}");
+        }
+    }
+}
