@@ -149,6 +149,14 @@ pub(super) fn text<T>(
 pub(super) fn boolean(node: &Node, mistakes: &mut Mistakes) -> Option<bool> {
     match &node.value {
         Value::Scalar(Kind::Bool, text) => Some(text.eq_ignore_ascii_case("true")),
+        // YAML 1.1 has these booleans, YAML 1.2 does not (section 10.3.2).
+        Value::Scalar(Kind::Text, text)
+            if matches!(text.to_ascii_lowercase().as_str(), "yes" | "on" | "no" | "off") =>
+        {
+            let meant = matches!(text.to_ascii_lowercase().as_str(), "yes" | "on");
+            mistakes.add(node.line, format!("write `{meant}` instead of `{text}`"));
+            None
+        }
         _ => {
             wrong_type(node, "a boolean (true or false)", mistakes);
             None

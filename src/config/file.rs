@@ -207,6 +207,7 @@ mod tests {
         ),
         ("- key: a\n", 1, "no `exec`"),
         ("- exec: x\n  no-port: maybe\n", 2, "expected a boolean"),
+        ("- exec: x\n  no-port: yes\n", 2, "write `true` instead of `yes`"),
         ("- exec: x\n  port: 80\n", 2, "not in 1024-65535"),
         ("- exec: x\n  port: many\n", 2, "expected a port in 1024-65535, found a text"),
         ("- exec: x\n  port: -5\n", 2, "expected a port"),

@@ -113,7 +113,7 @@ fn a_service_of_a_worktree_that_is_made_again_is_never_ready_and_starts_at_once(
             .fails(6, &["runs in a checkout that no longer exists", "devport start web"]);
         assert_eq!(url.stdout, "");
         let again = machine.at(FEAT, [command, "--wait", "web"]).ok();
-        assert!(again.stderr.contains(&format!("~/{FEAT} was deleted and made again")), "{again:?}");
+        assert!(again.stderr.contains(&format!("~/{FEAT} was deleted and created again")), "{again:?}");
         let again = again.json();
         outcome(&again, if command == "start" { "replaced" } else { "restarted" });
         assert_eq!((&again["state"], &again["port"]), (&json!("ready"), &started["port"]));
