@@ -273,7 +273,7 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         packages: &["@nestjs/core"],
         command: "nest start --watch",
         when_taken: WhenTaken::Hangs,
-        tried: Some("12.0"),
+        tried: Some("12.5"),
         note: "`main.ts` decides; that of the template reads PORT and binds all addresses: \
                `app.listen(process.env.PORT ?? 3000, '127.0.0.1')`.",
         ..LIBRARY
