@@ -35,7 +35,7 @@ const VITE: Framework = Framework {
     default_port: 5173,
     strict: &["--strictPort"],
     when_taken: WhenTaken::Moves,
-    tried: Some("8.3.8"),
+    tried: Some("8.3"),
     note: "The same for its Vue, Svelte, Solid, React, Preact, Lit and Qwik templates. A bare number is taken for the root \
            directory: Vite then serves 404 on 5173.",
     ..PLAIN
@@ -52,13 +52,20 @@ const LIBRARY: Framework = Framework {
 /// Every framework. Of two rows with the same program, the app's dependencies decide; the first is the default.
 pub(super) const FRAMEWORKS: &[Framework] = &[
     VITE,
-    Framework { name: "SvelteKit", packages: &["@sveltejs/kit"], command: "vite dev", note: "", ..VITE },
+    Framework {
+        name: "SvelteKit",
+        packages: &["@sveltejs/kit"],
+        command: "vite dev",
+        tried: Some("3.2"),
+        note: "",
+        ..VITE
+    },
     Framework {
         name: "React Router",
         programs: &["react-router dev"],
         packages: &["@react-router/dev"],
         command: "react-router dev",
-        tried: Some("7.18"),
+        tried: Some("8.4"),
         note: "Formerly Remix.",
         ..VITE
     },
@@ -78,7 +85,7 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         command: "astro dev",
         default_port: 4321,
         when_taken: WhenTaken::Moves,
-        tried: Some("7.3.5"),
+        tried: Some("7.3"),
         note: "No strict option. In the shell of a coding agent it starts a background server and exits; devport follows \
                that server, and does not pass the agent's variables to it.",
         ..PLAIN
@@ -199,8 +206,10 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         command: "react-scripts start",
         reads: PORT,
         arguments: &[],
+        binds: Binds::All(&[]),
         when_taken: WhenTaken::Asks,
-        note: "`BROWSER=none` keeps it from opening a browser. HOST sets the address.",
+        tried: Some("5.0"),
+        note: "`BROWSER=none` keeps it from opening a browser, `HOST=127.0.0.1` binds this machine. Without a terminal it exits instead of asking.",
         ..PLAIN
     },
     Framework {
@@ -269,14 +278,15 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
                `app.listen(process.env.PORT ?? 3000, '127.0.0.1')`.",
         ..LIBRARY
     },
-    Framework { name: "Express", packages: &["express"], tried: Some("5.2"), ..LIBRARY },
+    Framework { name: "Express", packages: &["express"], tried: Some("5.3"), ..LIBRARY },
     Framework {
         name: "Fastify",
         packages: &["fastify"],
+        tried: Some("5.12"),
         note: "The app's code decides: `listen({ port: process.env.PORT ?? 3000 })`.",
         ..LIBRARY
     },
-    Framework { name: "Koa", packages: &["koa"], ..LIBRARY },
+    Framework { name: "Koa", packages: &["koa"], tried: Some("3.3"), ..LIBRARY },
     Framework {
         name: "Django",
         programs: &["manage.py runserver", "django-admin runserver"],
@@ -417,6 +427,7 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         reads: Reads::AppCode,
         default_port: 0,
         arguments: &[],
+        tried: Some("1.95"),
         note: "The program's code decides: `std::env::var(\"PORT\")`.",
         ..OTHER
     },
