@@ -105,9 +105,7 @@ fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<()>> {
         }
         State::Failed => {
             let why = run.error.map_or_else(String::new, |why| why.to_string());
-            // A command that was executed has an exit.
-            let hint = if run.child.is_none() { shell_hint(&reservation.cmd) } else { None };
-            Some(Err(start_failed(reservation, why, hint)))
+            Some(Err(start_failed(reservation, why, shell_hint(&reservation.cmd))))
         }
         // A short command ends before its state is read.
         State::Stopping | State::Stopped if is_done(&run.exits, reservation) => Some(Ok(())),

@@ -59,6 +59,7 @@ fn machine() -> TestEnv {
     );
     env.write(".env", "A=1\n");
     env.write("healthz", "ok\n");
+    fs::create_dir(env.path("work/web")).unwrap();
     for program in ["server", "job.sh", "db.sh", "worker.sh"] {
         script(Path::new(&env.write(program, SERVE)));
     }

@@ -55,6 +55,8 @@ pub(crate) struct NewService {
 Examples:
   devport start --key api -- npm run dev
   devport start --key docs -- python3 -m http.server --bind 127.0.0.1 '$PORT'
+  devport start --key web -- npm run dev -- --port '$PORT' --strictPort    Vite does not read PORT
+  devport start --key api --port-env FLASK_RUN_PORT --env-file .env -- flask run
   devport start --key web --wait --ready http:/healthz -- npm run dev
   devport start --key job --no-port --env N=3 -- sh -c 'cd jobs && ./run $$N'
   devport start api                      start it again as it was registered
