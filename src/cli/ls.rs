@@ -79,8 +79,18 @@ fn by_checkout(place: Option<&Place>, views: Vec<ServiceView>) -> Vec<CheckoutGr
     let mut by_root: HashMap<PathBuf, usize> = HashMap::new();
     // A checkout has many services, and each comparison of two directories reads their metadata.
     let mut known: HashMap<(PathBuf, Option<PathBuf>), usize> = HashMap::new();
+    let mut last = None;
     for view in views {
         let own = view.root.as_ref().unwrap_or(&view.cwd);
+        // Services of one directory mostly follow each other, and a path takes long to hash.
+        let is_same = |other: &ServiceView| {
+            let theirs = other.root.as_ref().unwrap_or(&other.cwd);
+            theirs.as_os_str() == own.as_os_str() && other.file == view.file
+        };
+        if let Some(index) = last.filter(|index: &usize| checkouts[*index].views.last().is_some_and(is_same)) {
+            checkouts[index].views.push(view);
+            continue;
+        }
         let index = *known.entry((own.clone(), view.file.clone())).or_insert_with(|| {
             let (root, file) = (view.root.as_deref(), view.file.as_deref());
             let site = Site { directory: &view.cwd, file, root, root_id: None };
@@ -91,6 +101,7 @@ fn by_checkout(place: Option<&Place>, views: Vec<ServiceView>) -> Vec<CheckoutGr
                 checkouts.len() - 1
             })
         });
+        last = Some(index);
         checkouts[index].views.push(view);
     }
     let is_alive = |view: &ServiceView| view.status == Status::Running || view.pid.is_some();
