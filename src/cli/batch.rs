@@ -164,5 +164,5 @@ fn print(context: &Context, rows: &[Row]) -> Result<()> {
     let style = TableStyle { color: style.color && io::stderr().is_terminal(), width: None, ..style };
     let _ = io::stderr().write_all(view::batch(rows, style).as_bytes());
     let started: Vec<ServiceView> = rows.iter().filter_map(|(_, view)| view.clone().ok()).collect();
-    write_output(view::services(&started, json_layout())?.as_bytes())
+    write_output(view::services(&started.iter().collect::<Vec<_>>(), json_layout())?.as_bytes())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::cli::args::Ls;
 use crate::cli::context::Context;
-use crate::cli::output::{report, write_output};
+use crate::cli::output::{json_layout, report, write_output};
 use crate::error::{Error, Result};
 use crate::os::clock;
 use crate::os::terminal::WindowSize;
@@ -18,12 +18,12 @@ use crate::view::{self, Group, ServiceView, Status, TableStyle};
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The services of one checkout.
-struct CheckoutGroup {
+struct CheckoutGroup<'a> {
     root: PathBuf,
     /// Whether it is the one of the current directory.
     is_here: bool,
     /// The living first, each part sorted by port.
-    views: Vec<ServiceView>,
+    views: Vec<&'a ServiceView>,
 }
 
 /// Executes `devport ls`. Records that cannot be used are reported on standard error, and the others are listed.
@@ -38,15 +38,16 @@ pub(super) fn execute(context: &Context, arguments: &Ls) -> Result<()> {
     if arguments.watch {
         return watch(context, place.as_ref(), arguments);
     }
-    let (checkouts, unusable) = fetch(context, place.as_ref(), arguments)?;
+    let (views, unusable) = fetch(context, arguments)?;
+    let checkouts = by_checkout(place.as_ref(), &views, arguments.here);
     for error in &unusable {
         report("ls", error);
     }
     if context.output.wants_table() {
         write_output(table(&checkouts, place.as_ref(), context.output.table_style(), arguments).as_bytes())?;
     } else {
-        let views: Vec<ServiceView> = checkouts.into_iter().flat_map(|checkout| checkout.views).collect();
-        context.output.print_views(&views, true)?;
+        let views: Vec<&ServiceView> = checkouts.into_iter().flat_map(|checkout| checkout.views).collect();
+        write_output(view::services(&views, json_layout())?.as_bytes())?;
     }
     // A corrupt record is no service. One that could not be read is probably fine, so the list is incomplete.
     let missing = unusable.iter().filter(|error| matches!(error, Error::Io { .. })).count();
@@ -57,7 +58,7 @@ pub(super) fn execute(context: &Context, arguments: &Ls) -> Result<()> {
 }
 
 /// Returns the current services, and one error for each record that cannot be used.
-fn fetch(context: &Context, place: Option<&Place>, arguments: &Ls) -> Result<(Vec<CheckoutGroup>, Vec<Error>)> {
+fn fetch(context: &Context, arguments: &Ls) -> Result<(Vec<ServiceView>, Vec<Error>)> {
     let overview = context.overview();
     let (mut views, unusable) = overview.all()?;
     if arguments.active {
@@ -66,16 +67,13 @@ fn fetch(context: &Context, place: Option<&Place>, arguments: &Ls) -> Result<(Ve
     if arguments.wide {
         overview.add_usage(&mut views);
     }
-    let mut checkouts = by_checkout(place, views);
-    if arguments.here {
-        checkouts.retain(|checkout| checkout.is_here);
-    }
-    Ok((checkouts, unusable))
+    Ok((views, unusable))
 }
 
-/// Groups services by checkout: this one first, then those with a living service.
-fn by_checkout(place: Option<&Place>, views: Vec<ServiceView>) -> Vec<CheckoutGroup> {
-    let mut checkouts: Vec<CheckoutGroup> = Vec::new();
+/// Groups services by checkout: this one first, then those with a living service. `only_here` leaves out all but this
+/// one.
+fn by_checkout<'a>(place: Option<&Place>, views: &'a [ServiceView], only_here: bool) -> Vec<CheckoutGroup<'a>> {
+    let mut checkouts: Vec<CheckoutGroup<'a>> = Vec::new();
     let mut by_root: HashMap<PathBuf, usize> = HashMap::new();
     // A checkout has many services, and each comparison of two directories reads their metadata.
     let mut known: HashMap<(PathBuf, Option<PathBuf>), usize> = HashMap::new();
@@ -83,7 +81,7 @@ fn by_checkout(place: Option<&Place>, views: Vec<ServiceView>) -> Vec<CheckoutGr
     for view in views {
         let own = view.root.as_ref().unwrap_or(&view.cwd);
         // Services of one directory mostly follow each other, and a path takes long to hash.
-        let is_same = |other: &ServiceView| {
+        let is_same = |other: &&ServiceView| {
             let theirs = other.root.as_ref().unwrap_or(&other.cwd);
             theirs.as_os_str() == own.as_os_str() && other.file == view.file
         };
@@ -104,20 +102,19 @@ fn by_checkout(place: Option<&Place>, views: Vec<ServiceView>) -> Vec<CheckoutGr
         last = Some(index);
         checkouts[index].views.push(view);
     }
-    let is_alive = |view: &ServiceView| view.status == Status::Running || view.pid.is_some();
+    checkouts.retain(|checkout| checkout.is_here || !only_here);
+    let is_alive = |view: &&ServiceView| view.status == Status::Running || view.pid.is_some();
     for checkout in &mut checkouts {
-        checkout.views.sort_by(|a, b| {
-            let order = |view: &ServiceView| (!is_alive(view), view.port.unwrap_or(u16::MAX));
-            order(a).cmp(&order(b)).then_with(|| a.hash.cmp(&b.hash))
-        });
+        // The order of services without a port is that of their hashes, in which they come.
+        checkout.views.sort_by_key(|view| (!is_alive(view), view.port.unwrap_or(u16::MAX)));
     }
-    let order = |checkout: &CheckoutGroup| (!checkout.is_here, !checkout.views.first().is_some_and(is_alive));
+    let order = |checkout: &CheckoutGroup<'_>| (!checkout.is_here, !checkout.views.first().is_some_and(is_alive));
     checkouts.sort_by(|a, b| order(a).cmp(&order(b)).then_with(|| a.root.cmp(&b.root)));
     checkouts
 }
 
 /// Formats the list. Checkouts have titles unless every service belongs to this one.
-fn table(checkouts: &[CheckoutGroup], place: Option<&Place>, style: TableStyle, arguments: &Ls) -> String {
+fn table(checkouts: &[CheckoutGroup<'_>], place: Option<&Place>, style: TableStyle, arguments: &Ls) -> String {
     if checkouts.is_empty() {
         let text = match (arguments.here, arguments.active) {
             (true, _) => "no services in this checkout; `devport ls` lists all",
@@ -127,7 +124,7 @@ fn table(checkouts: &[CheckoutGroup], place: Option<&Place>, style: TableStyle, 
         return format!("{text}\n");
     }
     let has_titles = checkouts.iter().any(|checkout| !checkout.is_here);
-    let title = |checkout: &CheckoutGroup| {
+    let title = |checkout: &CheckoutGroup<'_>| {
         let path = place.map_or_else(|| checkout.root.display().to_string(), |place| place.abbreviate(&checkout.root));
         match place.filter(|_| checkout.is_here) {
             Some(place) if place.is_versioned() => format!("{path} (this checkout)"),
@@ -135,8 +132,11 @@ fn table(checkouts: &[CheckoutGroup], place: Option<&Place>, style: TableStyle, 
             None => path,
         }
     };
-    let group = |checkout| Group { title: has_titles.then(|| title(checkout)), views: &checkout.views };
-    view::list(&checkouts.iter().map(group).collect::<Vec<_>>(), style, arguments.wide)
+    let mut groups = Vec::with_capacity(checkouts.len());
+    for checkout in checkouts {
+        groups.push(Group { title: has_titles.then(|| title(checkout)), views: checkout.views.clone() });
+    }
+    view::list(&groups, style, arguments.wide)
 }
 
 /// Shows the list and refreshes it in place. What the terminal showed before stays above it.
@@ -149,7 +149,8 @@ fn watch(context: &Context, place: Option<&Place>, arguments: &Ls) -> Result<()>
     }
     let mut drawn = 0;
     loop {
-        let (checkouts, unusable) = fetch(context, place, arguments)?;
+        let (views, unusable) = fetch(context, arguments)?;
+        let checkouts = by_checkout(place, &views, arguments.here);
         let mut text = table(&checkouts, place, context.output.table_style(), arguments);
         if !unusable.is_empty() {
             text += &unusable.len().to_string();

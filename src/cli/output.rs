@@ -57,7 +57,8 @@ impl Output {
     /// # Errors
     /// If standard output cannot be written to.
     pub(super) fn print_views(self, views: &[ServiceView], several: bool) -> Result<()> {
-        let text = match (self.wants_table(), views, several) {
+        let views: Vec<&ServiceView> = views.iter().collect();
+        let text = match (self.wants_table(), views.as_slice(), several) {
             (true, _, _) => view::list(&[Group { title: None, views }], self.table_style(), false),
             (false, [view], false) => view::service(view, json_layout())?,
             (false, views, _) => view::services(views, json_layout())?,

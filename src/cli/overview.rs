@@ -70,7 +70,7 @@ impl<'a> Overview<'a> {
         };
         let text = |line: &Vec<u8>| String::from_utf8_lossy(&logs::strip(line)).into_owned();
         let port = reservation.service_port();
-        view.details = Some(Details {
+        view.details = Some(Box::new(Details {
             file: reservation.file.clone(),
             port_env: port.map(|_| reservation.port_variable().to_owned()),
             env_files: reservation.env_files.clone(),
@@ -82,7 +82,7 @@ impl<'a> Overview<'a> {
             last_output: lines.iter().map(text).collect(),
             changes: run.iter().flat_map(|run| &run.changes).cloned().map(ChangeView::from).collect(),
             exits: run.map(|run| run.exits).unwrap_or_default(),
-        });
+        }));
     }
 
     /// Adds the memory and CPU time that the processes of services use. Takes [`SAMPLE`].

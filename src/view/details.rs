@@ -228,7 +228,10 @@ mod tests {
     #[test]
     fn the_details_say_how_a_service_is_set_up_and_how_it_ran() {
         let policy = Policy { grace: "10s".parse().unwrap(), health: "http:/up".parse().ok(), ..Policy::default() };
-        let view = ServiceView { details: Some(details_of(policy)), ..view(Liveness::Held(None), State::Ready, None) };
+        let view = ServiceView {
+            details: Some(Box::new(details_of(policy))),
+            ..view(Liveness::Held(None), State::Ready, None)
+        };
         let style = TableStyle { now: Timestamp::from_second(60).unwrap(), ..style(false, Some(20)) };
         let text = details(&view, style);
         for line in [

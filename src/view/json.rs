@@ -44,7 +44,7 @@ pub(crate) fn service(view: &ServiceView, layout: Layout) -> Result<String> {
 ///
 /// # Errors
 /// If a path is not valid UTF-8.
-pub(crate) fn services(views: &[ServiceView], layout: Layout) -> Result<String> {
+pub(crate) fn services(views: &[&ServiceView], layout: Layout) -> Result<String> {
     // Only commands that act on services print briefly, and those act on few.
     let briefs: Vec<Value> = views
         .iter()

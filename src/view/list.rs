@@ -16,7 +16,7 @@ const RED: &str = "31";
 pub(crate) struct Group<'a> {
     /// The line above them; `None` for none.
     pub(crate) title: Option<String>,
-    pub(crate) views: &'a [ServiceView],
+    pub(crate) views: Vec<&'a ServiceView>,
 }
 
 /// How much of a path says where it leads.
@@ -59,7 +59,7 @@ pub(crate) fn list(groups: &[Group<'_>], style: TableStyle, is_wide: bool) -> St
         if let Some(title) = &group.title {
             grid.push_title(title);
         }
-        for view in group.views {
+        for view in &group.views {
             let name = view.key.as_ref().map_or("-", |key| key.as_str());
             grid.push(cells(name, view, style.now, is_wide));
         }
@@ -195,7 +195,7 @@ mod tests {
     fn a_list_has_the_address_and_stands_under_its_headings_in_colour() {
         let services = [view(Liveness::Held(None), State::Ready, None), view(Liveness::Free, State::Stopped, None)];
         for title in [None, Some("~/shop".to_owned())] {
-            let groups = [Group { title, views: &services }];
+            let groups = [Group { title, views: services.iter().collect() }];
             for (is_wide, width) in [(false, Some(80)), (true, Some(160)), (true, None)] {
                 let plain = list(&groups, style(false, width), is_wide);
                 let colored = list(&groups, style(true, width), is_wide);
@@ -214,7 +214,7 @@ mod tests {
     fn every_width_has_the_columns_that_matter_most() {
         let services = [view(Liveness::Held(None), State::Ready, None)];
         let headings = |width, is_wide| -> Vec<String> {
-            let table = list(&[Group { title: None, views: &services }], style(false, width), is_wide);
+            let table = list(&[Group { title: None, views: services.iter().collect() }], style(false, width), is_wide);
             table.lines().next().unwrap().split_whitespace().map(ToString::to_string).collect()
         };
         let all: Vec<_> = COLUMNS.iter().flat_map(|(column, _)| column.heading.split(' ')).collect();

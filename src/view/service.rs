@@ -91,7 +91,7 @@ pub(crate) struct ServiceView {
     pub(crate) usage: Option<Usage>,
     /// What only `which` shows; `None` for other commands.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub(crate) details: Option<Details>,
+    pub(crate) details: Option<Box<Details>>,
     /// Processes that are not part of the service, and listen on the port that the caller asked about.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) other_listeners: Vec<ListenerView>,
