@@ -13,8 +13,11 @@ const COMMANDS: [&str; 19] = [
     "port", "url", "open", "env", "reserve", "",
 ];
 
-/// What `npm run dev`, `./server` and other programs of the examples do: serve.
-const SERVE: &str = "#!/bin/sh\nexec python3 -m http.server --bind 127.0.0.1 \"${PORT:-$VITE_PORT}\"\n";
+/// What `npm run dev`, `./server` and other programs of the examples do: serve, if the example needs that.
+const SERVE: &str = "#!/bin/sh
+test -e serves || exec sleep 1000
+exec python3 -m http.server --bind 127.0.0.1 \"${PORT:-$VITE_PORT}\"
+";
 
 /// Returns the commands among the lines of a help page or of the code in a document, without their explanations.
 fn examples(text: &str) -> Vec<String> {
@@ -48,8 +51,8 @@ fn code(document: &str) -> String {
     lines.join("\n")
 }
 
-/// Makes the services and files that the examples take for granted.
-fn machine() -> TestEnv {
+/// Makes the services and files that the examples take for granted. `serves`: the services answer requests.
+fn machine(serves: bool) -> TestEnv {
     let mut env = TestEnv::new();
     let bin = env.path("bin");
     fs::create_dir_all(&bin).unwrap();
@@ -59,6 +62,10 @@ fn machine() -> TestEnv {
     );
     env.write(".env", "A=1\n");
     env.write("healthz", "ok\n");
+    if serves {
+        env.write("serves", "");
+    }
+    let wait: &[&str] = if serves { &["--wait"] } else { &[] };
     fs::create_dir(env.path("work/web")).unwrap();
     for program in ["server", "job.sh", "db.sh", "worker.sh"] {
         script(Path::new(&env.write(program, SERVE)));
@@ -73,10 +80,11 @@ fn machine() -> TestEnv {
     env.set("BROWSER", bin.join("browser").to_str().unwrap());
     env.set("DATABASE_URL", "postgres://localhost/shop");
     for key in ["api", "web"] {
-        env.devport(["start", "--detach", "--wait", "--key", key, "--", "npm", "run", "dev"]).ok();
+        let start = ["start", "--detach", "--key", key, "--", "npm", "run", "dev"];
+        env.devport([&start[..2], wait, &start[2..]].concat()).ok();
     }
     // A run before this one, for `logs --previous`.
-    env.devport(["restart", "--detach", "--wait", "api"]).ok();
+    env.devport([&["restart", "--detach"], wait, &["api"]].concat()).ok();
     env
 }
 
@@ -101,7 +109,7 @@ fn expected(example: &str) -> &'static [i32] {
 
 /// Runs an example on a machine of its own. Returns what was wrong.
 fn failure(example: &str) -> Option<String> {
-    let env = machine();
+    let env = machine(["wait", "curl", "--ready", "--health"].iter().any(|part| example.contains(part)));
     if example.ends_with(" db") {
         env.devport(["reserve", "--key", "db"]).ok();
     }
