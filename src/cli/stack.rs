@@ -15,6 +15,8 @@ use crate::identity::Key;
 use crate::project::{self, Checkout, CheckoutKind, StackUser};
 use crate::registry::Reservation;
 
+/// The tmux session of all services.
+const SESSION: &str = "devport";
 /// The names of the files of a stack, in the order in which they are looked for.
 const FILE_NAMES: [&str; 4] = ["devport.yaml", "devport.yml", "Procfile.dev", "Procfile"];
 
@@ -71,6 +73,14 @@ impl Located {
             root: checkout.root.to_string_lossy().into_owned(),
         };
         let stack = read(Some(&values))?;
+        if stack.tmux_session.as_ref().is_some_and(|session| session != SESSION) {
+            return Err(Error::InvalidFile {
+                path: file,
+                line: None,
+                why: format!("tmux-session can only be {SESSION}"),
+                hint: Some("leave it out".into()),
+            });
+        }
         Ok(Self { file, stack, names, checkout, values })
     }
 

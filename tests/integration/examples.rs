@@ -8,9 +8,9 @@ use std::thread;
 use crate::support::{DEVPORT, TestEnv};
 
 /// The commands with a help page.
-const COMMANDS: [&str; 19] = [
-    "start", "run", "ls", "which", "stop", "restart", "signal", "rm", "attach", "logs", "wait", "tailup", "taildown",
-    "port", "url", "open", "env", "reserve", "",
+const COMMANDS: [&str; 21] = [
+    "start", "run", "up", "down", "ls", "which", "stop", "restart", "signal", "rm", "attach", "logs", "wait", "tailup",
+    "taildown", "port", "url", "open", "env", "reserve", "",
 ];
 
 /// What `npm run dev`, `./server` and other programs of the examples do: serve, if the example needs that.
@@ -110,6 +110,12 @@ fn expected(example: &str) -> &'static [i32] {
 /// Runs an example on a machine of its own. Returns what was wrong.
 fn failure(example: &str) -> Option<String> {
     let env = machine(["wait", "curl", "--ready", "--health"].iter().any(|part| example.contains(part)));
+    if example.starts_with("devport up") || example.starts_with("devport down") {
+        env.write(
+            "devport.yaml",
+            "services:\n  api: {exec: sleep 1000, ready: none}\n  web: {exec: sleep 1000, ready: none}\n",
+        );
+    }
     if example.ends_with(" db") {
         env.devport(["reserve", "--key", "db"]).ok();
     }

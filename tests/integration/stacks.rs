@@ -211,3 +211,18 @@ fn a_directory_without_a_stack_or_a_checkout_that_is_broken_is_refused() {
     at(&env, "shop", &["up", "-d"]).fails(3, &["a -> b -> a"]);
     assert_eq!(env.ls().len(), 0, "nothing was registered");
 }
+
+#[test]
+fn the_example_starts_as_it_is() {
+    let mut env = machine("");
+    let example = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/devport-stack.yaml")).unwrap();
+    env.write("shop/devport.yaml", &example);
+    env.set("SHOP_DB_PORT", &(env.first_port + 36).to_string());
+    let up = at(&env, "shop", &["up", "-d"]).ok();
+    let states: Vec<String> = up.json().as_array().unwrap().iter().map(|view| view["state"].to_string()).collect();
+    assert_eq!(states.iter().filter(|state| *state == "\"ready\"").count(), 3, "{up:?}");
+    assert!(outcomes(&up).contains(&("shop/migrate".into(), "completed".into())), "{up:?}");
+    assert!(at(&env, "shop", &["logs", "migrate"]).ok().stdout.contains("migrated shop_main on port"));
+    at(&env, "shop", &["down", "--rm"]).ok();
+    assert_eq!(env.ls().len(), 0);
+}
