@@ -169,7 +169,11 @@ impl Probe {
         if let Err(error) = stream.write_all(text.as_bytes()) {
             return Some(Err(no_connection(*port, &error)));
         }
-        let stream = stream.try_clone().ok()?;
+        // Without a request, an error here would look like a connection that is enough.
+        let stream = match stream.try_clone() {
+            Ok(stream) => stream,
+            Err(error) => return Some(Err(no_connection(*port, &error))),
+        };
         self.work = Work::Reading { stream, read: Vec::new(), status };
         None
     }

@@ -150,7 +150,9 @@ impl<'a> Starting<'a> {
         for service in &self.located.stack.services {
             if self.planned.contains(service.name.as_str()) && service.depends_on.contains(&one_shot.name) {
                 has_dependants = true;
-                if !self.is_running(service)? {
+                // A one-shot that need not run does not need this one either.
+                let is_up = if service.one_shot { !self.is_needed(service)? } else { self.is_running(service)? };
+                if !is_up {
                     return Ok(true);
                 }
             }
@@ -158,10 +160,13 @@ impl<'a> Starting<'a> {
         Ok(!has_dependants)
     }
 
-    /// Returns whether a service runs and keeps running: a one-shot that it needs has done its work.
+    /// Returns whether a service runs, and is not about to be started again after a crash: the one-shots that it needs
+    /// have done their work.
     fn is_running(&self, service: &StackService) -> Result<bool> {
+        let registry = &self.context.registry;
         let Some(reservation) = self.located.record(self.context, service)? else { return Ok(false) };
-        Ok(self.context.registry.liveness(&reservation.hash).is_held())
+        let is_down = registry.run_state(&reservation.hash)?.is_some_and(|run| run.state.is_down());
+        Ok(registry.liveness(&reservation.hash).is_held() && !is_down)
     }
 
     /// Adds the view of a service that was not started, if it is registered.

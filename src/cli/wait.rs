@@ -64,7 +64,13 @@ pub(super) fn until_completed(context: &Context, reservation: &Reservation, limi
     wait(context, std::slice::from_ref(reservation), Goal::Stopped, limit)?;
     let view = context.view_if_registered(reservation)?;
     match view.last_exit {
-        Some(exit) if exit.how == ExitHow::Code(0) => Ok(()),
+        // A command that could not be executed is failed, and its last exit is that of an earlier run.
+        Some(exit) if exit.how == ExitHow::Code(0) && view.state == State::Stopped => Ok(()),
+        _ if view.state == State::Failed && view.error.is_some() => {
+            story::show_last_output(context, reservation);
+            let why = view.error.unwrap_or_default();
+            Err(Error::NotCompleted { service: reservation.name().to_owned(), why })
+        }
         exit => {
             story::show_last_output(context, reservation);
             let without_exit = || view.error.unwrap_or_else(|| "it did not run".into());
@@ -197,7 +203,7 @@ fn failing_check(context: &Context, reservation: &Reservation, view: &ServiceVie
 
 /// Returns the error of a service that has not reached the goal. `waited` is `None` if it never will.
 fn failure(reservation: &Reservation, goal: Goal, waited: Option<Duration>, why: String) -> Error {
-    let waited_s = waited.map(|waited| waited.as_secs_f64());
+    let waited_s = waited.map(|waited| (waited.as_secs_f64() * 10.0).round() / 10.0);
     Error::NotInTime { service: reservation.name().to_owned(), state: goal.state(), waited_s, why }
 }
 

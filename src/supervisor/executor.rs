@@ -90,7 +90,9 @@ impl<'a> Executor<'a> {
                 Ok(None) => {}
                 Ok(Some(owner)) => {
                     let problem = Problem::PortTaken { port, owner };
-                    self.note(&format!("{problem}; devport checks it again every 5 s"));
+                    if self.recorder.error() != Some(&problem) {
+                        self.note(&format!("{problem}; devport checks it again every 5 s"));
+                    }
                     return Event::PortTaken(problem);
                 }
                 Err(error) => {

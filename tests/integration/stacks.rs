@@ -226,3 +226,28 @@ fn the_example_starts_as_it_is() {
     at(&env, "shop", &["down", "--rm"]).ok();
     assert_eq!(env.ls().len(), 0);
 }
+
+#[test]
+fn a_chain_of_one_shots_runs_again_only_if_what_needs_it_does() {
+    let env = machine(
+        "services:\n  \
+         seed: {exec: \"sh -c 'echo seed >>runs'\", one-shot: true}\n  \
+         migrate: {exec: \"sh -c 'echo migrate >>runs'\", one-shot: true, depends-on: [seed]}\n  \
+         web: {exec: \"sh -c 'test -e fixed || exit 1; exec sleep 1000'\", no-port: true, depends-on: [migrate]}\n",
+    );
+    let runs = || fs::read_to_string(env.file("shop/runs")).unwrap();
+    at(&env, "shop", &["up", "-d"]).fails(5, &["1 of 3 services did not come up"]);
+    assert_eq!(runs(), "seed\nmigrate\n");
+    // A service that crashes needs its one-shots again.
+    env.write("shop/fixed", "");
+    at(&env, "shop", &["up", "-d"]).ok();
+    assert_eq!(runs(), "seed\nmigrate\nseed\nmigrate\n");
+    at(&env, "shop", &["up", "-d"]).ok();
+    assert_eq!(runs(), "seed\nmigrate\nseed\nmigrate\n", "web runs");
+    // A one-shot that cannot be executed has not completed, although it did yesterday.
+    let file = fs::read_to_string(env.file("shop/devport.yaml")).unwrap();
+    env.write("shop/devport.yaml", &file.replace("sh -c 'echo seed >>runs'", "./missing"));
+    at(&env, "shop", &["down"]).ok();
+    let failed = at(&env, "shop", &["up", "-d"]).fails(5, &["shop/seed failed: ", "3 of 3 services"]);
+    assert_eq!(outcomes(&failed)[0], ("shop/seed".into(), "failed".into()));
+}
