@@ -80,12 +80,18 @@ impl QueryResponder {
         for piece in self.scanner.push(bytes) {
             match piece {
                 Piece::Output(output) => shown.extend_from_slice(&output),
-                Piece::Query(query) if self.is_left_to_terminal(query, now) => {
-                    shown.extend_from_slice(query.text);
-                    self.awaited.push(query);
-                    self.awaited_until = Some(now + TERMINAL_LIMIT);
+                Piece::Query(query) => {
+                    let is_left = self.is_left_to_terminal(query, now);
+                    // The viewers may have been counted in between, which takes time.
+                    let now = self.counted.map_or(now, |(at, _)| at.max(now));
+                    if is_left {
+                        shown.extend_from_slice(query.text);
+                        self.awaited.push(query);
+                        self.awaited_until = Some(now + TERMINAL_LIMIT);
+                    } else {
+                        self.respond(query, now);
+                    }
                 }
-                Piece::Query(query) => self.respond(query, now),
             }
         }
         Cow::Owned(shown)
@@ -102,10 +108,13 @@ impl QueryResponder {
 
     /// Takes note of input from the terminal.
     pub(super) fn handle_input(&mut self, bytes: &[u8]) {
-        // A response begins with an escape, and may arrive in several parts. After the first part the terminal is
-        // trusted to respond to the other queries too.
-        if bytes.contains(&ESCAPE) {
-            (self.awaited, self.awaited_until) = (Vec::new(), None);
+        // A terminal may respond to one kind of query and not to the other. A response may arrive in several parts.
+        let is_cut = bytes.last() == Some(&ESCAPE);
+        let begins = |kind: u8| is_cut || bytes.windows(2).any(|two| two == [ESCAPE, kind]);
+        let (is_color, is_attributes) = (begins(b']'), begins(b'['));
+        self.awaited.retain(|query| if query.is_color { !is_color } else { !is_attributes });
+        if self.awaited.is_empty() {
+            self.awaited_until = None;
         }
     }
 
@@ -141,7 +150,7 @@ impl QueryResponder {
     /// Appends the response of devport to the pending ones.
     fn respond(&mut self, query: &Query, now: Instant) {
         self.responses.extend_from_slice(query.response);
-        self.responses_since.get_or_insert(now);
+        self.responses_since = Some(now);
         self.next_attempt = Some(now);
     }
 
@@ -206,7 +215,8 @@ mod tests {
             let now = clock::now();
             assert_eq!(&responder.filter(b"a\x1b]1", now)[..], b"a");
             assert_eq!(&responder.filter(b"1;?\x07b\x1b[c", now)[..], b"b");
-            assert_eq!(responder.deadline(), Some(now));
+            let due = responder.deadline().unwrap();
+            assert!((now..=clock::now()).contains(&due));
             let responses = responder.take_responses(|| true, now);
             assert_eq!(responses.unwrap(), [COLOR_RESPONSE, ATTRIBUTES_RESPONSE].concat());
             assert_eq!((responder.take_responses(|| true, now), responder.deadline()), (None, None));
@@ -228,18 +238,30 @@ mod tests {
         let now = clock::now();
         assert_eq!(&responder.filter(COLOR, now)[..], COLOR);
         responder.handle_input(b"typed");
-        assert_eq!(responder.deadline(), Some(now + TERMINAL_LIMIT));
+        // The time of the count does not shorten the terminal's time.
+        let due = responder.deadline().unwrap();
+        assert!(due >= now + TERMINAL_LIMIT);
         responder.handle_input(b"\x1b]11;rgb:1/2/3\x07");
-        assert_eq!(responder.take_responses(|| true, now + TERMINAL_LIMIT), None, "the terminal has responded");
+        assert_eq!(responder.take_responses(|| true, due), None, "the terminal has responded");
         responder.filter(COLOR, now);
         assert_eq!(responder.take_responses(|| true, now), None);
-        assert_eq!(responder.take_responses(|| true, now + TERMINAL_LIMIT).unwrap(), COLOR_RESPONSE);
+        assert_eq!(responder.take_responses(|| true, due).unwrap(), COLOR_RESPONSE);
         // It gets no more queries for colours, but the others.
         assert_eq!(&responder.filter(COLOR, now)[..], b"");
         assert_eq!(responder.take_responses(|| true, now).unwrap(), COLOR_RESPONSE);
         assert_eq!(&responder.filter(ATTRIBUTES, now)[..], ATTRIBUTES);
         assert_eq!(responder.finish(), b"");
         assert_eq!(&responder.filter(COLOR, now)[..], COLOR, "another child");
+    }
+
+    #[test]
+    fn a_terminal_that_reports_its_attributes_may_still_owe_its_colors() {
+        let mut responder = in_window("1");
+        let now = clock::now();
+        responder.filter(&[COLOR, ATTRIBUTES].concat(), now);
+        let due = responder.deadline().unwrap();
+        responder.handle_input(b"\x1b[?1;2c");
+        assert_eq!(responder.take_responses(|| true, due).unwrap(), COLOR_RESPONSE);
     }
 
     #[test]
