@@ -13,7 +13,7 @@ use crate::launch::tmux::Tmux;
 use crate::launch::{detached, response};
 use crate::os::spawn::find_program;
 use crate::os::{clock, process};
-use crate::registry::{Registry, Reservation, State};
+use crate::registry::{Registry, Reservation, RunState, State};
 
 /// How long a supervisor may take to exit after its window was closed: it stops the service first, for which the default
 /// grace period is 5 s.
@@ -113,7 +113,7 @@ impl Launcher<'_> {
         };
         let marking = tmux.mark(&window, self.registry.paths().base(), reservation);
         let result = response::wait(self.registry, reservation, before.as_ref(), window.pid);
-        if marking.finish() || self.has_failed(reservation, before.as_ref()) || outlives_window(window.pid) {
+        if marking.finish() || self.has_ended(reservation, before.as_ref()) || outlives_window(window.pid) {
             return Ok(Some(result));
         }
         (self.notify)(&format!("tmux closed the window at once; {} runs without a window", reservation.name()));
@@ -129,11 +129,19 @@ impl Launcher<'_> {
         }
     }
 
-    /// Returns whether a supervisor other than `before` recorded that the service cannot be started.
-    fn has_failed(&self, reservation: &Reservation, before: Option<&process::ProcessIdentity>) -> bool {
-        let is_new_failure =
-            |run: crate::registry::RunState| Some(&run.supervisor) != before && run.state == State::Failed;
-        self.registry.run_state(&reservation.hash).is_ok_and(|run| run.is_some_and(is_new_failure))
+    /// Returns whether a supervisor other than `before` recorded that the service cannot be started, or has run to its
+    /// end. A command that the closed window ended does not count.
+    fn has_ended(&self, reservation: &Reservation, before: Option<&process::ProcessIdentity>) -> bool {
+        let is_own_end = |run: &RunState| {
+            run.says_ended()
+                && run
+                    .exits
+                    .last()
+                    .is_some_and(|exit| !exit.was_requested && run.began_at.is_some_and(|began| exit.at >= began))
+        };
+        let is_new_end =
+            |run: RunState| Some(&run.supervisor) != before && (run.state == State::Failed || is_own_end(&run));
+        self.registry.run_state(&reservation.hash).is_ok_and(|run| run.is_some_and(is_new_end))
     }
 
     /// Returns tmux; `None` if it is not in `PATH`.

@@ -203,3 +203,26 @@ fn a_tmux_server_that_hangs_keeps_no_service_from_running() {
     );
     assert_eq!(env.which("a")["state"], "running");
 }
+
+#[test]
+fn a_command_that_ends_at_once_runs_once() {
+    let env = TestEnv::new();
+    for round in 1..=20 {
+        env.devport([
+            "start",
+            "--key",
+            "a",
+            "--no-port",
+            "--restart",
+            "on-failure",
+            "--",
+            "sh",
+            "-c",
+            "echo ran >>runs",
+        ])
+        .ok();
+        env.devport(["wait", "a", "--for", "stopped"]).ok();
+        let runs = std::fs::read_to_string(env.file("runs")).unwrap().lines().count();
+        assert_eq!(runs, round, "the closed window is that of a command that has ended");
+    }
+}
