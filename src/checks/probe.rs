@@ -148,7 +148,7 @@ impl Probe {
             Err(error) => Some(error),
         };
         if let Some(error) = failure {
-            if *v6 {
+            if *v6 || !may_be_v6(&error) {
                 return Some(Err(no_connection(*port, &error)));
             }
             return match connecting_v6(*port, request.take()) {
@@ -179,12 +179,20 @@ impl Probe {
     }
 }
 
-/// Starts to connect to 127.0.0.1, or to `::1` if that fails at once.
+/// Starts to connect to 127.0.0.1, or to `::1` if nothing listens there.
 fn connecting(port: u16, request: Option<Request>) -> Result<Work, String> {
     match socket::connect(port, false) {
         Ok(stream) => Ok(Work::Connecting { stream, port, v6: false, request }),
-        Err(_) => connecting_v6(port, request),
+        Err(error) if may_be_v6(&error) => connecting_v6(port, request),
+        Err(error) => Err(no_connection(port, &error)),
     }
+}
+
+/// Returns whether a connection to 127.0.0.1 failed because the service may listen on `::1` only. After any other
+/// failure, the one of `::1` would hide it.
+fn may_be_v6(error: &io::Error) -> bool {
+    use io::ErrorKind::{AddrNotAvailable, ConnectionRefused, NetworkUnreachable};
+    matches!(error.kind(), ConnectionRefused | AddrNotAvailable | NetworkUnreachable)
 }
 
 /// Starts to connect to `::1`.

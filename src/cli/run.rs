@@ -53,7 +53,7 @@ pub(super) fn launched(launched: &Launched, caller: CallerContext) -> Result<Exi
                 .unwrap_or_default(),
         },
         None if watched => Audience::OwnStreams,
-        None => Audience::Nobody,
+        None => Audience::LogOnly,
     };
     let term = environment.get("TERM").filter(|_| watched).and_then(|term| term.to_str()).map(str::to_owned);
     let heartbeat = environment.heartbeat();

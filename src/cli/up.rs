@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cli::args::Up;
 use crate::cli::context::Context;
-use crate::cli::output::report;
+use crate::cli::output::{note, report};
 use crate::cli::stack::{Located, Ports};
 use crate::cli::{missing_tmux, wait};
 use crate::config::{ServiceSpec, StackService};
@@ -73,7 +73,11 @@ impl<'a> Starting<'a> {
     fn start_layer(&mut self, layer: &[&'a StackService]) -> Result<()> {
         let (mut to_start, mut specs) = (Vec::new(), Vec::new());
         for service in layer.iter().copied() {
-            if service.depends_on.iter().any(|name| self.failed.contains(name.as_str())) {
+            let is_late = self.deadline.remaining().is_zero();
+            if is_late || service.depends_on.iter().any(|name| self.failed.contains(name.as_str())) {
+                if is_late {
+                    note(&format!("{} was not started: the time limit is over", service.name));
+                }
                 self.failed.insert(&service.name);
                 self.show(service, Outcome::Skipped)?;
             } else if service.is_port_only() || (service.one_shot && !self.is_needed(service)?) {

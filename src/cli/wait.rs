@@ -12,13 +12,13 @@ use crate::config::Span;
 use crate::error::{Error, Result};
 use crate::logs;
 use crate::os::{clock, process};
-use crate::registry::{ExitHow, Registry, Reservation, State};
+use crate::registry::{ExitHow, Reservation, State};
 use crate::text::printable;
 use crate::view::{ServiceView, Status};
 
-/// How often to poll the state of a service: the longest time by which a script waits too long.
+/// The time between two looks at a service: a script waits at most this much too long.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// How long the last check may take, whose failure is the reason that a failed wait gives.
+/// Time limit of the check whose failure explains why a wait failed.
 const LAST_CHECK: Duration = Duration::from_secs(1);
 /// How long a service may use its port wrongly after that was reported, which takes a second: some servers open another
 /// port first.
@@ -63,77 +63,49 @@ pub(super) fn until_ready_within(context: &Context, reservation: &Reservation, l
 pub(super) fn until_completed(context: &Context, reservation: &Reservation, limit: Duration) -> Result<()> {
     wait(context, std::slice::from_ref(reservation), Goal::Stopped, limit)?;
     let view = context.view_if_registered(reservation)?;
-    match view.last_exit {
-        // A command that could not be executed is failed, and its last exit is that of an earlier run.
-        Some(exit) if exit.how == ExitHow::Code(0) && view.state == State::Stopped => Ok(()),
-        _ if view.state == State::Failed && view.error.is_some() => {
-            story::show_last_output(context, reservation);
-            let why = view.error.unwrap_or_default();
-            Err(Error::NotCompleted { service: reservation.name().to_owned(), why })
-        }
-        exit => {
-            story::show_last_output(context, reservation);
-            let without_exit = || view.error.unwrap_or_else(|| "it did not run".into());
-            let why = exit.map_or_else(without_exit, |exit| exit.to_string());
-            Err(Error::NotCompleted { service: reservation.name().to_owned(), why })
-        }
+    // The last exit of a command that could not be executed is that of an earlier run.
+    if view.state == State::Stopped && view.last_exit.as_ref().is_some_and(|exit| exit.how == ExitHow::Code(0)) {
+        return Ok(());
     }
+    story::show_last_output(context, reservation);
+    let exit = view.last_exit.filter(|_| view.state == State::Stopped).map(|exit| exit.to_string());
+    let why = exit.or(view.error).unwrap_or_else(|| "it did not run".into());
+    Err(Error::NotCompleted { service: reservation.name().to_owned(), why })
 }
 
-/// Waits until all services are ready, or have stopped. Prints the last exit and output of each that does not become
-/// ready, so that a script needs no second command to learn the reason.
+/// Waits until all services are ready at the same time, or have stopped. Prints the last output of each that does not
+/// become ready, so that a script needs no second command to learn the reason.
 ///
 /// # Errors
 /// [`Error::NotInTime`] for a single service, [`Error::NotAllInTime`] for several.
 fn wait(context: &Context, reservations: &[Reservation], goal: Goal, limit: Duration) -> Result<()> {
     let deadline = clock::Deadline::after(limit);
     let mut progress = Progress::new();
-    let mut failures = Vec::new();
-    for reservation in reservations {
-        let mut hopeless =
-            Hopeless { registry: &context.registry, reservation, wrong_port_since: None, compared_runs: 0 };
-        let result = clock::poll(POLL_INTERVAL, deadline.remaining(), || {
-            progress.show(reservation.name(), limit.saturating_sub(deadline.remaining()));
-            let view = match goal {
-                Goal::Ready => context.checked_view(reservation, deadline.remaining()),
-                Goal::Stopped => context.view_if_registered(reservation),
-            };
-            let verdict = match view {
-                Ok(view) => verdict(&view, goal),
-                Err(error) => return Some(Err(error)),
-            };
-            let verdict = match goal {
-                Goal::Ready => verdict.or_else(|| hopeless.reason().map(Err)),
-                Goal::Stopped => verdict,
-            };
-            verdict.map(|verdict| verdict.map_err(|why| failure(reservation, goal, None, why)))
-        });
-        progress.clear();
-        let result = result.unwrap_or_else(|| {
-            let view = context.view_if_registered(reservation)?;
-            let why = match goal {
-                Goal::Ready => failing_check(context, reservation, &view),
-                Goal::Stopped => None,
-            };
-            Err(failure(reservation, goal, Some(limit), why.unwrap_or_else(|| reason(&view))))
-        });
-        if let Err(error) = result {
-            if goal == Goal::Ready {
-                story::show_last_output(context, reservation);
+    let mut awaited: Vec<Awaited> =
+        reservations.iter().map(|reservation| Awaited::new(context, reservation, goal)).collect();
+    let _ = clock::poll(POLL_INTERVAL, limit, || {
+        let mut pending = None;
+        for service in &mut awaited {
+            if !service.is_settled(deadline.remaining()) {
+                pending.get_or_insert(service.reservation.name());
             }
-            failures.push(error);
         }
-    }
-    let failed = failures.len();
-    match failures.pop() {
-        None => Ok(()),
-        Some(error) if reservations.len() == 1 => Err(error),
-        Some(last) => {
-            failures.push(last);
+        if let Some(name) = pending {
+            progress.show(name, limit.saturating_sub(deadline.remaining()));
+        }
+        pending.is_none().then_some(())
+    });
+    progress.clear();
+    let total = awaited.len();
+    let mut failures: Vec<Error> = awaited.into_iter().filter_map(|service| service.finish(limit)).collect();
+    match failures.len() {
+        0 => Ok(()),
+        1 if total == 1 => Err(failures.remove(0)),
+        failed => {
             for error in &failures {
                 note(&error.to_string());
             }
-            Err(Error::NotAllInTime { state: goal.state(), failed, total: reservations.len() })
+            Err(Error::NotAllInTime { state: goal.state(), failed, total })
         }
     }
 }
@@ -157,20 +129,80 @@ fn may_run(pid: i32) -> bool {
     process::is_running(pid).unwrap_or(true)
 }
 
-/// Detects that a service will not become ready, before the time limit. devport goes on trying to start it.
-struct Hopeless<'a> {
-    registry: &'a Registry,
+/// A service that is waited for.
+struct Awaited<'a> {
+    context: &'a Context,
     reservation: &'a Reservation,
-    /// When the service was first seen to use its port wrongly.
+    goal: Goal,
+    /// Whether it has reached the goal, as of the last look.
+    has_reached: bool,
+    /// Why it never will.
+    failure: Option<Error>,
+    /// When it was first seen to use its port wrongly.
     wrong_port_since: Option<Instant>,
     /// How many runs there had been when the last two were compared.
     compared_runs: u64,
 }
 
-impl Hopeless<'_> {
-    /// Returns why the service will not become ready; `None` if it still may.
-    fn reason(&mut self) -> Option<String> {
-        let run = self.registry.run_state(&self.reservation.hash).ok()??;
+impl<'a> Awaited<'a> {
+    fn new(context: &'a Context, reservation: &'a Reservation, goal: Goal) -> Self {
+        Self { context, reservation, goal, has_reached: false, failure: None, wrong_port_since: None, compared_runs: 0 }
+    }
+
+    /// Looks at the service; returns whether it has reached the goal, or never will. `left` is the time that is left.
+    fn is_settled(&mut self, left: Duration) -> bool {
+        if self.failure.is_some() {
+            return true;
+        }
+        // A check that has passed is not run again while other services are waited for.
+        let view = if self.goal == Goal::Ready && !self.has_reached {
+            self.context.checked_view(self.reservation, left)
+        } else {
+            self.context.view_if_registered(self.reservation)
+        };
+        let verdict = match view {
+            Ok(view) => verdict(&view, self.goal),
+            Err(error) => {
+                self.failure = Some(error);
+                return true;
+            }
+        };
+        let verdict = match self.goal {
+            Goal::Ready => verdict.or_else(|| self.hopeless_reason().map(Err)),
+            Goal::Stopped => verdict,
+        };
+        self.has_reached = matches!(verdict, Some(Ok(())));
+        if let Some(Err(why)) = verdict {
+            self.failure = Some(failure(self.reservation, self.goal, None, why));
+        }
+        self.has_reached || self.failure.is_some()
+    }
+
+    /// Returns the error of a service that has not reached the goal within `limit`.
+    fn finish(self, limit: Duration) -> Option<Error> {
+        if self.has_reached {
+            return None;
+        }
+        let error = self.failure.unwrap_or_else(|| match self.context.view_if_registered(self.reservation) {
+            Ok(view) => {
+                let check = match self.goal {
+                    Goal::Ready => failing_check(self.context, self.reservation, &view),
+                    Goal::Stopped => None,
+                };
+                failure(self.reservation, self.goal, Some(limit), check.unwrap_or_else(|| reason(&view)))
+            }
+            Err(error) => error,
+        });
+        if self.goal == Goal::Ready {
+            story::show_last_output(self.context, self.reservation);
+        }
+        Some(error)
+    }
+
+    /// Returns why the service will not become ready, although its supervisor goes on trying; `None` if it still may.
+    fn hopeless_reason(&mut self) -> Option<String> {
+        let registry = &self.context.registry;
+        let run = registry.run_state(&self.reservation.hash).ok()??;
         match run.error.as_ref().filter(|problem| problem.is_about_port() && run.state == State::Running) {
             Some(problem) => {
                 let since = *self.wrong_port_since.get_or_insert_with(clock::now);
@@ -185,7 +217,7 @@ impl Hopeless<'_> {
             return None;
         }
         self.compared_runs = run.runs;
-        let last_line = |run| logs::run_output(&self.registry.paths().log(&self.reservation.hash), run, 1);
+        let last_line = |run| logs::run_output(&registry.paths().log(&self.reservation.hash), run, 1);
         (last_line(run.runs) == last_line(run.runs - 1)).then(|| format!("it ended twice in the same way: {exit}"))
     }
 }

@@ -139,7 +139,7 @@ impl Launcher<'_> {
         Ok(Ensured::new(reservation, previous))
     }
 
-    /// Prepares a registered service that the caller will supervise, and stops it if it runs and is to be replaced.
+    /// Prepares a registered service that the caller will supervise, and stops it if it is to be replaced or is down.
     /// Returns its record as it is now.
     ///
     /// # Errors
@@ -147,12 +147,14 @@ impl Launcher<'_> {
     pub(crate) fn prepare_to_run(&self, reservation: &Reservation, if_running: IfRunning) -> Result<Reservation> {
         let (launch, Ensured { reservation, .. }, place) = self.prepare_registered(reservation)?;
         launch.check_writable()?;
-        if if_running == IfRunning::Replace
-            && let Some(running) = self.find_running(&reservation)?
-        {
-            self.stop(&running.reservation)?;
-        } else if self.registry.liveness(&reservation.hash).is_held() {
-            return Ok(reservation);
+        match self.find_running(&reservation)? {
+            Some(running) if if_running == IfRunning::Replace => self.stop(&running.reservation)?,
+            Some(running) if running.is_down() => {
+                self.notify_retry(&running, None);
+                self.stop(&running.reservation)?;
+            }
+            Some(running) => return Ok(running.reservation),
+            None => {}
         }
         self.record_origin(reservation, &place)
     }
@@ -216,8 +218,8 @@ impl Launcher<'_> {
     /// holds the launch lock.
     ///
     /// # Errors
-    /// [`Error::KeyElsewhere`] if the key belongs to another checkout, or if the service cannot be registered. Nothing
-    /// was changed in both cases.
+    /// [`Error::KeyElsewhere`] if the key belongs to another checkout, or if the service cannot be registered or
+    /// stopped. The record stays as it was.
     fn claim(&self, spec: &ServiceSpec, if_running: IfRunning) -> Result<Ensured> {
         let Some((running, has_lost_directory)) = self.find_running_for(spec)? else {
             return Ok(Ensured::new(self.write_record(spec)?, Previous::NotRunning));
@@ -241,8 +243,13 @@ impl Launcher<'_> {
             self.notify_retry(&running, changed_variables(&environment, &spec.environment));
         }
         // Register first: the service keeps running if the new options are invalid.
+        let before = self.registry.record_bytes(&spec.hash)?;
         let registered = self.write_record(spec)?;
-        self.stop(&running.reservation)?;
+        if let Err(error) = self.stop(&running.reservation) {
+            // What still runs is what the old record says.
+            self.registry.restore_record(&spec.hash, before.as_deref())?;
+            return Err(error);
+        }
         Ok(Ensured::new(registered, if is_replaced { Previous::Stopped } else { Previous::Down }))
     }
 

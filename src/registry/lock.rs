@@ -95,7 +95,7 @@ impl Holder {
 /// Whether a supervisor runs a service, according to the kernel.
 #[derive(Debug)]
 pub(crate) enum Liveness {
-    /// No process holds the lock.
+    /// No supervisor holds the lock.
     Free,
     /// A supervisor holds the lock; `None` if the file does not name it.
     Held(Option<ProcessIdentity>),
@@ -284,7 +284,9 @@ impl FileLock {
                     return Ok(Some(Self { file, path: path.to_owned() }));
                 }
                 // The previous holder deleted the file: this lock is on a file without a name.
-                _ => {}
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("check", path)(error)),
             }
         }
     }

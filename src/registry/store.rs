@@ -151,6 +151,23 @@ impl Registry {
             .map_or_else(|| Ok(Variables::default()), |(_, bytes)| parse_environment(&path, &bytes))
     }
 
+    /// Returns the content of a record, for [`Self::restore_record`]; `None` if there is none.
+    ///
+    /// # Errors
+    /// If the record cannot be read.
+    pub(crate) fn record_bytes(&self, hash: &ServiceHash) -> Result<Option<Vec<u8>>> {
+        Ok(self.find_with_bytes(hash)?.map(|(_, bytes)| bytes))
+    }
+
+    /// Writes back the record of a service that could not be replaced. The caller holds its launch lock.
+    ///
+    /// # Errors
+    /// If the record cannot be written.
+    pub(crate) fn restore_record(&self, hash: &ServiceHash, bytes: Option<&[u8]>) -> Result<()> {
+        let _lock = self.lock()?;
+        bytes.map_or(Ok(()), |bytes| file::write(&self.paths.record(hash), hash.as_str(), bytes, Durability::Synced))
+    }
+
     /// Reads one record and its bytes.
     pub(super) fn find_with_bytes(&self, hash: &ServiceHash) -> Result<Option<(Reservation, Vec<u8>)>> {
         self.read_record(hash, |reservation, bytes| (reservation, bytes.to_vec()))

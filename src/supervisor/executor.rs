@@ -29,7 +29,7 @@ pub(super) struct Executor<'a> {
     /// How the child ended, unless another start was tried since.
     pub(super) last_exit: Option<ExitHow>,
     checkout: CheckoutWatch,
-    /// The last failure that was reported while its operation is retried.
+    /// The last failure of this run that was reported; the same one is not reported again.
     last_failure: Option<String>,
     /// Whether our own input has ended, so that the next child gets an end of file too.
     has_input_ended: bool,
@@ -119,6 +119,7 @@ impl<'a> Executor<'a> {
                     child.queue_end_of_input();
                 }
                 self.recorder.child_started(&child.identity, root_id);
+                self.last_failure = None;
                 self.probe.begin(child.since);
                 Event::Spawned { since: child.since }
             }

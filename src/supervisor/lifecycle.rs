@@ -267,7 +267,7 @@ impl Lifecycle {
             return self.end(Outcome::Failed(why));
         }
         match self.backoff.after_crash(Duration::ZERO, now) {
-            AfterCrash::GiveUp => self.end(Outcome::Failed(why)),
+            AfterCrash::GiveUp => self.end(Outcome::Failed(self.gave_up(Some(why)))),
             AfterCrash::Wait(wait) => self.wait_for_start(later(now, wait), State::Backoff, Some(why)),
             AfterCrash::Loop(wait) => self.wait_for_start(later(now, wait), State::CrashLoop, Some(why)),
         }
@@ -303,15 +303,21 @@ impl Lifecycle {
         let (wait, shown) = match self.backoff.after_crash(ran, now) {
             AfterCrash::Wait(wait) => (wait, State::Backoff),
             AfterCrash::Loop(wait) => (wait, State::CrashLoop),
-            AfterCrash::GiveUp => {
-                let most = self.policy.max_restarts.unwrap_or(0);
-                let times = if most == 1 { "1 restart".into() } else { format!("{most} restarts") };
-                let why = format!("it ended again after {times} within {}", self.policy.window);
-                return self.clear_for_end(Outcome::Failed(why.into()), now);
-            }
+            AfterCrash::GiveUp => return self.clear_for_end(Outcome::Failed(self.gave_up(why)), now),
         };
         self.crashed = true;
         self.clear(Then::StartAt { at: later(now, wait), shown, why: why.clone() }, now, shown, why)
+    }
+
+    /// Returns why the service is not restarted any more. `why` is `None` if the child ended by itself.
+    fn gave_up(&self, why: Option<Problem>) -> Problem {
+        let most = self.policy.max_restarts.unwrap_or(0);
+        let times = if most == 1 { "1 restart".into() } else { format!("{most} restarts") };
+        let limit = format!("after {times} within {}", self.policy.window);
+        match why {
+            Some(why) => format!("{why}; gave up {limit}").into(),
+            None => format!("it ended again {limit}").into(),
+        }
     }
 
     fn clear_for_end(&mut self, outcome: Outcome, now: Instant) -> Vec<Action> {

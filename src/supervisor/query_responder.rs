@@ -26,8 +26,8 @@ const READER_INTERVAL: Duration = Duration::from_millis(5);
 /// Who sees the output of the child.
 #[derive(Debug)]
 pub(crate) enum Audience {
-    /// Nobody: the log is the only output.
-    Nobody,
+    /// No person: the log is the only output.
+    LogOnly,
     /// The user's own terminal, or whatever the streams were redirected to. It gets every query.
     OwnStreams,
     /// A tmux window, which may be out of sight.
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn without_viewers_devport_responds_at_once_and_in_order() {
         for audience in [
-            Audience::Nobody,
+            Audience::LogOnly,
             Audience::Window { count_viewers: Vec::new() },
             Audience::Window { count_viewers: vec!["/does/not/exist".into()] },
             in_window("0").audience,
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_response_waits_for_its_reader_up_to_a_limit() {
-        let mut responder = QueryResponder::new(Audience::Nobody);
+        let mut responder = QueryResponder::new(Audience::LogOnly);
         let now = clock::now();
         responder.filter(COLOR, now);
         assert_eq!(responder.take_responses(|| false, now), None);
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn output_that_was_held_back_is_returned_at_the_end() {
-        let mut responder = QueryResponder::new(Audience::Nobody);
+        let mut responder = QueryResponder::new(Audience::LogOnly);
         assert_eq!(&responder.filter(b"a\x1b]11;", clock::now())[..], b"a");
         assert_eq!(responder.finish(), b"\x1b]11;");
     }

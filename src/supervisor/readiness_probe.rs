@@ -8,7 +8,7 @@ use nix::poll::PollFlags;
 use regex::bytes::Regex;
 
 use crate::checks::{CheckResult, Probe, Request};
-use crate::config::Check;
+use crate::config::{Check, Policy};
 use crate::frameworks::PortAdvice;
 use crate::logs;
 use crate::os::Listener;
@@ -60,14 +60,17 @@ pub(super) struct ReadinessProbe {
 impl ReadinessProbe {
     /// Creates the probe of a service whose child is not started yet.
     pub(super) fn new(reservation: &Reservation) -> Self {
-        let port = reservation.service_port();
-        let pattern = match reservation.policy.ready_check(port.is_some()) {
+        Self::with(&reservation.policy, reservation.service_port())
+    }
+
+    fn with(policy: &Policy, port: Option<u16>) -> Self {
+        let pattern = match policy.ready_check(port.is_some()) {
             // Registration has already rejected invalid patterns.
             Check::Log(pattern) => Check::pattern(&pattern).ok(),
             _ => None,
         };
         Self {
-            readiness: Readiness::new(&reservation.policy, port.is_some()),
+            readiness: Readiness::new(policy, port.is_some()),
             port,
             probe: None,
             pattern,
@@ -238,7 +241,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::Policy;
     use crate::frameworks::Launch;
     use crate::os::clock;
 
@@ -267,19 +269,7 @@ mod tests {
     /// A probe with this check, of a child that was started just now.
     fn probe(check: Check, port: Option<u16>) -> (ReadinessProbe, Instant) {
         let policy = Policy { ready: Some(check), ..Policy::default() };
-        let pattern = match &policy.ready {
-            Some(Check::Log(pattern)) => Check::pattern(pattern).ok(),
-            _ => None,
-        };
-        let mut probe = ReadinessProbe {
-            readiness: Readiness::new(&policy, port.is_some()),
-            port,
-            probe: None,
-            pattern,
-            line: Vec::new(),
-            has_matched: false,
-            listens: Vec::new(),
-        };
+        let mut probe = ReadinessProbe::with(&policy, port);
         let now = clock::now();
         probe.begin(now);
         (probe, now)

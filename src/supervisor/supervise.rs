@@ -105,7 +105,7 @@ fn prepare<'a>(
     let environment = registry.environment(&reservation.hash)?;
     process::become_subreaper().map_err(Error::system("adopt orphaned descendants"))?;
     let screen = match audience {
-        Audience::Nobody => Screen::detached(),
+        Audience::LogOnly => Screen::detached(),
         Audience::OwnStreams | Audience::Window { .. } => {
             Screen::of_own_streams().map_err(Error::system("use the terminal"))?
         }

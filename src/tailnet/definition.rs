@@ -20,7 +20,7 @@ pub(super) enum Owner {
     /// devport, for another service or on another machine; the comment says which.
     OtherDevport(String),
     /// A person or another program.
-    Somebody,
+    Foreign,
 }
 
 impl Definition {
@@ -69,7 +69,7 @@ impl Definition {
         let comment = self.0.get("comment").and_then(Value::as_str).unwrap_or_default();
         let words: Vec<&str> = comment.split(|c: char| !c.is_ascii_alphanumeric()).collect();
         if !words.contains(&"devport") {
-            return Owner::Somebody;
+            return Owner::Foreign;
         }
         let names_us = !node.id().is_empty() && words.contains(&node.id());
         // A comment that names no service fits any service of the machine.
@@ -104,8 +104,8 @@ mod tests {
         let of = |comment: &str| Definition::new("a", HTTPS, comment).maker(&node("n1CNTRL"), "0a1b2c3d4e");
         assert_eq!(of(&comment(&node("n1CNTRL"), "0a1b2c3d4e")), Owner::Us);
         assert_eq!(of("devport n1CNTRL"), Owner::Us);
-        assert_eq!(of("the shop's own"), Owner::Somebody);
-        assert_eq!(of(""), Owner::Somebody);
+        assert_eq!(of("the shop's own"), Owner::Foreign);
+        assert_eq!(of(""), Owner::Foreign);
         for other in [comment(&node("n2CNTRL"), "0a1b2c3d4e"), comment(&node("n1CNTRL"), "ffffffffff")] {
             assert_eq!(of(&other), Owner::OtherDevport(other.clone()));
         }

@@ -220,12 +220,12 @@ fn delete_definition(api: &Api, node: &Node, now: &Reservation, notice: &mut dyn
     let Some(definition) = api.definition(name)? else { return Ok(()) };
     match definition.maker(node, now.hash.as_str()) {
         Owner::Us => {}
-        Owner::OtherDevport(_) | Owner::Somebody if !now.tailnet => return Ok(()),
+        Owner::OtherDevport(_) | Owner::Foreign if !now.tailnet => return Ok(()),
         Owner::OtherDevport(comment) => {
             notice(format!("kept the definition of svc:{name}: another machine created it ({comment})"));
             return Ok(());
         }
-        Owner::Somebody => {
+        Owner::Foreign => {
             notice(format!("kept the definition of svc:{name}: devport did not create it"));
             return Ok(());
         }
@@ -321,8 +321,8 @@ impl Publication {
         match there.maker(&self.node, self.reservation.hash.as_str()) {
             Owner::Us if there.declares_only(self.endpoint) => Ok(true),
             Owner::Us => api.define(self.name(), &there.with_port(self.endpoint)).map(|()| true),
-            Owner::Somebody if there.declares(self.endpoint) => Ok(false),
-            Owner::Somebody => {
+            Owner::Foreign if there.declares(self.endpoint) => Ok(false),
+            Owner::Foreign => {
                 let ports: Vec<&str> = there.ports().collect();
                 let owner = format!("a definition that devport did not create, with {} only", ports.join(", "));
                 Err(name_taken(&self.reservation, owner))

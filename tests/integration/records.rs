@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use crate::support::strace::{self, Fault};
 use crate::support::{DEVPORT, TestEnv, done, has_program, is_up, port, until};
 
 /// The record of a service.
@@ -160,4 +161,23 @@ fn every_child_gets_the_end_of_the_input() {
     let mut command = env.command("script");
     let done = env.finish(command.args(["-qec", &format!("sh {script}"), "/dev/null"]));
     assert_eq!(done.stdout.matches("exit code 0 after").count(), 3, "{done:?}");
+}
+
+#[test]
+fn the_record_of_a_service_that_could_not_be_replaced_is_that_of_what_runs() {
+    if strace::is_missing() {
+        return;
+    }
+    let env = TestEnv::new();
+    env.devport(["start", "--key", "a", "--no-port", "--", "sleep", "1000"]).ok();
+    let path = env.state_file("services", "a", "json");
+    let (before, pid) = (fs::read_to_string(&path).unwrap(), env.which("a")["pid"].clone());
+    let replace = ["start", "--replace", "--key", "a", "--no-port", "--", "sleep", "2000"];
+    let fault = Fault { calls: "pidfd_send_signal", path: None, effect: "error=EPERM" };
+    let failed = env.finish(&mut env.faulty(fault, replace));
+    assert!(failed.code == 1 && failed.stderr.contains("operation not permitted"), "{failed:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), before);
+    assert_eq!(env.which("a")["pid"], pid);
+    env.devport(replace).ok();
+    assert_eq!(env.which("a")["cmd"][1], "2000");
 }

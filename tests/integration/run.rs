@@ -115,3 +115,17 @@ fn a_stop_is_no_failure_of_run_whatever_the_command_exits_with() {
     env.devport(["stop", "a"]).ok();
     done(child).ok();
 }
+
+#[test]
+fn run_by_name_takes_over_a_service_that_waits_for_its_restart() {
+    let env = TestEnv::new();
+    let script = "test -e fixed || exit 3; echo here; exec sleep 1000";
+    env.devport(["start", "--key", "a", "--no-port", "--backoff-initial", "30s", "--", "sh", "-c", script]).ok();
+    env.wait_state("a", "backoff");
+    env.write("fixed", "");
+    let running = env.spawn(["run", "a"]);
+    env.wait_state("a", "ready");
+    env.devport(["stop", "a"]).ok();
+    let ended = done(running).ok();
+    assert!(ended.stdout.contains("here") && ended.stderr.contains("a was in backoff; starting it now"), "{ended:?}");
+}

@@ -104,3 +104,35 @@ fn a_wait_that_fails_names_what_the_check_found_last() {
         assert!(failed.stderr.contains(&why), "{ready}: {}", failed.stderr);
     }
 }
+
+#[test]
+fn several_services_must_be_ready_at_the_same_time() {
+    let env = TestEnv::new();
+    let start = |key: &str, ready: &str, script: &str| {
+        env.devport([
+            "start",
+            "--key",
+            key,
+            "--no-port",
+            "--restart",
+            "never",
+            "--ready",
+            ready,
+            "--",
+            "sh",
+            "-c",
+            script,
+        ])
+        .ok();
+    };
+    std::fs::write(env.file("alive"), "").unwrap();
+    start("a", "exec:test -e alive", "while test -e alive; do read -t 1 _ </dev/null || sleep 0.05; done; exit 7");
+    start("b", "exec:test -e up", "exec sleep 1000");
+    let waiting = env.spawn(["wait", "a", "b", "--timeout", "30s"]);
+    env.wait_state("a", "ready");
+    fs::remove_file(env.file("alive")).unwrap();
+    env.wait_state("a", "failed");
+    env.write("up", "");
+    let failed = done(waiting).fails(5, &["a is not ready: ", "exit code 7"]);
+    assert!(!failed.stderr.contains("b is not ready"), "{}", failed.stderr);
+}
