@@ -204,25 +204,27 @@ fn a_tmux_server_that_hangs_keeps_no_service_from_running() {
     assert_eq!(env.which("a")["state"], "running");
 }
 
+/// A tmux that marks a window only after it was closed.
+const LATE_TMUX: &str = r#"#!/bin/sh
+case "$*" in *remain-on-exit*) while TMUX list-windows -a -F '#{window_id}' 2>&1 | grep -qx "$4"; do :; done ;; esac
+exec TMUX "$@"
+"#;
+
 #[test]
-fn a_command_that_ends_at_once_runs_once() {
-    let env = TestEnv::new();
-    for round in 1..=20 {
-        env.devport([
-            "start",
-            "--key",
-            "a",
-            "--no-port",
-            "--restart",
-            "on-failure",
-            "--",
-            "sh",
-            "-c",
-            "echo ran >>runs",
-        ])
-        .ok();
-        env.devport(["wait", "a", "--for", "stopped"]).ok();
-        let runs = std::fs::read_to_string(env.file("runs")).unwrap().lines().count();
-        assert_eq!(runs, round, "the closed window is that of a command that has ended");
-    }
+fn a_command_that_ends_before_its_window_is_marked_runs_once() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut env = TestEnv::new();
+    let path = std::env::var("PATH").unwrap();
+    let tmux = std::env::split_paths(&path).map(|directory| directory.join("tmux")).find(|tmux| tmux.exists()).unwrap();
+    let bin = env.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::fs::write(bin.join("tmux"), LATE_TMUX.replace("TMUX", tmux.to_str().unwrap())).unwrap();
+    std::fs::set_permissions(bin.join("tmux"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    // It keeps the tmux server alive.
+    env.start("other", &["sleep", "1000"]);
+    env.set("PATH", &format!("{}:{path}", bin.display()));
+    let command = ["--no-port", "--restart", "on-failure", "--", "sh", "-c", "echo ran >>runs"];
+    env.devport([&["start", "--key", "a"][..], &command].concat()).ok();
+    env.devport(["wait", "a", "--for", "stopped"]).ok();
+    assert_eq!(std::fs::read_to_string(env.file("runs")).unwrap(), "ran\n");
 }
