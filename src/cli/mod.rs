@@ -57,7 +57,7 @@ pub(crate) fn dispatch(arguments: &[OsString], caller: CallerContext) -> Result<
         Err(refused) => match usage::error(&refused, arguments) {
             Some(error) => Err(error),
             None => {
-                // Clap prints help and version on standard output, and help that nobody requested on standard error.
+                // Clap prints help and version on standard output, and the help of a wrong command line on standard error.
                 let _ = refused.print();
                 Ok(ExitCode::from(u8::try_from(refused.exit_code()).unwrap_or(2)))
             }

@@ -10,7 +10,7 @@ use crate::identity::{Key, TailnetName};
 pub(crate) struct Request {
     /// The user's name for the service; `None` if its directory and command name it.
     pub(crate) key: Option<Key>,
-    /// The name of the stack that it belongs to; `None` for a service of its own.
+    /// The name of the stack that it belongs to; `None` if it belongs to none.
     pub(crate) stack: Option<String>,
     /// The command and its arguments, unexpanded.
     pub(crate) cmd: Vec<String>,

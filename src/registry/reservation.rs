@@ -70,7 +70,7 @@ pub(crate) struct Reservation {
     /// The canonical path of the `devport.yaml` that registered it; `None` if the command line did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) file: Option<PathBuf>,
-    /// The name of the stack that it belongs to; `None` for a service of its own.
+    /// The name of the stack that it belongs to; `None` if it belongs to none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stack: Option<String>,
     /// The root of the checkout of `cwd` at registration; `None` in records of earlier versions.

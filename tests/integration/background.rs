@@ -7,14 +7,14 @@ use crate::support::{SERVER, TestEnv, answers, eventually, number, port, signal,
 /// Starts the command of its arguments as `astro dev` does if a coding agent runs it: in a session of its own, without a
 /// terminal. Waits until the port answers, and ends with exit code 0.
 const DAEMONIZE: &str = r#"
-import os, socket, subprocess, sys, time
+import os, socket, subprocess, sys
 subprocess.Popen(sys.argv[1:], start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 while True:
     try:
         socket.create_connection(("127.0.0.1", int(os.environ["PORT"]))).close()
         break
     except OSError:
-        time.sleep(0.01)
+        pass
 print("the server runs in the background", flush=True)
 "#;
 

@@ -9,19 +9,19 @@ use serde_json::{Value, json};
 
 use crate::support::{DEVPORT, SERVER, TestEnv, answers, done, eventually, has_program, port, signal, skip, until};
 
-/// A reloader: it outlives its worker, and starts a new one when the file `go` exists, as nodemon does after an edit.
+/// A reloader: it outlives its worker, and starts a new one when something is written to the pipe `go`, as nodemon does after an edit.
 const RELOADER: &str = "
-import os, subprocess, sys, time
+import os, subprocess, sys
+os.mkfifo('go')
 while True:
     subprocess.run([sys.executable, '-m', 'http.server', '--bind', '127.0.0.1', os.environ['PORT']])
-    while not os.path.exists('go'):
-        time.sleep(0.01)
-    os.remove('go')
+    open('go').read()
 ";
 
 /// A reloader that keeps the socket when its worker is killed, as `uvicorn --reload` does.
 const SOCKET_KEEPER: &str = "
-import http.server, os, signal, time
+import http.server, os, signal
+os.mkfifo('go')
 server = http.server.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), http.server.SimpleHTTPRequestHandler)
 signal.signal(signal.SIGCHLD, lambda *_: os.wait())
 while True:
@@ -30,9 +30,7 @@ while True:
         open('worker', 'w').write(str(os.getpid()))
         server.serve_forever()
     signal.pause()
-    while not os.path.exists('go'):
-        time.sleep(0.01)
-    os.remove('go')
+    open('go').read()
 ";
 
 /// Starts a service and waits until it is ready.
