@@ -333,12 +333,20 @@ pub(crate) enum Error {
     /// Some services of a stack did not come up; each was reported already.
     #[error("{failed} of {total} services did not come up")]
     SomeNotUp { failed: usize, total: usize },
+    /// A command in the foreground was interrupted, and has stopped what it started.
+    #[error("interrupted by {signal}")]
+    Interrupted {
+        /// Its name.
+        signal: String,
+        /// 128 and its number.
+        code: u8,
+    },
+    /// `up` would start, restart or register services.
+    #[error("`devport up` would change services")]
+    WouldChange,
     /// There is no file that names the services of a stack.
     #[error("there is no devport.yaml in {} or its parent directories up to {}", .directory.display(), .root.display())]
     NoStackFile { directory: PathBuf, root: PathBuf },
-    /// The file is a list, whose services do not depend on each other.
-    #[error("{} is a list of services, not a stack", .file.display())]
-    NoStack { file: PathBuf },
     /// The `.git` file of a checkout names a directory that does not exist.
     #[error("the .git file of {} points to a directory that does not exist", .root.display())]
     DanglingCheckout { root: PathBuf },
@@ -381,6 +389,12 @@ impl Error {
         }
     }
 
+    /// Returns whether the exit code says everything: the user caused the end, or has seen the reason.
+    pub(crate) fn is_silent(&self) -> bool {
+        // The reader of standard output has closed the pipe, as `head` does: no failure for the user.
+        matches!(self, Self::ClosedOutput | Self::Interrupted { .. } | Self::WouldChange)
+    }
+
     /// Returns a function for `map_err` that turns an I/O error into an [`Error::Io`].
     pub(crate) fn io(verb: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
@@ -399,7 +413,6 @@ impl Error {
             Self::ClosedOutput => 0,
             Self::Usage { .. } | Self::InvalidKey { .. } | Self::NotUtf8 { .. } | Self::InvalidSignal { .. } => 2,
             Self::NoStackFile { .. }
-            | Self::NoStack { .. }
             | Self::InvalidPortRange { .. }
             | Self::NoHome
             | Self::MissingHome { .. }
@@ -416,7 +429,7 @@ impl Error {
                 5
             }
             Self::KeyElsewhere { .. } | Self::CheckoutGone { .. } => 6,
-            Self::CommandEnded { code, .. } => *code,
+            Self::CommandEnded { code, .. } | Self::Interrupted { code, .. } => *code,
             Self::Cancelled => 130,
             Self::Tailnet(error) => error.exit_code(),
             Self::DanglingCheckout { .. }
@@ -447,7 +460,8 @@ impl Error {
             | Self::Tmux { .. }
             | Self::TmuxSilent { .. }
             | Self::SomeFailed { .. }
-            | Self::SomeUnread { .. } => 1,
+            | Self::SomeUnread { .. }
+            | Self::WouldChange => 1,
         })
     }
 }

@@ -45,18 +45,15 @@ fn main() -> ExitCode {
 
 /// Prints an error and its hint on standard error. There is no place to report a failure to, so it is ignored.
 fn print(error: &Error) {
-    // The reader of standard output has closed the pipe, as `head` does: no failure for the user.
-    if matches!(error, Error::ClosedOutput) {
+    if error.is_silent() {
         return;
     }
     let mut text = String::new();
     for line in error.lines() {
         text.extend(["devport: ", &printable(&line), "\n"]);
     }
-    if let Some(hint) = error.hint() {
-        text += "hint: ";
-        text += &printable(&hint);
-        text += "\n";
+    for (index, line) in error.hint().iter().flat_map(|hint| hint.lines()).enumerate() {
+        text.extend([if index == 0 { "hint: " } else { "" }, &printable(line), "\n"]);
     }
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

@@ -2,14 +2,12 @@
 
 use crate::cli::args::Down;
 use crate::cli::context::Context;
-use crate::cli::output::{note, report};
+use crate::cli::output::note;
 use crate::cli::stack::Located;
-use crate::cli::{rm, stop};
+use crate::cli::teardown::{Ending, end_all};
 use crate::config::StackService;
 use crate::error::{Error, Result};
-use crate::launch::{Ended, Urgency};
 use crate::registry::Reservation;
-use crate::view::{Outcome, ServiceView};
 
 /// Executes `devport down`.
 ///
@@ -17,53 +15,30 @@ use crate::view::{Outcome, ServiceView};
 /// If the file or a name is not valid, or a service does not end in time.
 pub(super) fn execute(context: &Context, arguments: &Down) -> Result<()> {
     let located = Located::find(context, arguments.file.as_deref())?;
-    let layers = located.stack.layers(&arguments.names, true)?;
-    let mut services = Vec::new();
-    if arguments.names.is_empty() {
-        services.extend(unlisted(context, &located)?);
-    }
-    for service in layers.iter().rev().flatten() {
-        let Some(reservation) = located.record(context, service)? else { continue };
-        match user_elsewhere(context, &located, service)? {
-            Some(user) => note(&format!("{} stays: {user} needs it", reservation.name())),
-            None => services.push(reservation),
-        }
-    }
-    let total = services.len();
-    let mut views = Vec::with_capacity(total);
-    let mut failed = 0;
-    for reservation in &services {
-        match end(context, reservation, arguments.rm) {
-            Ok(view) => views.push(view),
-            Err(error) => {
-                failed += 1;
-                report(reservation.name(), &error);
+    let order = located.stack.order(&arguments.names, true)?;
+    let lock = located.lock(context)?;
+    let (mut services, mut needs) = (Vec::with_capacity(order.services.len()), order.needs);
+    for service in &order.services {
+        let registered = located.record(context, service)?;
+        services.push(match (registered, user_elsewhere(context, &located, service)?) {
+            (Some(reservation), Some(user)) => {
+                note(&format!("{} stays: {user} needs it", reservation.name()));
+                None
             }
-        }
+            (registered, _) => registered,
+        });
     }
+    if arguments.names.is_empty() {
+        services.extend(located.unlisted(context)?.into_iter().map(Some));
+        needs.resize_with(services.len(), Vec::new);
+    }
+    let ending = if arguments.rm { Ending::Remove } else { Ending::Stop };
+    let views = end_all(context, &services, &needs, ending, &mut || false);
+    lock.delete()?;
     context.output.print_views(&views, true)?;
+    let total = services.iter().flatten().count();
+    let failed = total - views.len();
     if failed > 0 { Err(Error::SomeFailed { failed, total }) } else { Ok(()) }
-}
-
-/// Stops a service, and removes it if the user wishes.
-fn end(context: &Context, reservation: &Reservation, removes: bool) -> Result<ServiceView> {
-    if removes {
-        return rm::remove(context, reservation);
-    }
-    let outcome = match stop::stop(context, reservation, Urgency::Graceful)? {
-        Ended::Nothing => Outcome::NotRunning,
-        _ => Outcome::Stopped,
-    };
-    Ok(context.view(reservation).with(outcome))
-}
-
-/// Returns the services of the stack in this checkout that its file no longer has.
-fn unlisted(context: &Context, located: &Located) -> Result<Vec<Reservation>> {
-    let is_unlisted = |reservation: &Reservation| {
-        let name = reservation.key.as_ref().and_then(|key| located.service_of(key.as_str()));
-        name.is_some_and(|name| located.stack.services.iter().all(|service| service.name != name))
-    };
-    Ok(context.registry.list()?.reservations.into_iter().filter(is_unlisted).collect())
 }
 
 /// Returns the key of a running service of another checkout that needs a shared service; `None` if there is none, or the

@@ -1,9 +1,11 @@
 //! What devport prints: results on standard output, notes and failures on standard error.
 
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 
 use serde_json::{Value, json};
 
+use crate::cli::screen;
 use crate::error::{Error, Result};
 use crate::os::clock;
 use crate::os::terminal::WindowSize;
@@ -45,9 +47,18 @@ impl Output {
 
     /// Returns the style of tables on standard output.
     pub(super) fn table_style(self) -> TableStyle {
+        self.style_on(&io::stdout())
+    }
+
+    /// Returns the style of tables and progress on standard error.
+    pub(super) fn error_style(self) -> TableStyle {
+        self.style_on(&io::stderr())
+    }
+
+    fn style_on(self, stream: &(impl IsTerminal + AsFd)) -> TableStyle {
         TableStyle {
-            color: io::stdout().is_terminal() && !self.forbids_color,
-            width: WindowSize::of(io::stdout()).map(WindowSize::columns),
+            color: stream.is_terminal() && !self.forbids_color,
+            width: WindowSize::of(stream).map(WindowSize::columns),
             now: clock::wall(),
         }
     }
@@ -116,23 +127,33 @@ pub(super) fn json_layout() -> Layout {
 /// # Errors
 /// [`Error::ClosedOutput`] if the reader has closed the pipe, [`Error::System`] otherwise.
 pub(super) fn write_output(bytes: &[u8]) -> Result<()> {
-    let mut output = io::stdout().lock();
-    match output.write_all(bytes).and_then(|()| output.flush()) {
+    let written = screen::above(|| {
+        let mut output = io::stdout().lock();
+        output.write_all(bytes).and_then(|()| output.flush())
+    });
+    match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Error::ClosedOutput),
         written => written.map_err(Error::system("write to standard output")),
     }
 }
 
-/// Prints a note on standard error. There is no place to report a failure to, so it is ignored.
+/// Writes to standard error. There is no place to report a failure to, so it is ignored.
+pub(super) fn write_error(bytes: &[u8]) {
+    screen::above(|| {
+        let _ = io::stderr().write_all(bytes);
+    });
+}
+
+/// Prints a note on standard error.
 pub(super) fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "devport: {}", printable(text));
+    write_error(format!("devport: {}\n", printable(text)).as_bytes());
 }
 
 /// Prints a note as [`note`] does, and what the user can do about it.
 pub(super) fn note_with_hint(text: &str, hint: Option<&str>) {
     note(text);
     if let Some(hint) = hint {
-        let _ = writeln!(io::stderr(), "hint: {}", printable(hint));
+        write_error(format!("hint: {}\n", printable(hint)).as_bytes());
     }
 }
 

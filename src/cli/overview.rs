@@ -68,7 +68,7 @@ impl<'a> Overview<'a> {
             }
             _ => Vec::new(),
         };
-        let text = |line: &Vec<u8>| String::from_utf8_lossy(&logs::strip(line)).into_owned();
+        view.last_output = Some(lines.iter().map(|line| logs::plain(line)).collect());
         let port = reservation.service_port();
         view.details = Some(Box::new(Details {
             file: reservation.file.clone(),
@@ -79,7 +79,6 @@ impl<'a> Overview<'a> {
                 ..reservation.policy.clone()
             },
             supervisor: supervisor.map(|run| SupervisorView { pid: run.supervisor.pid, version: run.version.clone() }),
-            last_output: lines.iter().map(text).collect(),
             changes: run.iter().flat_map(|run| &run.changes).cloned().map(ChangeView::from).collect(),
             exits: run.map(|run| run.exits).unwrap_or_default(),
         }));

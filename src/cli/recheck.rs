@@ -1,8 +1,8 @@
 //! `Rechecks`: runs the readiness checks of services that are recorded as ready, for commands that wait. A supervisor
 //! stops checking once a service is ready, so only a new check shows whether it still answers.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -20,7 +20,7 @@ const SHORTEST: Duration = Duration::from_secs(1);
 
 /// The services whose readiness check failed when this command ran it.
 #[derive(Debug, Default)]
-pub(super) struct Rechecks(RefCell<HashMap<ServiceHash, Failure>>);
+pub(super) struct Rechecks(Mutex<HashMap<ServiceHash, Failure>>);
 
 /// A check that failed.
 #[derive(Debug)]
@@ -36,8 +36,8 @@ impl Rechecks {
     /// Runs the check of a service that is recorded as ready, for at most `limit`, unless it failed a moment ago. The
     /// next [`Self::apply`] knows the result.
     pub(super) fn run(&self, registry: &Registry, reservation: &Reservation, view: &ServiceView, limit: Duration) {
-        let mut failures = self.0.borrow_mut();
-        let is_pending = failures
+        let is_pending = self
+            .failures()
             .get(&view.hash)
             .is_some_and(|failure| failure.started_at == view.started_at && clock::now() < failure.next);
         if view.state != State::Ready || is_pending {
@@ -46,19 +46,24 @@ impl Rechecks {
         match checks::run_once(registry, reservation, limit.clamp(SHORTEST, LONGEST)) {
             Some(Err(why)) => {
                 let next = clock::later(clock::now(), reservation.policy.ready_interval.0);
-                failures.insert(view.hash.clone(), Failure { why, started_at: view.started_at, next });
+                self.failures().insert(view.hash.clone(), Failure { why, started_at: view.started_at, next });
             }
-            Some(Ok(())) | None => drop(failures.remove(&view.hash)),
+            Some(Ok(())) | None => drop(self.failures().remove(&view.hash)),
         }
     }
 
     /// Corrects the view of a service that is recorded as ready, and whose check failed.
     pub(super) fn apply(&self, mut view: ServiceView) -> ServiceView {
-        let failures = self.0.borrow();
+        let failures = self.failures();
         let failure = failures.get(&view.hash).filter(|failure| failure.started_at == view.started_at);
         if let (State::Ready, Some(failure)) = (view.state, failure) {
             (view.state, view.error) = (State::Running, Some(failure.why.clone()));
         }
         view
+    }
+
+    /// Returns the failures. A thread that panicked while it had them has left them whole.
+    fn failures(&self) -> MutexGuard<'_, HashMap<ServiceHash, Failure>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use crate::cli::context::Context;
 use crate::cli::output::note;
 use crate::config::{
-    CheckoutNames, ConfigFile, EnvSource, FileContext, PortRequest, Reference, ServiceSpec, Stack, StackService,
-    load_config, local_url,
+    CheckoutNames, ConfigFile, EnvSource, FileContext, PortRequest, Reference, Request, ServiceSpec, Stack,
+    StackService, load_config, local_url, object_form,
 };
 use crate::error::{Error, Result};
-use crate::identity::Key;
+use crate::identity::{Key, ServiceHash};
 use crate::project::{self, Checkout, CheckoutKind, StackUser};
-use crate::registry::Reservation;
+use crate::registry::{FileLock, Reservation};
 
 /// The tmux session of all services.
 const SESSION: &str = "devport";
@@ -26,8 +26,15 @@ pub(super) struct Located {
     /// The canonical path of its file.
     file: PathBuf,
     pub(super) stack: Stack,
-    names: project::Stack,
     checkout: Checkout,
+    /// `None` for a list, whose keys are the same in all checkouts.
+    names: Option<Names>,
+}
+
+/// The names of a stack in a checkout.
+#[derive(Debug)]
+struct Names {
+    stack: project::Stack,
     /// The values of `${checkout.…}`.
     values: CheckoutNames,
 }
@@ -40,7 +47,7 @@ impl Located {
     /// of the checkout.
     ///
     /// # Errors
-    /// If there is no file, it is not a valid stack, or the checkout is broken.
+    /// If there is no file, it is not valid, or the checkout is broken.
     pub(super) fn find(context: &Context, file: Option<&Path>) -> Result<Self> {
         let cwd = context.cwd()?;
         let file = match file {
@@ -52,27 +59,24 @@ impl Located {
         if checkout.kind == CheckoutKind::Dangling {
             return Err(Error::DanglingCheckout { root: checkout.root });
         }
-        let listing = context.registry.list()?;
-        let name = |stack: &Stack| {
-            let name = stack.name.clone().unwrap_or_else(|| project::default_name(&checkout, directory));
-            let users = listing.reservations.iter().filter_map(user);
-            project::Stack::new(name, &checkout, users, Path::is_dir)
-        };
         let read = |values: Option<&CheckoutNames>| {
-            let file_context = FileContext { path: &file, caller: context.environment(), checkout: values };
-            match load_config(&file_context)? {
-                ConfigFile::Stack(stack) => Ok(stack),
-                ConfigFile::List(_) => Err(Error::NoStack { file: file.clone() }),
+            load_config(&FileContext { path: &file, caller: context.environment(), checkout: values })
+        };
+        let unnamed = match read(None)? {
+            ConfigFile::Stack(stack) => stack,
+            ConfigFile::List(entries) => {
+                return Ok(Self { file, stack: Stack::of_list(entries), checkout, names: None });
             }
         };
-        // The name of the stack stands in the file, and what the file means depends on the names.
-        let names = name(&read(None)?);
-        let values = CheckoutNames {
-            name: names.checkout.to_string(),
-            slug: names.checkout.slug(),
-            root: checkout.root.to_string_lossy().into_owned(),
+        let name = unnamed.name.unwrap_or_else(|| project::default_name(&checkout, directory));
+        let listing = context.registry.list()?;
+        let users = listing.reservations.iter().filter_map(user);
+        let names = Names::new(project::Stack::new(name, &checkout, users, Path::is_dir), &checkout);
+        // What the file means depends on the names, and the name of the stack stands in the file.
+        let stack = match read(Some(&names.values))? {
+            ConfigFile::Stack(stack) => stack,
+            ConfigFile::List(entries) => Stack::of_list(entries),
         };
-        let stack = read(Some(&values))?;
         if stack.tmux_session.as_ref().is_some_and(|session| session != SESSION) {
             return Err(Error::InvalidFile {
                 path: file,
@@ -81,64 +85,131 @@ impl Located {
                 hint: Some("leave it out".into()),
             });
         }
-        Ok(Self { file, stack, names, checkout, values })
+        Ok(Self { file, stack, checkout, names: Some(names) })
+    }
+
+    /// Takes the lock of the stack, under which its services are started and stopped together.
+    ///
+    /// # Errors
+    /// If another command holds it for long, or the state directory cannot be written to.
+    pub(super) fn lock(&self, context: &Context) -> Result<FileLock> {
+        context.registry.prepare()?;
+        context.registry.acquire_stack(&self.file)
+    }
+
+    /// Refuses keys of other checkouts before anything is changed.
+    ///
+    /// # Errors
+    /// [`Error::KeyElsewhere`].
+    pub(super) fn check_keys(&self, context: &Context) -> Result<()> {
+        for service in &self.stack.services {
+            let Some(key) = self.key(service)? else { continue };
+            let directory = self.home_of(service)?.parent().unwrap_or(Path::new("/")).to_owned();
+            let spec = ServiceSpec::port_alone(key, PortRequest::Any, directory, context.environment());
+            context.launcher().check_checkout(&spec).map_err(|error| self.with_object_form(error))?;
+        }
+        Ok(())
+    }
+
+    /// Adds to the error that a key of a list belongs to another checkout how each checkout gets its own services.
+    fn with_object_form(&self, error: Error) -> Error {
+        match error {
+            Error::KeyElsewhere { key, owner, state, here, hint } if self.names.is_none() => {
+                let form = std::fs::read_to_string(&self.file).ok().and_then(|text| object_form(&text));
+                let hint = form.map_or(hint, |form| {
+                    let file = self.file.display();
+                    format!("each checkout has its own services if {file} is in object form:\n{}", form.trim_end())
+                });
+                Error::KeyElsewhere { key, owner, state, here, hint }
+            }
+            error => error,
+        }
     }
 
     /// Notes that another checkout already had the name that this one would have.
     pub(super) fn note_rival(&self) {
-        if let Some(rival) = &self.names.rival {
-            let (name, checkout) = (&self.names.name, &self.names.checkout);
+        if let Some(names) = &self.names
+            && let Some(rival) = &names.stack.rival
+        {
+            let (name, checkout) = (&names.stack.name, &names.stack.checkout);
             note(&format!("{} already uses the name {name}; this checkout is {name}@{checkout}", rival.display()));
         }
     }
 
-    /// Returns the key of a service in this checkout. All checkouts share a shared one.
-    pub(super) fn key(&self, service: &StackService) -> Result<Key> {
-        Key::new(if service.shared {
-            format!("{}/{}", self.names.name, service.name)
-        } else {
-            self.names.key(&service.name)
-        })
+    /// Returns the key of a service in this checkout. All checkouts share a shared one. `None` for an entry of a list
+    /// without a key.
+    pub(super) fn key(&self, service: &StackService) -> Result<Option<Key>> {
+        match &self.names {
+            Some(names) => names.key(service).map(Some),
+            None => Ok(service.request.key.clone()),
+        }
     }
 
     /// Returns the name of a service of this stack in this checkout, by its key; `None` if it belongs to another stack or
     /// checkout.
     pub(super) fn service_of<'k>(&self, key: &'k str) -> Option<&'k str> {
         let name = key.rsplit('/').next()?;
-        (self.names.key(name) == key).then_some(name)
+        (self.names.as_ref()?.stack.key(name) == key).then_some(name)
     }
 
     /// Returns the name of a service of this stack in another checkout, by its key; `None` if it is of this one, or of
     /// another stack.
     pub(super) fn service_elsewhere<'k>(&self, key: &'k str) -> Option<&'k str> {
         let (stack, name) = key.split_once('/')?;
-        let is_ours = stack.split('@').next() == Some(self.names.name.as_str());
+        let is_ours = stack.split('@').next() == Some(self.names.as_ref()?.stack.name.as_str());
         (is_ours && self.service_of(key).is_none()).then_some(name)
     }
 
-    /// Reserves the ports of all services, so that each can be told those of its siblings.
+    /// Returns the services of the stack in this checkout that its file no longer has.
+    ///
+    /// # Errors
+    /// If the records cannot be read.
+    pub(super) fn unlisted(&self, context: &Context) -> Result<Vec<Reservation>> {
+        let is_unlisted = |reservation: &Reservation| {
+            let name = reservation.key.as_ref().and_then(|key| self.service_of(key.as_str()));
+            name.is_some_and(|name| self.stack.services.iter().all(|service| service.name != name))
+        };
+        Ok(context.registry.list()?.reservations.into_iter().filter(is_unlisted).collect())
+    }
+
+    /// Returns the ports of the services that are registered.
+    ///
+    /// # Errors
+    /// If a record cannot be read.
+    pub(super) fn known_ports(&self, context: &Context) -> Result<Ports<'_>> {
+        let mut ports = HashMap::new();
+        for service in self.stack.services.iter().filter(|_| self.names.is_some()) {
+            let port = self.record(context, service)?.and_then(|reservation| reservation.service_port());
+            ports.extend(port.map(|port| (service.name.as_str(), port)));
+        }
+        Ok(ports)
+    }
+
+    /// Reserves the ports of all services, so that each gets those of its siblings. The services of a list know no
+    /// siblings.
     ///
     /// # Errors
     /// If a key belongs to another checkout, or no port can be reserved.
     pub(super) fn reserve(&self, context: &Context) -> Result<Ports<'_>> {
         let mut ports = HashMap::new();
+        let Some(names) = &self.names else { return Ok(ports) };
         for service in &self.stack.services {
             if service.request.port != PortRequest::NoPort {
-                ports.insert(service.name.as_str(), self.reserve_port(context, service)?);
+                ports.insert(service.name.as_str(), self.reserve_port(context, names, service)?);
             }
         }
         Ok(ports)
     }
 
     /// Reserves the port of one service. The port in the file is a preference of the main checkout.
-    fn reserve_port(&self, context: &Context, service: &StackService) -> Result<u16> {
+    fn reserve_port(&self, context: &Context, names: &Names, service: &StackService) -> Result<u16> {
         let reserve = |port| {
             let directory = self.home_of(service)?.parent().unwrap_or(Path::new("/")).to_owned();
-            let spec = ServiceSpec::port_alone(self.key(service)?, port, directory, context.environment());
+            let spec = ServiceSpec::port_alone(names.key(service)?, port, directory, context.environment());
             context.launcher().reserve(&spec).map(|reservation| reservation.port)
         };
         match service.request.port {
-            PortRequest::Exactly(port) if self.values.is_main() || service.shared => {
+            PortRequest::Exactly(port) if names.values.is_main() || service.shared => {
                 reserve(PortRequest::Exactly(port)).or_else(|error| match error {
                     Error::PortReserved { .. } | Error::PortFixed { .. } => {
                         note(&format!("{} does not get port {port}: {error}", service.name));
@@ -166,7 +237,47 @@ impl Located {
     /// # Errors
     /// As [`ServiceSpec::resolve`].
     pub(super) fn spec(&self, context: &Context, service: &StackService, ports: &Ports<'_>) -> Result<ServiceSpec> {
-        let scheme = |name: &str| self.stack.services.iter().find(|other| other.name == name)?.request.scheme.clone();
+        let request = match &self.names {
+            Some(names) => names.request(&self.stack, service, ports)?,
+            None => service.request.clone(),
+        };
+        let request = request.written_in(&self.home_of(service)?, context.environment().home());
+        ServiceSpec::resolve(request, context.environment())
+    }
+
+    /// Returns the record of a service; `None` if it was never registered.
+    ///
+    /// # Errors
+    /// If the record cannot be read.
+    pub(super) fn record(&self, context: &Context, service: &StackService) -> Result<Option<Reservation>> {
+        let hash = match self.key(service)? {
+            Some(key) => ServiceHash::of_key(&key),
+            None => self.spec(context, service, &Ports::new())?.hash,
+        };
+        context.registry.find(&hash)
+    }
+}
+
+impl Names {
+    fn new(stack: project::Stack, checkout: &Checkout) -> Self {
+        let values = CheckoutNames {
+            name: stack.checkout.to_string(),
+            slug: stack.checkout.slug(),
+            root: checkout.root.to_string_lossy().into_owned(),
+        };
+        Self { stack, values }
+    }
+
+    /// Returns the key of a service.
+    fn key(&self, service: &StackService) -> Result<Key> {
+        let name = &service.name;
+        Key::new(if service.shared { format!("{}/{name}", self.stack.name) } else { self.stack.key(name) })
+    }
+
+    /// Returns what a service asks for in this checkout: its key, its references with their values, and the variables of
+    /// its siblings.
+    fn request(&self, stack: &Stack, service: &StackService, ports: &Ports<'_>) -> Result<Request> {
+        let scheme = |name: &str| stack.services.iter().find(|other| other.name == name)?.request.scheme.clone();
         let url = |name: &str| ports.get(name).map(|port| local_url(scheme(name).as_deref(), *port));
         let mut request = service.resolved(|reference| match reference {
             Reference::Port(name) => ports.get(name).map(u16::to_string),
@@ -174,7 +285,7 @@ impl Located {
             checkout => self.values.value_of(checkout),
         });
         // A shared service is the same for all checkouts, so it knows only services that are shared too.
-        let siblings = self.stack.services.iter().filter(|other| other.shared || !service.shared);
+        let siblings = stack.services.iter().filter(|other| other.shared || !service.shared);
         let mut values: Vec<(String, String)> = siblings
             .filter_map(|sibling| Some((sibling, ports.get(sibling.name.as_str())?, url(&sibling.name)?)))
             .flat_map(|(sibling, port, url)| {
@@ -185,24 +296,15 @@ impl Located {
             values.push(("DEVPORT_SLUG".into(), self.values.slug.clone()));
         }
         if !service.shared && !self.values.is_main() {
-            values.push(("COMPOSE_PROJECT_NAME".into(), format!("{}-{}", self.names.name, self.values.name)));
+            values.push(("COMPOSE_PROJECT_NAME".into(), format!("{}-{}", self.stack.name, self.values.name)));
         }
         request.env.insert(0, EnvSource::Values(values));
         request.key = Some(self.key(service)?);
-        request.stack = Some(self.names.name.clone());
+        request.stack = Some(self.stack.name.clone());
         if request.port != PortRequest::NoPort {
             request.port = PortRequest::Any;
         }
-        let request = request.written_in(&self.home_of(service)?, context.environment().home());
-        ServiceSpec::resolve(request, context.environment())
-    }
-
-    /// Returns the record of a service; `None` if it was never registered.
-    ///
-    /// # Errors
-    /// If the record cannot be read.
-    pub(super) fn record(&self, context: &Context, service: &StackService) -> Result<Option<Reservation>> {
-        context.registry.find(&crate::identity::ServiceHash::of_key(&self.key(service)?))
+        Ok(request)
     }
 }
 

@@ -113,7 +113,9 @@ fn utf8(word: OsString) -> Result<String> {
 /// Notes how a service that was left running differs from the request.
 pub(super) fn note_differences(ensured: &Ensured) {
     if !ensured.differences.is_empty() {
-        let (name, differences) = (ensured.reservation.name(), ensured.differences.join(" and "));
+        let name = ensured.reservation.name();
+        let differences: Vec<&str> = ensured.differences.iter().map(|difference| difference.now.as_str()).collect();
+        let differences = differences.join(" and ");
         note(&format!(
             "{name} is already running with {differences}; add --replace to restart it with the new options"
         ));

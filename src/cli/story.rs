@@ -1,10 +1,10 @@
 //! Shows on standard error what the last run of a service printed, so that a person or a script that waited for it needs no
 //! second command.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
 use crate::cli::context::Context;
-use crate::cli::output::note;
+use crate::cli::output::{note, write_error};
 use crate::logs;
 use crate::registry::Reservation;
 use crate::view::{self, LineStyle};
@@ -12,12 +12,15 @@ use crate::view::{self, LineStyle};
 /// How many lines of output to print: enough for a stack trace, and less than a screen.
 const LAST_LINES: usize = 20;
 
+/// Returns the end of the output of the current run of a service, or else of its last one, without escape sequences.
+pub(super) fn last_output(context: &Context, reservation: &Reservation) -> Vec<String> {
+    lines(context, reservation).iter().map(|line| logs::plain(line)).collect()
+}
+
 /// Prints the end of the output of the current run of a service, or else of its last one.
 pub(super) fn show_last_output(context: &Context, reservation: &Reservation) {
     let name = reservation.name();
-    // The error that follows says why the command failed. A state or log that cannot be read must not hide it.
-    let Some(run) = context.registry.run_state(&reservation.hash).ok().flatten() else { return };
-    let lines = logs::run_output(&context.registry.paths().log(&reservation.hash), run.runs, LAST_LINES);
+    let lines = lines(context, reservation);
     if lines.is_empty() {
         return;
     }
@@ -28,5 +31,12 @@ pub(super) fn show_last_output(context: &Context, reservation: &Reservation) {
         view::push_output(&mut text, &line, &style);
         text.push(b'\n');
     }
-    let _ = io::stderr().write_all(&text);
+    write_error(&text);
+}
+
+/// Reads the lines. The error that they explain says why the command failed, so a state or log that cannot be read is no
+/// further error.
+fn lines(context: &Context, reservation: &Reservation) -> Vec<Vec<u8>> {
+    let Some(run) = context.registry.run_state(&reservation.hash).ok().flatten() else { return Vec::new() };
+    logs::run_output(&context.registry.paths().log(&reservation.hash), run.runs, LAST_LINES)
 }

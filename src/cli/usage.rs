@@ -134,10 +134,6 @@ fn unknown_hint(error: &clap::Error, command: &str, argument: &str, help: String
 /// Returns the message and the hint for arguments that are missing.
 fn missing(command: &str, argument: &str, help: String) -> (String, String) {
     match (command, plain(argument).as_str()) {
-        ("up", "--detach") => (
-            "`devport up` needs -d".into(),
-            "`devport up -d` starts the services in the background, and returns when they are ready".into(),
-        ),
         (_, "--tailnet") => ("--tailnet-name needs --tailnet".into(), help),
         ("stop" | "restart", "TARGET") => (
             format!("`devport {command}` needs a service"),
@@ -199,10 +195,6 @@ mod tests {
                 "`devport which` needs a service | name it, as in `devport which api`; `devport ls` lists the services",
             ),
             ("devport reserve", "`devport reserve` needs --key | `devport reserve --help` describes the options"),
-            (
-                "devport up",
-                "`devport up` needs -d | `devport up -d` starts the services in the background, and returns when they are ready",
-            ),
             (
                 "devport rm --all",
                 "unexpected \"--all\" | name the services to remove: `devport rm` also deletes their logs",

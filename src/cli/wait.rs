@@ -1,18 +1,17 @@
 //! `devport wait`, and `--wait` of other commands: wait until services are ready, or have stopped.
 
-use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use crate::checks;
 use crate::cli::args::{Goal, Wait};
 use crate::cli::context::{Chosen, Context};
 use crate::cli::output::note;
-use crate::cli::story;
+use crate::cli::{screen, story};
 use crate::config::Span;
 use crate::error::{Error, Result};
 use crate::logs;
 use crate::os::{clock, process};
-use crate::registry::{ExitHow, Reservation, State};
+use crate::registry::{Reservation, State};
 use crate::text::printable;
 use crate::view::{ServiceView, Status};
 
@@ -48,26 +47,35 @@ pub(super) fn until_ready(context: &Context, reservations: &[Reservation], limit
     limit.map_or(Ok(()), |limit| wait(context, reservations, Goal::Ready, limit.0))
 }
 
-/// Waits for at most `limit` until a service is ready.
+/// Waits for at most `limit` until a service has reached a goal. Prints nothing. Ends early once `is_cancelled` returns
+/// true.
 ///
 /// # Errors
 /// [`Error::NotInTime`].
-pub(super) fn until_ready_within(context: &Context, reservation: &Reservation, limit: Duration) -> Result<()> {
-    wait(context, std::slice::from_ref(reservation), Goal::Ready, limit)
+pub(super) fn quietly(
+    context: &Context,
+    reservation: &Reservation,
+    goal: Goal,
+    limit: Duration,
+    is_cancelled: &dyn Fn() -> bool,
+) -> Result<()> {
+    let deadline = clock::Deadline::after(limit);
+    let mut awaited = Awaited::new(context, reservation, goal);
+    let _ = clock::poll(POLL_INTERVAL, limit, || {
+        (is_cancelled() || awaited.is_settled(deadline.remaining())).then_some(())
+    });
+    awaited.finish(limit).map_or(Ok(()), Err)
 }
 
-/// Waits for at most `limit` until a service has run to its end. Prints its output if it fails.
+/// Checks that a service that has stopped ran to its end.
 ///
 /// # Errors
-/// [`Error::NotInTime`], or [`Error::NotCompleted`] if it did not exit with code 0.
-pub(super) fn until_completed(context: &Context, reservation: &Reservation, limit: Duration) -> Result<()> {
-    wait(context, std::slice::from_ref(reservation), Goal::Stopped, limit)?;
+/// [`Error::NotCompleted`] if it did not exit with code 0.
+pub(super) fn check_completed(context: &Context, reservation: &Reservation) -> Result<()> {
     let view = context.view_if_registered(reservation)?;
-    // The last exit of a command that could not be executed is that of an earlier run.
-    if view.state == State::Stopped && view.last_exit.as_ref().is_some_and(|exit| exit.how == ExitHow::Code(0)) {
+    if view.has_completed() {
         return Ok(());
     }
-    story::show_last_output(context, reservation);
     let exit = view.last_exit.filter(|_| view.state == State::Stopped).map(|exit| exit.to_string());
     let why = exit.or(view.error).unwrap_or_else(|| "it did not run".into());
     Err(Error::NotCompleted { service: reservation.name().to_owned(), why })
@@ -80,7 +88,6 @@ pub(super) fn until_completed(context: &Context, reservation: &Reservation, limi
 /// [`Error::NotInTime`] for a single service, [`Error::NotAllInTime`] for several.
 fn wait(context: &Context, reservations: &[Reservation], goal: Goal, limit: Duration) -> Result<()> {
     let deadline = clock::Deadline::after(limit);
-    let mut progress = Progress::new();
     let mut awaited: Vec<Awaited> =
         reservations.iter().map(|reservation| Awaited::new(context, reservation, goal)).collect();
     let _ = clock::poll(POLL_INTERVAL, limit, || {
@@ -91,13 +98,23 @@ fn wait(context: &Context, reservations: &[Reservation], goal: Goal, limit: Dura
             }
         }
         if let Some(name) = pending {
-            progress.show(name, limit.saturating_sub(deadline.remaining()));
+            let waited = limit.saturating_sub(deadline.remaining()).as_secs();
+            screen::draw(vec![format!("waiting for {}, {waited} s", printable(name))]);
         }
         pending.is_none().then_some(())
     });
-    progress.clear();
+    screen::clear();
     let total = awaited.len();
-    let mut failures: Vec<Error> = awaited.into_iter().filter_map(|service| service.finish(limit)).collect();
+    let mut failures = Vec::new();
+    for service in awaited {
+        let reservation = service.reservation;
+        if let Some(error) = service.finish(limit) {
+            if goal == Goal::Ready {
+                story::show_last_output(context, reservation);
+            }
+            failures.push(error);
+        }
+    }
     match failures.len() {
         0 => Ok(()),
         1 if total == 1 => Err(failures.remove(0)),
@@ -183,7 +200,7 @@ impl<'a> Awaited<'a> {
         if self.has_reached {
             return None;
         }
-        let error = self.failure.unwrap_or_else(|| match self.context.view_if_registered(self.reservation) {
+        Some(self.failure.unwrap_or_else(|| match self.context.view_if_registered(self.reservation) {
             Ok(view) => {
                 let check = match self.goal {
                     Goal::Ready => failing_check(self.context, self.reservation, &view),
@@ -192,11 +209,7 @@ impl<'a> Awaited<'a> {
                 failure(self.reservation, self.goal, Some(limit), check.unwrap_or_else(|| reason(&view)))
             }
             Err(error) => error,
-        });
-        if self.goal == Goal::Ready {
-            story::show_last_output(self.context, self.reservation);
-        }
-        Some(error)
+        }))
     }
 
     /// Returns why the service will not become ready, although its supervisor goes on trying; `None` if it still may.
@@ -237,34 +250,4 @@ fn failing_check(context: &Context, reservation: &Reservation, view: &ServiceVie
 fn failure(reservation: &Reservation, goal: Goal, waited: Option<Duration>, why: String) -> Error {
     let waited_s = waited.map(|waited| (waited.as_secs_f64() * 10.0).round() / 10.0);
     Error::NotInTime { service: reservation.name().to_owned(), state: goal.state(), waited_s, why }
-}
-
-/// A line on the terminal that says which service is being waited for.
-struct Progress {
-    is_terminal: bool,
-    /// The text that the terminal shows.
-    shown: String,
-}
-
-impl Progress {
-    /// Creates a line that is not shown yet.
-    fn new() -> Self {
-        Self { is_terminal: io::stderr().is_terminal(), shown: String::new() }
-    }
-
-    /// Shows for how long a service has been waited for. Writes only if the text has changed.
-    fn show(&mut self, name: &str, waited: Duration) {
-        let text = format!("waiting for {}, {} s", printable(name), waited.as_secs());
-        if self.is_terminal && text != self.shown {
-            let _ = write!(io::stderr(), "\r\x1b[K{text}");
-            self.shown = text;
-        }
-    }
-
-    fn clear(&mut self) {
-        if !self.shown.is_empty() {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-            self.shown.clear();
-        }
-    }
 }

@@ -12,12 +12,14 @@ mod expand;
 mod fields;
 mod file;
 mod mistakes;
+mod object_form;
 mod plan;
 mod policy;
 mod policy_fields;
 mod procfile;
 mod reference;
 mod request;
+mod schedule;
 mod service;
 mod shell;
 mod span;
@@ -33,13 +35,15 @@ pub(crate) use environment::{
 };
 pub(crate) use expand::expand;
 pub(crate) use file::{ConfigFile, load as load_config};
+pub(crate) use object_form::object_form;
 pub(crate) use policy::{CHECK_TIMEOUT, Policy, RestartWhen, StopSignal};
 pub(crate) use request::{EnvSource, PortRequest, Request};
+pub(crate) use schedule::Schedule;
 pub(crate) use service::ServiceSpec;
 pub(crate) use shell::shell_hint;
 pub(crate) use span::Span;
 pub(crate) use stack_file::FileContext;
 pub(crate) use {
     reference::{CheckoutNames, Reference},
-    stack::{Stack, StackService},
+    stack::{Order, Stack, StackService},
 };

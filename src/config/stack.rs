@@ -36,6 +36,14 @@ pub(crate) struct StackService {
     pub(crate) shared: bool,
 }
 
+/// Services of a stack, each after those that it needs.
+#[derive(Debug)]
+pub(crate) struct Order<'a> {
+    pub(crate) services: Vec<&'a StackService>,
+    /// For each service, the positions of those of them that it needs.
+    pub(crate) needs: Vec<Vec<usize>>,
+}
+
 impl StackService {
     /// Returns whether it has no command, and reserves a port only.
     pub(crate) fn is_port_only(&self) -> bool {
@@ -83,12 +91,18 @@ impl StackService {
 }
 
 impl Stack {
-    /// Returns the named services, or all without names, in layers: those of a layer need only services of the layers
-    /// before it. Unless `alone`, also what the named ones need. `down` takes the layers in reverse.
+    /// Makes a stack of the entries of a list, which do not depend on each other.
+    pub(crate) fn of_list(entries: Vec<Request>) -> Self {
+        let service = |request: Request| StackService { name: request.name(), request, ..StackService::default() };
+        Self { services: entries.into_iter().map(service).collect(), ..Self::default() }
+    }
+
+    /// Returns the named services, or all without names: each after those that it needs. Unless `alone`, also what the
+    /// named ones need.
     ///
     /// # Errors
     /// [`Error::NoSuchService`] if the stack lacks a name.
-    pub(crate) fn layers(&self, names: &[String], alone: bool) -> Result<Vec<Vec<&StackService>>> {
+    pub(crate) fn order(&self, names: &[String], alone: bool) -> Result<Order<'_>> {
         let position = |name: &String| self.services.iter().position(|service| service.name == *name);
         let missing = |name: &String| Error::NoSuchService { target: name.clone(), nearest: self.nearest(name) };
         let mut wanted = Vec::with_capacity(names.len());
@@ -96,8 +110,14 @@ impl Stack {
             wanted.push(position(name).ok_or_else(|| missing(name))?);
         }
         let wanted = if names.is_empty() { (0..self.services.len()).collect() } else { wanted };
-        let layers = plan::layers(&self.dependencies(), &wanted, alone);
-        Ok(layers.into_iter().map(|layer| layer.into_iter().map(|index| &self.services[index]).collect()).collect())
+        let dependencies = self.dependencies();
+        let chosen: Vec<usize> = plan::layers(&dependencies, &wanted, alone).into_iter().flatten().collect();
+        let places: HashMap<usize, usize> = chosen.iter().copied().zip(0..).collect();
+        let place = |service: &usize| places.get(service).copied();
+        Ok(Order {
+            services: chosen.iter().map(|service| &self.services[*service]).collect(),
+            needs: chosen.iter().map(|service| dependencies[*service].iter().filter_map(place).collect()).collect(),
+        })
     }
 
     /// Returns the positions of the services that each service needs. The file was checked, so each name has one.

@@ -439,7 +439,7 @@ mod tests {
             0 => "  s0: {exec: x}\n".into(),
             _ => format!("  s{n}: {{exec: x, depends-on: [s{}]}}\n", n - 1),
         });
-        assert_eq!(chain.unwrap().layers(&[], false).unwrap().len(), 10_000);
+        assert_eq!(chain.unwrap().order(&[], false).unwrap().services.len(), 10_000);
         let wrong: [fn(usize) -> String; 4] = [
             |n| format!("  s{n}: {{exec: x, depends-on: [s{}, s0]}}\n", (n + 1) % 10_000),
             |n| format!("  s{n}: {{exec: '${{services.t{n}.port}}', depends-on: [u{n}], w{n}: 5}}\n"),
@@ -467,11 +467,10 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/devport-stack.yaml");
         let text = std::fs::read_to_string(&path).unwrap();
         let stack = read_in(path.parent().unwrap(), &text).unwrap();
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let layers = stack.layers(&[], false).unwrap();
-        let layers: Vec<Vec<String>> =
-            layers.iter().map(|layer| layer.iter().map(|service| service.name.clone()).collect()).collect();
-        assert_eq!(layers, [names(&["db", "api-debug"]), names(&["migrate"]), names(&["api"]), names(&["web"])]);
+        let order = stack.order(&[], false).unwrap();
+        let names: Vec<&str> = order.services.iter().map(|service| service.name.as_str()).collect();
+        assert_eq!(names, ["db", "api-debug", "migrate", "api", "web"]);
+        assert_eq!(order.needs, [vec![], vec![], vec![0], vec![2], vec![3]]);
         for field in STACK_FIELDS.iter().chain(&TOP_FIELDS).chain(&["exec", "env", "port", "scheme"]) {
             assert!(text.lines().any(|line| line.trim_start().starts_with(&format!("{field}:"))), "{field}");
         }
@@ -481,13 +480,13 @@ mod tests {
     }
 
     #[test]
-    fn layers_of_a_stack_are_those_of_the_named_services() {
+    fn the_order_is_that_of_the_named_services() {
         let stack = read(SHOP).unwrap();
         let names = |names: &[&str], alone| {
             let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-            let layers = stack.layers(&names, alone);
-            layers
-                .map(|layers| layers.concat().iter().map(|service| service.name.clone()).collect::<Vec<_>>().join(" "))
+            let order = stack.order(&names, alone)?;
+            let names: Vec<&str> = order.services.iter().map(|service| service.name.as_str()).collect();
+            crate::error::Result::Ok(names.join(" "))
         };
         assert_eq!(names(&["api"], false).unwrap(), "db migrate api");
         assert_eq!(names(&["web", "db"], true).unwrap(), "db web");

@@ -95,7 +95,6 @@ impl Error {
             Self::NoStackFile { .. } => {
                 "name a file with -f, or write one: docs/devport-stack.yaml is an example".into()
             }
-            Self::NoStack { file } => format!("start its services with `devport start -f {}`", file.display()),
             Self::DanglingCheckout { .. } => "run `git worktree repair` in the main checkout".into(),
             Self::NotInTime { service, .. } => format!("`devport logs {service}` shows more"),
             // The other messages say everything, or the error carries its hint.

@@ -32,8 +32,9 @@ fn place(error: &Error) -> usize {
         Error::SomeUnread { .. } => 43, Error::NotInTime { .. } => 44, Error::NotAllInTime { .. } => 45,
         Error::Cancelled => 46, Error::ClosedOutput => 47, Error::InvalidLines { .. } => 48,
         Error::CheckoutGone { .. } => 49, Error::NotCompleted { .. } => 50, Error::SomeNotUp { .. } => 51,
-        Error::NoStackFile { .. } => 52, Error::NoStack { .. } => 53, Error::DanglingCheckout { .. } => 54,
-        Error::NoMainCheckout { .. } => 55, Error::Tailnet(error) => 56 + tailnet::samples::place(error),
+        Error::NoStackFile { .. } => 52, Error::WouldChange => 53, Error::DanglingCheckout { .. } => 54,
+        Error::NoMainCheckout { .. } => 55, Error::Interrupted { .. } => 56,
+        Error::Tailnet(error) => 57 + tailnet::samples::place(error),
     }
 }
 
@@ -104,7 +105,8 @@ fn stacks() -> Vec<Error> {
         Error::NotCompleted { service: "migrate".into(), why: "exit code 1 after 0.2 s".into() },
         Error::SomeNotUp { failed: 1, total: 3 },
         Error::NoStackFile { directory: root().join("web"), root: root() },
-        Error::NoStack { file: "devport.yaml".into() },
+        Error::WouldChange,
+        Error::Interrupted { signal: "SIGINT".into(), code: 130 },
         Error::DanglingCheckout { root: root() },
         Error::NoMainCheckout { service: "db".into(), root: root() },
     ]
@@ -173,7 +175,7 @@ fn every_error_reads_as_recorded() {
     let mut places: Vec<usize> = samples.iter().map(place).collect();
     places.sort_unstable();
     places.dedup();
-    let count = 56 + tailnet::samples::COUNT;
+    let count = 57 + tailnet::samples::COUNT;
     assert_eq!(places, (0..count).collect::<Vec<_>>(), "a variant has no sample");
     let print = |error: &Error| {
         let hint = error.hint().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();

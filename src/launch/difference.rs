@@ -9,34 +9,46 @@ use crate::text::printable;
 /// How many names of variables a message has: more would hide the rest of it.
 const MOST_NAMES: usize = 3;
 
-/// Lists in what a service differs from a request, as what it has now: "the directory /srv/web". The caller's
-/// environment does not count: it differs between terminals.
-pub(super) fn differences(service: &Reservation, spec: &ServiceSpec) -> Vec<String> {
+/// In what a registered service differs from a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Difference {
+    /// The field of `devport.yaml`; `policy` for readiness, restarts, stopping and logs.
+    pub(crate) field: &'static str,
+    /// What the service has now: "the directory /srv/web".
+    pub(crate) now: String,
+}
+
+/// Lists in what a service differs from a request. The caller's environment does not count: it differs between
+/// terminals.
+pub(super) fn differences(service: &Reservation, spec: &ServiceSpec) -> Vec<Difference> {
     let request = &spec.request;
     let mut differences = Vec::new();
+    let mut add = |field, now: String| differences.push(Difference { field, now });
     if service.cmd != request.cmd {
-        differences.push(format!("the command {}", printable(&shell_words::join(&service.cmd))));
+        add("exec", format!("the command {}", printable(&shell_words::join(&service.cmd))));
     }
     if service.cwd != request.cwd {
-        differences.push(format!("the directory {}", printable(&service.cwd.display().to_string())));
+        add("cwd", format!("the directory {}", printable(&service.cwd.display().to_string())));
     }
     if service.policy != request.policy {
-        differences.push("other options for readiness, restarts or stopping".into());
+        add("policy", "other options for readiness, restarts or stopping".into());
     }
-    if service.port_env != request.port_env || service.no_port != (request.port == PortRequest::NoPort) {
-        differences.push("other port options".into());
+    let has_other_port_options =
+        service.port_env != request.port_env || service.no_port != (request.port == PortRequest::NoPort);
+    if has_other_port_options {
+        add("port", "other port options".into());
     }
     if matches!(request.port, PortRequest::Exactly(port) if port != service.port) {
-        differences.push(format!("port {}", service.port));
+        add("port", format!("port {}", service.port));
     }
     if service.scheme != request.scheme {
-        differences.push(format!("the scheme {}", service.scheme.as_deref().unwrap_or("http")));
+        add("scheme", format!("the scheme {}", service.scheme.as_deref().unwrap_or("http")));
     }
     if service.env_digest != spec.env_digest {
         let has_only_files = request.env.iter().all(|source| matches!(source, EnvSource::File(_)));
         let text = "variables from before its env files changed";
         let is_certain = has_only_files && !request.env.is_empty();
-        differences.push(if is_certain { text } else { "other variables of --env, `env` or its env files" }.into());
+        add("env", if is_certain { text } else { "other variables of --env, `env` or its env files" }.into());
     }
     differences
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::config::ServiceSpec;
 use crate::error::{Error, Result};
-use crate::launch::difference::{changed_variables, differences};
+use crate::launch::difference::{Difference, changed_variables, differences};
 use crate::launch::launcher::Launcher;
 use crate::launch::stop::{self, Urgency};
 use crate::observe::Observer;
@@ -58,13 +58,25 @@ pub(crate) struct Ensured {
     /// What the service did before.
     pub(crate) previous: Previous,
     /// In what a service that was left running differs from the request.
-    pub(crate) differences: Vec<String>,
+    pub(crate) differences: Vec<Difference>,
 }
 
 impl Ensured {
-    fn new(reservation: Reservation, previous: Previous) -> Self {
+    /// Creates the result of a start without differences.
+    pub(crate) fn new(reservation: Reservation, previous: Previous) -> Self {
         Self { reservation, previous, differences: Vec::new() }
     }
+}
+
+/// How a registered service compares with a request for it.
+#[derive(Debug)]
+pub(crate) struct Comparison {
+    /// Whether it is registered with a command.
+    pub(crate) is_registered: bool,
+    /// Whether it runs, and is not about to be started again after a crash.
+    pub(crate) is_up: bool,
+    /// In what it differs from the request; empty if it is not registered.
+    pub(crate) differences: Vec<Difference>,
 }
 
 /// A service that has a supervisor.
@@ -178,6 +190,24 @@ impl Launcher<'_> {
     pub(crate) fn check_checkout(&self, spec: &ServiceSpec) -> Result<()> {
         let Some(reservation) = self.registry.find(&spec.hash)? else { return Ok(()) };
         self.has_lost_directory(spec, &reservation).map(drop)
+    }
+
+    /// Compares a request with the service that is registered, without waiting for one that is stopping.
+    ///
+    /// # Errors
+    /// [`Error::KeyElsewhere`] if the key belongs to another checkout, or if its record or state cannot be read.
+    pub(crate) fn compare(&self, spec: &ServiceSpec) -> Result<Comparison> {
+        let none = Comparison { is_registered: false, is_up: false, differences: Vec::new() };
+        let Some(reservation) = self.registry.find(&spec.hash)? else { return Ok(none) };
+        let has_lost_directory = self.has_lost_directory(spec, &reservation)?;
+        if reservation.cmd.is_empty() {
+            return Ok(none);
+        }
+        let is_up = match self.supervision(&reservation)? {
+            Supervised::Yes(run) => !has_lost_directory && !run.is_some_and(|run| run.state.is_down()),
+            Supervised::Ending | Supervised::No => false,
+        };
+        Ok(Comparison { is_registered: true, is_up, differences: differences(&reservation, spec) })
     }
 
     /// Acquires the launch lock of a registered service and reads its record again: another command may have changed or

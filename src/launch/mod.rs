@@ -11,7 +11,7 @@ mod response;
 mod stop;
 mod tmux;
 
-pub(crate) use ensure::{Ensured, IfRunning, LaunchMode, Previous};
+pub(crate) use ensure::{Comparison, Ensured, IfRunning, LaunchMode, Previous};
 pub(crate) use launcher::Launcher;
 pub(crate) use stop::{Ended, Urgency, kill_group, stop, stop_and_hold, supervisor};
 pub(crate) use tmux::{Tmux, count_viewers, own_window};

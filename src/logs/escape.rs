@@ -62,6 +62,11 @@ pub(crate) fn strip(mut output: &[u8]) -> Vec<u8> {
     kept
 }
 
+/// Returns output as text for programs: without escape sequences, and with U+FFFD for what is not UTF-8.
+pub(crate) fn plain(output: &[u8]) -> String {
+    String::from_utf8_lossy(&strip(output)).into_owned()
+}
+
 /// Returns output that is safe on another terminal. Colours stay and are reset at the end; other sequences and control
 /// characters, which could move the cursor or rename the window, are removed.
 pub(crate) fn for_terminal(mut output: &[u8]) -> String {

@@ -16,7 +16,7 @@ mod reader;
 mod writer;
 
 pub(crate) use decoder::{Content, Line};
-pub(crate) use escape::{for_terminal, strip};
+pub(crate) use escape::{for_terminal, plain, strip};
 pub(crate) use mark::Mark;
 pub(crate) use reader::{Follower, Lines, follow, run_output, runs, tail};
 pub(crate) use writer::LogWriter;

@@ -10,6 +10,7 @@
 pub(crate) mod clock;
 pub(crate) mod file;
 pub(crate) mod file_lock;
+pub(crate) mod interrupt;
 pub(crate) mod parallel;
 pub(crate) mod process;
 pub(crate) mod signal;

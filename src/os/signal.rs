@@ -38,6 +38,11 @@ pub(crate) fn name(signal: i32) -> String {
     Signal::try_from(signal).map_or_else(|_| signal.to_string(), |signal| signal.to_string())
 }
 
+/// Returns the exit code of a command that a signal has ended, as shells report it: 128 and the number.
+pub(crate) fn exit_code(signal: i32) -> u8 {
+    u8::try_from(signal).map_or(u8::MAX, |number| number.saturating_add(128))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,7 +25,8 @@ pub(crate) enum ChildStreams {
 }
 
 /// Starts a service's command and returns its pid once the program has begun to execute. It leads a new session, and on
-/// Linux the kernel kills it when this process ends.
+/// Linux the kernel kills it when the calling thread ends: a supervisor calls this in its main thread, and a thread that
+/// runs a check waits for its end.
 ///
 /// # Errors
 /// If it cannot be executed: no such program, no permission, no such directory.

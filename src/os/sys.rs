@@ -33,13 +33,10 @@ pub(super) enum ControllingTerminal {
     target_os = "macos",
     expect(clippy::cast_lossless, reason = "TIOCSCTTY is a u32 there and a u64 here; `into` would be useless here")
 )]
-/// Makes the child leader of a new session with default signal dispositions. On Linux the kernel kills it when its
-/// parent ends.
+/// Makes the child leader of a new session with default signal dispositions. On Linux the kernel kills it when the
+/// thread that starts it ends: `PR_SET_PDEATHSIG` is about threads, not processes.
 pub(super) fn lead_own_session(command: &mut Command, terminal: ControllingTerminal) {
     let parent = nix::unistd::getpid();
-    // PR_SET_PDEATHSIG fires when the *thread* that forked the child ends, not the process.
-    #[cfg(target_os = "linux")]
-    debug_assert!(cfg!(test) || nix::unistd::gettid() == parent, "children are forked by the main thread");
     let prepare = move || {
         nix::unistd::setsid()?;
         if terminal == ControllingTerminal::StandardInput {
@@ -64,6 +61,16 @@ pub(super) fn detach_session(command: &mut Command) {
     };
     // SAFETY: as in `lead_own_session`.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// Returns whether this process ignores a signal.
+pub(super) fn is_ignored(signal: i32) -> bool {
+    let mut current = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action, sigaction(2) only writes the current one, and initialises it if it returns 0.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), current.as_mut_ptr()) == 0
+            && current.assume_init().sa_sigaction == libc::SIG_IGN
+    }
 }
 
 /// Gives every signal its default disposition and unblocks all: exec(3) keeps ignored and blocked signals.

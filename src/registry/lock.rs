@@ -296,13 +296,21 @@ impl FileLock {
     /// # Errors
     /// [`Error::LockBusy`], or [`Error::Io`] if the lock file cannot be created or locked.
     pub(super) fn wait(path: &Path, what: &str, notify: fn(&str)) -> Result<Self> {
+        Self::wait_for(path, what, LIMIT, notify)
+    }
+
+    /// Waits for a lock as [`Self::wait`] does, for at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub(super) fn wait_for(path: &Path, what: &str, limit: Duration, notify: fn(&str)) -> Result<Self> {
         let began = clock::now();
         let mut has_notified = false;
         let holder = || match Holder::believed(path) {
             Ok(Some(holder)) => holder.process().to_string(),
             _ => "another process".to_owned(),
         };
-        let lock = clock::poll(Duration::from_millis(1), LIMIT, || {
+        let lock = clock::poll(Duration::from_millis(1), limit, || {
             let lock = Self::try_acquire(path).transpose();
             if lock.is_none() && !has_notified && clock::now() > began + PATIENCE {
                 has_notified = true;
@@ -313,7 +321,7 @@ impl FileLock {
         let mut lock = lock.transpose()?.ok_or_else(|| Error::LockBusy {
             what: what.to_owned(),
             holder: holder(),
-            waited_s: LIMIT.as_secs(),
+            waited_s: limit.as_secs(),
         })?;
         if let Ok(me) = ProcessIdentity::current() {
             let _ = lock.sign(Role::Command, &me);

@@ -4,8 +4,11 @@ use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::identity::ServiceHash;
+use crate::identity::{ServiceHash, hex_digest};
 use crate::registry::refusal::{BELOW_HOME, DIRECTORIES};
+
+/// The number of hexadecimal digits that tell the locks of stacks apart: 64 bits.
+const STACK_DIGITS: usize = 16;
 
 /// The state directory and the files in it.
 #[derive(Debug, Clone)]
@@ -91,6 +94,12 @@ impl Paths {
     /// The lock under which every change of the registry is made.
     pub(super) fn register_lock(&self) -> PathBuf {
         self.base.join("locks/register.lock")
+    }
+
+    /// The lock under which the services of a file are started and stopped together.
+    pub(super) fn stack_lock(&self, file: &Path) -> PathBuf {
+        let digest = hex_digest(file.as_os_str().as_encoded_bytes(), STACK_DIGITS);
+        self.base.join(format!("locks/{digest}.stack.lock"))
     }
 
     /// The lock under which publications on the tailnet are changed.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -18,6 +19,9 @@ use crate::registry::paths::Paths;
 use crate::registry::port::PortRange;
 use crate::registry::reservation::{Reservation, parse_environment};
 use crate::registry::run_state::RunState;
+
+/// How long a command waits for another one that starts or stops the same stack, which by default takes up to a minute.
+const STACK_LIMIT: Duration = Duration::from_secs(300);
 
 /// All reservations of this user on this machine.
 #[derive(Debug, Clone)]
@@ -383,6 +387,15 @@ impl Registry {
     /// If that takes longer than 30 s, or the lock file cannot be created.
     pub(crate) fn acquire_launch(&self, hash: &ServiceHash, name: &str) -> Result<FileLock> {
         FileLock::wait(&self.paths.launch_lock(hash), &format!("the launch lock of {name}"), self.notify)
+    }
+
+    /// Takes the lock under which the services of a file are started and stopped together.
+    ///
+    /// # Errors
+    /// If that takes longer than 5 minutes, or the lock file cannot be created.
+    pub(crate) fn acquire_stack(&self, file: &Path) -> Result<FileLock> {
+        let what = format!("the services of {}", file.display());
+        FileLock::wait_for(&self.paths.stack_lock(file), &what, STACK_LIMIT, self.notify)
     }
 
     /// Returns what the service's supervisor last recorded; `None` if it recorded nothing.

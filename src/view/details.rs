@@ -77,7 +77,7 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
     }
     if let Some(details) = &view.details {
         push_setup(&mut facts, view, details);
-        push_history(&mut facts, details, style.now);
+        push_history(&mut facts, view, details, style.now);
     }
     facts.0
 }
@@ -143,7 +143,7 @@ fn unusual(policy: &Policy) -> String {
 }
 
 /// Adds how a service ran before, the latest first, and what it printed before its last exit.
-fn push_history(facts: &mut Facts, details: &Details, now: Timestamp) {
+fn push_history(facts: &mut Facts, view: &ServiceView, details: &Details, now: Timestamp) {
     let changes = details.changes.iter().map(|change| (change.at, change_story(change)));
     // After a crash, the change of the state says how the run ended.
     let is_told = |exit: &&Exit| details.changes.iter().any(|change| change.error.as_ref() == Some(&exit.to_string()));
@@ -153,7 +153,7 @@ fn push_history(facts: &mut Facts, details: &Details, now: Timestamp) {
     let line = |(at, what): (Timestamp, String)| format!("{:>9} ago  {what}", span(at, now));
     facts.section("latest events", events.into_iter().rev().take(LATEST).map(line));
     let ended = details.exits.last().map(|exit| format!(" of the run that ended {} ago", span(exit.at, now)));
-    facts.section(&format!("last output{}", ended.unwrap_or_default()), details.last_output.iter().cloned());
+    facts.section(&format!("last output{}", ended.unwrap_or_default()), view.last_output.iter().flatten().cloned());
 }
 
 /// Formats a state, and what was wrong.
@@ -221,7 +221,6 @@ mod tests {
                 error: Some("exit code 1 after 0.3 s".into()),
             }],
             exits: (1..=7).map(|number| exit(i64::from(number), number)).collect(),
-            last_output: vec!["Error: \u{1b}[31mno".into()],
         }
     }
 
@@ -230,6 +229,7 @@ mod tests {
         let policy = Policy { grace: "10s".parse().unwrap(), health: "http:/up".parse().ok(), ..Policy::default() };
         let view = ServiceView {
             details: Some(Box::new(details_of(policy))),
+            last_output: Some(vec!["Error: \u{1b}[31mno".into()]),
             ..view(Liveness::Held(None), State::Ready, None)
         };
         let style = TableStyle { now: Timestamp::from_second(60).unwrap(), ..style(false, Some(20)) };

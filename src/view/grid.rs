@@ -193,7 +193,7 @@ fn share(widths: &mut [Option<usize>], wanted: &[usize], left: &mut usize) {
 }
 
 /// Returns a text of at most this width, with `…` in place of what is cut from its end.
-fn cut_end(text: &str, width: usize) -> String {
+pub(super) fn cut_end(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }

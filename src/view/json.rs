@@ -54,6 +54,14 @@ pub(crate) fn services(views: &[&ServiceView], layout: Layout) -> Result<String>
     if briefs.is_empty() { array(views, layout) } else { array(&briefs, layout) }
 }
 
+/// Formats objects as a JSON array and a newline.
+///
+/// # Errors
+/// If one cannot be written as JSON.
+pub(crate) fn values(values: &[Value], layout: Layout) -> Result<String> {
+    array(values, layout)
+}
+
 /// Formats values as a JSON array and a newline.
 ///
 /// # Errors

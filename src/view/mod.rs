@@ -7,12 +7,14 @@ mod json;
 mod list;
 mod output;
 mod port;
+mod progress;
 mod service;
 
 pub(crate) use details::{details, port_details};
 pub(crate) use grid::TableStyle;
-pub(crate) use json::{Layout, object, service, services};
+pub(crate) use json::{Layout, object, service, services, values};
 pub(crate) use list::{Group, batch, list};
 pub(crate) use output::{LineStyle, push_json, push_line, push_output};
 pub(crate) use port::{ListenerView, PortView};
+pub(crate) use progress::{ProgressRow, Step, progress};
 pub(crate) use service::{ChangeView, Details, Outcome, ServiceView, Status, SupervisorView, Usage};

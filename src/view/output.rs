@@ -60,7 +60,7 @@ struct JsonLine<'a> {
 /// Appends a line as a JSON object, with a newline.
 pub(crate) fn push_json(text: &mut Vec<u8>, line: &Line, service: &str) {
     let (output, event) = match &line.content {
-        Content::Output(output) => (Some(String::from_utf8_lossy(&logs::strip(output)).into_owned()), None),
+        Content::Output(output) => (Some(logs::plain(output)), None),
         Content::Mark(mark) => (None, Some(mark.to_string())),
     };
     let object = JsonLine { time: line.at, service, run: line.run, line: output, event };

@@ -11,7 +11,7 @@ use crate::config::{Policy, local_url};
 use crate::identity::{HashId, Key, ServiceHash};
 use crate::launch::Previous;
 use crate::observe::Observation;
-use crate::registry::{Exit, Liveness, Reservation, State, StateChange};
+use crate::registry::{Exit, ExitHow, Liveness, Reservation, State, StateChange};
 use crate::view::port::ListenerView;
 
 /// Whether a supervisor holds a service's identity lock.
@@ -92,6 +92,10 @@ pub(crate) struct ServiceView {
     /// What only `which` shows; `None` for other commands.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) details: Option<Box<Details>>,
+    /// The last lines of output: for `which` those before the last exit, for a service that did not come up those of this
+    /// run; `None` if they do not matter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) last_output: Option<Vec<String>>,
     /// Processes that are not part of the service, and listen on the port that the caller asked about.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) other_listeners: Vec<ListenerView>,
@@ -165,8 +169,6 @@ pub(crate) struct Details {
     pub(crate) changes: Vec<ChangeView>,
     /// The last exits of the child, oldest first.
     pub(crate) exits: Vec<Exit>,
-    /// The last lines of output before the last exit.
-    pub(crate) last_output: Vec<String>,
 }
 
 /// The process that supervises a service.
@@ -229,6 +231,7 @@ impl ServiceView {
             next_start_at: current_run.and_then(|run| run.next_start_at),
             usage: None,
             details: None,
+            last_output: None,
             other_listeners: Vec::new(),
             outcome: None,
             hash: reservation.hash,
@@ -245,6 +248,13 @@ impl ServiceView {
         }
     }
 
+    /// Returns whether the service ran to its end: it stopped with exit code 0. The last exit of a command that could not
+    /// be executed is that of an earlier run.
+    pub(crate) fn has_completed(&self) -> bool {
+        let exit = self.last_exit.as_ref().filter(|_| self.state == State::Stopped);
+        exit.is_some_and(|exit| exit.how == ExitHow::Code(0))
+    }
+
     /// Returns the brief JSON of a service that a command acted on: an agent pays for every character. `None` if no
     /// command did.
     ///
@@ -258,7 +268,8 @@ impl ServiceView {
                 |value: &Value| value.is_null() || *value == false || value.as_array().is_some_and(Vec::is_empty);
             let is_well = self.error.is_none();
             fields.retain(|name, value| match name.as_str() {
-                "started_at" | "last_exit" | "root" | "branch" | "started_by" => false,
+                "last_exit" => outcome == Outcome::Failed && !value.is_null(),
+                "started_at" | "root" | "branch" | "started_by" => false,
                 "last_up" => outcome != Outcome::Removed,
                 "restarts" => !is_well,
                 "url" => outcome != Outcome::Removed && !value.is_null(),

@@ -103,6 +103,9 @@ fn expected(example: &str) -> &'static [i32] {
         _ if ends(&["--watch"]) => &[2],
         _ if ends(&["logs -f", "--for stopped", "devport run"]) => &[0, 124],
         "devport which 3000" => &[0, 4],
+        "devport up" => &[124],
+        // Something would be done.
+        "devport up --dry-run" => &[1],
         _ => &[0],
     }
 }

@@ -22,6 +22,7 @@ mod disappearing;
 mod environment;
 mod examples;
 mod facts;
+mod foreground;
 mod launch;
 mod layers;
 mod listeners;

@@ -2,15 +2,15 @@
 
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{Done, TestEnv, number};
+use crate::support::{Done, TestEnv, done, number, until};
 
 /// A server, as the `exec` of a service.
-const SERVE: &str = "[python3, -m, http.server, --bind, 127.0.0.1, $PORT]";
+pub(crate) const SERVE: &str = "[python3, -m, http.server, --bind, 127.0.0.1, $PORT]";
 
 /// A machine with the repository `shop`.
-fn machine(file: &str) -> TestEnv {
+pub(crate) fn machine(file: &str) -> TestEnv {
     let env = TestEnv::new();
     for directory in ["shop", "blog", "empty"] {
         fs::create_dir(env.file(directory)).unwrap();
@@ -30,15 +30,15 @@ fn machine(file: &str) -> TestEnv {
 }
 
 /// The linked worktree.
-const FEAT: &str = "shop/.claude/worktrees/feat";
+pub(crate) const FEAT: &str = "shop/.claude/worktrees/feat";
 
 /// Runs a command in a directory.
-fn at(env: &TestEnv, directory: &str, arguments: &[&str]) -> Done {
+pub(crate) fn at(env: &TestEnv, directory: &str, arguments: &[&str]) -> Done {
     env.devport([&["-C", directory], arguments].concat())
 }
 
 /// Returns keys and outcomes.
-fn outcomes(done: &Done) -> Vec<(String, String)> {
+pub(crate) fn outcomes(done: &Done) -> Vec<(String, String)> {
     let text = |view: &Value, field: &str| view[field].as_str().unwrap_or_default().to_owned();
     done.json().as_array().unwrap().iter().map(|view| (text(view, "key"), text(view, "outcome"))).collect()
 }
@@ -113,7 +113,12 @@ fn what_needs_a_service_that_fails_is_skipped() {
     );
     let up = at(&env, "shop", &["up", "-d"])
         .fails(5, &["bad: ", "exit code 3", "broken", "3 of 4 services did not come up"]);
-    assert_eq!(outcomes(&up), [("shop/bad".into(), "failed".into()), ("shop/other".into(), "started".into())]);
+    let expected = [("bad", "failed"), ("other", "started"), ("api", "skipped"), ("web", "skipped")];
+    let expected = expected.map(|(name, outcome)| (format!("shop/{name}"), outcome.to_owned()));
+    assert_eq!(outcomes(&up), expected);
+    let failed = &up.json()[0];
+    assert_eq!((&failed["last_output"], &failed["last_exit"]["code"]), (&json!(["broken"]), &json!(3)), "{failed}");
+    assert!(failed["error"].as_str().unwrap().contains("exit code 3"), "{failed}");
     assert!(env.processes_with("sleep 1000").len() == 1, "nothing that was skipped runs");
 }
 
@@ -198,8 +203,7 @@ fn a_preferred_port_goes_to_the_main_checkout_only() {
 
 #[test]
 fn a_directory_without_a_stack_or_a_checkout_that_is_broken_is_refused() {
-    let env = machine("- sleep 1000\n");
-    at(&env, "shop", &["up", "-d"]).fails(3, &["is a list of services, not a stack", "devport start -f"]);
+    let env = machine("");
     at(&env, "empty", &["up", "-d"]).fails(3, &["there is no devport.yaml in"]);
     env.write(&format!("{FEAT}/devport.yaml"), "services:\n  a: {exec: sleep 1000, no-port: true}\n");
     env.write(&format!("{FEAT}/.git"), "gitdir: /nonexistent\n");
@@ -250,4 +254,134 @@ fn a_chain_of_one_shots_runs_again_only_if_what_needs_it_does() {
     at(&env, "shop", &["down"]).ok();
     let failed = at(&env, "shop", &["up", "-d"]).fails(5, &["shop/seed failed: ", "3 of 3 services"]);
     assert_eq!(outcomes(&failed)[0], ("shop/seed".into(), "failed".into()));
+}
+
+#[test]
+fn a_service_does_not_wait_for_others_than_it_needs() {
+    // The slow one becomes ready only once the fast chain is up.
+    let env = machine(
+        "services:\n  \
+         slow: {exec: sleep 1000, no-port: true, ready: {exec: test -e done}}\n  \
+         first: {exec: sleep 1000, no-port: true}\n  \
+         second: {exec: \"sh -c 'touch done; exec sleep 1000'\", no-port: true, depends-on: [first]}\n",
+    );
+    let up = at(&env, "shop", &["up", "-d"]).ok();
+    assert!(outcomes(&up).iter().all(|(_, outcome)| outcome == "started"), "{up:?}");
+    assert!(up.stderr.contains("second is ready after"), "{}", up.stderr);
+}
+
+#[test]
+fn a_service_that_is_restarted_for_a_change_needs_its_one_shots_again() {
+    let file = |value: &str| {
+        format!(
+            "services:\n  migrate: {{exec: \"sh -c 'echo ran >>runs'\", one-shot: true}}\n  \
+             api: {{exec: sleep 1000, no-port: true, depends-on: [migrate], env: {{A: '{value}'}}}}\n"
+        )
+    };
+    let env = machine(&file("1"));
+    let runs = || fs::read_to_string(env.file("shop/runs")).unwrap().lines().count();
+    at(&env, "shop", &["up", "-d"]).ok();
+    env.write("shop/devport.yaml", &file("2"));
+    let up = at(&env, "shop", &["up", "-d"]).ok();
+    assert_eq!(outcomes(&up), [("shop/migrate".into(), "completed".into()), ("shop/api".into(), "replaced".into())]);
+    assert_eq!(runs(), 2);
+}
+
+#[test]
+fn a_dry_run_shows_what_would_be_done_and_changes_nothing() {
+    let file = |command: &str| {
+        format!(
+            "services:\n  a: {{exec: sleep 1000, no-port: true}}\n  b: {{exec: {command}, no-port: true, env: .env}}\n"
+        )
+    };
+    let env = machine(&file("sleep 1000"));
+    env.write("shop/.env", "A=1\n");
+    let sets = |done: &Done| ["new", "changed", "not_in_file", "unchanged"].map(|set| done.json()[set].clone());
+    let dry = at(&env, "shop", &["up", "--dry-run"]).fails(1, &[]);
+    assert_eq!(sets(&dry), [json!(["a", "b"]), json!([]), json!([]), json!([])]);
+    assert_eq!(env.ls().len(), 0);
+    at(&env, "shop", &["up", "-d"]).ok();
+    assert_eq!(
+        sets(&at(&env, "shop", &["up", "--dry-run"]).ok()),
+        [json!([]), json!([]), json!([]), json!(["a", "b"])]
+    );
+    env.write("shop/.env", "A=2\n");
+    env.write("shop/devport.yaml", &(file("sleep 2000") + "  c: {exec: sleep 1000, no-port: true}\n"));
+    let dry = at(&env, "shop", &["up", "--dry-run"]).fails(1, &[]);
+    let changed = json!([{"name": "b", "fields": ["exec", "env"]}]);
+    assert_eq!(sets(&dry), [json!(["c"]), changed, json!([]), json!(["a"])]);
+    env.write("shop/devport.yaml", "services:\n  a: {exec: sleep 1000, no-port: true}\n");
+    let text = at(&env, "shop", &["--format", "table", "up", "--dry-run"]).ok().stdout;
+    assert_eq!(text, "= a unchanged\n- shop/b not in the file\n");
+    let up = at(&env, "shop", &["up", "-d"]).ok();
+    assert!(up.stderr.contains("`devport rm shop/b` removes it"), "{}", up.stderr);
+    at(&env, "shop", &["down"]).ok();
+    at(&env, "shop", &["up", "--dry-run"]).fails(1, &[]);
+}
+
+#[test]
+fn a_list_is_brought_up_and_belongs_to_its_first_checkout() {
+    let env =
+        machine("- key: web\n  exec: sleep 1000\n  no-port: true\n- key: api\n  exec: sleep 1000\n  no-port: true\n");
+    fs::copy(env.file("shop/devport.yaml"), env.file(&format!("{FEAT}/devport.yaml"))).unwrap();
+    let up = at(&env, "shop", &["up", "-d"]).ok();
+    assert_eq!(outcomes(&up), [("web".into(), "started".into()), ("api".into(), "started".into())]);
+    let again = at(&env, "shop", &["up", "-d", "api"]).ok();
+    assert_eq!(outcomes(&again), [("api".into(), "already-running".into())]);
+    let parts =
+        ["web belongs to", "in object form:", "services:\n  web:\n    exec: \"sleep 1000\"\n    no-port: true\n  api:"];
+    let refused = at(&env, FEAT, &["up", "-d"]).fails(6, &parts);
+    assert_eq!(refused.stdout, "");
+    let down = at(&env, "shop", &["down"]).ok();
+    assert!(outcomes(&down).iter().all(|(_, outcome)| outcome == "stopped"), "{down:?}");
+}
+
+#[test]
+fn two_commands_at_once_start_one_copy_of_each_service() {
+    let env = machine(
+        "services:\n  \
+         migrate: {exec: \"sh -c 'echo ran >>runs; sleep 0.2'\", one-shot: true}\n  \
+         api: {exec: sleep 1000, no-port: true, depends-on: [migrate]}\n",
+    );
+    let ups: Vec<_> = (0..3).map(|_| env.spawn(["-C", "shop", "up", "-d"])).collect();
+    let ups: Vec<Done> = ups.into_iter().map(|child| done(child).ok()).collect();
+    let started = ups.iter().filter(|up| outcomes(up)[1].1 == "started").count();
+    assert_eq!((started, env.processes_with("sleep 1000").len()), (1, 1), "{ups:?}");
+    assert_eq!(fs::read_to_string(env.file("shop/runs")).unwrap(), "ran\n");
+}
+
+#[test]
+fn down_waits_for_an_up_of_the_same_stack_and_names_it() {
+    let env = machine("services:\n  a: {exec: sleep 1000, no-port: true, ready: {exec: test -e go}}\n");
+    let up = env.spawn(["-C", "shop", "up", "-d"]);
+    env.wait_state("shop/a", "running");
+    let mut down = env.command(crate::support::DEVPORT);
+    let stderr = fs::File::create(env.file("notes")).unwrap();
+    let mut down =
+        down.args(["-C", "shop", "down"]).stdout(std::process::Stdio::null()).stderr(stderr).spawn().unwrap();
+    until("down says what it waits for", || {
+        let notes = fs::read_to_string(env.file("notes")).unwrap();
+        notes.contains("waiting for the services of") && notes.contains(&format!("pid {}", up.id()))
+    });
+    assert!(down.try_wait().unwrap().is_none());
+    env.write("shop/go", "");
+    assert_eq!(outcomes(&done(up).ok()), [("shop/a".into(), "started".into())]);
+    assert!(down.wait().unwrap().success());
+    assert_eq!(env.which("shop/a")["state"], "stopped");
+}
+
+#[test]
+fn services_end_after_those_that_need_them() {
+    let end =
+        |name: &str| format!("\"sh -c 'trap \\\"echo {name} >>ends; exit\\\" TERM; while :; do sleep 0.05; done'\"");
+    let env = machine(&format!(
+        "services:\n  db: {{exec: {}, no-port: true}}\n  api: {{exec: {}, no-port: true, depends-on: [db]}}\n  \
+         web: {{exec: {}, no-port: true, depends-on: [api]}}\n",
+        end("db"),
+        end("api"),
+        end("web")
+    ));
+    at(&env, "shop", &["up", "-d"]).ok();
+    at(&env, "shop", &["down"]).ok();
+    assert_eq!(fs::read_to_string(env.file("shop/ends")).unwrap(), "web\napi\ndb\n");
 }

@@ -125,24 +125,27 @@ pub(crate) struct Tailup {
     pub(crate) target: String,
 }
 
-/// Start the services of a stack, in the order in which they need each other.
+/// Start the services of a file, in the order in which they need each other.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  devport up -d                 start the stack of devport.yaml, here or in a parent directory
+  devport up                    start the stack of devport.yaml, show its logs, stop it with ctrl-c
+  devport up -d                 start it and return when all services are ready
   devport up -d web             start web and what it needs
+  devport up --dry-run          show what would be started or changed
 
-A service starts when those in its `depends-on` are ready. A running service is restarted only if its entry or its \
-dotenv files have changed. In a linked worktree, every service has its own key and port.")]
+The file is devport.yaml, here or in a parent directory, or else a Procfile. A service starts when those in its \
+`depends-on` are ready. A running service is restarted only if its entry or its dotenv files have changed. In a linked \
+worktree, every service has its own key and port.")]
 pub(crate) struct Up {
     /// Start only these services of the file, and what they need
     #[arg(value_name = "NAME")]
     pub(crate) names: Vec<String>,
-    /// File of the stack
+    /// File with the services
     #[arg(long, short = 'f', value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Return when all services are ready (required)
-    #[arg(long, short = 'd', required = true)]
+    /// Return when all services are ready, and let them run
+    #[arg(long, short = 'd', alias = "daemon")]
     pub(crate) detach: bool,
     /// Do not start what the named services need
     #[arg(long, requires = "names")]
@@ -150,6 +153,9 @@ pub(crate) struct Up {
     /// Longest time to wait for all services
     #[arg(long, value_name = "TIME", default_value = "60s")]
     pub(crate) timeout: Span,
+    /// Show what would be done, and do nothing; exit with code 1 if that is anything
+    #[arg(long, conflicts_with_all = ["detach", "timeout"])]
+    pub(crate) dry_run: bool,
 }
 
 /// Stop the services of a stack. Their ports stay reserved.

@@ -1,0 +1,97 @@
+//! `Plan`: what `devport up` does with each service of a stack.
+
+use crate::cli::context::Context;
+use crate::cli::stack::{Located, Ports};
+use crate::config::{Order, ServiceSpec, StackService};
+use crate::error::{Error, Result};
+use crate::launch::Comparison;
+use crate::registry::Reservation;
+
+/// What `up` does with the services of a stack.
+#[derive(Debug)]
+pub(super) struct Plan<'a> {
+    /// Each after those that it needs.
+    pub(super) tasks: Vec<Task<'a>>,
+    /// For each task, the positions of those that it needs.
+    pub(super) needs: Vec<Vec<usize>>,
+    /// For each task, why it cannot be started; `None` if it can.
+    pub(super) errors: Vec<Option<Error>>,
+}
+
+/// What `up` does with one service.
+#[derive(Debug)]
+pub(super) struct Task<'a> {
+    pub(super) service: &'a StackService,
+    /// Its record; `None` if that was missing when the plan was made.
+    pub(super) registered: Option<Reservation>,
+    /// What to register and start, and how the registered service compares with it; `None` for a port alone, and for a
+    /// service that cannot be started.
+    pub(super) wanted: Option<(ServiceSpec, Comparison)>,
+    /// Whether it is left alone: a port alone, or a one-shot that no service needs now.
+    pub(super) is_omitted: bool,
+}
+
+impl Task<'_> {
+    /// Returns whether the service runs as the file wants it.
+    pub(super) fn is_current(&self) -> bool {
+        self.wanted.as_ref().is_some_and(|(_, comparison)| comparison.is_up && comparison.differences.is_empty())
+    }
+}
+
+impl<'a> Plan<'a> {
+    /// Plans the services in this order. `named`: the services that the user named.
+    ///
+    /// # Errors
+    /// [`Error::KeyElsewhere`] if a key belongs to another checkout.
+    pub(super) fn new(
+        context: &Context,
+        located: &'a Located,
+        order: Order<'a>,
+        ports: &Ports<'_>,
+        named: &[String],
+    ) -> Result<Self> {
+        let Order { services, needs } = order;
+        let (mut tasks, mut errors) = (Vec::with_capacity(services.len()), Vec::with_capacity(services.len()));
+        for service in services {
+            let (wanted, error) = match Self::wanted(context, located, service, ports) {
+                Ok(wanted) => (wanted, None),
+                Err(error @ Error::KeyElsewhere { .. }) => return Err(error),
+                Err(error) => (None, Some(error)),
+            };
+            let registered = located.record(context, service).ok().flatten();
+            tasks.push(Task { service, registered, wanted, is_omitted: service.is_port_only() });
+            errors.push(error);
+        }
+        let mut has_dependant = vec![false; tasks.len()];
+        let mut is_needed = vec![false; tasks.len()];
+        // Those that need a one-shot come after it.
+        for position in (0..tasks.len()).rev() {
+            let task = &mut tasks[position];
+            if task.service.one_shot {
+                let is_named = named.contains(&task.service.name);
+                task.is_omitted = !is_named && has_dependant[position] && !is_needed[position];
+            }
+            let will_start = !task.is_omitted && !task.is_current();
+            for needed in &needs[position] {
+                has_dependant[*needed] = true;
+                is_needed[*needed] |= will_start;
+            }
+        }
+        Ok(Self { tasks, needs, errors })
+    }
+
+    /// Resolves a service and compares it with the registered one; `None` for a port alone.
+    fn wanted(
+        context: &Context,
+        located: &Located,
+        service: &StackService,
+        ports: &Ports<'_>,
+    ) -> Result<Option<(ServiceSpec, Comparison)>> {
+        if service.is_port_only() {
+            return Ok(None);
+        }
+        let spec = located.spec(context, service, ports)?;
+        let comparison = context.launcher().compare(&spec)?;
+        Ok(Some((spec, comparison)))
+    }
+}

@@ -1,0 +1,174 @@
+//! `devport up` in the foreground: logs, late starts, and what it leaves behind.
+
+use std::fs::{self, File};
+use std::process::Child;
+
+use crate::stacks::{at, machine, outcomes};
+use crate::support::terminal::Terminal;
+use crate::support::{DEVPORT, TestEnv, is_alive, number, signal, until};
+
+/// `devport up`, with its output in files.
+struct Foreground<'a> {
+    env: &'a TestEnv,
+    child: Child,
+}
+
+impl<'a> Foreground<'a> {
+    fn start(env: &'a TestEnv, arguments: &[&str]) -> Self {
+        let file = |name: &str| File::create(env.file(name)).unwrap();
+        let mut command = env.command(DEVPORT);
+        command.args(["-C", "shop", "up"]).args(arguments).stdout(file("out")).stderr(file("err"));
+        Self { env, child: command.spawn().unwrap() }
+    }
+
+    fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    fn logs(&self) -> String {
+        fs::read_to_string(self.env.file("out")).unwrap()
+    }
+
+    fn notes(&self) -> String {
+        fs::read_to_string(self.env.file("err")).unwrap()
+    }
+
+    fn until_noted(&self, text: &str) {
+        until(&format!("up notes {text:?}"), || self.notes().contains(text));
+    }
+
+    fn until_logged(&self, text: &str) {
+        until(&format!("the logs have {text:?}"), || self.logs().contains(text));
+    }
+
+    /// Returns the exit code.
+    fn end(mut self) -> i32 {
+        until("up ends", || self.child.try_wait().unwrap().is_some());
+        self.child.wait().unwrap().code().unwrap()
+    }
+}
+
+impl Drop for Foreground<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const TWO: &str = "services:\n  \
+    db: {exec: \"sh -c 'echo I am db; exec sleep 1000'\", no-port: true}\n  \
+    web: {exec: \"sh -c 'echo I am web; exec sleep 1000'\", no-port: true, depends-on: [db]}\n";
+
+#[test]
+fn it_shows_the_logs_and_stops_what_it_started() {
+    for (name, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let env = machine(TWO);
+        at(&env, "shop", &["up", "-d", "db"]).ok();
+        let up = Foreground::start(&env, &[]);
+        up.until_noted("press ctrl-c to stop what this command started");
+        up.until_logged("web | I am web\n");
+        assert!(!up.logs().contains("I am db"), "older lines are not shown: {}", up.logs());
+        let notes = up.notes();
+        assert!(notes.contains("db was already running") && notes.contains("web is ready"), "{notes}");
+        signal(up.pid(), name);
+        let logs = |up: &Foreground<'_>| up.logs();
+        until("the end is logged", || logs(&up).contains("web | --- ") && logs(&up).contains("ended: killed by"));
+        assert_eq!(up.end(), code);
+        let states = ["shop/db", "shop/web"].map(|key| env.which(key)["state"].as_str().unwrap().to_owned());
+        assert_eq!(states, ["ready", "stopped"], "{name}");
+    }
+}
+
+#[test]
+fn a_second_ctrl_c_kills() {
+    let env = machine(
+        "services:\n  a: {exec: \"sh -c 'trap \\\"\\\" TERM; echo armed; while :; do sleep 0.05; done'\", no-port: true, grace: 1000s}\n",
+    );
+    let up = Foreground::start(&env, &[]);
+    up.until_noted("press ctrl-c");
+    up.until_logged("armed");
+    signal(up.pid(), "INT");
+    up.until_noted("press ctrl-c again to kill");
+    signal(up.pid(), "INT");
+    assert_eq!(up.end(), 130);
+    assert_eq!(env.which("shop/a")["state"], "stopped");
+    assert!(env.processes_with("armed").is_empty());
+}
+
+#[test]
+fn ctrl_c_while_services_start_leaves_nothing_behind() {
+    let env = machine(
+        "services:\n  a: {exec: sleep 1000, no-port: true, ready: {exec: test -e never}}\n  b: {exec: sleep 1000, no-port: true, depends-on: [a]}\n",
+    );
+    let up = Foreground::start(&env, &[]);
+    env.wait_state("shop/a", "running");
+    signal(up.pid(), "INT");
+    assert_eq!(up.end(), 130);
+    assert!(env.processes_with("sleep 1000").is_empty());
+}
+
+#[test]
+fn it_ends_when_others_have_stopped_all_its_services() {
+    let env = machine(TWO);
+    let up = Foreground::start(&env, &[]);
+    up.until_noted("press ctrl-c");
+    at(&env, "shop", &["down"]).ok();
+    assert_eq!(up.end(), 0);
+}
+
+#[test]
+fn a_skipped_service_starts_when_what_it_needs_comes_up_late() {
+    let env = machine(
+        "services:\n  \
+         api: {exec: \"sh -c 'test -e fixed || exit 1; exec sleep 1000'\", no-port: true, backoff: {initial: 50ms, max: 50ms}}\n  \
+         web: {exec: sleep 1000, no-port: true, depends-on: [api]}\n",
+    );
+    let up = Foreground::start(&env, &[]);
+    up.until_noted("skipped because api did not come up: web");
+    env.write("shop/fixed", "");
+    up.until_noted("web is ready");
+    assert!(up.notes().contains("api came up late"), "{}", up.notes());
+    env.wait_state("shop/web", "ready");
+    signal(up.pid(), "INT");
+    assert_eq!(up.end(), 130);
+    assert!(env.processes_with("sleep 1000").is_empty());
+}
+
+#[test]
+fn it_fails_if_nothing_can_come_up() {
+    let env = machine("services:\n  a: {exec: ./missing, no-port: true}\n  b: {exec: sleep 1000, depends-on: [a]}\n");
+    let up = Foreground::start(&env, &[]);
+    until("it says why", || up.notes().contains("2 of 2 services did not come up"));
+    assert_eq!(up.end(), 5);
+}
+
+#[test]
+fn services_outlive_an_up_that_is_killed() {
+    let env = machine(TWO);
+    let up = Foreground::start(&env, &[]);
+    up.until_noted("press ctrl-c");
+    let pid = number(&env.which("shop/web")["pid"]);
+    signal(up.pid(), "KILL");
+    drop(up);
+    assert!(is_alive(pid));
+    let again = Foreground::start(&env, &[]);
+    again.until_noted("run on after ctrl-c; `devport down` stops them");
+    signal(again.pid(), "INT");
+    assert_eq!(again.end(), 130);
+    assert!(is_alive(pid));
+    assert!(outcomes(&at(&env, "shop", &["down"]).ok()).iter().all(|(_, outcome)| outcome == "stopped"));
+}
+
+#[test]
+fn progress_is_redrawn_in_place_on_a_terminal() {
+    let env = machine(
+        "services:\n  a: {exec: sleep 1000, no-port: true, ready: {exec: test -e go}}\n  b: {exec: sleep 1000, no-port: true, depends-on: [a]}\n",
+    );
+    let terminal = Terminal::run(&env, &format!("{DEVPORT} -C shop up -d"));
+    terminal.shows("waiting");
+    until("a runs", || terminal.screen().lines().any(|line| line.starts_with("a  running")));
+    env.write("shop/go", "");
+    terminal.shows("STATE");
+    let screen = terminal.screen();
+    assert!(!screen.contains("waiting") && screen.contains("ready"), "{screen}");
+}
