@@ -35,6 +35,7 @@ mod registry;
 mod retry;
 mod rm;
 mod run;
+mod sessions;
 mod spellings;
 mod stacks;
 mod start;
