@@ -5,9 +5,9 @@ use std::path::Path;
 
 use regex::Regex;
 
-use crate::support::TestEnv;
 use crate::support::documents::{blocks, documents};
 use crate::support::terminal::Terminal;
+use crate::support::{DEVPORT, TestEnv, until};
 
 /// Returns the lines of a picture without markup.
 fn lines_of_picture(picture: &str) -> Vec<String> {
@@ -38,7 +38,7 @@ fn replay(session: &[String]) -> Vec<String> {
     let env = TestEnv::new();
     let bin = env.path("bin");
     fs::create_dir(&bin).unwrap();
-    std::os::unix::fs::symlink(crate::support::DEVPORT, bin.join("devport")).unwrap();
+    std::os::unix::fs::symlink(DEVPORT, bin.join("devport")).unwrap();
     let scene = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/standins/shop.sh");
     env.finish(env.command("sh").arg(scene)).ok();
     let prompt = Regex::new(r"^(~\S*)?\$ (.+)$").unwrap();
@@ -51,7 +51,7 @@ fn replay(session: &[String]) -> Vec<String> {
     }
     let script = env.write("session.sh", &script.join("\n"));
     let terminal = Terminal::sized(&env, 80, &format!("sh {script}"));
-    terminal.shows("ended with");
+    until("the session ends", || terminal.screen().contains("ended with"));
     let shown = terminal.tmux(&["capture-pane", "-p", "-J", "-S", "-", "-t", "=t:"]).ok().stdout;
     let home = env.path("home").to_str().unwrap().to_owned();
     let mut lines: Vec<String> = shown.lines().map(|line| line.replace(&home, "/home/me")).collect();
