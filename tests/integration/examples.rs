@@ -54,7 +54,7 @@ fn machine(serves: bool) -> TestEnv {
     }
     let wait: &[&str] = if serves { &["--wait"] } else { &[] };
     fs::create_dir(env.path("work/web")).unwrap();
-    for program in ["server", "job.sh", "db.sh", "worker.sh"] {
+    for program in ["server", "job.sh", "db.sh", "worker.sh", "web/job.sh"] {
         script(Path::new(&env.write(program, SERVE)));
     }
     fs::write(bin.join("npm"), SERVE).unwrap();
