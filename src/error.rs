@@ -407,7 +407,7 @@ impl Error {
         move |source| Self::System { verb, source: source.into() }
     }
 
-    /// Returns the exit code, as the README documents it.
+    /// Returns the exit code, as docs/usage.md documents it.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::ClosedOutput => 0,

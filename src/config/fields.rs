@@ -189,3 +189,18 @@ pub(super) fn valid_port(number: u64) -> Result<u16, String> {
     let port = u16::try_from(number).ok().filter(|port| *port >= 1024);
     port.ok_or_else(|| format!("port {number} is not in 1024-65535"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn the_page_describes_every_field() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/devport-yaml.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        for field in [&COMMON_FIELDS[..], &LIST_FIELDS, &STACK_FIELDS, &TOP_FIELDS].concat() {
+            assert!(page.contains(&format!("\n| `{field}` | ")), "docs/devport-yaml.md has no row for `{field}`");
+        }
+    }
+}

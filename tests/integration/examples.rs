@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use crate::support::documents::{blocks, documents};
 use crate::support::{DEVPORT, TestEnv};
 
 /// The commands with a help page.
@@ -37,20 +38,6 @@ fn examples(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Returns the lines of a document that are in code blocks.
-fn code(document: &str) -> String {
-    let mut is_code = false;
-    let mut lines = Vec::new();
-    for line in document.lines() {
-        if line.trim_start().starts_with("```") {
-            is_code = !is_code;
-        } else if is_code {
-            lines.push(line);
-        }
-    }
-    lines.join("\n")
-}
-
 /// Makes the services and files that the examples take for granted. `serves`: the services answer requests.
 fn machine(serves: bool) -> TestEnv {
     let mut env = TestEnv::new();
@@ -67,7 +54,7 @@ fn machine(serves: bool) -> TestEnv {
     }
     let wait: &[&str] = if serves { &["--wait"] } else { &[] };
     fs::create_dir(env.path("work/web")).unwrap();
-    for program in ["server", "job.sh", "db.sh", "worker.sh"] {
+    for program in ["server", "job.sh", "db.sh", "worker.sh", "web/job.sh"] {
         script(Path::new(&env.write(program, SERVE)));
     }
     fs::write(bin.join("npm"), SERVE).unwrap();
@@ -170,16 +157,30 @@ fn every_example_of_the_help_works() {
 
 #[test]
 fn every_example_of_the_documents_works() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut all = examples(&code(&fs::read_to_string(root.join("README.md")).unwrap()));
-    for document in fs::read_dir(root.join("docs")).unwrap() {
-        let path = document.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "md") {
-            all.extend(examples(&code(&fs::read_to_string(path).unwrap())));
-        }
-    }
+    // Sessions need what their earlier commands did, and have a test of their own.
+    let code = |text: &str| blocks(text, |language| language != "console").concat().join("\n");
+    let mut all: Vec<String> = documents().iter().flat_map(|(_, text)| examples(&code(text))).collect();
     all.sort();
     all.dedup();
     assert!(all.len() > 20, "{all:?}");
     assert_all_work(&all);
+}
+
+#[test]
+fn every_devport_yaml_of_the_documents_is_valid() {
+    let env = TestEnv::new();
+    env.write(".env", "A=1\n");
+    let mut count = 0;
+    for (name, text) in documents() {
+        for lines in blocks(&text, |language| language == "yaml") {
+            count += 1;
+            let file = env.write("devport.yaml", &lines.join("\n"));
+            let is_list = lines.iter().any(|line| line.starts_with("- "));
+            let command: &[&str] = if is_list { &["start", "-f"] } else { &["up", "-d", "-f"] };
+            // The file is read and checked before the name is looked for, and a mistake has another exit code.
+            let done = env.devport(command.iter().copied().chain([file.as_str(), "nosuch"]));
+            assert_eq!(done.code, 4, "{name}: {lines:#?}: {done:?}");
+        }
+    }
+    assert!(count >= 3, "only {count} files");
 }

@@ -36,6 +36,7 @@ mod registry;
 mod retry;
 mod rm;
 mod run;
+mod sessions;
 mod spellings;
 mod stacks;
 mod start;

@@ -1,5 +1,6 @@
 //! `TestEnv`: an isolated environment for a test.
 
+pub(crate) mod documents;
 pub(crate) mod strace;
 pub(crate) mod tailnet;
 pub(crate) mod terminal;

@@ -7,14 +7,22 @@ use super::{Done, TestEnv};
 /// The number of the next terminal: each is a tmux server.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A terminal of 30 rows and 100 columns that runs a command.
+/// A terminal of 30 rows that runs a command.
 pub(crate) struct Terminal<'a>(&'a TestEnv, String);
 
 impl<'a> Terminal<'a> {
+    /// Runs a command in a terminal of 100 columns.
     pub(crate) fn run(env: &'a TestEnv, command: &str) -> Self {
+        Self::sized(env, 100, command)
+    }
+
+    /// Runs a command in a terminal with this number of columns.
+    pub(crate) fn sized(env: &'a TestEnv, columns: u16, command: &str) -> Self {
         let command = format!("env -u TMUX -u TMUX_PANE {command}; echo ended with $?; exec sleep 1000");
         let terminal = Self(env, format!("outer{}", NEXT.fetch_add(1, Ordering::Relaxed)));
-        terminal.tmux(&["new-session", "-d", "-x", "100", "-y", "30", "-s", "t", "sh", "-c", &command]).ok();
+        terminal
+            .tmux(&["new-session", "-d", "-x", &columns.to_string(), "-y", "30", "-s", "t", "sh", "-c", &command])
+            .ok();
         terminal
     }
 
