@@ -189,7 +189,7 @@ impl<'a> Observer<'a> {
     /// differ, or cannot be found out. Its tree is scanned only if a recorded socket is not open any more.
     fn changed_listens(&self, reservation: &Reservation, settled: &Settled) -> Option<Vec<SocketAddr>> {
         let Recorded::Run(run) = &settled.recorded else { return None };
-        let is_current = is_up(run) && !settled.is_unrecorded && is_held_by(&settled.liveness, run);
+        let is_current = run.state.is_up() && !settled.is_unrecorded && is_held_by(&settled.liveness, run);
         if run.listens.is_empty() || !is_current {
             return None;
         }
@@ -262,7 +262,7 @@ impl<'a> Observer<'a> {
 fn is_checkout_gone(reservation: &Reservation, recorded: &Recorded) -> bool {
     let Some(root) = reservation.root.as_deref() else { return false };
     let at_start = match recorded {
-        Recorded::Run(run) if is_up(run) => run.root_id.as_ref(),
+        Recorded::Run(run) if run.state.is_up() => run.root_id.as_ref(),
         _ => None,
     };
     let id = at_start.or(reservation.root_id.as_ref());
@@ -272,12 +272,7 @@ fn is_checkout_gone(reservation: &Reservation, recorded: &Recorded) -> bool {
 /// Returns whether the child of a service that is recorded as running has ended.
 fn has_lost_child(recorded: &Recorded) -> bool {
     let Recorded::Run(run) = recorded else { return false };
-    is_up(run) && run.child.as_ref().is_some_and(|child| !process::exists(child.pid))
-}
-
-/// Returns whether a service is recorded as running.
-fn is_up(run: &RunState) -> bool {
-    matches!(run.state, State::Running | State::Ready | State::Unhealthy)
+    run.state.is_up() && run.child.as_ref().is_some_and(|child| !process::exists(child.pid))
 }
 
 /// Returns whether lock and run state can be of one moment. `lost_child`: the recorded child has ended.

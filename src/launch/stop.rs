@@ -171,7 +171,7 @@ pub(crate) fn supervisor(registry: &Registry, reservation: &Reservation) -> Resu
     let poll = || match registry.supervision(&reservation.hash) {
         Ok(Supervision::Free) => Some(Ok(None)),
         Ok(Supervision::By(supervisor)) => Some(Ok(Some(supervisor))),
-        Ok(Supervision::Unproven) => None,
+        Ok(Supervision::Unnamed) => None,
         Err(error) => Some(Err(error)),
     };
     clock::poll(Duration::from_millis(5), SIGNING, poll).unwrap_or_else(|| Err(unknown_supervisor(reservation)))

@@ -5,6 +5,8 @@
 
 mod ended;
 mod file;
+mod holder;
+mod liveness;
 mod lock;
 mod paths;
 mod port;
@@ -17,7 +19,9 @@ mod scan;
 mod store;
 
 pub(crate) use ended::TreeEnded;
-pub(crate) use lock::{Acquired, FileLock, Holder, IdentityLock, Liveness, Role};
+pub(crate) use holder::{Holder, Role};
+pub(crate) use liveness::Liveness;
+pub(crate) use lock::{Acquired, FileLock, IdentityLock};
 pub(crate) use paths::Paths;
 pub(crate) use port::PortRange;
 pub(crate) use register::{Registration, listener_text};

@@ -29,7 +29,7 @@ pub(crate) enum State {
     /// The supervisor runs, but the child does not yet.
     Starting,
     Running,
-    /// The service answers, or passes its check.
+    /// The service listens on its port, or passes its check.
     Ready,
     /// The service was ready and fails its health check now.
     Unhealthy,
@@ -53,6 +53,11 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// Returns whether the child runs.
+    pub(crate) fn is_up(self) -> bool {
+        matches!(self, Self::Running | Self::Ready | Self::Unhealthy)
+    }
+
     /// Returns whether the supervisor waits to start the child again after a crash or a failed start.
     pub(crate) fn is_down(self) -> bool {
         matches!(self, Self::Backoff | Self::CrashLoop | Self::PortConflict)

@@ -13,7 +13,9 @@ use crate::os::clock;
 use crate::os::process::ProcessIdentity;
 use crate::registry::ended::TreeEnded;
 use crate::registry::file::{self, Durability, Staged};
-use crate::registry::lock::{self, Acquired, FileLock, Holder, IdentityLock, Liveness, Role};
+use crate::registry::holder::{Holder, Role};
+use crate::registry::liveness::{self, Liveness};
+use crate::registry::lock::{Acquired, FileLock, IdentityLock};
 use crate::registry::paths::Paths;
 use crate::registry::port::PortRange;
 use crate::registry::reservation::{Reservation, parse_environment};
@@ -37,7 +39,7 @@ pub(crate) enum Supervision {
     /// This process, which is alive and has the lock file open.
     By(ProcessIdentity),
     /// A process that the lock file does not name (yet).
-    Unproven,
+    Unnamed,
 }
 
 /// The records of the state directory.
@@ -187,7 +189,7 @@ impl Registry {
         }
     }
 
-    /// Takes the lock under which every change is made, and sweeps the files of killed processes.
+    /// Takes the lock under which every change of a record is made.
     pub(super) fn lock(&self) -> Result<FileLock> {
         FileLock::wait(&self.paths.register_lock(), "the registry's lock", self.notify)
     }
@@ -331,7 +333,7 @@ impl Registry {
 
     /// Returns the time of the last heartbeat; `None` if there was none.
     pub(crate) fn last_beat(&self, hash: &ServiceHash) -> Option<Timestamp> {
-        lock::last_beat(&self.paths.identity_lock(hash))
+        liveness::last_beat(&self.paths.identity_lock(hash))
     }
 
     /// Returns whether a supervisor of an earlier version runs a service whose lock seems free.
@@ -339,16 +341,20 @@ impl Registry {
         Liveness::probe_unannounced(&self.paths.identity_lock(hash))
     }
 
+    /// Returns whether a supervisor of any version runs a service. Slower than [`Self::liveness`] if none does.
+    pub(crate) fn liveness_of_any_version(&self, hash: &ServiceHash) -> Liveness {
+        match self.liveness(hash) {
+            Liveness::Free => self.unannounced_liveness(hash),
+            known => known,
+        }
+    }
+
     /// Returns which process supervises a service.
     ///
     /// # Errors
-    /// If the system does not answer.
+    /// If the lock or its holder cannot be checked.
     pub(crate) fn supervision(&self, hash: &ServiceHash) -> Result<Supervision> {
-        let liveness = match self.liveness(hash) {
-            Liveness::Free => self.unannounced_liveness(hash),
-            known => known,
-        };
-        match liveness {
+        match self.liveness_of_any_version(hash) {
             Liveness::Free => return Ok(Supervision::Free),
             Liveness::Held(_) => {}
             Liveness::Unknown(error) => {
@@ -356,16 +362,16 @@ impl Registry {
             }
         }
         let holder = self.lock_holder(hash)?.filter(|holder| holder.role == Role::Supervisor);
-        Ok(holder.map_or(Supervision::Unproven, |holder| Supervision::By(holder.process())))
+        Ok(holder.map_or(Supervision::Unnamed, |holder| Supervision::By(holder.process())))
     }
 
     /// Returns the living process that a service's lock file names and that has it open; `None` if there is none.
     ///
     /// # Errors
-    /// If the system does not answer.
+    /// If the file cannot be read, or the process cannot be checked.
     pub(crate) fn lock_holder(&self, hash: &ServiceHash) -> Result<Option<Holder>> {
         let path = self.paths.identity_lock(hash);
-        Holder::believed(&path).map_err(Error::io("read", path))
+        Holder::verified(&path).map_err(Error::io("read", path))
     }
 
     /// Tries to take the identity lock of a service.

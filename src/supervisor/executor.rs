@@ -144,7 +144,7 @@ impl<'a> Executor<'a> {
     /// another process of its tree listens on the service's port has handed over to it: that is no exit.
     pub(super) fn end_child(&mut self, how: ExitHow, lifecycle: &Lifecycle) -> Option<Event> {
         self.pass_output(RunningChild::drain);
-        let is_clean = how == ExitHow::Code(0) && lifecycle.is_up();
+        let is_clean = how == ExitHow::Code(0) && lifecycle.is_running();
         let left_behind = if is_clean { self.left_behind() } else { Vec::new() };
         if self.hand_over(&left_behind) {
             return None;

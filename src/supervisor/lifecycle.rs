@@ -191,7 +191,7 @@ impl Lifecycle {
 
     /// Returns whether the child runs and is to go on running. A command that ends then may have handed over to another
     /// process of its tree, which is no exit.
-    pub(super) fn is_up(&self) -> bool {
+    pub(super) fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Running { .. })
     }
 

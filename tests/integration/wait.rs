@@ -70,7 +70,7 @@ fn an_end_can_be_waited_for() {
 }
 
 #[test]
-fn a_service_whose_command_has_exited_is_not_believed_to_be_ready() {
+fn a_service_whose_command_has_exited_is_not_ready() {
     let env = TestEnv::new();
     let view = env.detach("a", &["--wait", "--ready", "none"], &["sleep", "1000"]);
     let supervisor = env.supervisor("a");
