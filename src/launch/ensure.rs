@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::config::ServiceSpec;
 use crate::error::{Error, Result};
-use crate::launch::difference::{changed_variables, differences};
+use crate::launch::difference::{changed_variables, differences, outdated_env_files};
 use crate::launch::launcher::Launcher;
 use crate::launch::stop::{self, Urgency};
 use crate::observe::Observer;
@@ -237,6 +237,9 @@ impl Launcher<'_> {
         }
         // Before the stop: the service could not be started again.
         launch.check_writable()?;
+        if let Some(note) = outdated_env_files(&reservation) {
+            (self.notify)(&note);
+        }
         if let Some(running) = running {
             if !is_replaced {
                 self.notify_retry(&running, None);

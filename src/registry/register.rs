@@ -82,6 +82,7 @@ impl Registry {
         reservation.stack.clone_from(&spec.request.stack);
         reservation.env_files = spec.request.env_files().cloned().collect();
         reservation.env_digest.clone_from(&spec.env_digest);
+        reservation.env_file_digests.clone_from(&spec.env_file_digests);
         reservation.env_at_spawn.clone_from(&spec.env_at_spawn);
         reservation.started_by.clone_from(&spec.started_by);
         settle(&mut reservation, &spec.place)?;
