@@ -47,7 +47,7 @@ pub(super) enum Event {
     TreeGone,
     /// The service must stop.
     Stop(StopCause),
-    /// The child must be replaced by a new one, as the user wishes.
+    /// The user requests to replace the child by a new one.
     Restart,
     /// Time has passed, see [`Lifecycle::deadline`].
     Tick,
@@ -107,7 +107,7 @@ enum Phase {
     },
     /// The process tree is being ended.
     Clearing {
-        then: Then,
+        next: NextStep,
         /// When the rest of the tree is killed, for the first time or again.
         kill_at: Instant,
     },
@@ -128,7 +128,7 @@ enum Phase {
 
 /// What follows once no process of the tree is left.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Then {
+enum NextStep {
     /// A start at this time; until then, this state is recorded.
     StartAt {
         at: Instant,
@@ -139,7 +139,7 @@ enum Then {
     End(Outcome),
 }
 
-impl Then {
+impl NextStep {
     /// Returns a start without a wait.
     fn start_now(now: Instant) -> Self {
         Self::StartAt { at: now, shown: State::Starting, why: None }
@@ -189,7 +189,7 @@ impl Lifecycle {
         self.restarts
     }
 
-    /// Returns whether the child runs and is to go on running. A command that ends then may have handed over to another
+    /// Returns whether the child runs, and nothing is ending it. A command that exits now may have handed over to another
     /// process of its tree, which is no exit.
     pub(super) fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Running { .. })
@@ -204,7 +204,7 @@ impl Lifecycle {
     pub(super) fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
             Event::Begin { .. } if self.phase != Phase::New => Vec::new(),
-            Event::Begin { orphans: true } => self.clear(Then::start_now(now), now, State::Starting, None),
+            Event::Begin { orphans: true } => self.clear(NextStep::start_now(now), now, State::Starting, None),
             Event::Begin { orphans: false } => self.start(),
             Event::Spawned { since } => self.spawned(since),
             Event::SpawnFailed { why, is_permanent } => self.spawn_failed(why, is_permanent, now),
@@ -233,8 +233,8 @@ impl Lifecycle {
     }
 
     /// Begins to end the tree, with a grace period.
-    fn clear(&mut self, then: Then, now: Instant, shown: State, why: Option<Problem>) -> Vec<Action> {
-        self.phase = Phase::Clearing { then, kill_at: later(now, self.policy.grace.0) };
+    fn clear(&mut self, next: NextStep, now: Instant, shown: State, why: Option<Problem>) -> Vec<Action> {
+        self.phase = Phase::Clearing { next, kill_at: later(now, self.policy.grace.0) };
         vec![Action::Record(shown, why), Action::Terminate]
     }
 
@@ -306,7 +306,7 @@ impl Lifecycle {
             AfterCrash::GiveUp => return self.clear_for_end(Outcome::Failed(self.gave_up(why)), now),
         };
         self.crashed = true;
-        self.clear(Then::StartAt { at: later(now, wait), shown, why: why.clone() }, now, shown, why)
+        self.clear(NextStep::StartAt { at: later(now, wait), shown, why: why.clone() }, now, shown, why)
     }
 
     /// Returns why the service is not restarted any more. `why` is `None` if the child ended by itself.
@@ -321,15 +321,15 @@ impl Lifecycle {
     }
 
     fn clear_for_end(&mut self, outcome: Outcome, now: Instant) -> Vec<Action> {
-        self.clear(Then::End(outcome), now, State::Stopping, None)
+        self.clear(NextStep::End(outcome), now, State::Stopping, None)
     }
 
     fn tree_gone(&mut self, now: Instant) -> Vec<Action> {
-        let Phase::Clearing { then, .. } = &self.phase else { return Vec::new() };
-        match then.clone() {
-            Then::End(outcome) => self.end(outcome),
-            Then::StartAt { at, .. } if at <= now => self.start(),
-            Then::StartAt { at: until, shown, why } => {
+        let Phase::Clearing { next, .. } = &self.phase else { return Vec::new() };
+        match next.clone() {
+            NextStep::End(outcome) => self.end(outcome),
+            NextStep::StartAt { at, .. } if at <= now => self.start(),
+            NextStep::StartAt { at: until, shown, why } => {
                 self.phase = Phase::Backoff { until, shown };
                 vec![Action::Record(shown, why)]
             }
@@ -344,10 +344,10 @@ impl Lifecycle {
         let is_second = cause == StopCause::Signal && self.stop_signals > 1;
         let outcome = if cause == StopCause::CheckoutGone { Outcome::CheckoutGone } else { Outcome::Stopped };
         match &mut self.phase {
-            Phase::Clearing { then, kill_at } => {
+            Phase::Clearing { next, kill_at } => {
                 let mut actions = Vec::new();
-                if !matches!(then, Then::End(_)) {
-                    *then = Then::End(outcome);
+                if !matches!(next, NextStep::End(_)) {
+                    *next = NextStep::End(outcome);
                     actions.push(Action::Record(State::Stopping, None));
                 }
                 if is_second {
@@ -376,9 +376,9 @@ impl Lifecycle {
     fn restart(&mut self, now: Instant) -> Vec<Action> {
         self.backoff.reset();
         match &mut self.phase {
-            Phase::Running { .. } => self.clear(Then::start_now(now), now, State::Starting, None),
-            Phase::Clearing { then: then @ Then::StartAt { .. }, .. } => {
-                *then = Then::start_now(now);
+            Phase::Running { .. } => self.clear(NextStep::start_now(now), now, State::Starting, None),
+            Phase::Clearing { next: next @ NextStep::StartAt { .. }, .. } => {
+                *next = NextStep::start_now(now);
                 self.crashed = false;
                 vec![Action::Record(State::Starting, None)]
             }
@@ -472,7 +472,7 @@ mod tests {
         let now = clock::now();
         let mut life = running(now);
         life.step(Event::Stop(StopCause::Request), now);
-        assert!(matches!(life.phase, Phase::Clearing { then: Then::End(_), .. }));
+        assert!(matches!(life.phase, Phase::Clearing { next: NextStep::End(_), .. }));
         assert_eq!(life.deadline(), Some(now + Policy::default().grace.0));
     }
 
@@ -758,7 +758,7 @@ mod tests {
                 }
                 let waiting = !child && life.phase != Phase::Done && life.phase != Phase::New;
                 prop_assert!(!waiting || life.deadline().is_some_and(|deadline| deadline <= now + Duration::from_secs(30)));
-                let ending = matches!(life.phase, Phase::Done | Phase::Clearing { then: Then::End(_), .. });
+                let ending = matches!(life.phase, Phase::Done | Phase::Clearing { next: NextStep::End(_), .. });
                 prop_assert!(!stopped || ending);
             }
         }
