@@ -40,7 +40,7 @@ impl Registry {
     /// Scans for processes of a service below its supervisor, which is this process.
     ///
     /// # Errors
-    /// If the system does not answer: some may be left.
+    /// If the system cannot be queried: some may be left.
     pub(crate) fn scan_below(&self, lock: &IdentityLock, supervisor: i32) -> Result<Scan> {
         let found = self.descendants(lock.hash(), supervisor)?;
         Ok(if found.living.is_empty() && !found.is_unsettled {
@@ -53,7 +53,7 @@ impl Registry {
     /// Finds the processes of a service below its supervisor.
     ///
     /// # Errors
-    /// If the system does not answer.
+    /// If the system cannot be queried.
     pub(crate) fn descendants(&self, hash: &ServiceHash, supervisor: i32) -> Result<tree::Descendants> {
         tree::descendants(supervisor, self.marker(hash), &is_supervised)
             .map_err(Error::system(format!("list the processes below pid {supervisor}")))
@@ -62,7 +62,7 @@ impl Registry {
     /// Finds the processes of a service whose supervisor recorded `run`.
     ///
     /// # Errors
-    /// If the system does not answer.
+    /// If the system cannot be queried.
     pub(crate) fn members(&self, hash: &ServiceHash, run: &RunState) -> Result<tree::Descendants> {
         let found = self.descendants(hash, run.supervisor.pid)?;
         // macOS has no subreapers, so some are found by the child's session or by the marker only.
@@ -83,7 +83,7 @@ impl Registry {
     /// names, or else that of the nearest ancestor. `None` if none does.
     ///
     /// # Errors
-    /// If the system does not answer.
+    /// If the system cannot be queried.
     pub(crate) fn claimed_service(&self, pid: i32) -> std::io::Result<Option<ServiceHash>> {
         let mut next = Some(pid);
         while let Some(pid) = next.filter(|pid| *pid > 1) {

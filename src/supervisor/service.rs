@@ -195,7 +195,7 @@ impl Service<'_> {
     /// learn. `None` if none of them listens there.
     ///
     /// # Errors
-    /// If the system does not answer.
+    /// If the system cannot be queried.
     pub(super) fn successor(&self, left: &[ProcessIdentity]) -> io::Result<Option<ProcessIdentity>> {
         let Some(port) = self.reservation.service_port() else { return Ok(None) };
         let mut by_age: Vec<&ProcessIdentity> = left.iter().collect();

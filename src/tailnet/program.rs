@@ -56,7 +56,7 @@ impl Tailscale {
     /// Returns this machine's state. The program exits with 0 in every state of tailscaled, unless that is not running.
     ///
     /// # Errors
-    /// If tailscaled does not run or does not answer.
+    /// If tailscaled does not run or cannot be queried.
     pub(super) fn node(&self, deadline: Deadline) -> Result<Node> {
         let finished = self.run(&["status", "--json", "--peers=false"], deadline)?;
         read(&["status"], &finished)
@@ -65,7 +65,7 @@ impl Tailscale {
     /// Returns what this machine serves.
     ///
     /// # Errors
-    /// If tailscaled does not run or does not answer.
+    /// If tailscaled does not run or cannot be queried.
     pub(super) fn config(&self, deadline: Deadline) -> Result<ServeConfig> {
         let finished = self.run(&["serve", "status", "--json"], deadline)?;
         read(&["serve", "status"], &finished)

@@ -116,9 +116,9 @@ fn a_wait_asks_the_service_itself_even_if_its_socket_is_still_there() {
     until("the worker is gone", || env.processes_with("http.server").len() == 1);
     assert_eq!(env.which("a")["listens"], view["listens"], "the reloader keeps the socket");
     for command in [["wait", "a", "--timeout=1s"], ["start", "a", "--wait=1s"]] {
-        let failed = env.devport(command).fails(5, &["a is not ready after 1 s: GET / was not answered in 1 s"]);
+        let failed = env.devport(command).fails(5, &["a is not ready after 1 s: GET / got no response within 1 s"]);
         assert_eq!(failed.json()["state"], "running", "{command:?}");
-        assert!(failed.json()["error"].as_str().unwrap().contains("was not answered"), "{command:?}");
+        assert!(failed.json()["error"].as_str().unwrap().contains("got no response"), "{command:?}");
     }
     let waiting = env.spawn(["wait", "a"]);
     env.write("go", "");
@@ -128,7 +128,7 @@ fn a_wait_asks_the_service_itself_even_if_its_socket_is_still_there() {
 #[test]
 fn a_wait_runs_the_check_again_until_it_passes() {
     let env = TestEnv::new();
-    for (check, broken) in [("http:/up", "GET /up answered 404"), ("exec:test -e up", "test -e up exited with code 1")]
+    for (check, broken) in [("http:/up", "GET /up returned 404"), ("exec:test -e up", "test -e up exited with code 1")]
     {
         env.write("up", "");
         start_ready(&env, &["--replace", "--ready", check], &SERVER);

@@ -112,7 +112,7 @@ fn each_kind_of_check_waits_for_its_own_sign() {
     env.write("status", "500");
     for (check, before) in [
         ("tcp", "nothing"),
-        ("http:/healthz", "GET /healthz answered 500"),
+        ("http:/healthz", "GET /healthz returned 500"),
         ("log:^now (serving|x)$", "no line"),
         ("exec:test -e 'a file'", "test -e 'a file' exited with code 1"),
     ] {
@@ -168,7 +168,7 @@ fn health_is_lost_and_found_again() {
     env.wait_state("a", "ready");
     env.write("status", "503");
     let view = env.wait_state("a", "unhealthy");
-    assert_eq!(view["error"], "GET /healthz answered 503");
+    assert_eq!(view["error"], "GET /healthz returned 503");
     env.write("status", "200");
     assert_eq!(env.wait_state("a", "ready")["restarts"], 0);
 }
@@ -352,5 +352,5 @@ fn a_health_check_has_a_limit_for_each_question() {
     );
     env.devport(["start", "-f", &file]).ok();
     let view = env.wait_state("a", "unhealthy");
-    assert_eq!(view["error"], "GET / was not answered in 0.05 s");
+    assert_eq!(view["error"], "GET / got no response within 0.05 s");
 }

@@ -95,7 +95,7 @@ fn a_wait_that_fails_names_what_the_check_found_last() {
     for (ready, words, why) in [
         ("listen", silent, format!("nothing of the service listens on port {port}")),
         ("tcp", silent, format!("nothing listens on port {port}")),
-        ("http:/healthz", &fails, "GET /healthz answered 503".into()),
+        ("http:/healthz", &fails, "GET /healthz returned 503".into()),
         ("exec:./check.sh", silent, "./check.sh exited with code 2".into()),
         ("log:up", silent, "no line of its output matches \"up\"".into()),
     ] {
