@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use crate::checks;
 use crate::cli::args::{Goal, Wait};
 use crate::cli::context::{Chosen, Context};
+use crate::cli::last_output;
 use crate::cli::output::note;
-use crate::cli::story;
 use crate::config::Span;
 use crate::error::{Error, Result};
 use crate::logs;
@@ -16,7 +16,7 @@ use crate::registry::{ExitHow, Reservation, State};
 use crate::text::printable;
 use crate::view::{ServiceView, Status};
 
-/// The time between two looks at a service: a script waits at most this much too long.
+/// The time between checks of a service: a script waits at most this much too long.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Time limit of the check whose failure explains why a wait failed.
 const LAST_CHECK: Duration = Duration::from_secs(1);
@@ -67,7 +67,7 @@ pub(super) fn until_completed(context: &Context, reservation: &Reservation, limi
     if view.state == State::Stopped && view.last_exit.as_ref().is_some_and(|exit| exit.how == ExitHow::Code(0)) {
         return Ok(());
     }
-    story::show_last_output(context, reservation);
+    last_output::show(context, reservation);
     let exit = view.last_exit.filter(|_| view.state == State::Stopped).map(|exit| exit.to_string());
     let why = exit.or(view.error).unwrap_or_else(|| "it did not run".into());
     Err(Error::NotCompleted { service: reservation.name().to_owned(), why })
@@ -86,7 +86,7 @@ fn wait(context: &Context, reservations: &[Reservation], goal: Goal, limit: Dura
     let _ = clock::poll(POLL_INTERVAL, limit, || {
         let mut pending = None;
         for service in &mut awaited {
-            if !service.is_settled(deadline.remaining()) {
+            if !service.is_decided(deadline.remaining()) {
                 pending.get_or_insert(service.reservation.name());
             }
         }
@@ -134,9 +134,9 @@ struct Awaited<'a> {
     context: &'a Context,
     reservation: &'a Reservation,
     goal: Goal,
-    /// Whether it has reached the goal, as of the last look.
+    /// Whether it had reached the goal at the last check.
     has_reached: bool,
-    /// Why it never will.
+    /// Why it will never reach the goal; `None` as far as is known.
     failure: Option<Error>,
     /// When it was first seen to use its port wrongly.
     wrong_port_since: Option<Instant>,
@@ -149,8 +149,8 @@ impl<'a> Awaited<'a> {
         Self { context, reservation, goal, has_reached: false, failure: None, wrong_port_since: None, compared_runs: 0 }
     }
 
-    /// Looks at the service; returns whether it has reached the goal, or never will. `left` is the time that is left.
-    fn is_settled(&mut self, left: Duration) -> bool {
+    /// Checks the service once; returns whether it has reached the goal, or never will. `left` is the time that is left.
+    fn is_decided(&mut self, left: Duration) -> bool {
         if self.failure.is_some() {
             return true;
         }
@@ -194,7 +194,7 @@ impl<'a> Awaited<'a> {
             Err(error) => error,
         });
         if self.goal == Goal::Ready {
-            story::show_last_output(self.context, self.reservation);
+            last_output::show(self.context, self.reservation);
         }
         Some(error)
     }

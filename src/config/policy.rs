@@ -97,7 +97,7 @@ pub(crate) struct Policy {
     pub(crate) grace: Span,
     /// The readiness check; `None` for the default.
     pub(crate) ready: Option<Check>,
-    /// How often the readiness check runs.
+    /// The time between runs of the readiness check.
     #[serde(deserialize_with = "Span::recorded_interval")]
     pub(crate) ready_interval: Span,
     /// The service is reported as not ready after this time.
@@ -105,7 +105,7 @@ pub(crate) struct Policy {
     pub(crate) ready_timeout: Span,
     /// The health check, once it is ready; `None` for none.
     pub(crate) health: Option<Check>,
-    /// How often the health check runs.
+    /// The time between runs of the health check.
     #[serde(deserialize_with = "Span::recorded_interval")]
     pub(crate) health_interval: Span,
     /// How long one run of the health check may take.

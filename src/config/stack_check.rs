@@ -96,7 +96,7 @@ fn check_references(
     });
 }
 
-/// Returns that a shared service needs one that every checkout has of its own.
+/// Describes the mistake of a shared service that refers to one that is not shared.
 fn not_shared(shared: &str, other: &str) -> String {
     format!("`{shared}` is shared by all checkouts, and `{other}` is not; share both or none")
 }

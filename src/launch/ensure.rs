@@ -251,7 +251,7 @@ impl Launcher<'_> {
     }
 
     /// If the checkout of a service was deleted and created again, stops what still runs of the service and records the
-    /// new checkout, which is at its place. The caller holds the launch lock.
+    /// new checkout. The caller holds the launch lock.
     fn move_in(&self, reservation: Reservation, place: &Place) -> Result<Ensured> {
         let failed = || Error::io("check", &reservation.cwd);
         let old = match place.ownership(reservation.site()).map_err(failed())? {

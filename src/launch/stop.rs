@@ -18,7 +18,7 @@ pub(crate) const MARGIN: Duration = Duration::from_secs(10);
 /// How long a process that has locked the identity lock may take to write its pid into the file. It does so at once, so
 /// this only covers a busy machine.
 const SIGNING: Duration = Duration::from_millis(500);
-/// How often to check whether the lock is free and whether processes are left. Most services end within milliseconds.
+/// The time between checks whether the lock is free and whether processes are left. Most services end within milliseconds.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// What a stop found.

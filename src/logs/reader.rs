@@ -16,7 +16,8 @@ const FIRST_WINDOW: u64 = 64 * 1024;
 /// The factor by which more is read if that was not enough.
 const WINDOW_GROWTH: u64 = 8;
 
-pub(crate) type Wanted<'a> = &'a dyn Fn(&Line) -> bool;
+/// Selects the lines to return.
+pub(crate) type LineFilter<'a> = &'a dyn Fn(&Line) -> bool;
 
 /// Collects lines from the end of a log.
 trait Collect {
@@ -30,13 +31,13 @@ trait Collect {
 struct Tail<'a> {
     /// How many are kept; `None` for all.
     limit: Option<usize>,
-    wanted: Wanted<'a>,
+    is_selected: LineFilter<'a>,
     lines: VecDeque<Line>,
 }
 
 impl Collect for Tail<'_> {
     fn push(&mut self, line: Line) {
-        if !(self.wanted)(&line) {
+        if !(self.is_selected)(&line) {
             return;
         }
         self.lines.push_back(line);
@@ -109,7 +110,7 @@ fn start_of_window(parts: &[Part], window: u64) -> (usize, u64) {
     for (index, part) in parts.iter().enumerate().rev() {
         if left <= part.size {
             let offset = part.size - left;
-            // The offset must not be within the part's first mark, which tells whether the part continues a line.
+            // The offset must not be within the part's first mark: it says whether the part continues a line.
             return (index, if offset < LONGEST_HEADER { 0 } else { offset });
         }
         left -= part.size;
@@ -129,14 +130,14 @@ fn read_part(part: &mut Part, decoder: &mut Decoder, take: &mut dyn FnMut(Line))
 ///
 /// # Errors
 /// [`Error::Io`] if a part of it cannot be read.
-pub(crate) fn tail(path: &Path, limit: Option<usize>, wanted: Wanted<'_>) -> Result<Vec<Line>> {
-    tail_of(path, limit.map_or(u64::MAX, |_| FIRST_WINDOW), limit, wanted)
+pub(crate) fn tail(path: &Path, limit: Option<usize>, is_selected: LineFilter<'_>) -> Result<Vec<Line>> {
+    tail_of(path, limit.map_or(u64::MAX, |_| FIRST_WINDOW), limit, is_selected)
 }
 
 /// Like [`tail`], with the number of bytes to read first.
-fn tail_of(path: &Path, window: u64, limit: Option<usize>, wanted: Wanted<'_>) -> Result<Vec<Line>> {
+fn tail_of(path: &Path, window: u64, limit: Option<usize>, is_selected: LineFilter<'_>) -> Result<Vec<Line>> {
     let (mut tail, Follower { mut decoder, .. }) =
-        read_end(path, window, || Tail { limit, wanted, lines: VecDeque::new() })?;
+        read_end(path, window, || Tail { limit, is_selected, lines: VecDeque::new() })?;
     // A line without an end counts too.
     decoder.end_part().into_iter().for_each(|line| tail.push(line));
     decoder.end_head().into_iter().for_each(|line| tail.push(line));
@@ -147,9 +148,9 @@ fn tail_of(path: &Path, window: u64, limit: Option<usize>, wanted: Wanted<'_>) -
 ///
 /// # Errors
 /// [`Error::Io`] if a part of it cannot be read.
-pub(crate) fn follow(path: &Path, limit: Option<usize>, wanted: Wanted<'_>) -> Result<(Vec<Line>, Follower)> {
+pub(crate) fn follow(path: &Path, limit: Option<usize>, is_selected: LineFilter<'_>) -> Result<(Vec<Line>, Follower)> {
     let window = limit.map_or(u64::MAX, |_| FIRST_WINDOW);
-    let (tail, follower) = read_end(path, window, || Tail { limit, wanted, lines: VecDeque::new() })?;
+    let (tail, follower) = read_end(path, window, || Tail { limit, is_selected, lines: VecDeque::new() })?;
     Ok((tail.lines.into(), follower))
 }
 
@@ -278,7 +279,7 @@ mod tests {
     use crate::logs::fold::fold;
     use crate::logs::mark::MARK_BYTE;
 
-    const ALL: Wanted<'static> = &|_| true;
+    const ALL: LineFilter<'static> = &|_| true;
     const FORGED: &[u8] = b"\x1e2026-11-24T05:00:00.000Z ended exit code 0";
 
     fn at(ms: i64) -> Timestamp {

@@ -185,7 +185,7 @@ impl LogWriter {
         }
     }
 
-    /// Appends a mark on a line of its own.
+    /// Appends a mark as a separate line.
     pub(crate) fn mark(&mut self, mark: &Mark, now: Timestamp) {
         if let Mark::Started { run, .. } = mark {
             self.run = *run;

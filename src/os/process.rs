@@ -50,7 +50,7 @@ impl ProcessIdentity {
     /// # Errors
     /// If the system cannot be queried: the process may exist.
     pub(crate) fn of(pid: i32) -> io::Result<Option<Self>> {
-        // First, so that a system without `/proc` is an error and does not look like an empty machine.
+        // First, so that a system without `/proc` is an error and not a machine without processes.
         let boot_id = platform::boot_id()?;
         let status = platform::process_status(pid)?.filter(|status| status.state == ProcessState::Alive);
         Ok(status.map(|status| Self { pid, start_time: Some(status.start_time), boot_id: Some(boot_id.to_owned()) }))

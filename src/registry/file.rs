@@ -308,7 +308,7 @@ pub(super) fn check_links(path: &Path) -> Result<()> {
     let parts =
         |path: &Path| path.components().rev().map(|part| part.as_os_str().to_owned()).collect::<Vec<OsString>>();
     let mut pending = parts(path);
-    // The part that is resolved, and the directories in which a name was looked up.
+    // The part that is resolved, and the directories that were searched for a name.
     let (mut resolved, mut passed) = (PathBuf::new(), Vec::new());
     let mut links = 0;
     while let Some(part) = pending.pop() {

@@ -85,7 +85,7 @@ impl Registry {
         reservation.env_file_digests.clone_from(&spec.env_file_digests);
         reservation.env_at_spawn.clone_from(&spec.env_at_spawn);
         reservation.started_by.clone_from(&spec.started_by);
-        settle(&mut reservation, &spec.place)?;
+        record_checkout(&mut reservation, &spec.place)?;
         reservation.last_up = now;
         let before = before.map(|(_, bytes)| bytes.as_slice());
         let reclaimed = self.replace(&reservation, before, Some(&spec.environment), stale)?;
@@ -113,7 +113,7 @@ impl Registry {
         if taken_over.is_some() {
             reservation.cwd.clone_from(&spec.request.cwd);
             reservation.file.clone_from(&spec.request.file);
-            settle(&mut reservation, &spec.place)?;
+            record_checkout(&mut reservation, &spec.place)?;
         }
         reservation.adopt();
         let reclaimed = self.replace(&reservation, Some(&bytes), None, stale)?;
@@ -151,9 +151,9 @@ impl Registry {
     /// # Errors
     /// If the record cannot be read, used or written.
     pub(crate) fn move_in(&self, hash: &ServiceHash, place: &Place) -> Result<Option<Reservation>> {
-        let mut settled = Ok(());
-        let reservation = self.update(hash, |reservation| settled = settle(reservation, place))?;
-        settled.map(|()| reservation)
+        let mut recorded = Ok(());
+        let reservation = self.update(hash, |reservation| recorded = record_checkout(reservation, place))?;
+        recorded.map(|()| reservation)
     }
 
     /// Sets the port of a service that is being registered. Returns the service that must lose its own for it.
@@ -292,12 +292,12 @@ struct Stale {
 fn has_lost_checkout(reservation: &Reservation) -> Result<bool> {
     let root = reservation.root.as_deref().unwrap_or(&reservation.cwd);
     // Only the path counts: what runs in a directory that was made again at it may need the port.
-    let presence = Presence::of(root, None, reservation.git_dir.as_deref()).map_err(Error::io("look at", root))?;
+    let presence = Presence::of(root, None, reservation.git_dir.as_deref()).map_err(Error::io("check", root))?;
     Ok(presence.is_gone())
 }
 
 /// Records the checkout that a service belongs to.
-fn settle(reservation: &mut Reservation, place: &Place) -> Result<()> {
+fn record_checkout(reservation: &mut Reservation, place: &Place) -> Result<()> {
     let root = place.root();
     reservation.root_id = DirectoryId::of(root).map_err(Error::io("check", root))?;
     reservation.root = Some(root.to_owned());
@@ -398,8 +398,8 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let registry = registry(&directory, port, port);
         assert!(matches!(register(&registry, "a", NOW), Err(Error::PoolExhausted { listening: 1, .. })));
-        let asked = registry.register(&spec("a", PortRequest::Exactly(port)), NOW.parse().unwrap()).unwrap_err();
-        assert!(asked.to_string().contains(&format!("pid {}", std::process::id())), "{asked}");
+        let requested = registry.register(&spec("a", PortRequest::Exactly(port)), NOW.parse().unwrap()).unwrap_err();
+        assert!(requested.to_string().contains(&format!("pid {}", std::process::id())), "{requested}");
         assert!(registry.list().unwrap().reservations.is_empty());
     }
 

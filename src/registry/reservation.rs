@@ -224,7 +224,7 @@ impl Reservation {
         })?;
         let hashid = record.hashid.as_str();
         if record.hash != *hash {
-            return Err(corrupt(format!("it holds the hash {} instead of its own", record.hash)));
+            return Err(corrupt(format!("it holds the hash {}, and its name another one", record.hash)));
         }
         if hashid.len() < SHORTEST_PREFIX || !hash.as_str().starts_with(hashid) {
             return Err(corrupt(format!("its hashid {hashid:?} is not the beginning of its hash")));

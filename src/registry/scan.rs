@@ -68,7 +68,7 @@ impl Registry {
         // macOS has no subreapers, so some are found by the child's session or by the marker only.
         #[cfg(not(target_os = "linux"))]
         let found = {
-            let unknown = || Error::system(format!("look for processes of {hash}"));
+            let unknown = || Error::system(format!("search for processes of {hash}"));
             let mut found = found;
             if let Some(child) = &run.child {
                 found.living.extend(tree::session(child.pid).map_err(unknown())?);
@@ -102,7 +102,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::UnprovenLeftover`] if a process may belong to the service but cannot be identified, or if the system
-    /// does not answer.
+    /// cannot be queried.
     pub(crate) fn scan_orphans(&self, lock: &IdentityLock, service: &str, before: Option<&RunState>) -> Result<Scan> {
         for _ in 0..2 {
             let found = self.orphans(lock.hash(), service, before)?;
@@ -115,7 +115,7 @@ impl Registry {
 
     /// Scans once for processes that survived a supervisor.
     fn orphans(&self, hash: &ServiceHash, service: &str, before: Option<&RunState>) -> Result<Vec<ProcessIdentity>> {
-        let unknown = || Error::system(format!("look for processes of {service}"));
+        let unknown = || Error::system(format!("search for processes of {service}"));
         let mut found = tree::marked(self.marker(hash)).map_err(unknown())?;
         let Some(child) = before.and_then(|before| before.child.as_ref()) else { return Ok(found) };
         if found.contains(child) {

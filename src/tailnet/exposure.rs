@@ -49,21 +49,21 @@ pub(crate) struct Tailnet<'a> {
 }
 
 impl Tailnet<'_> {
-    /// Publishes a service, or repairs its publication. `notice` gets notes for the user.
+    /// Publishes a service, or repairs its publication. `notify` gets notes for the user.
     ///
     /// # Errors
     /// The step that failed. Nothing is left of a service that was not published before.
     pub(crate) fn expose(
         &self,
         reservation: &Reservation,
-        wish: &PublishRequest,
-        notice: &mut dyn FnMut(String),
+        request: &PublishRequest,
+        notify: &mut dyn FnMut(String),
     ) -> Result<()> {
         let _lock = self.registry.acquire_tailnet()?;
         let now = self.current(reservation)?;
         let local_port = now.service_port().ok_or_else(|| TailnetError::NoPort { service: now.name().to_owned() })?;
-        let name = wish.name.clone().or_else(|| now.tailnet_name.clone());
-        let protocol = wish.protocol.unwrap_or(if now.tailnet { now.tailnet_protocol } else { Protocol::Https });
+        let name = request.name.clone().or_else(|| now.tailnet_name.clone());
+        let protocol = request.protocol.unwrap_or(if now.tailnet { now.tailnet_protocol } else { Protocol::Https });
         let mut wanted = now.clone();
         (wanted.tailnet, wanted.tailnet_name, wanted.tailnet_protocol) = (true, name, protocol);
         (wanted.tailnet_pending, wanted.tailnet_undefined) = (None, now.tailnet_undefined);
@@ -74,34 +74,42 @@ impl Tailnet<'_> {
         let node = program.node(deadline)?;
         node.check(endpoint)?;
         if let Some(suffix) = node.suffix() {
-            // `devport ls` then knows the address even if tailscaled is too busy to answer.
+            // `devport ls` then knows the address even if tailscaled is too busy to respond.
             self.registry.keep_tailnet_suffix(suffix);
         }
         let api = Api::from_environment(self.environment, deadline)?;
         // What is served under the name may be changed if it was published under it.
-        let renamed = now.tailnet && now.name_on_tailnet() != wanted.name_on_tailnet();
-        let ours = now.tailnet && !renamed;
+        let is_renamed = now.tailnet && now.name_on_tailnet() != wanted.name_on_tailnet();
+        let is_ours = now.tailnet && !is_renamed;
         // Without credentials this publication makes no definition. An earlier one may have.
-        wanted.tailnet_undefined |= !ours;
-        let mut publication =
-            Publication { program, api, node, reservation: wanted, endpoint, deadline, defined: false, touched: false };
-        let done = publication.publish(ours, notice).and_then(|()| self.record(&publication.reservation));
-        match done {
-            Ok(()) if renamed => {
+        wanted.tailnet_undefined |= !is_ours;
+        let mut publication = Publication {
+            program,
+            api,
+            node,
+            reservation: wanted,
+            endpoint,
+            deadline,
+            has_defined: false,
+            has_served: false,
+        };
+        let published = publication.publish(is_ours, notify).and_then(|()| self.record(&publication.reservation));
+        match published {
+            Ok(()) if is_renamed => {
                 // It is already reached under the new name.
-                self.take_away_or_tell(&now, notice);
+                self.withdraw_or_report(&now, notify);
                 Ok(())
             }
             // It is still published as before.
-            Err(error) if ours && now.tailnet_protocol == protocol => Err(error),
+            Err(error) if is_ours && now.tailnet_protocol == protocol => Err(error),
             // It is published neither as before nor as requested.
-            Err(error) if ours && publication.touched => {
-                self.take_away_or_tell(&now, notice);
+            Err(error) if is_ours && publication.has_served => {
+                self.withdraw_or_report(&now, notify);
                 self.record_off(&now)?;
                 Err(error)
             }
             Err(error) => {
-                publication.undo(notice);
+                publication.undo(notify);
                 Err(error)
             }
             Ok(()) => Ok(()),
@@ -109,7 +117,7 @@ impl Tailnet<'_> {
     }
 
     /// Takes a service off the tailnet. One that is not published is not an error. `retry` is the command that finishes
-    /// the job later, if there is one; `notice` gets notes for the user.
+    /// the job later, if there is one; `notify` gets notes for the user.
     ///
     /// # Errors
     /// The step that failed. The record says "published" until the service is off the tailnet.
@@ -117,16 +125,16 @@ impl Tailnet<'_> {
         &self,
         reservation: &Reservation,
         retry: Option<&str>,
-        notice: &mut dyn FnMut(String),
+        notify: &mut dyn FnMut(String),
     ) -> Result<()> {
         let _lock = self.registry.acquire_tailnet()?;
         let now = self.current(reservation)?;
-        self.take_away(&now, retry, notice)?;
+        self.withdraw(&now, retry, notify)?;
         if now.tailnet { self.record_off(&now) } else { Ok(()) }
     }
 
     /// Takes a service off the tailnet without recording it. The caller holds the tailnet's lock.
-    fn take_away(&self, now: &Reservation, retry: Option<&str>, notice: &mut dyn FnMut(String)) -> Result<()> {
+    fn withdraw(&self, now: &Reservation, retry: Option<&str>, notify: &mut dyn FnMut(String)) -> Result<()> {
         let deadline = Deadline::after(LIMIT);
         let name = now.name_on_tailnet();
         let program = match Tailscale::find(self.environment) {
@@ -136,16 +144,16 @@ impl Tailnet<'_> {
         };
         let endpoint = Endpoint { protocol: now.tailnet_protocol, local_port: now.port };
         if !now.tailnet && matches!(program.config(deadline)?.compare(name, endpoint), Serving::Other(_)) {
-            notice(format!("kept svc:{name} on this machine: devport did not create it"));
+            notify(format!("kept svc:{name} on this machine: devport did not create it"));
             return Ok(());
         }
-        withdraw(&program, name, deadline)?;
+        stop_serving(&program, name, deadline)?;
         match Api::from_environment(self.environment, deadline)? {
-            Some(api) => delete_definition(&api, &program.node(deadline)?, now, notice)?,
+            Some(api) => delete_definition(&api, &program.node(deadline)?, now, notify)?,
             None if now.tailnet && !now.tailnet_undefined => {
                 let retry = retry.map(|retry| format!(", or set TAILSCALE_API_KEY and run `{retry}` again"));
                 let retry = retry.unwrap_or_default();
-                notice(format!("kept the definition of svc:{name}: delete it at {SERVICES_PAGE}{retry}"));
+                notify(format!("kept the definition of svc:{name}: delete it at {SERVICES_PAGE}{retry}"));
             }
             None => {}
         }
@@ -153,10 +161,10 @@ impl Tailnet<'_> {
     }
 
     /// Takes a service off the tailnet; only reports failures.
-    fn take_away_or_tell(&self, now: &Reservation, notice: &mut dyn FnMut(String)) {
-        if let Err(error) = self.take_away(now, None, notice) {
+    fn withdraw_or_report(&self, now: &Reservation, notify: &mut dyn FnMut(String)) {
+        if let Err(error) = self.withdraw(now, None, notify) {
             let name = now.name_on_tailnet();
-            notice(format!("svc:{name} may be left on this machine, and its definition at {SERVICES_PAGE}: {error}"));
+            notify(format!("svc:{name} may be left on this machine, and its definition at {SERVICES_PAGE}: {error}"));
         }
     }
 
@@ -209,29 +217,29 @@ fn name_taken(wanted: &Reservation, owner: String) -> Error {
 
 /// Stops serving a name on this machine. Both steps are needed: `drain` stops advertising and keeps the handlers,
 /// `clear` deletes the handlers and keeps advertising.
-fn withdraw(program: &Tailscale, name: &str, deadline: Deadline) -> Result<()> {
+fn stop_serving(program: &Tailscale, name: &str, deadline: Deadline) -> Result<()> {
     let drained = program.drain(name, deadline);
     program.clear(name, deadline).and(drained)
 }
 
 /// Deletes the definition of a service if devport created it here and no other machine hosts it.
-fn delete_definition(api: &Api, node: &Node, now: &Reservation, notice: &mut dyn FnMut(String)) -> Result<()> {
+fn delete_definition(api: &Api, node: &Node, now: &Reservation, notify: &mut dyn FnMut(String)) -> Result<()> {
     let name = now.name_on_tailnet();
     let Some(definition) = api.definition(name)? else { return Ok(()) };
-    match definition.maker(node, now.hash.as_str()) {
+    match definition.owner(node, now.hash.as_str()) {
         Owner::Us => {}
         Owner::OtherDevport(_) | Owner::Foreign if !now.tailnet => return Ok(()),
         Owner::OtherDevport(comment) => {
-            notice(format!("kept the definition of svc:{name}: another machine created it ({comment})"));
+            notify(format!("kept the definition of svc:{name}: another machine created it ({comment})"));
             return Ok(());
         }
         Owner::Foreign => {
-            notice(format!("kept the definition of svc:{name}: devport did not create it"));
+            notify(format!("kept the definition of svc:{name}: devport did not create it"));
             return Ok(());
         }
     }
     if api.hosts(name)?.iter().any(|host| host != node.id()) {
-        notice(format!("kept the definition of svc:{name}: other machines host it too"));
+        notify(format!("kept the definition of svc:{name}: other machines host it too"));
         return Ok(());
     }
     api.delete(name)
@@ -251,9 +259,9 @@ struct Publication {
     /// The time limit for all steps.
     deadline: Deadline,
     /// Whether this publication created the definition.
-    defined: bool,
+    has_defined: bool,
     /// Whether this publication started to serve the name.
-    touched: bool,
+    has_served: bool,
 }
 
 impl Publication {
@@ -262,26 +270,26 @@ impl Publication {
         self.reservation.name_on_tailnet()
     }
 
-    /// Runs all steps. `ours` is whether what is served under the name was published by devport before.
-    fn publish(&mut self, ours: bool, notice: &mut dyn FnMut(String)) -> Result<()> {
+    /// Runs all steps. `is_ours` is whether what is served under the name was published by devport before.
+    fn publish(&mut self, is_ours: bool, notify: &mut dyn FnMut(String)) -> Result<()> {
         let served = self.program.config(self.deadline)?.compare(self.name(), self.endpoint);
         match &served {
-            Serving::Other(target) if !ours => {
+            Serving::Other(target) if !is_ours => {
                 let owner = format!("another program on this machine, which serves {target} under it");
                 return Err(name_taken(&self.reservation, owner));
             }
             _ => {}
         }
-        if let Some(is_ours) = self.define()? {
-            self.reservation.tailnet_undefined = !is_ours;
+        if let Some(is_owner) = self.define()? {
+            self.reservation.tailnet_undefined = !is_owner;
         }
         // tailscaled refuses another protocol on a port that is being served.
         if matches!(served, Serving::Other(_) | Serving::OtherWay) {
-            self.touched = true;
+            self.has_served = true;
             self.program.clear(self.name(), self.deadline)?;
         }
         self.serve()?;
-        self.approve(notice)
+        self.approve(notify)
     }
 
     /// Makes sure that the tailnet has a definition of the service with the right port. Returns whether devport owns the
@@ -290,40 +298,40 @@ impl Publication {
         let Some(api) = &self.api else { return Ok(None) };
         let name = self.reservation.name_on_tailnet();
         let hash = self.reservation.hash.as_str();
-        let Some(mut there) = api.definition(name)? else {
+        let Some(mut existing) = api.definition(name)? else {
             let new = Definition::new(name, self.endpoint, &definition::comment(&self.node, hash));
             match api.define(name, &new) {
                 Ok(()) => {
-                    self.defined = true;
+                    self.has_defined = true;
                     return Ok(Some(true));
                 }
                 // Another machine may have created it in the meantime.
                 Err(error) => match api.definition(name) {
-                    Ok(Some(there)) => return self.adopt(api, &there).map(Some),
+                    Ok(Some(existing)) => return self.adopt(api, &existing).map(Some),
                     _ => return Err(error),
                 },
             }
         };
         // Between reading and updating, the name may have changed owner. After a conflict it is read once more.
         for _ in 0..2 {
-            match self.adopt(api, &there) {
+            match self.adopt(api, &existing) {
                 Err(Error::Tailnet(TailnetError::Api { problem: ApiProblem::Conflict(_), .. })) => {
-                    there = api.definition(name)?.unwrap_or(there);
+                    existing = api.definition(name)?.unwrap_or(existing);
                 }
                 done => return done.map(Some),
             }
         }
-        self.adopt(api, &there).map(Some)
+        self.adopt(api, &existing).map(Some)
     }
 
     /// Uses an existing definition, unless it belongs to something else. Returns whether devport owns it.
-    fn adopt(&self, api: &Api, there: &Definition) -> Result<bool> {
-        match there.maker(&self.node, self.reservation.hash.as_str()) {
-            Owner::Us if there.declares_only(self.endpoint) => Ok(true),
-            Owner::Us => api.define(self.name(), &there.with_port(self.endpoint)).map(|()| true),
-            Owner::Foreign if there.declares(self.endpoint) => Ok(false),
+    fn adopt(&self, api: &Api, existing: &Definition) -> Result<bool> {
+        match existing.owner(&self.node, self.reservation.hash.as_str()) {
+            Owner::Us if existing.declares_only(self.endpoint) => Ok(true),
+            Owner::Us => api.define(self.name(), &existing.with_port(self.endpoint)).map(|()| true),
+            Owner::Foreign if existing.declares(self.endpoint) => Ok(false),
             Owner::Foreign => {
-                let ports: Vec<&str> = there.ports().collect();
+                let ports: Vec<&str> = existing.ports().collect();
                 let owner = format!("a definition that devport did not create, with {} only", ports.join(", "));
                 Err(name_taken(&self.reservation, owner))
             }
@@ -333,25 +341,25 @@ impl Publication {
 
     /// Serves the name on this machine, and checks the result.
     fn serve(&mut self) -> Result<()> {
-        self.touched = true;
-        let said = self.program.serve(self.name(), self.endpoint, self.deadline)?;
+        self.has_served = true;
+        let message = self.program.serve(self.name(), self.endpoint, self.deadline)?;
         match self.program.config(self.deadline)?.compare(self.name(), self.endpoint) {
             Serving::Exactly => Ok(()),
-            _ => Err(program::not_enabled(&said)
+            _ => Err(program::not_enabled(&message)
                 .unwrap_or_else(|| TailnetError::NotServed {
                     name: self.name().to_owned(),
-                    message: program::first_words(&said),
+                    message: program::first_words(&message),
                 })
                 .into()),
         }
     }
 
     /// Gets this machine approved as a host of the service.
-    fn approve(&self, notice: &mut dyn FnMut(String)) -> Result<()> {
+    fn approve(&self, notify: &mut dyn FnMut(String)) -> Result<()> {
         let Some(api) = &self.api else {
             // No waiting: only the tailnet's policy could approve it, and no result depends on that.
             if !self.is_approved() {
-                notice(self.admin_needed());
+                notify(self.admin_needed());
             }
             return Ok(());
         };
@@ -395,23 +403,23 @@ impl Publication {
     }
 
     /// Undoes the steps that were done, and reports what cannot be undone.
-    fn undo(&mut self, notice: &mut dyn FnMut(String)) {
+    fn undo(&mut self, notify: &mut dyn FnMut(String)) {
         let deadline = Deadline::after(UNDO_LIMIT);
         let name = self.name().to_owned();
-        if self.touched
-            && let Err(error) = withdraw(&self.program, &name, deadline)
+        if self.has_served
+            && let Err(error) = stop_serving(&self.program, &name, deadline)
         {
-            notice(format!(
+            notify(format!(
                 "svc:{name} may still be served here ({error}): `tailscale serve drain svc:{name}` and `tailscale \
                  serve clear svc:{name}` end that"
             ));
         }
-        if self.defined
+        if self.has_defined
             && let Some(api) = &mut self.api
         {
             api.deadline = deadline;
             if let Err(error) = api.delete(&name) {
-                notice(format!("the definition of svc:{name} is left on the tailnet ({error}): {SERVICES_PAGE}"));
+                notify(format!("the definition of svc:{name} is left on the tailnet ({error}): {SERVICES_PAGE}"));
             }
         }
     }

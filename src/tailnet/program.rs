@@ -2,7 +2,7 @@
 //!
 //! Its options must precede the target, or they are parsed as part of it. It exits with 0 after some failures, and
 //! writes warnings to standard error after successes, so devport checks the result. `serve reset` and `… off` would
-//! delete handlers that devport did not create, or leave some of its own, so devport uses neither.
+//! delete handlers that devport did not create, or keep some that devport created, so devport uses neither.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -147,7 +147,7 @@ fn read<T: serde::de::DeserializeOwned>(arguments: &[&str], finished: &ProgramOu
         return Err(failure(arguments, &finished.message).into());
     }
     serde_json::from_str(&finished.output).map_err(|error| {
-        TailnetError::Program { command: name_of(arguments), message: format!("its answer is not understood: {error}") }
+        TailnetError::Program { command: name_of(arguments), message: format!("could not parse its response: {error}") }
             .into()
     })
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::config::Policy;
+use crate::config::{PORT_VARIABLE, Policy};
 use crate::registry::Exit;
 use crate::text::printable;
 use crate::view::age::{span, up};
@@ -18,9 +18,6 @@ use crate::view::service::{ChangeView, Details, ServiceView};
 
 /// How many exits and changes of the state are shown: the JSON has all that are recorded.
 const LATEST: usize = 8;
-/// The variable that holds the port unless the service wants another one.
-const PORT: &str = "PORT";
-
 /// Lines with a name and a value each. A long value is not broken into lines: what the terminal wraps can be pasted.
 #[derive(Default)]
 struct Facts(String);
@@ -100,7 +97,7 @@ fn push_process(facts: &mut Facts, view: &ServiceView, now: Timestamp) {
 
 /// Adds how a service is set up.
 fn push_setup(facts: &mut Facts, view: &ServiceView, details: &Details) {
-    let variable = details.port_env.as_deref().filter(|name| *name != PORT);
+    let variable = details.port_env.as_deref().filter(|name| *name != PORT_VARIABLE);
     facts.maybe("port in", variable.map(|name| format!("${name}")));
     facts.maybe("file", details.file.as_deref().map(Path::display));
     if !details.env_files.is_empty() {
@@ -144,10 +141,11 @@ fn unusual(policy: &Policy) -> String {
 
 /// Adds how a service ran before, the latest first, and what it printed before its last exit.
 fn push_history(facts: &mut Facts, details: &Details, now: Timestamp) {
-    let changes = details.changes.iter().map(|change| (change.at, change_story(change)));
+    let changes = details.changes.iter().map(|change| (change.at, change_text(change)));
     // After a crash, the change of the state says how the run ended.
-    let is_told = |exit: &&Exit| details.changes.iter().any(|change| change.error.as_ref() == Some(&exit.to_string()));
-    let exits = details.exits.iter().filter(|exit| !is_told(exit)).map(|exit| (exit.at, exit_story(exit)));
+    let is_in_changes =
+        |exit: &&Exit| details.changes.iter().any(|change| change.error.as_ref() == Some(&exit.to_string()));
+    let exits = details.exits.iter().filter(|exit| !is_in_changes(exit)).map(|exit| (exit.at, exit_text(exit)));
     let mut events: Vec<(Timestamp, String)> = exits.chain(changes).collect();
     events.sort_by_key(|(at, _)| *at);
     let line = |(at, what): (Timestamp, String)| format!("{:>9} ago  {what}", span(at, now));
@@ -157,7 +155,7 @@ fn push_history(facts: &mut Facts, details: &Details, now: Timestamp) {
 }
 
 /// Formats a state, and what was wrong.
-fn change_story(change: &ChangeView) -> String {
+fn change_text(change: &ChangeView) -> String {
     match &change.error {
         Some(error) => format!("{}: {error}", change.state.as_str()),
         None => change.state.as_str().to_owned(),
@@ -165,7 +163,7 @@ fn change_story(change: &ChangeView) -> String {
 }
 
 /// Formats an exit, and whether devport ended the run.
-fn exit_story(exit: &Exit) -> String {
+fn exit_text(exit: &Exit) -> String {
     if exit.was_requested { format!("{exit}, stopped by devport") } else { exit.to_string() }
 }
 
@@ -275,9 +273,9 @@ mod tests {
     #[test]
     fn an_exit_says_whether_devport_ended_the_run() {
         let exit = Exit::new(Timestamp::UNIX_EPOCH, ExitHow::Signal(15), Duration::from_millis(2_540));
-        assert_eq!(exit_story(&exit), "killed by SIGTERM after 2.5 s");
+        assert_eq!(exit_text(&exit), "killed by SIGTERM after 2.5 s");
         assert_eq!(
-            exit_story(&Exit { was_requested: true, ..exit }),
+            exit_text(&Exit { was_requested: true, ..exit }),
             "killed by SIGTERM after 2.5 s, stopped by devport"
         );
     }

@@ -92,7 +92,7 @@ pub(crate) struct ServiceView {
     /// What only `which` shows; `None` for other commands.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) details: Option<Box<Details>>,
-    /// Processes that are not part of the service, and listen on the port that the caller asked about.
+    /// Processes that are not part of the service, and listen on the port that the target of `which` names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) other_listeners: Vec<ListenerView>,
     /// What a command did with the service; `None` for commands that change nothing.

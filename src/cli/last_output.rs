@@ -1,5 +1,5 @@
-//! Shows on standard error what the last run of a service printed, so that a person or a script that waited for it needs no
-//! second command.
+//! Shows on standard error what the last run of a service printed, so that no second command
+//! is needed to learn why a wait failed.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -13,7 +13,7 @@ use crate::view::{self, LineStyle};
 const LAST_LINES: usize = 20;
 
 /// Prints the end of the output of the current run of a service, or else of its last one.
-pub(super) fn show_last_output(context: &Context, reservation: &Reservation) {
+pub(super) fn show(context: &Context, reservation: &Reservation) {
     let name = reservation.name();
     // The error that follows says why the command failed. A state or log that cannot be read must not hide it.
     let Some(run) = context.registry.run_state(&reservation.hash).ok().flatten() else { return };
