@@ -129,7 +129,7 @@ fn sandbox_hint(base: &Path) -> String {
     // The settings are those of https://developers.openai.com/codex/config-reference and
     // https://code.claude.com/docs/en/sandboxing.
     format!(
-        "this seems to be a sandbox or a read-only mount: allow writing to {} (Codex: \
+        "this looks like a sandbox or a read-only mount: allow writing to {} (Codex: \
          `sandbox_workspace_write.writable_roots`, Claude Code: `sandbox.filesystem.allowWrite`); `devport ls`, \
          `which`, `url` and `logs` work without it",
         base.display()

@@ -72,7 +72,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_lowest_port_that_nobody_has_is_chosen(reserved in proptest::collection::hash_set(19000_u16..19020, 0..20), listening in proptest::collection::hash_set(19000_u16..19020, 0..20)) {
+        fn the_lowest_free_port_is_chosen(reserved in proptest::collection::hash_set(19000_u16..19020, 0..20), listening in proptest::collection::hash_set(19000_u16..19020, 0..20)) {
             let range = PortRange { first: 19000, last: 19019 };
             let free = (19000..=19019).find(|port| !reserved.contains(port) && !listening.contains(port));
             let chosen = range.lowest_free(&reserved, |port| Ok(!listening.contains(&port)));

@@ -38,7 +38,7 @@ fn a_start_by_name_tries_a_crashing_service_at_once() {
 }
 
 #[test]
-fn a_start_of_a_service_whose_port_is_taken_looks_again_at_once() {
+fn a_start_of_a_service_whose_port_is_taken_checks_the_port_at_once() {
     let env = TestEnv::new();
     let port: u16 = env.devport(["reserve", "--key", "a"]).ok().stdout.trim().parse().unwrap();
     let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
