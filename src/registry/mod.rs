@@ -3,6 +3,7 @@
 //! The file system is the database: one JSON file per service, replaced by rename under one lock. A kernel lock per
 //! service shows which services run.
 
+mod directory;
 mod ended;
 mod file;
 mod holder;
@@ -10,6 +11,7 @@ mod liveness;
 mod lock;
 mod paths;
 mod port;
+mod reclaim;
 mod refusal;
 mod register;
 mod reservation;
@@ -17,6 +19,7 @@ mod resolve;
 mod run_state;
 mod scan;
 mod store;
+mod supervision;
 
 pub(crate) use ended::TreeEnded;
 pub(crate) use holder::{Holder, Role};
@@ -29,4 +32,5 @@ pub(crate) use reservation::{Protocol, Reservation};
 pub(crate) use resolve::nearest;
 pub(crate) use run_state::{Exit, ExitHow, Pane, Problem, RunState, State, StateChange};
 pub(crate) use scan::{Scan, supervisor_mark};
-pub(crate) use store::{Registry, Supervision};
+pub(crate) use store::Registry;
+pub(crate) use supervision::Supervision;

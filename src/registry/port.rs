@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 
 use crate::error::{Error, Result};
+use crate::os::socket;
 
 /// The ports that devport assigns, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,14 @@ impl PortRange {
         let within = reserved.iter().filter(|port| (self.first..=self.last).contains(*port)).count();
         Err(Error::PoolExhausted { first: self.first, last: self.last, reserved: within, listening })
     }
+}
+
+/// Returns whether no program listens on a port.
+///
+/// # Errors
+/// If the system cannot be queried.
+pub(super) fn is_free(port: u16) -> Result<bool> {
+    socket::is_free(port).map_err(Error::system(format!("check port {port}")))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod audience;
 mod backoff;
 mod checkout_watch;
 mod child;
+mod event;
 mod event_loop;
 mod executor;
 mod lifecycle;
@@ -27,5 +28,5 @@ mod supervise;
 mod terminal_query;
 
 pub(crate) use audience::Audience;
-pub(crate) use lifecycle::Outcome;
+pub(crate) use event::Outcome;
 pub(crate) use supervise::{Supervised, SupervisorSetup, supervise};
