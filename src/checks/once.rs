@@ -12,7 +12,7 @@ use crate::os::process;
 use crate::os::spawn::ChildStreams;
 use crate::registry::{Registry, Reservation};
 
-/// The time between checks whether the command of a check has exited.
+/// The time between checks whether the command of a check has exited: most commands take longer.
 const EXIT_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Runs the readiness check of a service, for at most `limit`. Returns `None` for a check that cannot be repeated, and

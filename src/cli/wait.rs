@@ -18,7 +18,7 @@ use crate::view::{ServiceView, Status};
 
 /// The time between checks of a service: a script waits at most this much too long.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// Time limit of the check whose failure explains why a wait failed.
+/// Time limit of the check whose failure explains why a wait failed: the user has waited already.
 const LAST_CHECK: Duration = Duration::from_secs(1);
 /// How long a service may use its port wrongly after that was reported, which takes a second: some servers open another
 /// port first.

@@ -92,7 +92,7 @@ impl ServiceSpec {
 fn empty_command(message: &str) -> Error {
     Error::Usage {
         message: message.into(),
-        hint: "put the command behind --, as in `devport start --key api -- npm run dev`".into(),
+        hint: "put the command after --, as in `devport start --key api -- npm run dev`".into(),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::config::stack::StackService;
 use crate::config::yaml::Node;
 use crate::text::shorten;
 
-/// The most services of a circle that are named.
+/// The most services of a circle that a message names: a file of a megabyte may have a circle of thousands.
 const LONGEST_CIRCLE: usize = 50;
 
 /// A service that was read, with what is needed to check it.

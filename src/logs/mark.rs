@@ -8,7 +8,7 @@ use jiff::Timestamp;
 /// twice.
 pub(super) const MARK_BYTE: u8 = 0x1e;
 
-/// The maximum length of a mark before its text, in bytes.
+/// The maximum length of a mark before its text, in bytes: a time, two words and two numbers have less than 100.
 pub(super) const LONGEST_HEADER: u64 = 256;
 
 /// The content of a mark, after its time.

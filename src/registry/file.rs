@@ -20,7 +20,7 @@ const USUAL: usize = 8 * 1024;
 /// The largest state file in bytes. A record has an environment of up to 2 MiB, and JSON may need 6 bytes for a control
 /// character.
 const LARGEST: usize = 16 * 1024 * 1024;
-/// The age at which no write can still use a temporary file.
+/// The age at which a temporary file is that of a killed process: a write takes milliseconds.
 const STALE: Duration = Duration::from_secs(60 * 60);
 thread_local! {
     /// The read buffer. Zeroing a new one for each file would take longer than reading the file.

@@ -12,7 +12,7 @@ use crate::registry::reservation::Reservation;
 use crate::registry::scan::Scan;
 use crate::registry::store::Registry;
 
-/// How long a stopped service keeps its port when the pool is exhausted.
+/// How long a stopped service keeps its port when the pool is exhausted: longer than a holiday.
 const RECLAIM_AFTER: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// A service that loses its port, with the locks that keep it from being started.

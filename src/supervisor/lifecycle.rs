@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Policy, RestartWhen};
 use crate::os::clock::later;
-use crate::registry::{ExitHow, Problem, State};
-use crate::supervisor::backoff::{AfterCrash, Backoff, UP_AFTER};
+use crate::registry::{ExitHow, Problem, State, UP_AFTER};
+use crate::supervisor::backoff::{AfterCrash, Backoff};
 use crate::supervisor::event::{Action, Event, Outcome, StopCause};
 
-/// The time between kills of a tree: a process that forks while it is scanned can escape one.
+/// The time between kills of a tree: a process that forks while it is scanned can escape one. A scan reads `/proc` for
+/// milliseconds, so 50 ms keep the processor mostly free.
 const SWEEP: Duration = Duration::from_millis(50);
 /// The time between checks of a port that another process uses: short for a user who has just freed it.
 const PORT_RETRY: Duration = Duration::from_secs(5);

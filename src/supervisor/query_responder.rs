@@ -15,7 +15,7 @@ const VISIBILITY_AGE: Duration = Duration::from_secs(1);
 const TERMINAL_LIMIT: Duration = Duration::from_millis(150);
 /// How long a response waits for its reader: some programs send the query before they switch off the terminal's echo.
 const READER_LIMIT: Duration = Duration::from_millis(100);
-/// The time between attempts to write a response.
+/// The time between attempts to write a response: programs that switch off the echo do so at once.
 const READER_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Responds to queries in place of a terminal.

@@ -130,7 +130,7 @@ impl RunningChild {
         }
     }
 
-    /// Queues responses to queries that the child has sent to its terminal, behind input that waits.
+    /// Queues responses to queries that the child has sent to its terminal, after input that waits.
     pub(super) fn queue_responses(&mut self, responses: &[u8]) {
         self.pending_input.extend_from_slice(responses);
     }

@@ -24,7 +24,7 @@ const OWN_TAILNET: &str = "-";
 const LARGEST_RESPONSE: u64 = 1024 * 1024;
 /// How many times a request is sent if the server reports an internal error (5xx) or a rate limit.
 const ATTEMPTS: u32 = 4;
-/// The delay before the second attempt; it doubles for each further one.
+/// The delay before the second attempt. It doubles for each further one, so all attempts fit into the time limit.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// A connection to the API for one command, with its time limit.

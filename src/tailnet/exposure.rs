@@ -14,7 +14,7 @@ use crate::tailnet::node::Node;
 use crate::tailnet::program::Tailscale;
 use crate::tailnet::publication::{Publication, name_taken, stop_serving};
 
-/// The time limit for publishing or taking back one service.
+/// The time limit for publishing or taking back one service: enough for an approval, and not longer than a user waits.
 const LIMIT: Duration = Duration::from_secs(15);
 /// How a service is to be published.
 #[derive(Debug, Clone, Default)]

@@ -21,7 +21,7 @@ use crate::text::printable;
 
 /// The path on macOS if the program is not in `PATH`: the app brings its own.
 const IN_APP: &str = "/Applications/Tailscale.app/Contents/MacOS/Tailscale";
-/// How many times a change is tried if another client changes the configuration at the same time.
+/// How many times a change is tried if another client changes the configuration at the same time, which takes milliseconds.
 const ATTEMPTS: u32 = 5;
 
 /// The program and the environment for it.

@@ -11,9 +11,9 @@ use crate::tailnet::endpoint::{Endpoint, Serving};
 use crate::tailnet::node::Node;
 use crate::tailnet::program::{self, Tailscale};
 
-/// The time limit for undoing a publication that failed.
+/// The time limit for undoing a publication that failed: it needs no approval.
 const UNDO_LIMIT: Duration = Duration::from_secs(10);
-/// How long tailscaled may take to learn of an approval.
+/// How long tailscaled may take to learn of an approval, which the API sends to it within seconds.
 const APPROVAL_LIMIT: Duration = Duration::from_secs(10);
 /// How long an approval by the tailnet's own policy may take. It needs no request from devport.
 const AUTOMATIC_LIMIT: Duration = Duration::from_secs(2);

@@ -28,7 +28,7 @@ impl Facts {
     }
 
     /// Adds a row if there is a value.
-    fn maybe(&mut self, name: &str, value: Option<impl ToString>) {
+    fn row_if_some(&mut self, name: &str, value: Option<impl ToString>) {
         if let Some(value) = value {
             self.row(name, &value);
         }
@@ -57,10 +57,10 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
     } else {
         facts.row("state", state);
     }
-    facts.maybe("error", view.error.as_ref());
-    facts.maybe("next start", view.next_start_at.map(|next| format!("in {}", span(style.now, next))));
-    facts.maybe("address", view.local_address());
-    facts.maybe("tailnet", view.tailnet_url.as_ref());
+    facts.row_if_some("error", view.error.as_ref());
+    facts.row_if_some("next start", view.next_start_at.map(|next| format!("in {}", span(style.now, next))));
+    facts.row_if_some("address", view.local_address());
+    facts.row_if_some("tailnet", view.tailnet_url.as_ref());
     push_process(&mut facts, view, style.now);
     if view.cmd.is_empty() {
         facts.row("command", "(reserved)");
@@ -70,7 +70,7 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
     let directory = view.cwd.display().to_string();
     facts.row("directory", &directory);
     for (name, value) in view.origin() {
-        facts.maybe(name, value.filter(|value| *value != directory));
+        facts.row_if_some(name, value.filter(|value| *value != directory));
     }
     if let Some(details) = &view.details {
         push_setup(&mut facts, view, details);
@@ -81,9 +81,9 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
 
 /// Adds what runs, and who listens.
 fn push_process(facts: &mut Facts, view: &ServiceView, now: Timestamp) {
-    facts.maybe("pid", view.pid);
+    facts.row_if_some("pid", view.pid);
     let handed_over = |pid| format!("the command ended with exit code 0, handed over to pid {pid}");
-    facts.maybe("background", view.handed_over_to.map(handed_over));
+    facts.row_if_some("background", view.handed_over_to.map(handed_over));
     if !view.listens.is_empty() {
         let exposed = if view.exposed { " (exposed to the network)" } else { "" };
         facts.row("listens on", &(addresses(&view.listens) + exposed));
@@ -98,19 +98,19 @@ fn push_process(facts: &mut Facts, view: &ServiceView, now: Timestamp) {
 /// Adds how a service is set up.
 fn push_setup(facts: &mut Facts, view: &ServiceView, details: &Details) {
     let variable = details.port_env.as_deref().filter(|name| *name != PORT_VARIABLE);
-    facts.maybe("port in", variable.map(|name| format!("${name}")));
-    facts.maybe("file", details.file.as_deref().map(Path::display));
+    facts.row_if_some("port in", variable.map(|name| format!("${name}")));
+    facts.row_if_some("file", details.file.as_deref().map(Path::display));
     if !details.env_files.is_empty() {
         let files: Vec<String> = details.env_files.iter().map(|file| file.display().to_string()).collect();
         facts.row("env files", &files.join(", "));
     }
     if !view.cmd.is_empty() {
-        facts.maybe("ready check", details.policy.ready.as_ref());
-        facts.maybe("health check", details.policy.health.as_ref());
+        facts.row_if_some("ready check", details.policy.ready.as_ref());
+        facts.row_if_some("health check", details.policy.health.as_ref());
     }
-    let unusual = unusual(&details.policy);
-    facts.maybe("policy", (!unusual.is_empty()).then_some(unusual));
-    facts.maybe(
+    let non_default = non_default_fields(&details.policy);
+    facts.row_if_some("policy", (!non_default.is_empty()).then_some(non_default));
+    facts.row_if_some(
         "supervisor",
         details.supervisor.as_ref().map(|supervisor| match &supervisor.version {
             Some(version) => format!("pid {}, devport {version}", supervisor.pid),
@@ -121,7 +121,7 @@ fn push_setup(facts: &mut Facts, view: &ServiceView, details: &Details) {
 
 /// Returns the fields of a policy that differ from the default, such as `restart never, grace 10s`. The checks are not
 /// among them.
-fn unusual(policy: &Policy) -> String {
+fn non_default_fields(policy: &Policy) -> String {
     let fields = |policy: &Policy| match serde_json::to_value(policy) {
         Ok(Value::Object(fields)) => fields,
         _ => serde_json::Map::new(),
@@ -176,10 +176,10 @@ pub(crate) fn port_details(view: &PortView, style: TableStyle) -> String {
         let hidden = || "not visible (of another user, or of a container)".into();
         facts.row("pid", &listener.pid.map_or_else(hidden, |pid| pid.to_string()));
         facts.row("user", &listener.user);
-        facts.maybe("command", listener.command.as_ref());
-        facts.maybe("directory", listener.directory());
-        facts.maybe("checkout", listener.checkout.as_deref().map(Path::display));
-        facts.maybe("started", listener.started_at.map(|at| format!("{at:.0} ({} ago)", span(at, style.now))));
+        facts.row_if_some("command", listener.command.as_ref());
+        facts.row_if_some("directory", listener.directory());
+        facts.row_if_some("checkout", listener.checkout.as_deref().map(Path::display));
+        facts.row_if_some("started", listener.started_at.map(|at| format!("{at:.0} ({} ago)", span(at, style.now))));
         if listener.pid.is_some() {
             facts.row("service", listener.service.as_deref().unwrap_or("none: not started by devport"));
         }
@@ -257,9 +257,9 @@ mod tests {
 
     #[test]
     fn a_policy_is_shown_where_it_differs_from_the_default() {
-        assert_eq!(unusual(&Policy { ready: Some(crate::config::Check::Tcp), ..Policy::default() }), "");
+        assert_eq!(non_default_fields(&Policy { ready: Some(crate::config::Check::Tcp), ..Policy::default() }), "");
         let policy = Policy { max_restarts: Some(3), restart_unhealthy: true, ..Policy::default() };
-        assert_eq!(unusual(&policy), "max-restarts 3, restart-unhealthy true");
+        assert_eq!(non_default_fields(&policy), "max-restarts 3, restart-unhealthy true");
     }
 
     #[test]

@@ -72,7 +72,7 @@ port = sys.argv[sys.argv.index('--port') + 1] if '--port' in sys.argv else OTHER
 http.server.test(http.server.SimpleHTTPRequestHandler, bind='127.0.0.1', port=int(port))
 ";
 
-/// Like npm: the script of `package.json` gets the arguments behind `--`.
+/// Like npm: the script of `package.json` gets the arguments after `--`.
 const NPM: &str = "#!/bin/sh\nshift 2\ntest \"$1\" = -- && shift\nexec vite \"$@\"\n";
 
 #[test]

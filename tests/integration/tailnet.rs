@@ -236,7 +236,7 @@ fn an_api_that_cannot_be_reached_or_trusted() {
 fn an_approval_that_tailscaled_does_not_learn_of_is_a_failure() {
     let tailnet = Tailnet::with_service();
     tailnet.set("hears", json!(false));
-    tailnet.devport(&["tailup", "a"]).fails(1, &["did not notice within 10 s"]);
+    tailnet.devport(&["tailup", "a"]).fails(1, &["did not learn of it within 10 s"]);
     tailnet.set("hears", json!(true));
     tailnet.assert_nothing(&tailnet.service());
 }
