@@ -2,6 +2,7 @@
 //!
 //! It knows no other module and prints nothing; `main.rs` prints an error once.
 
+mod exit_code;
 mod hint;
 #[cfg(test)]
 mod samples;
@@ -9,7 +10,6 @@ mod tailnet;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 pub(crate) use tailnet::{ApiProblem, SERVICES_PAGE, TailnetError};
 
@@ -405,64 +405,6 @@ impl Error {
     pub(crate) fn system<E: Into<io::Error>>(verb: impl Into<String>) -> impl FnOnce(E) -> Self {
         let verb = verb.into();
         move |source| Self::System { verb, source: source.into() }
-    }
-
-    /// Returns the exit code, as docs/usage.md documents it.
-    pub(crate) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
-            Self::ClosedOutput => 0,
-            Self::Usage { .. } | Self::InvalidKey { .. } | Self::NotUtf8 { .. } | Self::InvalidSignal { .. } => 2,
-            Self::NoStackFile { .. }
-            | Self::InvalidPortRange { .. }
-            | Self::NoHome
-            | Self::MissingHome { .. }
-            | Self::InvalidFile { .. }
-            | Self::InvalidLines { .. }
-            | Self::InvalidDirectory { .. }
-            | Self::PortOfCheck { .. } => 3,
-            Self::NoSuchService { .. }
-            | Self::NoSuchEntry { .. }
-            | Self::PrefixTooShort { .. }
-            | Self::Ambiguous { .. }
-            | Self::UnusedPort { .. } => 4,
-            Self::NotInTime { .. } | Self::NotAllInTime { .. } | Self::NotCompleted { .. } | Self::SomeNotUp { .. } => {
-                5
-            }
-            Self::KeyElsewhere { .. } | Self::CheckoutGone { .. } => 6,
-            Self::CommandEnded { code, .. } | Self::Interrupted { code, .. } => *code,
-            Self::Cancelled => 130,
-            Self::Tailnet(error) => error.exit_code(),
-            Self::DanglingCheckout { .. }
-            | Self::NoMainCheckout { .. }
-            | Self::Io { .. }
-            | Self::Unwritable { .. }
-            | Self::System { .. }
-            | Self::HashCollision { .. }
-            | Self::PortReserved { .. }
-            | Self::PortTaken { .. }
-            | Self::PortFixed { .. }
-            | Self::PoolExhausted { .. }
-            | Self::CorruptRecord { .. }
-            | Self::NewerRecord { .. }
-            | Self::ForeignDirectory { .. }
-            | Self::LockBusy { .. }
-            | Self::StartFailed { .. }
-            | Self::StillStopping { .. }
-            | Self::UnknownSupervisor { .. }
-            | Self::UnprovenLeftover { .. }
-            | Self::NotRunning { .. }
-            | Self::NoProcess { .. }
-            | Self::NoPort { .. }
-            | Self::NoCommand { .. }
-            | Self::NoSuchRun { .. }
-            | Self::NoBrowser { .. }
-            | Self::CannotAttach { .. }
-            | Self::Tmux { .. }
-            | Self::TmuxSilent { .. }
-            | Self::SomeFailed { .. }
-            | Self::SomeUnread { .. }
-            | Self::WouldChange => 1,
-        })
     }
 }
 

@@ -15,7 +15,7 @@ pub(crate) const HASH_LENGTH: usize = 10;
 pub(crate) const SHORTEST_PREFIX: usize = 3;
 /// The most bytes in a name on the tailnet: a DNS label (RFC 1035, 2.3.4).
 const LONGEST_LABEL: usize = 63;
-/// The most bytes in a key.
+/// The most bytes in a key: a line of a terminal shows it whole, and its window can have its name.
 const LONGEST_KEY: usize = 128;
 
 /// The user's name for a service: 1 to 128 bytes, no control characters, no leading dash.

@@ -20,14 +20,13 @@ use crate::registry::{Liveness, Problem, Registry, Reservation, RunState, State,
 
 pub(crate) use port::{PortListener, port_listeners};
 
-/// How often to read run state and lock until they agree. Each disagreement is a start or an end in between, so ten in a
-/// row mean a service that restarts faster than it can be read.
+/// How many times run state and lock are read until they belong to one moment. Each further read means that the service
+/// started or ended in between; ten in a row mean that it does so faster than it can be read.
 const ATTEMPTS: usize = 10;
 /// How long a supervisor may take to record that its child has ended. It takes a few milliseconds, unless it waits for a
 /// slow disk.
 const RECORDING: Duration = Duration::from_millis(200);
-
-/// How often to scan a tree in which processes are ending, whose children a scan can miss.
+/// How many times a tree is scanned while processes of it are ending: a scan can miss their children.
 const SCANS: usize = 3;
 
 /// Observes services. Lists the processes and the listening sockets of the system at most once.
@@ -79,8 +78,8 @@ enum Recorded {
     Unreadable(String),
 }
 
-/// What is known of a service once its run state and its lock agree.
-struct Settled {
+/// A run state and a lock that belong to one moment.
+struct Reading {
     liveness: Liveness,
     recorded: Recorded,
     /// The child has ended, and the supervisor has not recorded that.
@@ -107,18 +106,18 @@ impl<'a> Observer<'a> {
     }
 
     pub(crate) fn observe(&self, reservation: &Reservation) -> Observation {
-        let mut settled = self.settle(reservation);
-        let mut listens = self.changed_listens(reservation, &settled);
+        let mut reading = self.read_until_consistent(reservation);
+        let mut listens = self.changed_listens(reservation, &reading);
         for _ in 0..ATTEMPTS {
             // A service that ends stops listening before its supervisor records the end.
-            let is_current = || !has_lost_child(&settled.recorded) && self.recorded(reservation) == settled.recorded;
+            let is_current = || !has_lost_child(&reading.recorded) && self.recorded(reservation) == reading.recorded;
             if listens.is_none() || is_current() {
                 break;
             }
-            settled = self.settle(reservation);
-            listens = self.changed_listens(reservation, &settled);
+            reading = self.read_until_consistent(reservation);
+            listens = self.changed_listens(reservation, &reading);
         }
-        let Settled { liveness, mut recorded, is_unrecorded, survivor } = settled;
+        let Reading { liveness, mut recorded, is_unrecorded, survivor } = reading;
         let mut problem = None;
         if let (Recorded::Run(run), Some(listens)) = (&mut recorded, listens) {
             let port = reservation.service_port().filter(|port| listens_on(&run.listens, *port));
@@ -140,7 +139,7 @@ impl<'a> Observer<'a> {
     }
 
     /// Reads run state and lock until they agree.
-    fn settle(&self, reservation: &Reservation) -> Settled {
+    fn read_until_consistent(&self, reservation: &Reservation) -> Reading {
         let mut recorded = self.recorded(reservation);
         let mut liveness = if matches!(&recorded, Recorded::Run(run) if run.says_ended()) {
             self.registry.announced_liveness(&reservation.hash)
@@ -182,14 +181,14 @@ impl<'a> Observer<'a> {
                 break;
             }
         }
-        Settled { liveness, recorded, is_unrecorded, survivor }
+        Reading { liveness, recorded, is_unrecorded, survivor }
     }
 
     /// Returns where a service listens now, if that may differ from what its supervisor recorded; `None` if it does not
     /// differ, or cannot be found out. Its tree is scanned only if a recorded socket is not open any more.
-    fn changed_listens(&self, reservation: &Reservation, settled: &Settled) -> Option<Vec<SocketAddr>> {
-        let Recorded::Run(run) = &settled.recorded else { return None };
-        let is_current = is_up(run) && !settled.is_unrecorded && is_held_by(&settled.liveness, run);
+    fn changed_listens(&self, reservation: &Reservation, reading: &Reading) -> Option<Vec<SocketAddr>> {
+        let Recorded::Run(run) = &reading.recorded else { return None };
+        let is_current = run.state.is_up() && !reading.is_unrecorded && is_held_by(&reading.liveness, run);
         if run.listens.is_empty() || !is_current {
             return None;
         }
@@ -228,7 +227,7 @@ impl<'a> Observer<'a> {
         clock::poll(Duration::from_millis(1), RECORDING, || (self.recorded(reservation) != *recorded).then_some(()));
     }
 
-    /// Looks for a process of a service without a supervisor: first the recorded child, then the processes that carry the
+    /// Searches for a process of a service without a supervisor: first the recorded child, then the processes that carry the
     /// service's marker.
     fn survivor(&self, reservation: &Reservation, recorded: &Recorded) -> Survivor {
         let find = || -> Result<Option<i32>, String> {
@@ -262,7 +261,7 @@ impl<'a> Observer<'a> {
 fn is_checkout_gone(reservation: &Reservation, recorded: &Recorded) -> bool {
     let Some(root) = reservation.root.as_deref() else { return false };
     let at_start = match recorded {
-        Recorded::Run(run) if is_up(run) => run.root_id.as_ref(),
+        Recorded::Run(run) if run.state.is_up() => run.root_id.as_ref(),
         _ => None,
     };
     let id = at_start.or(reservation.root_id.as_ref());
@@ -272,12 +271,7 @@ fn is_checkout_gone(reservation: &Reservation, recorded: &Recorded) -> bool {
 /// Returns whether the child of a service that is recorded as running has ended.
 fn has_lost_child(recorded: &Recorded) -> bool {
     let Recorded::Run(run) = recorded else { return false };
-    is_up(run) && run.child.as_ref().is_some_and(|child| !process::exists(child.pid))
-}
-
-/// Returns whether a service is recorded as running.
-fn is_up(run: &RunState) -> bool {
-    matches!(run.state, State::Running | State::Ready | State::Unhealthy)
+    run.state.is_up() && run.child.as_ref().is_some_and(|child| !process::exists(child.pid))
 }
 
 /// Returns whether lock and run state can be of one moment. `lost_child`: the recorded child has ended.

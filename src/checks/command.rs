@@ -43,7 +43,7 @@ pub(crate) fn execute(
         is_permanent: is_permanent_failure(&error),
     })?;
     ProcessIdentity::of_child(pid).map_err(|error| {
-        // Without an identity, a later process with the same pid would look like the child, so stopping it would
+        // Without an identity, a later process with the same pid could be mistaken for the child, so stopping it would
         // never be safe. The child is not reaped yet, so its pid is still its own.
         let _ = process::kill_child(pid);
         SpawnError {

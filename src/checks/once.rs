@@ -12,11 +12,11 @@ use crate::os::process;
 use crate::os::spawn::ChildStreams;
 use crate::registry::{Registry, Reservation};
 
-/// How often to look whether the command of a check has exited.
+/// The time between checks whether the command of a check has exited: most commands take longer.
 const EXIT_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Runs the readiness check of a service, for at most `limit`. Returns `None` for a check that cannot be repeated, and
-/// for `listen`: observing the service answers that.
+/// for `listen`, whose result follows from observing the service.
 pub(crate) fn run_once(registry: &Registry, reservation: &Reservation, limit: Duration) -> Option<CheckResult> {
     let port = reservation.service_port();
     let now = clock::now();
@@ -65,7 +65,7 @@ fn finish(mut probe: Probe, limit: Duration) -> CheckResult {
         let left = deadline.remaining().min(probe.deadline().saturating_duration_since(clock::now()));
         if deadline.remaining().is_zero() {
             probe.abandon();
-            return Err(probe.no_answer(limit));
+            return Err(probe.timed_out(limit));
         }
         match probe.poll_fd() {
             Some((fd, flags)) => {

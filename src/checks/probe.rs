@@ -37,8 +37,8 @@ enum Work {
     Connecting {
         stream: TcpStream,
         port: u16,
-        /// Whether this is the second attempt, to `::1`.
-        v6: bool,
+        /// Why the connection to 127.0.0.1 failed, if this is the second attempt, to `::1`.
+        v4_failure: Option<io::Error>,
         /// The request to send once connected; `None` if a connection is enough.
         request: Option<Request>,
     },
@@ -102,11 +102,11 @@ impl Probe {
             Work::Command(_) => None,
             Work::Connecting { .. } => self.check_connection(),
             Work::Reading { stream, read, status } => read_status(stream, read)
-                .map(|line| check_status(&line, *status).map_err(|answer| format!("{} {answer}", self.subject))),
+                .map(|line| check_status(&line, *status).map_err(|result| format!("{} {result}", self.subject))),
         };
         if result.is_none() && now >= self.deadline {
             self.abandon();
-            return Some(Err(self.no_answer(self.timeout)));
+            return Some(Err(self.timed_out(self.timeout)));
         }
         result
     }
@@ -127,9 +127,13 @@ impl Probe {
     }
 
     /// Returns the failure of a check that took longer than `limit`.
-    pub(crate) fn no_answer(&self, limit: Duration) -> String {
-        let missing = if matches!(self.work, Work::Command(_)) { "did not end" } else { "was not answered" };
-        format!("{} {missing} in {} s", self.subject, limit.as_secs_f64())
+    pub(crate) fn timed_out(&self, limit: Duration) -> String {
+        let missing = match &self.work {
+            Work::Command(_) => "did not finish",
+            Work::Connecting { request: None, .. } => "accepted no connection",
+            Work::Connecting { .. } | Work::Reading { .. } => "got no response",
+        };
+        format!("{} {missing} within {} s", self.subject, limit.as_secs_f64())
     }
 
     /// Kills the check's command, if it has one.
@@ -142,16 +146,17 @@ impl Probe {
 
     /// Checks whether the connection is established, and then sends the request.
     fn check_connection(&mut self) -> Option<CheckResult> {
-        let Work::Connecting { stream, port, v6, request } = &mut self.work else { return None };
+        let Work::Connecting { stream, port, v4_failure, request } = &mut self.work else { return None };
         let failure = match stream.take_error() {
             Ok(error) => error,
             Err(error) => Some(error),
         };
         if let Some(error) = failure {
-            if *v6 || !may_be_v6(&error) {
-                return Some(Err(no_connection(*port, &error)));
-            }
-            return match connecting_v6(*port, request.take()) {
+            let first = match v4_failure.take() {
+                None if may_be_v6(&error) => error,
+                first => return Some(Err(no_connection(*port, first.as_ref(), &error))),
+            };
+            return match connecting_v6(*port, request.take(), first) {
                 Ok(work) => {
                     self.work = work;
                     None
@@ -167,12 +172,12 @@ impl Probe {
         );
         // One write is enough: the socket's buffer is empty, and larger than a request.
         if let Err(error) = stream.write_all(text.as_bytes()) {
-            return Some(Err(no_connection(*port, &error)));
+            return Some(Err(no_connection(*port, None, &error)));
         }
-        // Without a request, an error here would look like a connection that is enough.
+        // The request is sent. Without a way to read the response, the check must not pass.
         let stream = match stream.try_clone() {
             Ok(stream) => stream,
-            Err(error) => return Some(Err(no_connection(*port, &error))),
+            Err(error) => return Some(Err(no_connection(*port, None, &error))),
         };
         self.work = Work::Reading { stream, read: Vec::new(), status };
         None
@@ -182,9 +187,9 @@ impl Probe {
 /// Starts to connect to 127.0.0.1, or to `::1` if nothing listens there.
 fn connecting(port: u16, request: Option<Request>) -> Result<Work, String> {
     match socket::connect(port, false) {
-        Ok(stream) => Ok(Work::Connecting { stream, port, v6: false, request }),
-        Err(error) if may_be_v6(&error) => connecting_v6(port, request),
-        Err(error) => Err(no_connection(port, &error)),
+        Ok(stream) => Ok(Work::Connecting { stream, port, v4_failure: None, request }),
+        Err(error) if may_be_v6(&error) => connecting_v6(port, request, error),
+        Err(error) => Err(no_connection(port, None, &error)),
     }
 }
 
@@ -195,14 +200,18 @@ fn may_be_v6(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionRefused | AddrNotAvailable | NetworkUnreachable)
 }
 
-/// Starts to connect to `::1`.
-fn connecting_v6(port: u16, request: Option<Request>) -> Result<Work, String> {
-    let stream = socket::connect(port, true).map_err(|error| no_connection(port, &error))?;
-    Ok(Work::Connecting { stream, port, v6: true, request })
+/// Starts to connect to `::1`, after the connection to 127.0.0.1 has failed.
+fn connecting_v6(port: u16, request: Option<Request>, v4_failure: io::Error) -> Result<Work, String> {
+    match socket::connect(port, true) {
+        Ok(stream) => Ok(Work::Connecting { stream, port, v4_failure: Some(v4_failure), request }),
+        Err(error) => Err(no_connection(port, Some(&v4_failure), &error)),
+    }
 }
 
-/// Explains why a connection failed.
-fn no_connection(port: u16, error: &io::Error) -> String {
+/// Explains why a connection failed. On a machine without IPv6, the failure of 127.0.0.1 says more than that of `::1`.
+fn no_connection(port: u16, v4_failure: Option<&io::Error>, error: &io::Error) -> String {
+    let lacks_v6 = may_be_v6(error) || error.raw_os_error() == Some(libc::EAFNOSUPPORT);
+    let error = v4_failure.filter(|_| lacks_v6).unwrap_or(error);
     if error.kind() == io::ErrorKind::ConnectionRefused {
         format!("nothing listens on port {port}")
     } else {
@@ -229,7 +238,7 @@ fn read_status(stream: &mut TcpStream, read: &mut Vec<u8>) -> Option<String> {
     Some(String::from_utf8_lossy(line).into_owned())
 }
 
-/// Checks a status line (RFC 9112, section 4). The error says how the request was answered.
+/// Checks a status line (RFC 9112, section 4). The error continues a sentence that begins with the request.
 fn check_status(line: &str, expected: Option<u16>) -> CheckResult {
     let mut words = line.split_ascii_whitespace();
     let version = words.next().unwrap_or_default();
@@ -238,10 +247,10 @@ fn check_status(line: &str, expected: Option<u16>) -> CheckResult {
         (Some(status), Some(expected)) if version.starts_with("HTTP/") && status == expected => Ok(()),
         (Some(status), None) if version.starts_with("HTTP/") && (200..400).contains(&status) => Ok(()),
         (Some(status), Some(expected)) if version.starts_with("HTTP/") => {
-            Err(format!("answered {status}, not {expected}"))
+            Err(format!("returned {status}, not {expected}"))
         }
-        (Some(status), None) if version.starts_with("HTTP/") => Err(format!("answered {status}")),
-        _ => Err("was not answered in HTTP".into()),
+        (Some(status), None) if version.starts_with("HTTP/") => Err(format!("returned {status}")),
+        _ => Err("got a response that is not HTTP".into()),
     }
 }
 
@@ -253,11 +262,30 @@ mod tests {
     fn a_status_line_passes_with_the_expected_status_or_any_from_200_to_399() {
         assert_eq!(check_status("HTTP/1.1 200 OK\r", None), Ok(()));
         assert_eq!(check_status("HTTP/1.0 302 Found\r", None), Ok(()));
-        assert_eq!(check_status("HTTP/1.1 500 Oh\r", None), Err("answered 500".into()));
+        assert_eq!(check_status("HTTP/1.1 500 Oh\r", None), Err("returned 500".into()));
         assert_eq!(check_status("HTTP/1.1 204 No Content\r", Some(204)), Ok(()));
-        assert_eq!(check_status("HTTP/1.1 200 OK\r", Some(204)), Err("answered 200, not 204".into()));
+        assert_eq!(check_status("HTTP/1.1 200 OK\r", Some(204)), Err("returned 200, not 204".into()));
         for line in ["", "SSH-2.0-OpenSSH_9.6", "HTTP/1.1", "220 200"] {
-            assert_eq!(check_status(line, None), Err("was not answered in HTTP".into()), "{line:?}");
+            assert_eq!(check_status(line, None), Err("got a response that is not HTTP".into()), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn on_a_machine_without_ipv6_the_failure_of_127_0_0_1_is_reported() {
+        let error = io::Error::from_raw_os_error;
+        let refused = "nothing listens on port 7";
+        let timed_out = "could not connect to port 7: connection timed out";
+        for (v4, last, expected) in [
+            (None, libc::ECONNREFUSED, refused),
+            (None, libc::ETIMEDOUT, timed_out),
+            (Some(libc::ECONNREFUSED), libc::ECONNREFUSED, refused),
+            (Some(libc::ECONNREFUSED), libc::EADDRNOTAVAIL, refused),
+            (Some(libc::ECONNREFUSED), libc::EAFNOSUPPORT, refused),
+            // Something listens on ::1.
+            (Some(libc::ECONNREFUSED), libc::ETIMEDOUT, timed_out),
+        ] {
+            let v4_failure = v4.map(error);
+            assert_eq!(no_connection(7, v4_failure.as_ref(), &error(last)), expected, "{v4:?} {last}");
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::view::LineStyle;
 
 /// How many existing lines `-f` prints first, unless `-n` is given. tail(1) has the same default.
 const LINES_BEFORE: usize = 10;
-/// How often `-f` reads new lines: a person does not notice a delay of 50 ms.
+/// The time between reads of new lines by `-f`: a person does not notice a delay of 50 ms.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Selects the lines that are printed.

@@ -14,7 +14,7 @@ use crate::os::terminal::WindowSize;
 use crate::project::{Place, Site};
 use crate::view::{self, Group, ServiceView, Status, TableStyle};
 
-/// How often `--watch` refreshes the list: a period in whole seconds (the column UP) changes no faster.
+/// The time between refreshes by `--watch`: a period in whole seconds (the column UP) changes no faster.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The services of one checkout.
@@ -22,7 +22,7 @@ struct CheckoutGroup<'a> {
     root: PathBuf,
     /// Whether it is the one of the current directory.
     is_here: bool,
-    /// The living first, each part sorted by port.
+    /// Sorted: first the services that run, then the others, each by port.
     views: Vec<&'a ServiceView>,
 }
 

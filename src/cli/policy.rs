@@ -35,7 +35,7 @@ pub(super) struct PolicyArguments {
     /// Time in which --max-restarts counts
     #[arg(long, value_name = "TIME", default_value_t = Policy::default().window, help_heading = "Restarts")]
     pub(super) window: Span,
-    /// Signal that asks the service to stop
+    /// Signal that stops the service
     #[arg(long, value_name = "SIGNAL", value_parser = StopSignal::parse, default_value = "TERM", help_heading = "Stopping")]
     pub(super) stop_signal: StopSignal,
     /// Time between the stop signal and SIGKILL

@@ -1,5 +1,5 @@
 //! `Rechecks`: runs the readiness checks of services that are recorded as ready, for commands that wait. A supervisor
-//! stops checking once a service is ready, so only a new check shows whether it still answers.
+//! stops checking once a service is ready, so only a new check shows whether it still passes.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use crate::view::ServiceView;
 
 /// The longest time for one check, as in a supervisor.
 const LONGEST: Duration = Duration::from_secs(5);
-/// The time that a check gets at least, even if the caller's time is up: a working service answers within it.
+/// The time that a check gets at least, even if the caller's time is up: a working service responds within it.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// The services whose readiness check failed when this command ran it.

@@ -11,9 +11,10 @@ use crate::os::process::Delivery;
 use crate::os::{clock, signal};
 use crate::registry::{RunState, State};
 
-/// How often the run state is read until the supervisor has acted on a signal.
+/// The time between reads of the run state until the supervisor has acted on a signal, which takes milliseconds.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// How long the supervisor may take to act on a signal, in addition to the grace period.
+/// How long the supervisor may take to act on a signal, in addition to the grace period: ample on a busy machine, because
+/// it does not wait for the service to become ready.
 const MARGIN: Duration = Duration::from_secs(5);
 /// The signals that end the process of a service, most of them to replace it.
 const END_THE_PROCESS: [i32; 5] = [libc::SIGHUP, libc::SIGTSTP, libc::SIGINT, libc::SIGTERM, libc::SIGKILL];
@@ -49,7 +50,7 @@ pub(super) fn execute(context: &Context, arguments: &Signal) -> Result<()> {
             // A supervisor that has recorded the end exits next. Until then the service counts as stopping.
             let is_exiting = now.as_ref().is_some_and(RunState::says_ended)
                 && context.registry.liveness(&reservation.hash).is_held();
-            (!is_exiting && has_settled(before.as_ref(), now.as_ref())).then_some(())
+            (!is_exiting && has_taken_effect(before.as_ref(), now.as_ref())).then_some(())
         };
         // If this takes longer, the printed record shows the state in which the service is stuck.
         let _ = clock::poll(POLL_INTERVAL, reservation.policy.grace.0.saturating_add(MARGIN), has_acted);
@@ -67,7 +68,7 @@ fn check_process(run: Option<&RunState>, service: &str) -> Result<()> {
 }
 
 /// Returns whether a run state is the result of a signal that ends the process that `before` names.
-fn has_settled(before: Option<&RunState>, now: Option<&RunState>) -> bool {
+fn has_taken_effect(before: Option<&RunState>, now: Option<&RunState>) -> bool {
     let (Some(before), Some(now)) = (before, now) else { return true };
     let is_replaced = match &before.child {
         Some(child) => now.child.as_ref() != Some(child),
@@ -94,20 +95,20 @@ mod tests {
 
     #[test]
     fn a_signal_has_taken_effect_once_the_process_is_another_one_or_gone() {
-        let settled = |before: &RunState, now: &RunState| has_settled(Some(before), Some(now));
+        let took_effect = |before: &RunState, now: &RunState| has_taken_effect(Some(before), Some(now));
         let ready = run(State::Ready, Some(10), 0);
-        assert!(!settled(&ready, &ready), "nothing has happened yet");
-        assert!(!settled(&ready, &run(State::Starting, Some(10), 0)));
-        assert!(!settled(&ready, &run(State::Starting, None, 0)));
-        assert!(settled(&ready, &run(State::Running, Some(11), 0)));
-        assert!(settled(&ready, &run(State::Stopped, None, 0)));
+        assert!(!took_effect(&ready, &ready), "nothing has happened yet");
+        assert!(!took_effect(&ready, &run(State::Starting, Some(10), 0)));
+        assert!(!took_effect(&ready, &run(State::Starting, None, 0)));
+        assert!(took_effect(&ready, &run(State::Running, Some(11), 0)));
+        assert!(took_effect(&ready, &run(State::Stopped, None, 0)));
         let backoff = run(State::Backoff, None, 0);
-        assert!(!settled(&backoff, &backoff));
+        assert!(!took_effect(&backoff, &backoff));
         let mut scheduled = backoff.clone();
         scheduled.next_start_at = Some(clock::wall());
-        assert!(!settled(&backoff, &scheduled), "its tree has ended");
-        assert!(settled(&scheduled, &backoff), "another start was tried");
-        assert!(settled(&backoff, &run(State::Backoff, None, 1)), "it crashed again");
-        assert!(settled(&backoff, &run(State::Running, Some(11), 0)));
+        assert!(!took_effect(&backoff, &scheduled), "its tree has ended");
+        assert!(took_effect(&scheduled, &backoff), "another start was tried");
+        assert!(took_effect(&backoff, &run(State::Backoff, None, 1)), "it crashed again");
+        assert!(took_effect(&backoff, &run(State::Running, Some(11), 0)));
     }
 }

@@ -63,7 +63,7 @@ fn misplaced_words(words: &[String]) -> Error {
     let words = shorten(&words.join(" "));
     Error::Usage {
         message: format!("unexpected {words:?}"),
-        hint: format!("put the command behind --, as in `devport start --key api -- {words}`"),
+        hint: format!("put the command after --, as in `devport start --key api -- {words}`"),
     }
 }
 

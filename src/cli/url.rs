@@ -17,7 +17,7 @@ pub(super) fn execute(context: &Context, arguments: &Target) -> Result<()> {
 }
 
 /// Returns the address of a service: on the tailnet if it is published there, else on this machine. Notes why a service
-/// that runs does not answer there.
+/// that runs is not ready.
 ///
 /// # Errors
 /// [`Error::NoPort`] if the service has no port, or [`Error::CheckoutGone`] if it runs in a checkout that is gone.

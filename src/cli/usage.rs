@@ -121,10 +121,10 @@ fn unknown_hint(error: &clap::Error, command: &str, argument: &str, help: String
             "`devport start` runs in the background; `devport run` runs in this terminal".into()
         }
         _ => match plain(&text(error, ContextKind::SuggestedArg)) {
-            // Clap means its own suggestion to be copied only if the argument is the first one behind `--`.
+            // Clap means its own suggestion to be copied only if the argument is the first one after `--`.
             similar if similar.starts_with("--") && similar != "--" => format!("did you mean `{similar}`?"),
             _ if matches!(command, "start" | "run") => {
-                format!("put the command behind --, as in `devport {command} --key api -- npm run dev`")
+                format!("put the command after --, as in `devport {command} --key api -- npm run dev`")
             }
             _ => help,
         },
@@ -151,7 +151,7 @@ fn missing(command: &str, argument: &str, help: String) -> (String, String) {
 fn conflict(one: &str, other: &str, command: &str, help: String) -> (String, String) {
     let hint = match (command, [one, other]) {
         (_, pair) if pair.contains(&"TARGET") && matches!(command, "start" | "run") => format!(
-            "a registered service keeps its options; to change them, put the command behind --, as in \
+            "a registered service keeps its options; to change them, put the command after --, as in \
              `devport {command} --key api -- npm run dev`"
         ),
         ("start", pair) if pair.contains(&"--file") => "write the option into the file".into(),
@@ -228,7 +228,7 @@ mod tests {
             ),
             (
                 "devport start y2 --restart never",
-                "--restart cannot be used with TARGET | a registered service keeps its options; to change them, put the command behind --, as in `devport start --key api -- npm run dev`",
+                "--restart cannot be used with TARGET | a registered service keeps its options; to change them, put the command after --, as in `devport start --key api -- npm run dev`",
             ),
         ] {
             assert_eq!(refused(line), expected, "{line}");

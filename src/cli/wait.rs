@@ -6,7 +6,7 @@ use crate::checks;
 use crate::cli::args::{Goal, Wait};
 use crate::cli::context::{Chosen, Context};
 use crate::cli::output::note;
-use crate::cli::{screen, story};
+use crate::cli::{last_output, screen};
 use crate::config::Span;
 use crate::error::{Error, Result};
 use crate::logs;
@@ -15,9 +15,9 @@ use crate::registry::{Reservation, State};
 use crate::text::printable;
 use crate::view::{ServiceView, Status};
 
-/// The time between two looks at a service: a script waits at most this much too long.
+/// The time between checks of a service: a script waits at most this much too long.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// Time limit of the check whose failure explains why a wait failed.
+/// Time limit of the check whose failure explains why a wait failed: the user has waited already.
 const LAST_CHECK: Duration = Duration::from_secs(1);
 /// How long a service may use its port wrongly after that was reported, which takes a second: some servers open another
 /// port first.
@@ -62,7 +62,7 @@ pub(super) fn quietly(
     let deadline = clock::Deadline::after(limit);
     let mut awaited = Awaited::new(context, reservation, goal);
     let _ = clock::poll(POLL_INTERVAL, limit, || {
-        (is_cancelled() || awaited.is_settled(deadline.remaining())).then_some(())
+        (is_cancelled() || awaited.is_decided(deadline.remaining())).then_some(())
     });
     awaited.finish(limit).map_or(Ok(()), Err)
 }
@@ -93,7 +93,7 @@ fn wait(context: &Context, reservations: &[Reservation], goal: Goal, limit: Dura
     let _ = clock::poll(POLL_INTERVAL, limit, || {
         let mut pending = None;
         for service in &mut awaited {
-            if !service.is_settled(deadline.remaining()) {
+            if !service.is_decided(deadline.remaining()) {
                 pending.get_or_insert(service.reservation.name());
             }
         }
@@ -110,7 +110,7 @@ fn wait(context: &Context, reservations: &[Reservation], goal: Goal, limit: Dura
         let reservation = service.reservation;
         if let Some(error) = service.finish(limit) {
             if goal == Goal::Ready {
-                story::show_last_output(context, reservation);
+                last_output::show(context, reservation);
             }
             failures.push(error);
         }
@@ -151,9 +151,9 @@ struct Awaited<'a> {
     context: &'a Context,
     reservation: &'a Reservation,
     goal: Goal,
-    /// Whether it has reached the goal, as of the last look.
+    /// Whether it had reached the goal at the last check.
     has_reached: bool,
-    /// Why it never will.
+    /// Why it will never reach the goal; `None` as far as is known.
     failure: Option<Error>,
     /// When it was first seen to use its port wrongly.
     wrong_port_since: Option<Instant>,
@@ -166,8 +166,8 @@ impl<'a> Awaited<'a> {
         Self { context, reservation, goal, has_reached: false, failure: None, wrong_port_since: None, compared_runs: 0 }
     }
 
-    /// Looks at the service; returns whether it has reached the goal, or never will. `left` is the time that is left.
-    fn is_settled(&mut self, left: Duration) -> bool {
+    /// Checks the service once; returns whether it has reached the goal, or never will. `left` is the time that is left.
+    fn is_decided(&mut self, left: Duration) -> bool {
         if self.failure.is_some() {
             return true;
         }

@@ -73,7 +73,7 @@ const MARKERS: [(&str, Option<&str>); 55] = [
 const NAMING: [&str; 2] = ["AI_AGENT", "AGENT"];
 /// Values of those that only say whether there is an agent.
 const SWITCHES: [&str; 4] = ["1", "0", "true", "false"];
-/// The most characters of a name.
+/// The most characters of a name: it is a column of `ls --wide`.
 const LONGEST: usize = 40;
 
 /// Returns whether a variable is the marker of a coding agent.

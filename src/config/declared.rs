@@ -19,7 +19,7 @@ const LARGEST_STRING: usize = 128 * 1024;
 /// `ARG_MAX` on macOS. 64 KiB are left for PORT and the other variables that devport sets.
 const LARGEST_TOTAL: usize = if cfg!(target_os = "macos") { 1024 * 1024 } else { 2 * 1024 * 1024 } - 64 * 1024;
 
-/// How many bytes of the digest of the dotenv files a record has: enough that two contents never share it.
+/// How many bytes of a digest of dotenv files a record has: enough that two contents never share it.
 const ENV_DIGEST_BYTES: usize = 16;
 /// More bytes than the value of a variable has that devport sets at a spawn, except for paths of unusual length.
 const SPAWN_VALUE: usize = 256;
@@ -31,6 +31,8 @@ pub(super) struct DeclaredEnvironment {
     pub(super) at_spawn: Variables,
     /// Identifies the declared part; `None` if there is none.
     pub(super) digest: Option<String>,
+    /// Identifies the content of each dotenv file, in order.
+    pub(super) file_digests: Vec<String>,
 }
 
 impl DeclaredEnvironment {
@@ -41,7 +43,7 @@ impl DeclaredEnvironment {
     pub(super) fn of(request: &Request, caller: &CallerEnvironment) -> Result<Self> {
         let (mut variables, mut at_spawn) = (caller.for_services()?, Variables::default());
         variables.set("PWD", path_text(&request.cwd)?);
-        let mut digest = Sha256::new();
+        let (mut digest, mut file_digests) = (Sha256::new(), Vec::new());
         for source in &request.env {
             let (set, waiting) = match source {
                 EnvSource::File(file) => {
@@ -49,6 +51,7 @@ impl DeclaredEnvironment {
                     // With the length, so that a line that moves from one file to the next is a change.
                     digest.update(text.len().to_le_bytes());
                     digest.update(&text);
+                    file_digests.push(digest_of(&text));
                     let read = dotenv::variables(file, &text, &variables)?;
                     if let Some((name, _)) = read.iter().find(|(name, value)| is_too_large(name, value.len())) {
                         return Err(too_large(Some(file), name));
@@ -71,8 +74,18 @@ impl DeclaredEnvironment {
         at_spawn.drop_secrets();
         check_total(&variables, &request.cmd)?;
         let digest = (!request.env.is_empty()).then(|| identity::hex(&digest.finalize()[..ENV_DIGEST_BYTES]));
-        Ok(Self { variables, at_spawn, digest })
+        Ok(Self { variables, at_spawn, digest, file_digests })
     }
+}
+
+/// Returns whether a dotenv file has another content than when `digest` was taken. One that cannot be read has.
+pub(crate) fn has_env_file_changed(path: &Path, digest: &str) -> bool {
+    dotenv::read(path).map_or(true, |text| digest_of(&text) != digest)
+}
+
+/// Identifies the text of a dotenv file.
+fn digest_of(text: &str) -> String {
+    identity::hex_digest(text.as_bytes(), 2 * ENV_DIGEST_BYTES)
 }
 
 /// Names and values, in order.

@@ -295,7 +295,7 @@ impl Parser<'_> {
     }
 }
 
-/// How deep `${NAME:-default}` may nest: the parser calls itself.
+/// How deep `${NAME:-default}` may nest. The parser calls itself for each level, and no file needs more than a few.
 const DEEPEST_DEFAULT: usize = 32;
 
 /// The error for a brace that is not closed.

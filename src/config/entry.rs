@@ -102,10 +102,10 @@ impl Entry {
     }
 
     /// Checks the fields against each other and sets the port. `line` is that of the service. `portless` is whether it
-    /// has no port unless it asks for one.
+    /// has no port unless it requests one.
     pub(super) fn finish(&mut self, line: usize, portless: bool, mistakes: &mut Mistakes) {
-        let asks = self.port.is_some() || self.request.port_env.is_some();
-        let no_port = self.no_port.unwrap_or(portless && !asks);
+        let requests_port = self.port.is_some() || self.request.port_env.is_some();
+        let no_port = self.no_port.unwrap_or(portless && !requests_port);
         if let (true, Some((_, port_line))) = (no_port, self.port) {
             mistakes.add(port_line, "`port` and `no-port: true` exclude each other");
         }

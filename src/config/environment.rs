@@ -34,7 +34,7 @@ const HEARTBEAT: &str = "DEVPORT_TEST_HEARTBEAT";
 /// The variable with the port, unless the service names another one.
 pub(crate) const PORT_VARIABLE: &str = "PORT";
 
-/// Host names that Vite accepts in addition to its own, or it answers 403. Vite 8 reads a list with commas; from 6.1 on,
+/// Host names that Vite accepts in addition to its own, or it responds with 403. Vite 8 reads a list with commas; from 6.1 on,
 /// Vite reads one name. Source: `resolveServerOptions` in `packages/vite/src/node/server/index.ts`.
 pub(crate) const VITE_HOSTS: &str = "__VITE_ADDITIONAL_SERVER_ALLOWED_HOSTS";
 
@@ -58,7 +58,7 @@ impl CallerEnvironment {
         self.get("HOME").map(Path::new).filter(|home| home.is_absolute())
     }
 
-    /// Returns the time between heartbeats that a test wants; `None` for the standard one.
+    /// Returns the time between heartbeats that a test sets; `None` for the standard one.
     pub(crate) fn heartbeat(&self) -> Option<Duration> {
         let span: Span = self.get(HEARTBEAT)?.to_str()?.parse().ok()?;
         Some(span.0).filter(|duration| !duration.is_zero())

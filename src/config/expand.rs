@@ -9,19 +9,19 @@ pub(crate) fn expand<'a>(word: &str, value_of: impl Fn(&str) -> Option<&'a str>)
     while let Some(at) = rest.find(['$', '}']) {
         let (before, special) = rest.split_at(at);
         expansion.text.push_str(before);
-        rest = if let Some(behind) = special.strip_prefix('}') {
+        rest = if let Some(tail) = special.strip_prefix('}') {
             expansion.close();
-            behind
-        } else if let Some(behind) = special.strip_prefix("$$") {
+            tail
+        } else if let Some(tail) = special.strip_prefix("$$") {
             expansion.text.push('$');
-            behind
-        } else if let Some((name, behind)) = braced_name(&special[1..]).or_else(|| plain_name(&special[1..])) {
+            tail
+        } else if let Some((name, tail)) = braced_name(&special[1..]).or_else(|| plain_name(&special[1..])) {
             expansion.text.push_str(value_of(name).unwrap_or_default());
-            behind
-        } else if let Some((name, behind)) = name_with_default(&special[1..]) {
+            tail
+        } else if let Some((name, tail)) = name_with_default(&special[1..]) {
             let start = expansion.text.len();
             expansion.open.push(OpenDefault { start, name, value: value_of(name).filter(|value| !value.is_empty()) });
-            behind
+            tail
         } else {
             expansion.text.push('$');
             &special[1..]
@@ -77,14 +77,14 @@ impl Expansion<'_, '_> {
 
 /// Parses `{NAME}` at the start of the text; returns the name and the rest.
 fn braced_name(text: &str) -> Option<(&str, &str)> {
-    let (name, behind) = plain_name(text.strip_prefix('{')?)?;
-    Some((name, behind.strip_prefix('}')?))
+    let (name, tail) = plain_name(text.strip_prefix('{')?)?;
+    Some((name, tail.strip_prefix('}')?))
 }
 
 /// Parses `{NAME:-` at the start of the text; returns the name and the rest.
 fn name_with_default(text: &str) -> Option<(&str, &str)> {
-    let (name, behind) = plain_name(text.strip_prefix('{')?)?;
-    Some((name, behind.strip_prefix(":-")?))
+    let (name, tail) = plain_name(text.strip_prefix('{')?)?;
+    Some((name, tail.strip_prefix(":-")?))
 }
 
 /// Parses `NAME` at the start of the text; returns the name and the rest.

@@ -29,7 +29,7 @@ mod stack_file;
 mod yaml;
 
 pub(crate) use check::Check;
-pub(crate) use declared::parse_assignment;
+pub(crate) use declared::{has_env_file_changed, parse_assignment};
 pub(crate) use environment::{
     CREDENTIAL_PREFIX, CallerEnvironment, ChildVariables, PORT_VARIABLE, VITE_HOSTS, Variables, allows_host, local_url,
 };

@@ -97,7 +97,7 @@ pub(crate) struct Policy {
     pub(crate) grace: Span,
     /// The readiness check; `None` for the default.
     pub(crate) ready: Option<Check>,
-    /// How often the readiness check runs.
+    /// The time between runs of the readiness check.
     #[serde(deserialize_with = "Span::recorded_interval")]
     pub(crate) ready_interval: Span,
     /// The service is reported as not ready after this time.
@@ -105,7 +105,7 @@ pub(crate) struct Policy {
     pub(crate) ready_timeout: Span,
     /// The health check, once it is ready; `None` for none.
     pub(crate) health: Option<Check>,
-    /// How often the health check runs.
+    /// The time between runs of the health check.
     #[serde(deserialize_with = "Span::recorded_interval")]
     pub(crate) health_interval: Span,
     /// How long one run of the health check may take.
@@ -125,18 +125,23 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             restart: RestartWhen::Always,
+            // A command that fails at once must not use a whole processor.
             backoff_initial: Span::seconds(1),
+            // A service notices within half a minute that what it needs is back.
             backoff_max: Span::seconds(30),
             max_restarts: None,
             window: Span::seconds(60),
             stop_signal: StopSignal(libc::SIGTERM),
+            // Most dev servers end within a second. One that hangs must not hold up a restart for long.
             grace: Span::seconds(5),
             ready: None,
             ready_interval: Span(Duration::from_millis(250)),
+            // The first start of a dev server compiles.
             ready_timeout: Span::seconds(30),
             health: None,
             health_interval: Span::seconds(5),
             health_timeout: Span(CHECK_TIMEOUT),
+            // A single failure may be a reload.
             health_failures: 3,
             restart_unhealthy: false,
             log_max_size: Size(10 << 20),
@@ -158,9 +163,9 @@ impl Policy {
 
     /// Returns which values contradict each other; `None` if none do. `has_port` is whether the service has a port.
     pub(crate) fn contradiction(&self, has_port: bool) -> Option<String> {
-        let short = |span: Span| span.0.is_zero();
-        let asks_port = |check: &Option<Check>| check.as_ref().is_some_and(Check::needs_port);
-        if !has_port && (asks_port(&self.ready) || asks_port(&self.health)) {
+        let is_zero = |span: Span| span.0.is_zero();
+        let needs_port = |check: &Option<Check>| check.as_ref().is_some_and(Check::needs_port);
+        if !has_port && (needs_port(&self.ready) || needs_port(&self.health)) {
             return Some("the check needs the service's port, and it has none".into());
         }
         if let Some(health) = self.health.as_ref().filter(|health| !health.is_repeatable()) {
@@ -172,10 +177,10 @@ impl Policy {
         if self.health_failures == 0 {
             return Some("the number of failures must be at least 1".into());
         }
-        if short(self.ready_interval) || short(self.health_interval) {
+        if is_zero(self.ready_interval) || is_zero(self.health_interval) {
             return Some("an interval cannot be zero".into());
         }
-        if short(self.health_timeout) {
+        if is_zero(self.health_timeout) {
             return Some("the timeout of a check cannot be zero".into());
         }
         if self.window != Self::default().window && self.max_restarts.is_none() {

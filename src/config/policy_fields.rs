@@ -94,7 +94,7 @@ fn read_log(node: &Node, policy: &mut Policy, mistakes: &mut Mistakes) {
 struct CheckSettings {
     /// `None` for the default.
     check: Option<Check>,
-    /// How often it runs.
+    /// The time between runs.
     interval: Option<Span>,
     /// For `ready`, when the service is reported as not ready. For `health`, how long one run of the check may take.
     timeout: Option<Span>,

@@ -49,11 +49,11 @@ pub(super) fn substitute_plain(text: &str, value_of: impl Fn(Reference<'_>) -> O
     let mut substituted = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = split_at_reference(rest) {
-        let (found, behind) = parse(after);
+        let (found, tail) = parse(after);
         let value = found.ok().and_then(&value_of);
         substituted.push_str(before);
-        substituted.push_str(value.as_deref().unwrap_or(&after[..after.len() - behind.len()]));
-        rest = behind;
+        substituted.push_str(value.as_deref().unwrap_or(&after[..after.len() - tail.len()]));
+        rest = tail;
     }
     substituted.push_str(rest);
     substituted
@@ -64,9 +64,9 @@ pub(super) fn references(text: &str) -> Vec<Result<Reference<'_>, String>> {
     let mut found = Vec::new();
     let mut rest = text;
     while let Some((_, after)) = split_at_reference(rest) {
-        let (reference, behind) = parse(after);
+        let (reference, tail) = parse(after);
         found.push(reference);
-        rest = behind;
+        rest = tail;
     }
     found
 }
@@ -103,10 +103,10 @@ const ROOTS: [&str; 2] = ["services", "checkout"];
 fn parse(text: &str) -> (Result<Reference<'_>, String>, &str) {
     let inner = &text[2..];
     let end = inner.find(|c: char| !is_part_of_path(c)).unwrap_or(inner.len());
-    let (path, behind) = inner.split_at(end);
-    match behind.strip_prefix('}') {
-        Some(behind) => (meaning(path), behind),
-        None => (Err(format!("`${{{path}` has no `}}` after the name; a reference has no default")), behind),
+    let (path, tail) = inner.split_at(end);
+    match tail.strip_prefix('}') {
+        Some(tail) => (meaning(path), tail),
+        None => (Err(format!("`${{{path}` has no `}}` after the name; a reference has no default")), tail),
     }
 }
 

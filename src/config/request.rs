@@ -1,11 +1,11 @@
-//! `Request`: what is asked for one service, as typed or written in `devport.yaml`.
+//! `Request`: one service as typed or written in `devport.yaml`.
 
 use std::path::{Path, PathBuf};
 
 use crate::config::policy::Policy;
 use crate::identity::{Key, TailnetName};
 
-/// What a user asks for, as typed or written in `devport.yaml`.
+/// A service that a user requests, as typed or written in `devport.yaml`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Request {
     /// The user's name for the service; `None` if its directory and command name it.

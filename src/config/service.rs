@@ -25,6 +25,8 @@ pub(crate) struct ServiceSpec {
     pub(crate) env_at_spawn: Variables,
     /// Identifies what `env` declares, with the content of the dotenv files; `None` without `env`.
     pub(crate) env_digest: Option<String>,
+    /// Identifies the content of each dotenv file, in the order of [`Request::env_files`].
+    pub(crate) env_file_digests: Vec<String>,
 }
 
 impl ServiceSpec {
@@ -49,11 +51,13 @@ impl ServiceSpec {
             return Err(Error::Usage { message, hint: "`devport start --help` describes the options".into() });
         }
         request.cwd = existing_directory(&request.cwd)?;
-        let DeclaredEnvironment { variables, at_spawn, digest } = DeclaredEnvironment::of(&request, caller)?;
+        let DeclaredEnvironment { variables, at_spawn, digest, file_digests } =
+            DeclaredEnvironment::of(&request, caller)?;
         Ok(Self {
             environment: variables,
             env_at_spawn: at_spawn,
             env_digest: digest,
+            env_file_digests: file_digests,
             hash: match &request.key {
                 Some(key) => ServiceHash::of_key(key),
                 None => ServiceHash::of_command(&request.cwd, &request.cmd),
@@ -73,6 +77,7 @@ impl ServiceSpec {
             environment: Variables::default(),
             env_at_spawn: Variables::default(),
             env_digest: None,
+            env_file_digests: Vec::new(),
             request: Request { key: Some(key), port, cwd, ..Request::default() },
         }
     }
@@ -87,7 +92,7 @@ impl ServiceSpec {
 fn empty_command(message: &str) -> Error {
     Error::Usage {
         message: message.into(),
-        hint: "put the command behind --, as in `devport start --key api -- npm run dev`".into(),
+        hint: "put the command after --, as in `devport start --key api -- npm run dev`".into(),
     }
 }
 

@@ -3,7 +3,7 @@
 /// Words that a shell executes itself.
 const BUILTINS: [&str; 11] = [".", "cd", "eval", "exec", "export", "for", "if", "set", "source", "ulimit", "while"];
 
-/// Returns what to type instead of a command that could not be executed, if it looks like one for a shell: a whole
+/// Returns what to type instead of a command that could not be executed, if it seems meant for a shell: a whole
 /// command line in one word, an assignment before the command, or a word that a shell executes itself.
 pub(crate) fn shell_hint(command: &[String]) -> Option<String> {
     let (first, rest) = command.split_first()?;

@@ -26,7 +26,7 @@ pub(crate) struct StackService {
     pub(crate) name: String,
     /// The line of its name, from 1.
     pub(crate) line: usize,
-    /// What it asks for, without a key; paths are relative to the file. References to services are not replaced yet.
+    /// The request, without a key; paths are relative to the file. References to services are not replaced yet.
     pub(crate) request: Request,
     /// The names of the services that it needs.
     pub(crate) depends_on: Vec<String>,

@@ -12,7 +12,7 @@ use crate::config::stack::StackService;
 use crate::config::yaml::Node;
 use crate::text::shorten;
 
-/// The most services of a circle that are named.
+/// The most services of a circle that a message names: a file of a megabyte may have a circle of thousands.
 const LONGEST_CIRCLE: usize = 50;
 
 /// A service that was read, with what is needed to check it.
@@ -96,7 +96,7 @@ fn check_references(
     });
 }
 
-/// Returns that a shared service needs one that every checkout has of its own.
+/// Describes the mistake of a shared service that refers to one that is not shared.
 fn not_shared(shared: &str, other: &str) -> String {
     format!("`{shared}` is shared by all checkouts, and `{other}` is not; share both or none")
 }

@@ -185,9 +185,9 @@ fn stack_name(name: &str) -> Result<String, String> {
     if name.len() <= LONGEST_NAME && !name.is_empty() && !name.starts_with('-') && name.chars().all(is_part) {
         return Ok(name.to_owned());
     }
-    let like = like(name, |c| Some(c.to_ascii_lowercase()).filter(|c| is_part(*c)));
+    let suggestion = suggestion(name, |c| Some(c.to_ascii_lowercase()).filter(|c| is_part(*c)));
     Err(format!(
-        "`{}` cannot be the name of a stack: use a-z, 0-9 and -, at most {LONGEST_NAME} characters{like}",
+        "`{}` cannot be the name of a stack: use a-z, 0-9 and -, at most {LONGEST_NAME} characters{suggestion}",
         shorten(name)
     ))
 }
@@ -202,9 +202,9 @@ pub(super) fn service_name(name: &str) -> Result<(), String> {
     if is_valid && name.len() <= LONGEST_NAME {
         return Ok(());
     }
-    let like = like(name, |c| Some(c).filter(|c| is_part(*c)));
+    let suggestion = suggestion(name, |c| Some(c).filter(|c| is_part(*c)));
     Err(format!(
-        "`{}` cannot be the name of a service: use letters, digits, - and _, at most {LONGEST_NAME} characters{like}",
+        "`{}` cannot be the name of a service: use letters, digits, - and _, at most {LONGEST_NAME} characters{suggestion}",
         shorten(name)
     ))
 }
@@ -222,7 +222,7 @@ fn session_name(name: &str) -> Result<String, String> {
 }
 
 /// Returns `, such as …` with the nearest valid name; nothing if there is none.
-fn like(name: &str, part: impl Fn(char) -> Option<char>) -> String {
+fn suggestion(name: &str, part: impl Fn(char) -> Option<char>) -> String {
     let valid: String = name.chars().take(LONGEST_NAME).map(|c| part(c).unwrap_or('-')).collect();
     match valid.trim_matches(['-', '_']) {
         "" | "devport" => String::new(),

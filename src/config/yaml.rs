@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, Tag};
 
-/// How many lists and maps may be open at a time.
+/// How many lists and maps may be open at a time: deeper than any file needs, and shallow enough for the stack.
 const DEEPEST: usize = 100;
 /// The largest tree, in bytes of text plus [`NODE_BYTES`] per node: aliases could double it with every line.
 const LARGEST: usize = 16 * 1024 * 1024;
-/// What a node counts for besides its text.
+/// What a node counts for besides its text: about what it takes in memory.
 const NODE_BYTES: usize = 32;
 
 /// A value and the line on which it begins, from 1.
@@ -71,9 +71,9 @@ fn scan_error(error: &ScanError, text: &str) -> SyntaxError {
     // The parser reports a tab at the beginning of the text before it.
     let has_tab = |line: &str| line.trim_start_matches(' ').starts_with('\t');
     if error.info().contains("tab")
-        && let Some(behind) = text.lines().skip(line - 1).position(has_tab)
+        && let Some(offset) = text.lines().skip(line - 1).position(has_tab)
     {
-        return (line + behind, "YAML is indented with blanks, and this line begins with a tab".into());
+        return (line + offset, "YAML is indented with blanks, and this line begins with a tab".into());
     }
     let why = match error.kind() {
         ErrorKind::RecursionLimitExceeded => format!("lists and maps nest deeper than {DEEPEST} levels"),

@@ -59,7 +59,7 @@ pub(crate) enum TailnetError {
         message: String,
     },
     /// The program reported success, but tailscaled does not serve the service.
-    #[error("tailscale reported success, but does not serve svc:{name}{}", said(message))]
+    #[error("tailscale reported success, but does not serve svc:{name}{}", detail(message))]
     NotServed {
         /// The service's name on the tailnet.
         name: String,
@@ -96,7 +96,7 @@ pub(crate) enum TailnetError {
         problem: ApiProblem,
     },
     /// The API approved the machine, but tailscaled did not learn of it.
-    #[error("this machine was approved for svc:{name}, but tailscaled did not notice within {waited_s} s")]
+    #[error("this machine was approved for svc:{name}, but tailscaled did not learn of it within {waited_s} s")]
     NotApproved {
         /// The service's name on the tailnet.
         name: String,
@@ -108,26 +108,26 @@ pub(crate) enum TailnetError {
 /// Why a request to the API failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ApiProblem {
-    #[error("the key was rejected{} (401)", said(.0))]
+    #[error("the key was rejected{} (401)", detail(.0))]
     Unauthorized(String),
-    #[error("the key may not do that{} (403)", said(.0))]
+    #[error("the key may not do that{} (403)", detail(.0))]
     Forbidden(String),
-    #[error("not found{} (404)", said(.0))]
+    #[error("not found{} (404)", detail(.0))]
     NotFound(String),
-    #[error("it conflicts with an existing name{} (409)", said(.0))]
+    #[error("it conflicts with an existing name{} (409)", detail(.0))]
     Conflict(String),
     /// 400 and other refusals.
-    #[error("the request was refused{} ({})", said(.message), .status)]
+    #[error("the request was refused{} ({})", detail(.message), .status)]
     Refused { status: u16, message: String },
     /// 429, also after the delay that the API requested.
-    #[error("too many requests{} (429){}", said(.message), retry_text(*.retry_after_s))]
+    #[error("too many requests{} (429){}", detail(.message), retry_text(*.retry_after_s))]
     RateLimited {
         message: String,
         /// The requested delay, in seconds; `None` if there is none.
         retry_after_s: Option<u64>,
     },
     /// 5xx on every attempt.
-    #[error("the server failed{} ({})", said(.message), .status)]
+    #[error("the server failed{} ({})", detail(.message), .status)]
     Server { status: u16, message: String },
     /// A redirect. Following it would send the key to another server.
     #[error("the server redirects to {to:?} ({status}), which is not followed")]
@@ -222,7 +222,7 @@ impl ApiProblem {
 }
 
 /// Returns `: message`, or nothing.
-fn said(message: &str) -> String {
+fn detail(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 

@@ -61,7 +61,7 @@ enum Cause {
 
 /// Where the port has to be passed.
 enum Place {
-    /// Behind the command.
+    /// After the command.
     Line(String),
     /// Inside the command or inside a script.
     Part {
@@ -254,7 +254,7 @@ impl fmt::Display for PortAdvice {
             (Some(line), ..) => write!(f, "start it with `{line}`"),
             (None, Some(part), Some(script)) => write!(f, "in the script {script} of package.json, write `{part}`"),
             (None, Some(part), None) => write!(f, "where it is started, write `{part}`"),
-            (None, None, _) => f.write_str("look in its configuration"),
+            (None, None, _) => f.write_str("set it in its configuration"),
         }
     }
 }
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_with_its_port_in_another_variable_is_told_which_one_the_framework_reads() {
+    fn advice_names_the_variable_that_the_framework_reads() {
         let advise = |line: &str, variable: &str| {
             let words = shell_words::split(line).unwrap();
             Launch { words: &words, directory: Path::new("/"), variable, listeners: &[] }.advise().to_string()

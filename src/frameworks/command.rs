@@ -53,16 +53,16 @@ fn is_assignment(word: &str) -> bool {
     })
 }
 
-/// Returns the index of the program that a command runs in the end, behind launchers such as `npx` and `uv run`.
+/// Returns the index of the program that a command runs in the end, after launchers such as `npx` and `uv run`.
 pub(super) fn program(words: &[String]) -> Option<usize> {
-    let mut behind_launcher = false;
+    let mut follows_launcher = false;
     words.iter().position(|word| {
         let name = basename(word);
-        if word.starts_with('-') || is_assignment(word) || (behind_launcher && RUN.contains(&name)) {
+        if word.starts_with('-') || is_assignment(word) || (follows_launcher && RUN.contains(&name)) {
             return false;
         }
         let is_launcher = LAUNCHERS.contains(&name) || name.starts_with("python");
-        behind_launcher |= is_launcher;
+        follows_launcher |= is_launcher;
         !is_launcher
     })
 }

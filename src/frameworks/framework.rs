@@ -57,8 +57,8 @@ pub(super) enum WhenTaken {
     Exits,
     /// Uses another port.
     Moves,
-    /// Asks a question on its terminal.
-    Asks,
+    /// Prompts for another port on its terminal.
+    Prompts,
     /// Prints an error, and goes on without a port.
     Hangs,
     /// Not tried.

@@ -40,7 +40,7 @@ fn when_taken(row: &Framework) -> String {
         (Reads::AppCode, WhenTaken::Exits) => "the app's code decides",
         (_, WhenTaken::Exits) => "exits",
         (_, WhenTaken::Moves) => "**takes another port**",
-        (_, WhenTaken::Asks) => "asks a question",
+        (_, WhenTaken::Prompts) => "asks a question",
         (_, WhenTaken::Hangs) => "prints an error, runs on",
         (_, WhenTaken::Unknown) => "not known",
     };

@@ -131,7 +131,7 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         reads: PORT,
         default_port: 4200,
         port_options: &["--port"],
-        when_taken: WhenTaken::Asks,
+        when_taken: WhenTaken::Prompts,
         tried: Some("22.2"),
         note: "Earlier versions do not read PORT: `ng serve --port $PORT`. Without a terminal it exits instead of asking.",
         ..PLAIN
@@ -145,7 +145,7 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         default_port: 6006,
         arguments: &["-p", "$PORT"],
         strict: &["--exact-port", "--no-open"],
-        when_taken: WhenTaken::Asks,
+        when_taken: WhenTaken::Prompts,
         tried: Some("10.6"),
         note: "Its own script has `-p 6006`, which overrides PORT. It opens a browser without `--no-open`.",
         ..PLAIN
@@ -194,7 +194,7 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         command: "docusaurus start",
         reads: PORT,
         strict: &["--no-open"],
-        when_taken: WhenTaken::Asks,
+        when_taken: WhenTaken::Prompts,
         tried: Some("3.10"),
         note: "It opens a browser without `--no-open`. Without a terminal it exits instead of asking.",
         ..PLAIN
@@ -207,7 +207,7 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         reads: PORT,
         arguments: &[],
         binds: Binds::All(&[]),
-        when_taken: WhenTaken::Asks,
+        when_taken: WhenTaken::Prompts,
         tried: Some("5.0"),
         note: "`BROWSER=none` keeps it from opening a browser, `HOST=127.0.0.1` binds this machine. Without a terminal it exits instead of asking.",
         ..PLAIN
@@ -218,7 +218,7 @@ pub(super) const FRAMEWORKS: &[Framework] = &[
         packages: &["gatsby"],
         command: "gatsby develop",
         arguments: &["-p", "$PORT"],
-        when_taken: WhenTaken::Asks,
+        when_taken: WhenTaken::Prompts,
         ..PLAIN
     },
     Framework {

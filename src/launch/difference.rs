@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{EnvSource, PortRequest, ServiceSpec, Variables};
+use crate::config::{EnvSource, PortRequest, ServiceSpec, Variables, has_env_file_changed};
 use crate::registry::Reservation;
 use crate::text::printable;
 
@@ -51,6 +51,25 @@ pub(super) fn differences(service: &Reservation, spec: &ServiceSpec) -> Vec<Diff
         add("env", if is_certain { text } else { "other variables of --env, `env` or its env files" }.into());
     }
     differences
+}
+
+/// Says which dotenv files have changed since a service was registered, and which command registers it again; `None` if
+/// none has. A start by name uses the recorded variables.
+pub(super) fn outdated_env_files(service: &Reservation) -> Option<String> {
+    let files = service.env_files.iter().zip(&service.env_file_digests);
+    let changed = files.filter(|(file, digest)| has_env_file_changed(file, digest));
+    let changed: Vec<String> = changed.map(|(file, _)| file.display().to_string()).collect();
+    if changed.is_empty() {
+        return None;
+    }
+    let command = match (&service.stack, &service.file) {
+        (Some(_), _) => "`devport up -d` applies".into(),
+        (None, Some(file)) => format!("`devport start -f {} --replace` applies", file.display()),
+        (None, None) => "`devport start --replace` with its command and options applies".into(),
+    };
+    let (verb, object) = if changed.len() == 1 { ("has", "it") } else { ("have", "them") };
+    let (name, files) = (service.name(), changed.join(", "));
+    Some(format!("{files} {verb} changed since {name} was registered; {command} {object}"))
 }
 
 /// Names the variables in which two environments differ, such as `PATH, NODE_ENV and 3 more`; `None` if they do not.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::config::ServiceSpec;
 use crate::error::{Error, Result};
-use crate::launch::difference::{Difference, changed_variables, differences};
+use crate::launch::difference::{Difference, changed_variables, differences, outdated_env_files};
 use crate::launch::launcher::Launcher;
 use crate::launch::stop::{self, Urgency};
 use crate::observe::Observer;
@@ -16,7 +16,7 @@ use crate::os::clock;
 use crate::project::{Ownership, Place};
 use crate::registry::{FileLock, Liveness, Registration, Reservation, RunState, State};
 
-/// How often to check whether a service that is stopping has ended.
+/// The time between checks whether a service that is stopping has ended. Most services end within milliseconds.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How a service is started.
@@ -93,15 +93,6 @@ impl Running {
     }
 }
 
-/// Whether a service has a supervisor.
-enum Supervised {
-    No,
-    /// It has one, which is ending.
-    Ending,
-    /// It has one, which recorded this last.
-    Yes(Option<Box<RunState>>),
-}
-
 impl Launcher<'_> {
     /// Registers a service and starts it, unless it runs.
     ///
@@ -128,27 +119,11 @@ impl Launcher<'_> {
     /// # Errors
     /// [`Error::NoSuchService`] if it was removed meanwhile, or the reason why it does not run.
     pub(crate) fn start_registered(&self, reservation: &Reservation, mode: LaunchMode) -> Result<Ensured> {
-        let (launch, Ensured { reservation, previous, .. }, place) = self.prepare_registered(reservation)?;
-        let previous = match self.find_running(&reservation)? {
-            Some(running) if mode.if_running == IfRunning::Replace => {
-                // Before the stop: the service could not be started again.
-                launch.check_writable()?;
-                self.stop(&running.reservation)?;
-                Previous::Stopped
-            }
-            Some(running) if running.is_down() => {
-                launch.check_writable()?;
-                self.notify_retry(&running, None);
-                self.stop(&running.reservation)?;
-                Previous::Down
-            }
-            Some(running) => return Ok(Ensured::new(running.reservation, Previous::StillRunning)),
-            None => previous,
-        };
-        launch.check_writable()?;
-        let reservation = self.record_origin(reservation, &place)?;
-        self.launch(&reservation, mode.is_detached)?;
-        Ok(Ensured::new(reservation, previous))
+        let (_launch, ensured) = self.prepare_registered(reservation, mode.if_running)?;
+        if ensured.previous != Previous::StillRunning {
+            self.launch(&ensured.reservation, mode.is_detached)?;
+        }
+        Ok(ensured)
     }
 
     /// Prepares a registered service that the caller will supervise, and stops it if it is to be replaced or is down.
@@ -157,18 +132,7 @@ impl Launcher<'_> {
     /// # Errors
     /// [`Error::NoSuchService`] if it was removed meanwhile, [`Error::NoCommand`], or if it cannot be stopped.
     pub(crate) fn prepare_to_run(&self, reservation: &Reservation, if_running: IfRunning) -> Result<Reservation> {
-        let (launch, Ensured { reservation, .. }, place) = self.prepare_registered(reservation)?;
-        launch.check_writable()?;
-        match self.find_running(&reservation)? {
-            Some(running) if if_running == IfRunning::Replace => self.stop(&running.reservation)?,
-            Some(running) if running.is_down() => {
-                self.notify_retry(&running, None);
-                self.stop(&running.reservation)?;
-            }
-            Some(running) => return Ok(running.reservation),
-            None => {}
-        }
-        self.record_origin(reservation, &place)
+        self.prepare_registered(reservation, if_running).map(|(_, ensured)| ensured.reservation)
     }
 
     /// Reserves a port for a program that devport does not run.
@@ -203,10 +167,11 @@ impl Launcher<'_> {
         if reservation.cmd.is_empty() {
             return Ok(none);
         }
-        let is_up = match self.supervision(&reservation)? {
-            Supervised::Yes(run) => !has_lost_directory && !run.is_some_and(|run| run.state.is_down()),
-            Supervised::Ending | Supervised::No => false,
-        };
+        let is_held = self.registry.liveness_of_any_version(&spec.hash).is_held();
+        let run = self.registry.run_state(&spec.hash)?;
+        let is_ending_or_down =
+            |run: &RunState| run.says_ended() || run.state == State::Stopping || run.state.is_down();
+        let is_up = is_held && !has_lost_directory && !run.as_ref().is_some_and(is_ending_or_down);
         Ok(Comparison { is_registered: true, is_up, differences: differences(&reservation, spec) })
     }
 
@@ -283,18 +248,41 @@ impl Launcher<'_> {
         Ok(Ensured::new(registered, if is_replaced { Previous::Stopped } else { Previous::Down }))
     }
 
-    /// Locks a registered service and settles its checkout. Returns its launch lock, its record and its place.
-    fn prepare_registered(&self, reservation: &Reservation) -> Result<(FileLock, Ensured, Place)> {
-        let (launch, reservation) = self.lock(reservation)?;
+    /// Makes a registered service ready to be started, unless it runs: stops it if it is to be replaced or is down, and
+    /// records its checkout and who starts it. Returns its launch lock too.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchService`], [`Error::NoCommand`], [`Error::Unwritable`], or if the service cannot be stopped.
+    fn prepare_registered(&self, named: &Reservation, if_running: IfRunning) -> Result<(FileLock, Ensured)> {
+        let (launch, reservation) = self.lock(named)?;
         if reservation.cmd.is_empty() {
             return Err(Error::NoCommand { service: reservation.name().to_owned() });
         }
         let place = Place::new(&reservation.cwd, reservation.file.as_deref(), self.caller.home());
-        Ok((launch, self.move_in(reservation, &place)?, place))
+        let Ensured { reservation, mut previous, .. } = self.move_in(reservation, &place)?;
+        let running = self.find_running(&reservation)?;
+        let is_replaced = if_running == IfRunning::Replace;
+        if let Some(Running { reservation, .. }) = running.as_ref().filter(|running| !is_replaced && !running.is_down())
+        {
+            return Ok((launch, Ensured::new(reservation.clone(), Previous::StillRunning)));
+        }
+        // Before the stop: the service could not be started again.
+        launch.check_writable()?;
+        if let Some(note) = outdated_env_files(&reservation) {
+            (self.notify)(&note);
+        }
+        if let Some(running) = running {
+            if !is_replaced {
+                self.notify_retry(&running, None);
+            }
+            self.stop(&running.reservation)?;
+            previous = if is_replaced { Previous::Stopped } else { Previous::Down };
+        }
+        Ok((launch, Ensured::new(self.record_origin(reservation, &place)?, previous)))
     }
 
     /// If the checkout of a service was deleted and created again, stops what still runs of the service and records the
-    /// new checkout, which is at its place. The caller holds the launch lock.
+    /// new checkout. The caller holds the launch lock.
     fn move_in(&self, reservation: Reservation, place: &Place) -> Result<Ensured> {
         let failed = || Error::io("check", &reservation.cwd);
         let old = match place.ownership(reservation.site()).map_err(failed())? {
@@ -354,47 +342,32 @@ impl Launcher<'_> {
     }
 
     /// Returns a service that runs, with its current record; `None` if it does not run. Waits for one that is stopping.
+    ///
+    /// # Errors
+    /// [`Error::StillStopping`], or if the service's lock or run state cannot be read.
     fn find_running(&self, reservation: &Reservation) -> Result<Option<Running>> {
+        let hash = &reservation.hash;
         let limit = stop::limit(reservation);
-        let settled = || match self.supervision(reservation) {
-            Ok(Supervised::Ending) => None,
-            Ok(Supervised::No) => Some(Ok(None)),
-            Ok(Supervised::Yes(run)) => Some(Ok(Some(run))),
-            Err(error) => Some(Err(error)),
-        };
-        match clock::poll(POLL_INTERVAL, limit, settled) {
-            Some(Ok(Some(run))) => {
-                let reservation = self.registry.find(&reservation.hash)?;
-                Ok(reservation.map(|reservation| Running { reservation, run: run.map(|run| *run) }))
+        let probe = || match self.registry.liveness_of_any_version(hash) {
+            Liveness::Free => Some(Ok(None)),
+            Liveness::Held(_) => match self.registry.run_state(hash) {
+                Ok(Some(run)) if run.says_ended() || run.state == State::Stopping => None,
+                recorded => Some(recorded.map(Some)),
+            },
+            Liveness::Unknown(source) => {
+                Some(Err(Error::System { verb: format!("check whether {} runs", reservation.name()), source }))
             }
-            Some(Ok(None)) => Ok(None),
-            Some(Err(error)) => Err(error),
-            None => Err(Error::StillStopping {
+        };
+        let found = clock::poll(POLL_INTERVAL, limit, probe).unwrap_or_else(|| {
+            Err(Error::StillStopping {
                 service: reservation.name().to_owned(),
                 waited_s: limit.as_secs(),
                 left: "its supervisor".into(),
-            }),
-        }
-    }
-
-    /// Returns whether a service has a supervisor.
-    fn supervision(&self, reservation: &Reservation) -> Result<Supervised> {
-        let hash = &reservation.hash;
-        let liveness = match self.registry.liveness(hash) {
-            Liveness::Free => self.registry.unannounced_liveness(hash),
-            known => known,
-        };
-        match liveness {
-            Liveness::Free => Ok(Supervised::No),
-            Liveness::Held(_) => {
-                let run = self.registry.run_state(hash)?;
-                let is_ending = run.as_ref().is_some_and(|run| run.says_ended() || run.state == State::Stopping);
-                Ok(if is_ending { Supervised::Ending } else { Supervised::Yes(run.map(Box::new)) })
-            }
-            Liveness::Unknown(source) => {
-                Err(Error::System { verb: format!("check whether {} runs", reservation.name()), source })
-            }
-        }
+            })
+        });
+        let Some(run) = found? else { return Ok(None) };
+        let current = self.registry.find(hash)?;
+        Ok(current.map(|reservation| Running { reservation, run }))
     }
 
     /// Returns whether the directory of a service was deleted, or replaced by another one.

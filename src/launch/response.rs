@@ -8,7 +8,7 @@ use crate::os::clock;
 use crate::os::process::{self, ProcessIdentity};
 use crate::registry::{Exit, ExitHow, Problem, Registry, Reservation, RunState, State};
 
-/// How often to read the run state at first: most supervisors record one within a few milliseconds.
+/// The time between reads of the run state at first: most supervisors record one within a few milliseconds.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 /// How long a supervisor may take to record a state, in addition to the grace period of processes that it must end
 /// first. It must be longer than the time that a stop waits for processes after SIGKILL (`stop::MARGIN`).

@@ -17,8 +17,8 @@ use crate::registry::{
 pub(crate) const MARGIN: Duration = Duration::from_secs(10);
 /// How long a process that has locked the identity lock may take to write its pid into the file. It does so at once, so
 /// this only covers a busy machine.
-const SIGNING: Duration = Duration::from_millis(500);
-/// How often to check whether the lock is free and whether processes are left. Most services end within milliseconds.
+const NAMING: Duration = Duration::from_millis(500);
+/// The time between checks whether the lock is free and whether processes are left. Most services end within milliseconds.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// What a stop found.
@@ -144,7 +144,7 @@ fn clear(registry: &Registry, reservation: &Reservation, urgency: Urgency, scan_
                 match (supervisor, &ended) {
                     // The supervisor has ended since, or another program holds the lock and keeps it.
                     (None, _) => {
-                        if unproven.get_or_insert_with(|| Deadline::after(SIGNING)).remaining().is_zero() {
+                        if unproven.get_or_insert_with(|| Deadline::after(NAMING)).remaining().is_zero() {
                             return Err(unknown_supervisor(reservation));
                         }
                     }
@@ -171,10 +171,10 @@ pub(crate) fn supervisor(registry: &Registry, reservation: &Reservation) -> Resu
     let poll = || match registry.supervision(&reservation.hash) {
         Ok(Supervision::Free) => Some(Ok(None)),
         Ok(Supervision::By(supervisor)) => Some(Ok(Some(supervisor))),
-        Ok(Supervision::Unproven) => None,
+        Ok(Supervision::Unnamed) => None,
         Err(error) => Some(Err(error)),
     };
-    clock::poll(Duration::from_millis(5), SIGNING, poll).unwrap_or_else(|| Err(unknown_supervisor(reservation)))
+    clock::poll(Duration::from_millis(5), NAMING, poll).unwrap_or_else(|| Err(unknown_supervisor(reservation)))
 }
 
 /// Returns the error for a lock file that does not name the process that holds it.

@@ -24,7 +24,7 @@ const SESSION_TARGET: &str = "=devport:";
 const MARKER: &str = "@devport_service";
 /// How long a tmux command may take. It takes milliseconds unless the server hangs.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How often to try to open a window. An attempt fails if another process creates or ends the session in between; eight
+/// How many times devport tries to open a window. An attempt fails if another process creates or ends the session in between; eight
 /// in a row mean that another reason makes it fail.
 const ATTEMPTS: usize = 8;
 

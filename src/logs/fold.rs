@@ -10,7 +10,7 @@ use unicode_width::UnicodeWidthChar;
 
 use crate::logs::escape::{Piece, take};
 
-/// The width of the screen in columns: what is longer stays as it is, as on a screen that wraps it. Bounds the memory.
+/// The width of the screen in columns. What is longer wraps and stays as it is. Wider than any terminal; bounds the memory.
 const SCREEN_WIDTH: usize = 4096;
 /// How many bytes of colour sequences in a row are remembered. Programs that never reset their colours send more.
 const LONGEST_PAINT: usize = 128;
@@ -19,7 +19,7 @@ const BACKSPACE: u8 = 0x08;
 /// The text at one column.
 #[derive(Debug, Clone, Default)]
 struct Cell {
-    /// The character and what has no width; empty behind a wide character.
+    /// The character and what has no width; empty after a wide character.
     text: Vec<u8>,
     /// The sequences that colour it.
     paint: Rc<Vec<u8>>,

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 /// twice.
 pub(super) const MARK_BYTE: u8 = 0x1e;
 
-/// The maximum length of a mark before its text, in bytes.
+/// The maximum length of a mark before its text, in bytes: a time, two words and two numbers have less than 100.
 pub(super) const LONGEST_HEADER: u64 = 256;
 
 /// The content of a mark, after its time.
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_nobody_counted_is_read_too() {
+    fn a_start_without_the_number_of_its_run_is_read_too() {
         let mark = Mark::parse(b"\x1e2026-11-21T05:06:07Z started pid 7").unwrap().1;
         assert_eq!(mark, Mark::Started { pid: 7, run: 0 });
     }

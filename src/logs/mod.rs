@@ -10,6 +10,7 @@
 mod decoder;
 mod escape;
 mod fold;
+mod follower;
 mod mark;
 mod part;
 mod reader;
@@ -17,6 +18,7 @@ mod writer;
 
 pub(crate) use decoder::{Content, Line};
 pub(crate) use escape::{for_terminal, plain, strip};
+pub(crate) use follower::Follower;
 pub(crate) use mark::Mark;
-pub(crate) use reader::{Follower, Lines, follow, run_output, runs, tail};
+pub(crate) use reader::{Lines, follow, run_output, runs, tail};
 pub(crate) use writer::LogWriter;

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// The most old parts that a log can have.
+/// The most old parts that a log can have. Readers open each of them.
 pub(super) const MOST_KEPT: u32 = 100;
-/// How many times the parts are opened again if the log is rotated meanwhile.
+/// How many times the parts are opened again if the log is rotated meanwhile, which takes 10 MiB of output by default.
 const ATTEMPTS: u32 = 10;
 
 /// The identity of a part, whatever its name: device and inode.

@@ -1,22 +1,24 @@
-//! Reads the last lines of a log, and follows it across rotation.
+//! Reads the last lines of a log, or all of them.
 
 use std::collections::VecDeque;
 use std::io::{Seek, SeekFrom};
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::logs::decoder::{Content, Decoder, Line};
 use crate::logs::escape::strip;
+use crate::logs::follower::{Follower, read_part};
 use crate::logs::mark::{LONGEST_HEADER, Mark};
 use crate::logs::part::{self, Part};
 
 /// How much of the end of a log is read first, in bytes: enough for a screen of lines.
 const FIRST_WINDOW: u64 = 64 * 1024;
-/// The factor by which more is read if that was not enough.
+/// The factor by which more is read if that was not enough: what was read in vain is at most a seventh of the rest.
 const WINDOW_GROWTH: u64 = 8;
 
-pub(crate) type Wanted<'a> = &'a dyn Fn(&Line) -> bool;
+/// Selects the lines to return.
+pub(crate) type LineFilter<'a> = &'a dyn Fn(&Line) -> bool;
 
 /// Collects lines from the end of a log.
 trait Collect {
@@ -30,13 +32,13 @@ trait Collect {
 struct Tail<'a> {
     /// How many are kept; `None` for all.
     limit: Option<usize>,
-    wanted: Wanted<'a>,
+    is_selected: LineFilter<'a>,
     lines: VecDeque<Line>,
 }
 
 impl Collect for Tail<'_> {
     fn push(&mut self, line: Line) {
-        if !(self.wanted)(&line) {
+        if !(self.is_selected)(&line) {
             return;
         }
         self.lines.push_back(line);
@@ -97,7 +99,7 @@ fn read_end<C: Collect>(path: &Path, mut window: u64, new: impl Fn() -> C) -> Re
             read_part(part, &mut decoder, &mut |line| collected.push(line))?;
         }
         if is_whole || (collected.is_done() && decoder.is_dated()) {
-            return Ok((collected, Follower { path: path.to_owned(), part: parts.pop(), decoder, was_missing: false }));
+            return Ok((collected, Follower::new(path, parts.pop(), decoder)));
         }
         window = window.saturating_mul(WINDOW_GROWTH);
     }
@@ -109,7 +111,7 @@ fn start_of_window(parts: &[Part], window: u64) -> (usize, u64) {
     for (index, part) in parts.iter().enumerate().rev() {
         if left <= part.size {
             let offset = part.size - left;
-            // The offset must not be within the part's first mark, which tells whether the part continues a line.
+            // The offset must not be within the part's first mark: it says whether the part continues a line.
             return (index, if offset < LONGEST_HEADER { 0 } else { offset });
         }
         left -= part.size;
@@ -117,27 +119,19 @@ fn start_of_window(parts: &[Part], window: u64) -> (usize, u64) {
     (0, 0)
 }
 
-/// Reads every complete line to the end of a part.
-fn read_part(part: &mut Part, decoder: &mut Decoder, take: &mut dyn FnMut(Line)) -> Result<()> {
-    while let Some(line) = decoder.next(&mut part.reader).map_err(Error::io("read", &part.path))? {
-        take(line);
-    }
-    Ok(())
-}
-
 /// Returns the last selected lines of a log, oldest first; all of them if `limit` is `None`. A missing log is empty.
 ///
 /// # Errors
 /// [`Error::Io`] if a part of it cannot be read.
-pub(crate) fn tail(path: &Path, limit: Option<usize>, wanted: Wanted<'_>) -> Result<Vec<Line>> {
-    tail_of(path, limit.map_or(u64::MAX, |_| FIRST_WINDOW), limit, wanted)
+pub(crate) fn tail(path: &Path, limit: Option<usize>, is_selected: LineFilter<'_>) -> Result<Vec<Line>> {
+    tail_of(path, limit.map_or(u64::MAX, |_| FIRST_WINDOW), limit, is_selected)
 }
 
 /// Like [`tail`], with the number of bytes to read first.
-fn tail_of(path: &Path, window: u64, limit: Option<usize>, wanted: Wanted<'_>) -> Result<Vec<Line>> {
-    let (mut tail, Follower { mut decoder, .. }) =
-        read_end(path, window, || Tail { limit, wanted, lines: VecDeque::new() })?;
+fn tail_of(path: &Path, window: u64, limit: Option<usize>, is_selected: LineFilter<'_>) -> Result<Vec<Line>> {
+    let (mut tail, follower) = read_end(path, window, || Tail { limit, is_selected, lines: VecDeque::new() })?;
     // A line without an end counts too.
+    let mut decoder = follower.into_decoder();
     decoder.end_part().into_iter().for_each(|line| tail.push(line));
     decoder.end_head().into_iter().for_each(|line| tail.push(line));
     Ok(tail.lines.into())
@@ -147,9 +141,9 @@ fn tail_of(path: &Path, window: u64, limit: Option<usize>, wanted: Wanted<'_>) -
 ///
 /// # Errors
 /// [`Error::Io`] if a part of it cannot be read.
-pub(crate) fn follow(path: &Path, limit: Option<usize>, wanted: Wanted<'_>) -> Result<(Vec<Line>, Follower)> {
+pub(crate) fn follow(path: &Path, limit: Option<usize>, is_selected: LineFilter<'_>) -> Result<(Vec<Line>, Follower)> {
     let window = limit.map_or(u64::MAX, |_| FIRST_WINDOW);
-    let (tail, follower) = read_end(path, window, || Tail { limit, wanted, lines: VecDeque::new() })?;
+    let (tail, follower) = read_end(path, window, || Tail { limit, is_selected, lines: VecDeque::new() })?;
     Ok((tail.lines.into(), follower))
 }
 
@@ -214,60 +208,10 @@ impl Iterator for Lines {
     }
 }
 
-/// Reads the lines that are added to a log.
-#[derive(Debug)]
-pub(crate) struct Follower {
-    /// The path of the log.
-    path: PathBuf,
-    /// The part that is being read; `None` while there is none.
-    part: Option<Part>,
-    /// What makes lines of it.
-    decoder: Decoder,
-    /// Whether the log was missing at the last check.
-    was_missing: bool,
-}
-
-impl Follower {
-    /// Returns every line that was completed since the last call. Follows the log through rotation.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if it cannot be read.
-    pub(crate) fn next(&mut self) -> Result<Vec<Line>> {
-        let mut lines = Vec::new();
-        loop {
-            // Check before reading: bytes that are written after the rotation are in the next part.
-            let current = part::current(&self.path);
-            let is_current = current.is_none_or(|id| self.part.as_ref().is_some_and(|part| part.id == id));
-            if let Some(part) = &mut self.part {
-                read_part(part, &mut self.decoder, &mut |line| lines.push(line))?;
-            }
-            if is_current {
-                return Ok(lines);
-            }
-            let Some(next) = self.next_part()? else { return Ok(lines) };
-            lines.extend(self.decoder.end_part());
-            self.part = Some(next);
-        }
-    }
-
-    /// Opens the part after the current one; the oldest if the current one was deleted. `None` if there is none.
-    fn next_part(&self) -> Result<Option<Part>> {
-        let parts = part::open_all(&self.path)?;
-        let read = self.part.as_ref().and_then(|part| parts.iter().position(|other| other.id == part.id));
-        Ok(parts.into_iter().nth(read.map_or(0, |index| index + 1)))
-    }
-
-    /// Returns whether the log was deleted: it is missing twice in a row. During rotation it is missing only for a
-    /// moment.
-    pub(crate) fn is_deleted(&mut self) -> bool {
-        let is_missing = self.part.is_some() && !self.path.exists();
-        std::mem::replace(&mut self.was_missing, is_missing) && is_missing
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::PathBuf;
 
     use jiff::Timestamp;
     use proptest::prelude::*;
@@ -278,7 +222,7 @@ mod tests {
     use crate::logs::fold::fold;
     use crate::logs::mark::MARK_BYTE;
 
-    const ALL: Wanted<'static> = &|_| true;
+    const ALL: LineFilter<'static> = &|_| true;
     const FORGED: &[u8] = b"\x1e2026-11-24T05:00:00.000Z ended exit code 0";
 
     fn at(ms: i64) -> Timestamp {

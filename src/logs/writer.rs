@@ -11,7 +11,8 @@ use crate::config::Policy;
 use crate::logs::mark::{MARK_BYTE, Mark};
 use crate::logs::part::{MOST_KEPT, old_path};
 
-/// How far a part may exceed its maximum size to end with a line, in bytes; at most by that size again.
+/// How far a part may exceed its maximum size to end with a line, in bytes; at most by that size again. Lines that are
+/// longer than 1 MiB are rare, and cut.
 const SLACK: u64 = 1024 * 1024;
 /// The resolution of time marks in milliseconds: finer marks would make logs of chatty services much larger.
 const TIME_GRAIN_MS: i64 = 10;
@@ -185,7 +186,7 @@ impl LogWriter {
         }
     }
 
-    /// Appends a mark on a line of its own.
+    /// Appends a mark as a separate line.
     pub(crate) fn mark(&mut self, mark: &Mark, now: Timestamp) {
         if let Mark::Started { run, .. } = mark {
             self.run = *run;

@@ -39,7 +39,7 @@ pub(crate) struct ListeningProcess {
 /// listens too. `home` is the user's home directory, which is no checkout.
 ///
 /// # Errors
-/// If the system does not answer.
+/// If the system cannot be queried.
 pub(crate) fn port_listeners(registry: &Registry, port: u16, home: Option<&Path>) -> Result<Vec<PortListener>> {
     let failed = || Error::system(format!("check port {port}"));
     let mut found: Vec<(Option<i32>, u32, Vec<SocketAddr>)> = Vec::new();

@@ -32,8 +32,8 @@ pub(super) fn boot_id() -> io::Result<&'static str> {
 }
 
 /// Turns "no such process" into `None`. Every other error means that the state of the process is unknown.
-fn unless_gone<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
-    match answer {
+fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
         Err(error) => Err(error),
@@ -41,10 +41,10 @@ fn unless_gone<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// Like [`unless_gone`], and turns "permission denied" into `None` too.
-fn unless_hidden<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
-    match answer {
+fn unless_hidden<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
-        answer => unless_gone(answer),
+        result => unless_gone(result),
     }
 }
 

@@ -134,7 +134,7 @@ fn lsof(arguments: &[&str]) -> io::Result<String> {
     let child = spawn::tool(program).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let finished = tool::finish(child, LSOF_LIMIT)?;
     if finished.status.is_none() {
-        return Err(io::Error::new(io::ErrorKind::TimedOut, "lsof gave no answer"));
+        return Err(io::Error::new(io::ErrorKind::TimedOut, "lsof did not respond"));
     }
     Ok(String::from_utf8_lossy(&finished.output).into_owned())
 }

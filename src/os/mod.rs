@@ -4,8 +4,8 @@
 //!
 //! devport calls the system through the crate nix: it covers both systems, signals, terminals and sockets, with safe
 //! types. libc is used only for its constants and structures, and for calls that nix does not wrap safely: those are
-//! in `sys.rs`, the only file with `unsafe` code. rustix comes with tempfile and crossterm and is not used directly: it has no signal
-//! masks or handlers, so a second layer beside it would remain.
+//! in `sys.rs`, the only file with `unsafe` code. rustix comes with tempfile and crossterm and is not used directly: it
+//! has no signal masks or handlers, so a second layer beside it would remain.
 
 pub(crate) mod clock;
 pub(crate) mod file;

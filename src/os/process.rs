@@ -48,9 +48,9 @@ impl ProcessIdentity {
     /// Returns the identity of the process that has this pid now; `None` if there is none or it is a zombie.
     ///
     /// # Errors
-    /// If the system does not answer: the process may exist.
+    /// If the system cannot be queried: the process may exist.
     pub(crate) fn of(pid: i32) -> io::Result<Option<Self>> {
-        // First, so that a system without `/proc` is an error and does not look like an empty machine.
+        // First, so that a system without `/proc` is an error and not a machine without processes.
         let boot_id = platform::boot_id()?;
         let status = platform::process_status(pid)?.filter(|status| status.state == ProcessState::Alive);
         Ok(status.map(|status| Self { pid, start_time: Some(status.start_time), boot_id: Some(boot_id.to_owned()) }))
@@ -59,7 +59,7 @@ impl ProcessIdentity {
     /// Returns the identity of an unreaped child of this process. Its pid cannot be reused, alive or not.
     ///
     /// # Errors
-    /// If the system does not answer.
+    /// If the system cannot be queried.
     pub(crate) fn of_child(pid: i32) -> io::Result<Self> {
         let boot_id = platform::boot_id()?.to_owned();
         let status = platform::process_status(pid)?;
@@ -69,7 +69,7 @@ impl ProcessIdentity {
     /// Returns the id of its process group; `None` if it has ended.
     ///
     /// # Errors
-    /// If the system does not answer.
+    /// If the system cannot be queried.
     pub(crate) fn group(&self) -> io::Result<Option<i32>> {
         Ok(platform::process_status(self.pid)?.map(|status| status.group))
     }
@@ -77,7 +77,7 @@ impl ProcessIdentity {
     /// Returns the pid of its parent; `None` if it has ended.
     ///
     /// # Errors
-    /// If the system does not answer.
+    /// If the system cannot be queried.
     pub(crate) fn parent(&self) -> io::Result<Option<i32>> {
         Ok(platform::process_status(self.pid)?.map(|status| status.parent))
     }
@@ -94,7 +94,7 @@ impl ProcessIdentity {
     /// Returns whether this very process is alive; `false` for an identity without start time or boot.
     ///
     /// # Errors
-    /// If the system does not answer: the process may be alive.
+    /// If the system cannot be queried: the process may be alive.
     pub(crate) fn is_alive(&self) -> io::Result<bool> {
         if self.start_time.is_none() || self.boot_id.is_none() {
             return Ok(false);
@@ -105,7 +105,7 @@ impl ProcessIdentity {
     /// Returns whether this process has a file open; `None` where the system cannot tell (macOS).
     ///
     /// # Errors
-    /// If the system does not answer.
+    /// If the system cannot be queried.
     pub(crate) fn has_open(&self, file: &Metadata) -> io::Result<Option<bool>> {
         platform::has_open(self.pid, file)
     }
@@ -113,7 +113,7 @@ impl ProcessIdentity {
     /// Sends a signal to this very process and to no other.
     ///
     /// # Errors
-    /// If the system refuses, as for a process of another user, or does not answer.
+    /// If the system refuses, as for a process of another user, or cannot be queried.
     pub(crate) fn signal(&self, signal: i32) -> io::Result<Delivery> {
         self.deliver(signal, SignalOrigin::Kill)
     }
@@ -168,7 +168,7 @@ impl ProcessIdentity {
     /// must know that it is alive, or be its parent and not have reaped it.
     ///
     /// # Errors
-    /// As [`Self::signal_group`], or if the system does not answer.
+    /// As [`Self::signal_group`], or if the system cannot be queried.
     pub(crate) fn signal_job(&self, signal: i32) -> io::Result<Delivery> {
         if self.group()? == Some(self.pid) { self.signal_group(signal) } else { self.signal(signal) }
     }
@@ -176,7 +176,7 @@ impl ProcessIdentity {
     /// Waits until this process has ended; returns `false` if `limit` passes first.
     ///
     /// # Errors
-    /// If the system did not answer up to the end of the limit.
+    /// If the system could not be queried up to the end of the limit.
     pub(crate) fn wait_for_end(&self, limit: Duration) -> io::Result<bool> {
         let deadline = Deadline::after(limit);
         #[cfg(target_os = "linux")]
@@ -253,7 +253,7 @@ pub(crate) fn command_line(pid: i32) -> Option<String> {
 /// Returns the pid of a process's parent; `None` if the process is gone.
 ///
 /// # Errors
-/// If the system does not answer.
+/// If the system cannot be queried.
 pub(crate) fn parent(pid: i32) -> io::Result<Option<i32>> {
     Ok(platform::process_status(pid)?.map(|status| status.parent))
 }
@@ -277,7 +277,7 @@ pub(crate) fn user_name(uid: u32) -> String {
 /// Returns whether a process has this pid now and has not ended.
 ///
 /// # Errors
-/// If the system does not answer.
+/// If the system cannot be queried.
 pub(crate) fn is_running(pid: i32) -> io::Result<bool> {
     Ok(platform::process_status(pid)?.is_some_and(|status| status.state == ProcessState::Alive))
 }
@@ -291,7 +291,7 @@ pub(crate) fn exists(pid: i32) -> bool {
 /// Returns a variable of the environment that a process was started with; `None` if it is unset or may not be read.
 ///
 /// # Errors
-/// If the system does not answer.
+/// If the system cannot be queried.
 pub(crate) fn environment_value(pid: i32, name: &str) -> io::Result<Option<Vec<u8>>> {
     let Some(environment) = platform::environment(pid)? else { return Ok(None) };
     let prefix = format!("{name}=");

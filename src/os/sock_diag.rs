@@ -29,7 +29,7 @@ const RESPONSE: usize = 72;
 /// Returns every listening TCP socket.
 ///
 /// # Errors
-/// If the kernel does not answer: some sandboxes have no netlink.
+/// If the kernel returns an error: some sandboxes have no netlink.
 pub(super) fn listening_sockets() -> io::Result<Vec<Listener>> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let netlink = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkSockDiag)?;

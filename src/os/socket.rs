@@ -41,7 +41,7 @@ pub(crate) fn is_free(port: u16) -> io::Result<bool> {
 /// Returns the processes that listen on a TCP port. Processes of other users may be missing.
 ///
 /// # Errors
-/// If the system does not answer.
+/// If the system cannot be queried.
 pub(crate) fn listeners(port: u16) -> io::Result<Vec<i32>> {
     let mut pids: Vec<i32> = holders(port)?.into_iter().flat_map(|(_, pids)| pids).collect();
     pids.sort_unstable();
@@ -53,7 +53,7 @@ pub(crate) fn listeners(port: u16) -> io::Result<Vec<i32>> {
 /// may have none, because its processes cannot be seen.
 ///
 /// # Errors
-/// If the system does not answer.
+/// If the system cannot be queried.
 pub(crate) fn holders(port: u16) -> io::Result<Vec<(Listener, Vec<i32>)>> {
     platform::holders(port)
 }
@@ -61,7 +61,7 @@ pub(crate) fn holders(port: u16) -> io::Result<Vec<(Listener, Vec<i32>)>> {
 /// Returns every listening TCP socket of this machine.
 ///
 /// # Errors
-/// If the system does not answer.
+/// If the system cannot be queried.
 pub(crate) fn all() -> io::Result<Vec<Listener>> {
     platform::listening_sockets()
 }
@@ -69,7 +69,7 @@ pub(crate) fn all() -> io::Result<Vec<Listener>> {
 /// Returns the sockets on which any of these processes listens, sorted by port and address.
 ///
 /// # Errors
-/// If the system does not answer.
+/// If the system cannot be queried.
 pub(crate) fn listens(pids: &[i32]) -> io::Result<Vec<Listener>> {
     let mut sockets = platform::listens(pids)?;
     sockets.sort_unstable_by_key(|socket| (socket.address.port(), socket.address, socket.id));
@@ -89,7 +89,7 @@ pub(crate) fn addresses(sockets: &[Listener]) -> Vec<SocketAddr> {
 /// namespaces, as in a sandbox.
 ///
 /// # Errors
-/// If the system does not answer.
+/// If the system cannot be queried.
 pub(crate) fn sees_network_of(pid: i32) -> io::Result<bool> {
     platform::sees_network_of(pid)
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 
-/// What a signal looks like to the process that receives it.
+/// How a signal is sent, which the process that receives it can see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SignalOrigin {
     /// Sent by `kill(2)`: `si_code` is `SI_USER`.
@@ -263,7 +263,7 @@ impl PidInfo for libc::proc_taskinfo {
 
 /// Returns the length of a unit of Mach time in nanoseconds, as a fraction.
 #[cfg(target_os = "macos")]
-#[expect(deprecated, reason = "libc points to a crate of its own for these two; the system call is not deprecated")]
+#[expect(deprecated, reason = "libc points to another crate for these two; the system call is not deprecated")]
 pub(super) fn mach_timebase() -> (u32, u32) {
     let mut base = libc::mach_timebase_info { numer: 0, denom: 0 };
     // SAFETY: mach_timebase_info writes one structure, which `base` is.

@@ -36,7 +36,7 @@ impl Claim {
     /// Reads the claim of a process; `None` if its environment has none or may not be read.
     ///
     /// # Errors
-    /// If the system does not answer.
+    /// If the system cannot be queried.
     pub(crate) fn of(pid: i32) -> io::Result<Option<Self>> {
         let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
         let Some(hash) = environment_value(pid, HASH_VARIABLE)? else { return Ok(None) };
@@ -66,7 +66,7 @@ pub(crate) struct Descendants {
 /// confirms the claim.
 ///
 /// # Errors
-/// If the system does not answer: the tree is unknown then.
+/// If the system cannot be queried: the tree is unknown then.
 pub(crate) fn descendants(
     root: i32,
     marker: Marker<'_>,
@@ -108,7 +108,7 @@ pub(crate) fn descendants(
 /// supervisor that was killed. Processes whose environment may not be read are not found.
 ///
 /// # Errors
-/// If the system does not answer: some may have been missed.
+/// If the system cannot be queried: some may have been missed.
 pub(crate) fn marked(marker: Marker<'_>) -> io::Result<Vec<ProcessIdentity>> {
     let found = all_marked(marker.home)?;
     Ok(found.into_iter().filter(|(hash, _)| hash == marker.hash).map(|(_, process)| process).collect())
@@ -117,7 +117,7 @@ pub(crate) fn marked(marker: Marker<'_>) -> io::Result<Vec<ProcessIdentity>> {
 /// Finds the living processes of every service of a state directory, each with the service's hash, except this process.
 ///
 /// # Errors
-/// If the system does not answer: some may have been missed.
+/// If the system cannot be queried: some may have been missed.
 pub(crate) fn all_marked(home: &Path) -> io::Result<Vec<(String, ProcessIdentity)>> {
     let me = nix::unistd::getpid().as_raw();
     let mut found = Vec::new();
@@ -135,7 +135,7 @@ pub(crate) fn all_marked(home: &Path) -> io::Result<Vec<(String, ProcessIdentity
 /// of a session that is not empty (`kern_fork.c`), so the number means this session while a process of it lives.
 ///
 /// # Errors
-/// If the system does not answer.
+/// If the system cannot be queried.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn session(id: i32) -> io::Result<Vec<ProcessIdentity>> {
     let mut found = Vec::new();

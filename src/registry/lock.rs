@@ -1,185 +1,32 @@
-//! Locks: a kernel `flock` on a file. The kernel decides who holds a lock; what the file says about the holder is
-//! advisory.
+//! Locks: a kernel `flock` on a file, in which the holder names itself.
 //!
 //! Every lock is closed on exec, so no child can keep it. A holder may delete its lock file, so after locking a file
 //! devport checks that it is still the one at the path.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
 use crate::os::process::ProcessIdentity;
 use crate::os::{clock, file_lock};
 use crate::registry::file::no_link;
+use crate::registry::holder::{Holder, Role, open_for_reading};
 use crate::registry::refusal::write_error;
 
-/// Time limit for a holder to write its name into the lock file, which it does right after taking the lock.
-const SIGNING: Duration = Duration::from_millis(200);
-/// How long a command waits for a lock before it reports that it waits.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a command waits for a lock before it fails.
+/// How long a holder may take to name itself in the lock file. It does so right after taking the lock, so this only covers
+/// a busy machine.
+const NAMING: Duration = Duration::from_millis(200);
+/// How long a command waits for a lock before it says so. A holder that works normally is done in less.
+const NOTIFY_AFTER: Duration = Duration::from_secs(2);
+/// How long a command waits for a lock before it fails. A start with the default grace period waits for its supervisor for
+/// up to 25 s, and holds the launch lock meanwhile.
 const LIMIT: Duration = Duration::from_secs(30);
-
-/// The kind of process that holds a lock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Role {
-    /// The supervisor of a running service. devport signals only supervisors.
-    Supervisor,
-    /// A devport command that needs the service to itself, such as `rm`.
-    Command,
-}
-
-/// What a lock file says about its holder. The holder writes it; it is advisory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Holder {
-    /// Missing in files of earlier versions: only supervisors wrote those.
-    #[serde(default = "supervisor")]
-    pub(crate) role: Role,
-    pid: i32,
-    /// Start time, as in [`ProcessIdentity`].
-    #[serde(default)]
-    start_time: Option<u64>,
-    /// The boot that it started in, as in [`ProcessIdentity`].
-    #[serde(default)]
-    boot_id: Option<String>,
-}
-
-/// The role in files without one.
-fn supervisor() -> Role {
-    Role::Supervisor
-}
-
-impl Holder {
-    fn new(role: Role, process: &ProcessIdentity) -> Self {
-        let ProcessIdentity { pid, start_time, boot_id } = process.clone();
-        Self { role, pid, start_time, boot_id }
-    }
-
-    /// Parses the content of a lock file; `None` if it is empty or not valid.
-    fn read(file: &mut File) -> Option<Self> {
-        let mut text = String::new();
-        file.rewind().ok()?;
-        file.take(4096).read_to_string(&mut text).ok()?;
-        serde_json::from_str(&text).ok()
-    }
-
-    /// Returns the holder that a lock file names; `None` unless that is a living process that has the file open.
-    pub(super) fn believed(path: &Path) -> io::Result<Option<Self>> {
-        let Some(mut file) = open_for_reading(path)? else { return Ok(None) };
-        match Self::read(&mut file) {
-            Some(holder) if holder.is_believed(&file)? => Ok(Some(holder)),
-            _ => Ok(None),
-        }
-    }
-
-    /// Returns the identity of the holder.
-    pub(crate) fn process(&self) -> ProcessIdentity {
-        ProcessIdentity { pid: self.pid, start_time: self.start_time, boot_id: self.boot_id.clone() }
-    }
-
-    /// Returns whether the named process is alive and has the lock file open. The name alone could be any process's.
-    fn is_believed(&self, file: &File) -> io::Result<bool> {
-        let process = self.process();
-        Ok(process.is_alive()? && process.has_open(&file.metadata()?)? != Some(false))
-    }
-}
-
-/// Whether a supervisor runs a service, according to the kernel.
-#[derive(Debug)]
-pub(crate) enum Liveness {
-    /// No supervisor holds the lock.
-    Free,
-    /// A supervisor holds the lock; `None` if the file does not name it.
-    Held(Option<ProcessIdentity>),
-    /// The lock could not be checked.
-    Unknown(io::Error),
-}
-
-impl Liveness {
-    /// Checks the lock without taking it, so that a probe never blocks a supervisor.
-    pub(super) fn probe(path: &Path) -> Self {
-        Self::look(path, Self::unsigned)
-    }
-
-    /// Like [`Self::probe`], with one system call less. Does not find supervisors of the first devport.
-    pub(super) fn probe_announced(path: &Path) -> Self {
-        Self::look(path, |_| Ok(Self::Free))
-    }
-
-    /// Reads an announced lock; `unannounced` decides about any other.
-    fn look(path: &Path, unannounced: impl FnOnce(&File) -> io::Result<Self>) -> Self {
-        let look = || -> io::Result<Self> {
-            let Some(mut file) = open_for_reading(path)? else { return Ok(Self::Free) };
-            if !file_lock::is_announced(&file)? {
-                return unannounced(&file);
-            }
-            Ok(match Holder::read(&mut file) {
-                Some(Holder { role: Role::Command, .. }) => Self::Free,
-                holder => Self::Held(holder.map(|holder| holder.process())),
-            })
-        };
-        look().unwrap_or_else(Self::Unknown)
-    }
-
-    /// Like [`Self::probe`], for a lock that seems free although its service recorded no end. Also finds supervisors of
-    /// earlier versions, which do not announce their locks: those of this devport by the name in the file, and those of
-    /// the first devport, which leaves the file empty, by trying the lock.
-    pub(super) fn probe_unannounced(path: &Path) -> Self {
-        let look = || -> io::Result<Self> {
-            let Some(mut file) = open_for_reading(path)? else { return Ok(Self::Free) };
-            match Holder::read(&mut file) {
-                Some(holder) if holder.role == Role::Supervisor && holder.is_believed(&file)? => {
-                    Ok(Self::Held(Some(holder.process())))
-                }
-                None => Self::unsigned(&file),
-                Some(_) => Ok(Self::Free),
-            }
-        };
-        look().unwrap_or_else(Self::Unknown)
-    }
-
-    /// Tries the lock of an empty file, shared and for microseconds. Only the first devport leaves the file empty: its
-    /// supervisors cannot be seen in another way.
-    fn unsigned(file: &File) -> io::Result<Self> {
-        if file.metadata()?.len() > 0 {
-            return Ok(Self::Free);
-        }
-        match file.try_lock_shared() {
-            Ok(()) => Ok(Self::Free),
-            Err(TryLockError::WouldBlock) => Ok(Self::Held(None)),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
-    }
-
-    /// Returns whether a supervisor is known to hold the lock.
-    pub(crate) fn is_held(&self) -> bool {
-        matches!(self, Self::Held(_))
-    }
-}
-
-/// Returns the time of the last heartbeat; `None` if there was none.
-pub(super) fn last_beat(path: &Path) -> Option<Timestamp> {
-    // The first devport leaves the file empty and does not maintain its time.
-    let metadata = std::fs::symlink_metadata(path).ok().filter(|metadata| metadata.len() > 0)?;
-    Timestamp::try_from(metadata.modified().ok()?).ok()
-}
-
-/// Opens a lock file for reading; `None` if there is none.
-fn open_for_reading(path: &Path) -> io::Result<Option<File>> {
-    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(no_link(error)),
-    }
-}
 
 /// A lock that is held until this is dropped or the process ends.
 #[derive(Debug)]
@@ -211,13 +58,13 @@ impl IdentityLock {
     /// [`Error::Io`] if the lock file cannot be created or locked.
     pub(super) fn acquire(path: &Path, hash: &ServiceHash, me: &ProcessIdentity, role: Role) -> Result<Acquired> {
         let mut holder = None;
-        let lock = clock::poll(Duration::from_millis(5), SIGNING, || match FileLock::try_acquire(path) {
+        let lock = clock::poll(Duration::from_millis(5), NAMING, || match FileLock::try_acquire(path) {
             Ok(Some(lock)) => Some(Ok(Some(lock))),
-            Ok(None) => match Holder::believed(path) {
+            Ok(None) => match Holder::verified(path) {
                 // The name of the last holder is no reason to fail: a new holder is about to write its own.
                 Ok(None) => None,
-                Ok(believed) => {
-                    holder = believed;
+                Ok(verified) => {
+                    holder = verified;
                     Some(Ok(None))
                 }
                 Err(error) => Some(Err(Error::io("read", path)(error))),
@@ -226,10 +73,10 @@ impl IdentityLock {
         });
         match lock.transpose()?.flatten() {
             Some(mut lock) => {
-                let signed = lock.sign(role, me);
+                let named = lock.name_holder(role, me);
                 if role == Role::Supervisor {
                     // Without a name in the file, no command could ever stop this supervisor.
-                    signed.map_err(Error::io("write", path))?;
+                    named.map_err(Error::io("write", path))?;
                 }
                 // Write the name first: a process that sees the announced lock must not read the last holder's name.
                 if lock.is_writable()? {
@@ -265,30 +112,29 @@ impl IdentityLock {
 }
 
 impl FileLock {
-    /// Takes a lock if it is free.
+    /// Tries once to take a lock. Returns `None` if another process holds it, or has deleted its file since this one opened
+    /// it: a later attempt may succeed.
     fn try_acquire(path: &Path) -> Result<Option<Self>> {
-        loop {
-            let file = open_for_locking(path).map_err(|error| write_error("open the lock", path)(no_link(error)))?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(None),
-                Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
-            }
-            let ours = file.metadata().map_err(Error::io("check", path))?;
-            match std::fs::symlink_metadata(path) {
-                Ok(there) if there.ino() == ours.ino() && there.dev() == ours.dev() => {
-                    if ours.mode() & 0o777 != 0o600 {
-                        file.set_permissions(std::fs::Permissions::from_mode(0o600))
-                            .map_err(write_error("make private", path))?;
-                    }
-                    return Ok(Some(Self { file, path: path.to_owned() }));
-                }
-                // The previous holder deleted the file: this lock is on a file without a name.
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(Error::io("check", path)(error)),
-            }
+        let file = open_for_locking(path).map_err(|error| write_error("open the lock", path)(no_link(error)))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
         }
+        let locked = file.metadata().map_err(Error::io("check", path))?;
+        let current = match std::fs::symlink_metadata(path) {
+            Ok(current) => current,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("check", path)(error)),
+        };
+        if (current.dev(), current.ino()) != (locked.dev(), locked.ino()) {
+            // The lock is on a file without a name, so another process can lock the new file at the same time.
+            return Ok(None);
+        }
+        if locked.mode() & 0o777 != 0o600 {
+            file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(write_error("make private", path))?;
+        }
+        Ok(Some(Self { file, path: path.to_owned() }))
     }
 
     /// Waits for a lock. After 2 s it calls `notify` with the holder; after 30 s it fails.
@@ -306,13 +152,13 @@ impl FileLock {
     pub(super) fn wait_for(path: &Path, what: &str, limit: Duration, notify: fn(&str)) -> Result<Self> {
         let began = clock::now();
         let mut has_notified = false;
-        let holder = || match Holder::believed(path) {
+        let holder = || match Holder::verified(path) {
             Ok(Some(holder)) => holder.process().to_string(),
             _ => "another process".to_owned(),
         };
         let lock = clock::poll(Duration::from_millis(1), limit, || {
             let lock = Self::try_acquire(path).transpose();
-            if lock.is_none() && !has_notified && clock::now() > began + PATIENCE {
+            if lock.is_none() && !has_notified && clock::now() > began + NOTIFY_AFTER {
                 has_notified = true;
                 notify(&format!("waiting for {what}, held by {}", holder()));
             }
@@ -324,7 +170,7 @@ impl FileLock {
             waited_s: limit.as_secs(),
         })?;
         if let Ok(me) = ProcessIdentity::current() {
-            let _ = lock.sign(Role::Command, &me);
+            let _ = lock.name_holder(Role::Command, &me);
         }
         Ok(lock)
     }
@@ -336,30 +182,30 @@ impl FileLock {
     pub(super) fn try_take(path: &Path) -> Result<Option<Self>> {
         let mut lock = Self::try_acquire(path)?;
         if let (Some(lock), Ok(me)) = (&mut lock, ProcessIdentity::current()) {
-            let _ = lock.sign(Role::Command, &me);
+            let _ = lock.name_holder(Role::Command, &me);
         }
         Ok(lock)
     }
 
     /// Writes the holder into the lock file. If that fails, as on a full disk, the file is emptied so that it does not
     /// name another process. For a command the content is only advisory.
-    fn sign(&mut self, role: Role, me: &ProcessIdentity) -> io::Result<()> {
+    fn name_holder(&mut self, role: Role, me: &ProcessIdentity) -> io::Result<()> {
         let text = serde_json::to_vec(&Holder::new(role, me))?;
         let beat = self.file.metadata().and_then(|metadata| metadata.modified());
         // Truncate last, so that a reader rarely sees an empty file.
-        let signed = self
+        let named = self
             .file
             .rewind()
             .and_then(|()| self.file.write_all(&text))
             .and_then(|()| self.file.set_len(text.len() as u64));
-        if signed.is_err() {
+        if named.is_err() {
             let _ = self.file.set_len(0);
         }
         // The time of the file is the supervisor's last heartbeat. A command must not change it.
         if let (Role::Command, Ok(beat)) = (role, beat) {
             let _ = self.file.set_modified(beat);
         }
-        signed
+        named
     }
 
     /// Refuses a lock on a read-only file system: it can be held, but a supervisor could not record its state there.
@@ -406,6 +252,7 @@ fn open_for_locking(path: &Path) -> io::Result<File> {
 mod tests {
     use super::*;
     use crate::identity::Key;
+    use crate::registry::liveness::Liveness;
 
     fn me() -> ProcessIdentity {
         ProcessIdentity::current().unwrap()
@@ -459,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_that_does_not_have_the_file_open_is_not_believed() {
+    fn a_holder_that_does_not_have_the_file_open_is_not_verified() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.lock");
         // Another user's lock file that names one of our processes.

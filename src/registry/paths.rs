@@ -43,7 +43,7 @@ impl Paths {
             });
         }
         // Before resolving links: a user who controls one of them would choose the directory.
-        super::file::check_links(&base)?;
+        super::directory::check_links(&base)?;
         Ok(Self { base: canonical(&base) })
     }
 

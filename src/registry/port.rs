@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 
 use crate::error::{Error, Result};
+use crate::os::socket;
 
 /// The ports that devport assigns, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,14 @@ impl PortRange {
     }
 }
 
+/// Returns whether no program listens on a port.
+///
+/// # Errors
+/// If the system cannot be queried.
+pub(super) fn is_free(port: u16) -> Result<bool> {
+    socket::is_free(port).map_err(Error::system(format!("check port {port}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,7 +81,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_lowest_port_that_nobody_has_is_chosen(reserved in proptest::collection::hash_set(19000_u16..19020, 0..20), listening in proptest::collection::hash_set(19000_u16..19020, 0..20)) {
+        fn the_lowest_free_port_is_chosen(reserved in proptest::collection::hash_set(19000_u16..19020, 0..20), listening in proptest::collection::hash_set(19000_u16..19020, 0..20)) {
             let range = PortRange { first: 19000, last: 19019 };
             let free = (19000..=19019).find(|port| !reserved.contains(port) && !listening.contains(port));
             let chosen = range.lowest_free(&reserved, |port| Ok(!listening.contains(&port)));

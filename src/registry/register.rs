@@ -4,23 +4,19 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::config::{PortRequest, ServiceSpec, Variables};
 use crate::error::{Error, Result};
 use crate::identity::{ServiceHash, TailnetName};
 use crate::os::process::ProcessIdentity;
 use crate::os::socket;
-use crate::project::{CheckoutName, DirectoryId, Ownership, Place, Presence};
-use crate::registry::ended::TreeEnded;
+use crate::project::{CheckoutName, DirectoryId, Ownership, Place};
 use crate::registry::file;
-use crate::registry::lock::{Acquired, FileLock, IdentityLock, Role};
+use crate::registry::port::is_free;
+use crate::registry::reclaim::Stale;
 use crate::registry::reservation::{Reservation, salvage_port};
-use crate::registry::scan::Scan;
 use crate::registry::store::Registry;
-
-/// How long a stopped service keeps its port when the pool is exhausted.
-const RECLAIM_AFTER: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// The result of a registration.
 #[derive(Debug)]
@@ -81,9 +77,10 @@ impl Registry {
         reservation.stack.clone_from(&spec.request.stack);
         reservation.env_files = spec.request.env_files().cloned().collect();
         reservation.env_digest.clone_from(&spec.env_digest);
+        reservation.env_file_digests.clone_from(&spec.env_file_digests);
         reservation.env_at_spawn.clone_from(&spec.env_at_spawn);
         reservation.started_by.clone_from(&spec.started_by);
-        settle(&mut reservation, &spec.place)?;
+        record_checkout(&mut reservation, &spec.place)?;
         reservation.last_up = now;
         let before = before.map(|(_, bytes)| bytes.as_slice());
         let reclaimed = self.replace(&reservation, before, Some(&spec.environment), stale)?;
@@ -111,7 +108,7 @@ impl Registry {
         if taken_over.is_some() {
             reservation.cwd.clone_from(&spec.request.cwd);
             reservation.file.clone_from(&spec.request.file);
-            settle(&mut reservation, &spec.place)?;
+            record_checkout(&mut reservation, &spec.place)?;
         }
         reservation.adopt();
         let reclaimed = self.replace(&reservation, Some(&bytes), None, stale)?;
@@ -149,9 +146,9 @@ impl Registry {
     /// # Errors
     /// If the record cannot be read, used or written.
     pub(crate) fn move_in(&self, hash: &ServiceHash, place: &Place) -> Result<Option<Reservation>> {
-        let mut settled = Ok(());
-        let reservation = self.update(hash, |reservation| settled = settle(reservation, place))?;
-        settled.map(|()| reservation)
+        let mut recorded = Ok(());
+        let reservation = self.update(hash, |reservation| recorded = record_checkout(reservation, place))?;
+        recorded.map(|()| reservation)
     }
 
     /// Sets the port of a service that is being registered. Returns the service that must lose its own for it.
@@ -231,71 +228,10 @@ impl Registry {
         };
         Err(Error::PortReserved { port, owner, removable })
     }
-
-    /// Returns a stopped service whose port may be reassigned: one whose checkout no longer exists, else the one with
-    /// the oldest `last_up`, if that is over 30 days ago. `None` if there is none.
-    fn find_stale(&self, now: Timestamp) -> Result<Option<Stale>> {
-        let mut stale = Vec::new();
-        for reservation in self.list()?.reservations {
-            let is_candidate = !reservation.tailnet
-                && (self.range.first..=self.range.last).contains(&reservation.port)
-                && reservation.check_writable(&self.paths.record(&reservation.hash)).is_ok();
-            let last_up = self.last_beat(&reservation.hash).unwrap_or_default().max(reservation.last_up);
-            // A reservation without a command has no supervisor that updates `last_up`.
-            let is_old = !reservation.cmd.is_empty() && now.duration_since(last_up) > RECLAIM_AFTER;
-            let is_orphaned = has_lost_checkout(&reservation)?;
-            if is_candidate && (is_old || is_orphaned) {
-                stale.push((!is_orphaned, last_up, reservation));
-            }
-        }
-        stale.sort_by_key(|(keeps_checkout, last_up, _)| (*keeps_checkout, *last_up));
-        for (_, _, reservation) in stale {
-            // A service that is being launched holds one of these locks.
-            let Some(launch) = FileLock::try_take(&self.paths.launch_lock(&reservation.hash))? else { continue };
-            let Acquired::Lock(identity) = self.acquire_identity(&reservation.hash, Role::Command)? else { continue };
-            let Some(ended) = self.proof(&identity, &reservation)? else { continue };
-            if is_free(reservation.port)? {
-                return Ok(Some(Stale { reservation, launch, identity, ended }));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Returns the recorded proof that nothing of a service runs, or the one of a new scan; `None` if something runs.
-    fn proof(&self, identity: &IdentityLock, reservation: &Reservation) -> Result<Option<TreeEnded>> {
-        let before = self.run_state(&reservation.hash)?;
-        if let Some(ended) = TreeEnded::recorded(identity, before.as_ref()) {
-            return Ok(Some(ended));
-        }
-        Ok(match self.scan_orphans(identity, reservation.name(), before.as_ref())? {
-            Scan::Ended(ended) => Some(ended),
-            Scan::Left(_) => None,
-        })
-    }
-}
-
-/// A service that loses its port, with the locks that keep it from being started.
-struct Stale {
-    reservation: Reservation,
-    launch: FileLock,
-    identity: IdentityLock,
-    /// Nothing of it runs: its record may be deleted.
-    ended: TreeEnded,
-}
-
-/// Returns whether the checkout of a service was deleted.
-///
-/// # Errors
-/// If a directory cannot be read: it may exist.
-fn has_lost_checkout(reservation: &Reservation) -> Result<bool> {
-    let root = reservation.root.as_deref().unwrap_or(&reservation.cwd);
-    // Only the path counts: what runs in a directory that was made again at it may need the port.
-    let presence = Presence::of(root, None, reservation.git_dir.as_deref()).map_err(Error::io("look at", root))?;
-    Ok(presence.is_gone())
 }
 
 /// Records the checkout that a service belongs to.
-fn settle(reservation: &mut Reservation, place: &Place) -> Result<()> {
+fn record_checkout(reservation: &mut Reservation, place: &Place) -> Result<()> {
     let root = place.root();
     reservation.root_id = DirectoryId::of(root).map_err(Error::io("check", root))?;
     reservation.root = Some(root.to_owned());
@@ -353,11 +289,6 @@ fn check_same_name(reservation: &Reservation, spec: &ServiceSpec) -> Result<()> 
     })
 }
 
-/// Returns whether no program listens on a port.
-fn is_free(port: u16) -> Result<bool> {
-    socket::is_free(port).map_err(Error::system(format!("check port {port}")))
-}
-
 /// Describes the listeners of a port for a message.
 pub(crate) fn listener_text(port: u16) -> String {
     // This is only a message: listeners that cannot be seen are omitted.
@@ -396,8 +327,8 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let registry = registry(&directory, port, port);
         assert!(matches!(register(&registry, "a", NOW), Err(Error::PoolExhausted { listening: 1, .. })));
-        let asked = registry.register(&spec("a", PortRequest::Exactly(port)), NOW.parse().unwrap()).unwrap_err();
-        assert!(asked.to_string().contains(&format!("pid {}", std::process::id())), "{asked}");
+        let requested = registry.register(&spec("a", PortRequest::Exactly(port)), NOW.parse().unwrap()).unwrap_err();
+        assert!(requested.to_string().contains(&format!("pid {}", std::process::id())), "{requested}");
         assert!(registry.list().unwrap().reservations.is_empty());
     }
 

@@ -98,6 +98,9 @@ pub(crate) struct Reservation {
     /// without both, and in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) env_digest: Option<String>,
+    /// Identifies the content of each of `env_files` at registration; empty in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) env_file_digests: Vec<String>,
     /// Variables of its `env` that refer to what is known only at a spawn, such as `$PORT`.
     #[serde(default, skip_serializing_if = "Variables::is_empty")]
     pub(crate) env_at_spawn: Variables,
@@ -121,7 +124,7 @@ pub(crate) enum Protocol {
 
 impl Protocol {
     /// Returns whether this is the default, which is not written.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks it so")]
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
     fn is_https(&self) -> bool {
         *self == Self::Https
     }
@@ -201,6 +204,7 @@ impl Reservation {
             started_by: None,
             env_files: Vec::new(),
             env_digest: None,
+            env_file_digests: Vec::new(),
             env_at_spawn: Variables::default(),
             scheme: None,
             last_up: Timestamp::UNIX_EPOCH,
@@ -220,7 +224,7 @@ impl Reservation {
         })?;
         let hashid = record.hashid.as_str();
         if record.hash != *hash {
-            return Err(corrupt(format!("it holds the hash {} instead of its own", record.hash)));
+            return Err(corrupt(format!("it holds the hash {}, and its name another one", record.hash)));
         }
         if hashid.len() < SHORTEST_PREFIX || !hash.as_str().starts_with(hashid) {
             return Err(corrupt(format!("its hashid {hashid:?} is not the beginning of its hash")));

@@ -19,8 +19,9 @@ use crate::project::DirectoryId;
 /// How many exits and how many changes of the state are kept: enough to show a crash loop.
 const KEPT: usize = 20;
 
-/// A run that ends sooner has failed at its start, rather than crashed later.
-const EARLY: Duration = Duration::from_secs(5);
+/// A child that ran for longer than this was up; one that ended sooner has failed at its start. Most failures of a start
+/// take less than a second.
+pub(crate) const UP_AFTER: Duration = Duration::from_secs(5);
 
 /// The state of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +30,7 @@ pub(crate) enum State {
     /// The supervisor runs, but the child does not yet.
     Starting,
     Running,
-    /// The service answers, or passes its check.
+    /// The service listens on its port, or passes its check.
     Ready,
     /// The service was ready and fails its health check now.
     Unhealthy,
@@ -53,6 +54,11 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// Returns whether the child runs.
+    pub(crate) fn is_up(self) -> bool {
+        matches!(self, Self::Running | Self::Ready | Self::Unhealthy)
+    }
+
     /// Returns whether the supervisor waits to start the child again after a crash or a failed start.
     pub(crate) fn is_down(self) -> bool {
         matches!(self, Self::Backoff | Self::CrashLoop | Self::PortConflict)
@@ -338,7 +344,7 @@ impl RunState {
         let is_early = |exit: &Exit| {
             !exit.was_ready
                 && !exit.was_requested
-                && exit.ran() < EARLY
+                && exit.ran() < UP_AFTER
                 && self.began_at.is_some_and(|began| exit.at >= began)
         };
         match self.exits.as_slice() {

@@ -7,7 +7,8 @@ use crate::identity::ServiceHash;
 use crate::os::process::{self, ProcessIdentity};
 use crate::os::tree::{self, Claim, Marker};
 use crate::registry::ended::TreeEnded;
-use crate::registry::lock::{IdentityLock, Liveness};
+use crate::registry::liveness::Liveness;
+use crate::registry::lock::IdentityLock;
 use crate::registry::paths::Paths;
 use crate::registry::run_state::RunState;
 use crate::registry::store::Registry;
@@ -39,7 +40,7 @@ impl Registry {
     /// Scans for processes of a service below its supervisor, which is this process.
     ///
     /// # Errors
-    /// If the system does not answer: some may be left.
+    /// If the system cannot be queried: some may be left.
     pub(crate) fn scan_below(&self, lock: &IdentityLock, supervisor: i32) -> Result<Scan> {
         let found = self.descendants(lock.hash(), supervisor)?;
         Ok(if found.living.is_empty() && !found.is_unsettled {
@@ -52,7 +53,7 @@ impl Registry {
     /// Finds the processes of a service below its supervisor.
     ///
     /// # Errors
-    /// If the system does not answer.
+    /// If the system cannot be queried.
     pub(crate) fn descendants(&self, hash: &ServiceHash, supervisor: i32) -> Result<tree::Descendants> {
         tree::descendants(supervisor, self.marker(hash), &is_supervised)
             .map_err(Error::system(format!("list the processes below pid {supervisor}")))
@@ -61,13 +62,13 @@ impl Registry {
     /// Finds the processes of a service whose supervisor recorded `run`.
     ///
     /// # Errors
-    /// If the system does not answer.
+    /// If the system cannot be queried.
     pub(crate) fn members(&self, hash: &ServiceHash, run: &RunState) -> Result<tree::Descendants> {
         let found = self.descendants(hash, run.supervisor.pid)?;
         // macOS has no subreapers, so some are found by the child's session or by the marker only.
         #[cfg(not(target_os = "linux"))]
         let found = {
-            let unknown = || Error::system(format!("look for processes of {hash}"));
+            let unknown = || Error::system(format!("search for processes of {hash}"));
             let mut found = found;
             if let Some(child) = &run.child {
                 found.living.extend(tree::session(child.pid).map_err(unknown())?);
@@ -82,7 +83,7 @@ impl Registry {
     /// names, or else that of the nearest ancestor. `None` if none does.
     ///
     /// # Errors
-    /// If the system does not answer.
+    /// If the system cannot be queried.
     pub(crate) fn claimed_service(&self, pid: i32) -> std::io::Result<Option<ServiceHash>> {
         let mut next = Some(pid);
         while let Some(pid) = next.filter(|pid| *pid > 1) {
@@ -101,7 +102,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::UnprovenLeftover`] if a process may belong to the service but cannot be identified, or if the system
-    /// does not answer.
+    /// cannot be queried.
     pub(crate) fn scan_orphans(&self, lock: &IdentityLock, service: &str, before: Option<&RunState>) -> Result<Scan> {
         for _ in 0..2 {
             let found = self.orphans(lock.hash(), service, before)?;
@@ -114,7 +115,7 @@ impl Registry {
 
     /// Scans once for processes that survived a supervisor.
     fn orphans(&self, hash: &ServiceHash, service: &str, before: Option<&RunState>) -> Result<Vec<ProcessIdentity>> {
-        let unknown = || Error::system(format!("look for processes of {service}"));
+        let unknown = || Error::system(format!("search for processes of {service}"));
         let mut found = tree::marked(self.marker(hash)).map_err(unknown())?;
         let Some(child) = before.and_then(|before| before.child.as_ref()) else { return Ok(found) };
         if found.contains(child) {

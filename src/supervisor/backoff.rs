@@ -4,9 +4,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::config::Policy;
+use crate::registry::UP_AFTER;
 
-/// A child that ran for longer than this was up, so the next wait is the initial one. Startup failures are faster.
-pub(super) const UP_AFTER: Duration = Duration::from_secs(5);
 /// This many crashes within [`LOOP_WINDOW`] of children that were never up are a crash loop. Fewer can come from a
 /// dependency that restarts.
 const LOOP_CRASHES: usize = 5;

@@ -62,7 +62,7 @@ fn service_of(pid: i32, registry: &Registry, own: &Reservation) -> String {
     }
     let hash = String::from_utf8_lossy(&hash);
     if hash == own.hash.as_str() {
-        return "a leftover of this service".into();
+        return "an earlier process of this service".into();
     }
     let other = crate::identity::ServiceHash::parse(&hash).and_then(|hash| registry.find(&hash).ok().flatten());
     other.map_or_else(

@@ -10,9 +10,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::os::{clock, process, trim_heap};
 use crate::registry::ExitHow;
+use crate::supervisor::audience::Audience;
+use crate::supervisor::event::{Action, Event, Outcome, StopCause};
 use crate::supervisor::executor::Executor;
-use crate::supervisor::lifecycle::{Action, Event, Lifecycle, Outcome, StopCause};
-use crate::supervisor::query_responder::Audience;
+use crate::supervisor::lifecycle::Lifecycle;
 use crate::supervisor::recorder::Recorder;
 use crate::supervisor::relay::Screen;
 use crate::supervisor::running_child::RunningChild;

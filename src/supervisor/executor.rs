@@ -7,12 +7,15 @@ use crate::os::clock;
 use crate::os::process::ProcessIdentity;
 use crate::project::{DirectoryId, Presence};
 use crate::registry::{Exit, ExitHow, Problem, Scan, State};
+use crate::supervisor::audience::Audience;
 use crate::supervisor::checkout_watch::CheckoutWatch;
-use crate::supervisor::lifecycle::{Event, Lifecycle, StopCause};
-use crate::supervisor::query_responder::{Audience, QueryResponder};
+use crate::supervisor::event::{Event, StopCause};
+use crate::supervisor::lifecycle::Lifecycle;
+use crate::supervisor::query_responder::QueryResponder;
 use crate::supervisor::readiness_probe::ReadinessProbe;
 use crate::supervisor::recorder::{Recorder, Transition, is_restart_pending};
 use crate::supervisor::relay::{self, Input, Screen};
+use crate::supervisor::retry_report::RetryReport;
 use crate::supervisor::running_child::{OutputSink, RunningChild};
 use crate::supervisor::service::Service;
 use crate::supervisor::stream::StreamKind;
@@ -24,13 +27,12 @@ pub(super) struct Executor<'a> {
     pub(super) screen: Screen,
     pub(super) probe: ReadinessProbe,
     pub(super) responder: QueryResponder,
-    /// Whether some processes could not be sent the stop signal yet.
+    /// Whether the stop signal must be sent again: some processes may not have received it.
     must_terminate_again: bool,
     /// How the child ended, unless another start was tried since.
     pub(super) last_exit: Option<ExitHow>,
     checkout: CheckoutWatch,
-    /// The last failure of this run that was reported; the same one is not reported again.
-    last_failure: Option<String>,
+    retry_report: RetryReport,
     /// Whether our own input has ended, so that the next child gets an end of file too.
     has_input_ended: bool,
 }
@@ -54,7 +56,7 @@ impl OutputSink for Sinks<'_, '_> {
         if is_errors {
             self.screen.show_error(bytes, now);
         } else {
-            self.screen.show(&self.responder.filter(bytes, now), now);
+            self.screen.show(&self.responder.filter(bytes, now, Audience::probe_visibility), now);
         }
         self.probe.handle_output(bytes);
     }
@@ -73,7 +75,7 @@ impl<'a> Executor<'a> {
             must_terminate_again: false,
             last_exit: None,
             checkout: CheckoutWatch::default(),
-            last_failure: None,
+            retry_report: RetryReport::default(),
             has_input_ended: false,
         }
     }
@@ -119,7 +121,6 @@ impl<'a> Executor<'a> {
                     child.queue_end_of_input();
                 }
                 self.recorder.child_started(&child.identity, root_id);
-                self.last_failure = None;
                 self.probe.begin(child.since);
                 Event::Spawned { since: child.since }
             }
@@ -133,7 +134,7 @@ impl<'a> Executor<'a> {
         self.checkout.is_gone(presence)
     }
 
-    /// Looks for the root of the service's checkout; `None` if it cannot be read, or in records of earlier versions.
+    /// Checks the root of the service's checkout; `None` if it cannot be read, or in records of earlier versions.
     fn presence(&self) -> Option<Presence> {
         let reservation = &self.service.reservation;
         let root = reservation.root.as_deref()?;
@@ -144,7 +145,7 @@ impl<'a> Executor<'a> {
     /// another process of its tree listens on the service's port has handed over to it: that is no exit.
     pub(super) fn end_child(&mut self, how: ExitHow, lifecycle: &Lifecycle) -> Option<Event> {
         self.pass_output(RunningChild::drain);
-        let is_clean = how == ExitHow::Code(0) && lifecycle.is_up();
+        let is_clean = how == ExitHow::Code(0) && lifecycle.is_running();
         let left_behind = if is_clean { self.left_behind() } else { Vec::new() };
         if self.hand_over(&left_behind) {
             return None;
@@ -280,12 +281,11 @@ impl<'a> Executor<'a> {
         self.screen.say(text, clock::now());
     }
 
-    /// Reports a failure of an operation that is retried, once for each different failure.
+    /// Notes a failure of an operation that is retried, unless it is the last one again.
     fn report_retry(&mut self, error: &Error) {
-        let text = format!("{error}; trying again");
-        if self.last_failure.as_ref() != Some(&text) {
-            self.note(&text);
-            self.last_failure = Some(text);
+        let text = error.to_string();
+        if self.retry_report.is_due(&text, clock::now()) {
+            self.note(&format!("{text}; trying again"));
         }
     }
 

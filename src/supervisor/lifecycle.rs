@@ -4,94 +4,15 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Policy, RestartWhen};
 use crate::os::clock::later;
-use crate::registry::{ExitHow, Problem, State};
-use crate::supervisor::backoff::{AfterCrash, Backoff, UP_AFTER};
+use crate::registry::{ExitHow, Problem, State, UP_AFTER};
+use crate::supervisor::backoff::{AfterCrash, Backoff};
+use crate::supervisor::event::{Action, Event, Outcome, StopCause};
 
-/// The time between kills of a tree: a process that forks while it is scanned can escape one.
+/// The time between kills of a tree: a process that forks while it is scanned can escape one. A scan reads `/proc` for
+/// milliseconds, so 50 ms keep the processor mostly free.
 const SWEEP: Duration = Duration::from_millis(50);
 /// The time between checks of a port that another process uses: short for a user who has just freed it.
 const PORT_RETRY: Duration = Duration::from_secs(5);
-
-/// Something that has happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Event {
-    /// The supervisor is set up.
-    Begin {
-        /// Whether processes of an earlier run may be left.
-        orphans: bool,
-    },
-    /// Result of [`Action::Spawn`]: the child runs.
-    Spawned { since: Instant },
-    /// Result of [`Action::Spawn`]: the child could not be executed.
-    SpawnFailed {
-        why: Problem,
-        /// Whether a later attempt would fail in the same way, as for a missing program.
-        is_permanent: bool,
-    },
-    /// Result of [`Action::Spawn`]: another process uses the port, as this message says.
-    PortTaken(Problem),
-    Exited {
-        how: ExitHow,
-        /// How long it ran.
-        ran: Duration,
-    },
-    /// The service is ready.
-    Ready,
-    /// The service has missed its readiness deadline or made a mistake that waiting will not fix, as this text says.
-    NotReady(Problem),
-    /// The health check failed too often, for this reason.
-    Unhealthy(Problem),
-    /// The health check passed again.
-    Healthy,
-    /// No process of the tree is left.
-    TreeGone,
-    /// The service must stop.
-    Stop(StopCause),
-    /// The child must be replaced by a new one, as the user wishes.
-    Restart,
-    /// Time has passed, see [`Lifecycle::deadline`].
-    Tick,
-}
-
-/// Why a service must stop. Only a second signal cuts the grace period short, as when the user presses ctrl-c twice.
-/// Any number of requests and hang-ups does not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StopCause {
-    /// SIGINT or SIGTERM from a person or the system.
-    Signal,
-    /// A devport command.
-    Request,
-    /// The terminal was closed.
-    HangUp,
-    /// The checkout of the service was deleted or replaced.
-    CheckoutGone,
-}
-
-/// Something that the supervisor must do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Action {
-    /// Check the port and start the child. The result is the next event.
-    Spawn,
-    /// Send the stop signal to the whole process tree.
-    Terminate,
-    /// Kill the rest of the tree.
-    Kill,
-    /// Record the state, and what is wrong.
-    Record(State, Option<Problem>),
-    /// End the supervisor.
-    Quit(Outcome),
-}
-
-/// The result of supervising a service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The service was stopped, or has finished as its policy allows.
-    Stopped,
-    /// The service was stopped, because its checkout was deleted or replaced.
-    CheckoutGone,
-    /// The service does not run, and is not restarted, for this reason.
-    Failed(Problem),
-}
 
 /// The phase of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +28,7 @@ enum Phase {
     },
     /// The process tree is being ended.
     Clearing {
-        then: Then,
+        next: NextStep,
         /// When the rest of the tree is killed, for the first time or again.
         kill_at: Instant,
     },
@@ -128,7 +49,7 @@ enum Phase {
 
 /// What follows once no process of the tree is left.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Then {
+enum NextStep {
     /// A start at this time; until then, this state is recorded.
     StartAt {
         at: Instant,
@@ -139,7 +60,7 @@ enum Then {
     End(Outcome),
 }
 
-impl Then {
+impl NextStep {
     /// Returns a start without a wait.
     fn start_now(now: Instant) -> Self {
         Self::StartAt { at: now, shown: State::Starting, why: None }
@@ -189,9 +110,9 @@ impl Lifecycle {
         self.restarts
     }
 
-    /// Returns whether the child runs and is to go on running. A command that ends then may have handed over to another
+    /// Returns whether the child runs, and nothing is ending it. A command that exits now may have handed over to another
     /// process of its tree, which is no exit.
-    pub(super) fn is_up(&self) -> bool {
+    pub(super) fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Running { .. })
     }
 
@@ -204,7 +125,7 @@ impl Lifecycle {
     pub(super) fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
             Event::Begin { .. } if self.phase != Phase::New => Vec::new(),
-            Event::Begin { orphans: true } => self.clear(Then::start_now(now), now, State::Starting, None),
+            Event::Begin { orphans: true } => self.clear(NextStep::start_now(now), now, State::Starting, None),
             Event::Begin { orphans: false } => self.start(),
             Event::Spawned { since } => self.spawned(since),
             Event::SpawnFailed { why, is_permanent } => self.spawn_failed(why, is_permanent, now),
@@ -233,8 +154,8 @@ impl Lifecycle {
     }
 
     /// Begins to end the tree, with a grace period.
-    fn clear(&mut self, then: Then, now: Instant, shown: State, why: Option<Problem>) -> Vec<Action> {
-        self.phase = Phase::Clearing { then, kill_at: later(now, self.policy.grace.0) };
+    fn clear(&mut self, next: NextStep, now: Instant, shown: State, why: Option<Problem>) -> Vec<Action> {
+        self.phase = Phase::Clearing { next, kill_at: later(now, self.policy.grace.0) };
         vec![Action::Record(shown, why), Action::Terminate]
     }
 
@@ -306,7 +227,7 @@ impl Lifecycle {
             AfterCrash::GiveUp => return self.clear_for_end(Outcome::Failed(self.gave_up(why)), now),
         };
         self.crashed = true;
-        self.clear(Then::StartAt { at: later(now, wait), shown, why: why.clone() }, now, shown, why)
+        self.clear(NextStep::StartAt { at: later(now, wait), shown, why: why.clone() }, now, shown, why)
     }
 
     /// Returns why the service is not restarted any more. `why` is `None` if the child ended by itself.
@@ -321,15 +242,15 @@ impl Lifecycle {
     }
 
     fn clear_for_end(&mut self, outcome: Outcome, now: Instant) -> Vec<Action> {
-        self.clear(Then::End(outcome), now, State::Stopping, None)
+        self.clear(NextStep::End(outcome), now, State::Stopping, None)
     }
 
     fn tree_gone(&mut self, now: Instant) -> Vec<Action> {
-        let Phase::Clearing { then, .. } = &self.phase else { return Vec::new() };
-        match then.clone() {
-            Then::End(outcome) => self.end(outcome),
-            Then::StartAt { at, .. } if at <= now => self.start(),
-            Then::StartAt { at: until, shown, why } => {
+        let Phase::Clearing { next, .. } = &self.phase else { return Vec::new() };
+        match next.clone() {
+            NextStep::End(outcome) => self.end(outcome),
+            NextStep::StartAt { at, .. } if at <= now => self.start(),
+            NextStep::StartAt { at: until, shown, why } => {
                 self.phase = Phase::Backoff { until, shown };
                 vec![Action::Record(shown, why)]
             }
@@ -344,10 +265,10 @@ impl Lifecycle {
         let is_second = cause == StopCause::Signal && self.stop_signals > 1;
         let outcome = if cause == StopCause::CheckoutGone { Outcome::CheckoutGone } else { Outcome::Stopped };
         match &mut self.phase {
-            Phase::Clearing { then, kill_at } => {
+            Phase::Clearing { next, kill_at } => {
                 let mut actions = Vec::new();
-                if !matches!(then, Then::End(_)) {
-                    *then = Then::End(outcome);
+                if !matches!(next, NextStep::End(_)) {
+                    *next = NextStep::End(outcome);
                     actions.push(Action::Record(State::Stopping, None));
                 }
                 if is_second {
@@ -376,9 +297,9 @@ impl Lifecycle {
     fn restart(&mut self, now: Instant) -> Vec<Action> {
         self.backoff.reset();
         match &mut self.phase {
-            Phase::Running { .. } => self.clear(Then::start_now(now), now, State::Starting, None),
-            Phase::Clearing { then: then @ Then::StartAt { .. }, .. } => {
-                *then = Then::start_now(now);
+            Phase::Running { .. } => self.clear(NextStep::start_now(now), now, State::Starting, None),
+            Phase::Clearing { next: next @ NextStep::StartAt { .. }, .. } => {
+                *next = NextStep::start_now(now);
                 self.crashed = false;
                 vec![Action::Record(State::Starting, None)]
             }
@@ -472,7 +393,7 @@ mod tests {
         let now = clock::now();
         let mut life = running(now);
         life.step(Event::Stop(StopCause::Request), now);
-        assert!(matches!(life.phase, Phase::Clearing { then: Then::End(_), .. }));
+        assert!(matches!(life.phase, Phase::Clearing { next: NextStep::End(_), .. }));
         assert_eq!(life.deadline(), Some(now + Policy::default().grace.0));
     }
 
@@ -758,7 +679,7 @@ mod tests {
                 }
                 let waiting = !child && life.phase != Phase::Done && life.phase != Phase::New;
                 prop_assert!(!waiting || life.deadline().is_some_and(|deadline| deadline <= now + Duration::from_secs(30)));
-                let ending = matches!(life.phase, Phase::Done | Phase::Clearing { then: Then::End(_), .. });
+                let ending = matches!(life.phase, Phase::Done | Phase::Clearing { next: NextStep::End(_), .. });
                 prop_assert!(!stopped || ending);
             }
         }

@@ -1,13 +1,16 @@
 //! The process that owns one running service (`devport run`).
 //!
 //! `supervise` takes the service's lock; `event_loop` is the one thread, which waits and dispatches. `lifecycle`,
-//! `backoff` and `readiness` decide, and are pure. `executor` acts on their decisions through `service`, `child`,
-//! `running_child`, `recorder`, `relay`, `query_responder`, `signals`, `stream` and `readiness_probe`. Nothing here
-//! prints with the standard macros, which panic if the terminal has vanished.
+//! `backoff`, `readiness`, `checkout_watch`, `query_responder`, `terminal_query` and `retry_report` decide, and are pure.
+//! `executor` acts on their decisions through `service`, `child`, `running_child`, `recorder`, `relay`, `audience`,
+//! `signals`, `stream` and `readiness_probe`. Nothing here prints with the standard macros, which panic if the terminal has
+//! vanished.
 
+mod audience;
 mod backoff;
 mod checkout_watch;
 mod child;
+mod event;
 mod event_loop;
 mod executor;
 mod lifecycle;
@@ -16,6 +19,7 @@ mod readiness;
 mod readiness_probe;
 mod recorder;
 mod relay;
+mod retry_report;
 mod running_child;
 mod service;
 mod signals;
@@ -23,6 +27,6 @@ mod stream;
 mod supervise;
 mod terminal_query;
 
-pub(crate) use lifecycle::Outcome;
-pub(crate) use query_responder::Audience;
+pub(crate) use audience::Audience;
+pub(crate) use event::Outcome;
 pub(crate) use supervise::{Supervised, SupervisorSetup, supervise};

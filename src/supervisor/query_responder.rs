@@ -1,49 +1,30 @@
 //! `QueryResponder`: decides who responds to the queries that a program sends to its terminal: the terminal, or devport
-//! if no user sees it. A program without a response waits, some for 10 seconds.
+//! if no user sees it. A program without a response waits, some for 10 seconds. Pure: times, the visibility of a window and
+//! the mode of a terminal come from the caller.
 
 use std::borrow::Cow;
-use std::ffi::OsString;
-use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::os::{clock, spawn, tool};
+use crate::supervisor::audience::{Audience, Visibility};
 use crate::supervisor::terminal_query::{ESCAPE, Piece, Query, QueryScanner};
 
-/// How long the command that counts viewers may take. tmux takes milliseconds; meanwhile the loop handles nothing
-/// else.
-const COUNT_LIMIT: Duration = Duration::from_millis(500);
-/// How long a count of viewers is used: programs send several queries in a row.
-const COUNT_AGE: Duration = Duration::from_secs(1);
+/// How long a window counts as visible, or not, without another probe: programs send several queries in a row.
+const VISIBILITY_AGE: Duration = Duration::from_secs(1);
 /// How long a terminal may take to respond before devport does. tmux responds by itself, within milliseconds.
 /// tmux 3.3a was seen to respond to a query for a colour only if its option `window-style` sets that colour.
 const TERMINAL_LIMIT: Duration = Duration::from_millis(150);
 /// How long a response waits for its reader: some programs send the query before they switch off the terminal's echo.
 const READER_LIMIT: Duration = Duration::from_millis(100);
-/// The time between attempts to write a response.
+/// The time between attempts to write a response: programs that switch off the echo do so at once.
 const READER_INTERVAL: Duration = Duration::from_millis(5);
-
-/// Who sees the output of the child.
-#[derive(Debug)]
-pub(crate) enum Audience {
-    /// No person: the log is the only output.
-    LogOnly,
-    /// The user's own terminal, or whatever the streams were redirected to. It gets every query.
-    OwnStreams,
-    /// A tmux window, which may be out of sight.
-    Window {
-        /// The words of the command that prints how many clients show the window; empty if there is none.
-        count_viewers: Vec<OsString>,
-    },
-}
 
 /// Responds to queries in place of a terminal.
 #[derive(Debug)]
 pub(super) struct QueryResponder {
     audience: Audience,
     scanner: QueryScanner,
-    /// The last count of viewers: when, and whether there was one.
-    counted: Option<(Instant, bool)>,
+    /// The last result of a probe of the window.
+    visibility: Option<Visibility>,
     /// Whether the terminal did not respond to a query for a colour in time.
     ignores_color_queries: bool,
     /// The queries that the terminal has not responded to yet, and its deadline.
@@ -61,7 +42,7 @@ impl QueryResponder {
         Self {
             audience,
             scanner: QueryScanner::default(),
-            counted: None,
+            visibility: None,
             ignores_color_queries: false,
             awaited: Vec::new(),
             awaited_until: None,
@@ -72,7 +53,13 @@ impl QueryResponder {
     }
 
     /// Takes output of the child's terminal. Returns what to show of it: all but the queries that devport responds to.
-    pub(super) fn filter<'a>(&mut self, bytes: &'a [u8], now: Instant) -> Cow<'a, [u8]> {
+    /// `probe` finds out whether a terminal shows the output; it is called only for a query in a window.
+    pub(super) fn filter<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        now: Instant,
+        probe: fn(&Audience) -> Visibility,
+    ) -> Cow<'a, [u8]> {
         if matches!(self.audience, Audience::OwnStreams) || self.scanner.is_plain(bytes) {
             return Cow::Borrowed(bytes);
         }
@@ -81,9 +68,9 @@ impl QueryResponder {
             match piece {
                 Piece::Output(output) => shown.extend_from_slice(&output),
                 Piece::Query(query) => {
-                    let is_left = self.is_left_to_terminal(query, now);
-                    // The viewers may have been counted in between, which takes time.
-                    let now = self.counted.map_or(now, |(at, _)| at.max(now));
+                    let is_left = self.is_left_to_terminal(query, now, probe);
+                    // A probe in between has taken time.
+                    let now = self.visibility.map_or(now, |visibility| visibility.at.max(now));
                     if is_left {
                         shown.extend_from_slice(query.text);
                         self.awaited.push(query);
@@ -160,61 +147,46 @@ impl QueryResponder {
     }
 
     /// Returns whether a user sees the terminal, and the terminal responds to such queries as far as is known.
-    fn is_left_to_terminal(&mut self, query: &Query, now: Instant) -> bool {
-        let Audience::Window { count_viewers } = &self.audience else { return false };
-        if query.is_color && self.ignores_color_queries {
+    fn is_left_to_terminal(&mut self, query: &Query, now: Instant, probe: fn(&Audience) -> Visibility) -> bool {
+        let is_window = matches!(self.audience, Audience::Window { .. });
+        if !is_window || (query.is_color && self.ignores_color_queries) {
             return false;
         }
-        match self.counted {
-            Some((at, has_viewer)) if now.saturating_duration_since(at) < COUNT_AGE => has_viewer,
-            _ => {
-                let has_viewer = has_viewer(count_viewers);
-                // Not `now`: the command has taken time.
-                self.counted = Some((clock::now(), has_viewer));
-                has_viewer
-            }
-        }
+        let known = self.visibility.filter(|known| now.saturating_duration_since(known.at) < VISIBILITY_AGE);
+        let visibility = known.unwrap_or_else(|| probe(&self.audience));
+        self.visibility = Some(visibility);
+        visibility.is_visible
     }
-}
-
-/// Runs the command that counts viewers. Failures count as none: the program needs a response.
-fn has_viewer(count_viewers: &[OsString]) -> bool {
-    let Some((program, arguments)) = count_viewers.split_first() else { return false };
-    let mut command = spawn::tool(Path::new(program));
-    command.args(arguments).env_clear().current_dir("/").stdout(Stdio::piped()).stderr(Stdio::null());
-    let finished = command.spawn().and_then(|child| tool::finish(child, COUNT_LIMIT));
-    let count = finished.map(|finished| String::from_utf8_lossy(&finished.output).trim().parse().unwrap_or(0));
-    count.unwrap_or(0_u32) > 0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::clock;
 
     const COLOR: &[u8] = b"\x1b]11;?\x07";
     const COLOR_RESPONSE: &[u8] = b"\x1b]11;rgb:0000/0000/0000\x07";
     const ATTRIBUTES: &[u8] = b"\x1b[c";
     const ATTRIBUTES_RESPONSE: &[u8] = b"\x1b[?1;2c";
 
-    /// The responder of a window that this many terminals show.
-    fn in_window(viewers: &str) -> QueryResponder {
-        let count_viewers = ["/bin/echo", viewers].map(OsString::from).to_vec();
-        QueryResponder::new(Audience::Window { count_viewers })
+    fn in_window() -> QueryResponder {
+        QueryResponder::new(Audience::Window { count_viewers: Vec::new() })
+    }
+
+    fn visible(_: &Audience) -> Visibility {
+        Visibility { at: clock::now(), is_visible: true }
+    }
+
+    fn hidden(_: &Audience) -> Visibility {
+        Visibility { at: clock::now(), is_visible: false }
     }
 
     #[test]
     fn without_viewers_devport_responds_at_once_and_in_order() {
-        for audience in [
-            Audience::LogOnly,
-            Audience::Window { count_viewers: Vec::new() },
-            Audience::Window { count_viewers: vec!["/does/not/exist".into()] },
-            in_window("0").audience,
-            in_window("").audience,
-        ] {
-            let mut responder = QueryResponder::new(audience);
+        for mut responder in [QueryResponder::new(Audience::LogOnly), in_window()] {
             let now = clock::now();
-            assert_eq!(&responder.filter(b"a\x1b]1", now)[..], b"a");
-            assert_eq!(&responder.filter(b"1;?\x07b\x1b[c", now)[..], b"b");
+            assert_eq!(&responder.filter(b"a\x1b]1", now, hidden)[..], b"a");
+            assert_eq!(&responder.filter(b"1;?\x07b\x1b[c", now, hidden)[..], b"b");
             let due = responder.deadline().unwrap();
             assert!((now..=clock::now()).contains(&due));
             let responses = responder.take_responses(|| true, now);
@@ -227,38 +199,38 @@ mod tests {
     fn the_users_own_terminal_gets_every_query() {
         let mut responder = QueryResponder::new(Audience::OwnStreams);
         let now = clock::now();
-        assert_eq!(&responder.filter(b"\x1b]1", now)[..], b"\x1b]1");
-        assert_eq!(&responder.filter(COLOR, now)[..], COLOR);
+        assert_eq!(&responder.filter(b"\x1b]1", now, hidden)[..], b"\x1b]1");
+        assert_eq!(&responder.filter(COLOR, now, hidden)[..], COLOR);
         assert_eq!(responder.deadline(), None);
     }
 
     #[test]
     fn a_visible_terminal_responds_or_misses_its_deadline_once() {
-        let mut responder = in_window("1");
+        let mut responder = in_window();
         let now = clock::now();
-        assert_eq!(&responder.filter(COLOR, now)[..], COLOR);
+        assert_eq!(&responder.filter(COLOR, now, visible)[..], COLOR);
         responder.handle_input(b"typed");
-        // The time of the count does not shorten the terminal's time.
+        // The time of the probe does not shorten the terminal's time.
         let due = responder.deadline().unwrap();
         assert!(due >= now + TERMINAL_LIMIT);
         responder.handle_input(b"\x1b]11;rgb:1/2/3\x07");
         assert_eq!(responder.take_responses(|| true, due), None, "the terminal has responded");
-        responder.filter(COLOR, now);
+        responder.filter(COLOR, now, visible);
         assert_eq!(responder.take_responses(|| true, now), None);
         assert_eq!(responder.take_responses(|| true, due).unwrap(), COLOR_RESPONSE);
         // It gets no more queries for colours, but the others.
-        assert_eq!(&responder.filter(COLOR, now)[..], b"");
+        assert_eq!(&responder.filter(COLOR, now, visible)[..], b"");
         assert_eq!(responder.take_responses(|| true, now).unwrap(), COLOR_RESPONSE);
-        assert_eq!(&responder.filter(ATTRIBUTES, now)[..], ATTRIBUTES);
+        assert_eq!(&responder.filter(ATTRIBUTES, now, visible)[..], ATTRIBUTES);
         assert_eq!(responder.finish(), b"");
-        assert_eq!(&responder.filter(COLOR, now)[..], COLOR, "another child");
+        assert_eq!(&responder.filter(COLOR, now, visible)[..], COLOR, "another child");
     }
 
     #[test]
     fn a_terminal_that_reports_its_attributes_may_still_owe_its_colors() {
-        let mut responder = in_window("1");
+        let mut responder = in_window();
         let now = clock::now();
-        responder.filter(&[COLOR, ATTRIBUTES].concat(), now);
+        responder.filter(&[COLOR, ATTRIBUTES].concat(), now, visible);
         let due = responder.deadline().unwrap();
         responder.handle_input(b"\x1b[?1;2c");
         assert_eq!(responder.take_responses(|| true, due).unwrap(), COLOR_RESPONSE);
@@ -268,11 +240,11 @@ mod tests {
     fn a_response_waits_for_its_reader_up_to_a_limit() {
         let mut responder = QueryResponder::new(Audience::LogOnly);
         let now = clock::now();
-        responder.filter(COLOR, now);
+        responder.filter(COLOR, now, hidden);
         assert_eq!(responder.take_responses(|| false, now), None);
         assert_eq!(responder.deadline(), Some(now + READER_INTERVAL));
         assert_eq!(responder.take_responses(|| true, now + READER_INTERVAL).unwrap(), COLOR_RESPONSE);
-        responder.filter(COLOR, now);
+        responder.filter(COLOR, now, hidden);
         assert_eq!(responder.take_responses(|| false, now + READER_LIMIT), None);
         assert_eq!((responder.take_responses(|| true, now + READER_LIMIT), responder.deadline()), (None, None));
     }
@@ -280,7 +252,7 @@ mod tests {
     #[test]
     fn output_that_was_held_back_is_returned_at_the_end() {
         let mut responder = QueryResponder::new(Audience::LogOnly);
-        assert_eq!(&responder.filter(b"a\x1b]11;", clock::now())[..], b"a");
+        assert_eq!(&responder.filter(b"a\x1b]11;", clock::now(), hidden)[..], b"a");
         assert_eq!(responder.finish(), b"\x1b]11;");
     }
 }

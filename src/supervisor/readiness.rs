@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::config::{CHECK_TIMEOUT, Check, Policy};
 use crate::os::clock::later;
 use crate::registry::Problem;
-use crate::supervisor::lifecycle::Event;
+use crate::supervisor::event::Event;
 
 /// The time between the first checks of a new child. A check of a local port takes less than a millisecond, so 10 ms
 /// costs little and reports a fast service promptly.

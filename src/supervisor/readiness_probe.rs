@@ -15,7 +15,7 @@ use crate::os::Listener;
 use crate::os::process::ProcessIdentity;
 use crate::os::{process, socket};
 use crate::registry::{ExitHow, Problem, Reservation};
-use crate::supervisor::lifecycle::Event;
+use crate::supervisor::event::Event;
 use crate::supervisor::readiness::Readiness;
 
 /// How many bytes of a line are matched. It bounds the memory for a service that never ends its lines.

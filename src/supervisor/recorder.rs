@@ -13,9 +13,11 @@ use crate::os::{clock, socket};
 use crate::project::DirectoryId;
 use crate::registry::{Exit, IdentityLock, Problem, Registry, RunState, State, TreeEnded};
 
-/// The time between heartbeats, which readers show as `last_up`.
+/// The time between heartbeats, which readers show as `last_up`: precise enough for people, and a wake-up that no battery
+/// notices.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(30);
-/// The time until a state that could not be written, as on a full disk, is written again.
+/// The time until a state that could not be written, as on a full disk, is written again. Readers see the old one until
+/// then.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// A change of a service's state.

@@ -25,8 +25,8 @@ pub(super) trait OutputSink {
     fn accept(&mut self, bytes: &[u8], is_errors: bool);
 }
 
-/// The command of a service, or the process that it has handed over to. It stays the current child after it has exited, because its descendants may still run
-/// and write to its streams.
+/// The command of a service, or the process that it has handed over to. It stays the current child after it has exited,
+/// because its descendants may still run and write to its streams.
 #[derive(Debug)]
 pub(super) struct RunningChild {
     pub(super) identity: ProcessIdentity,
@@ -130,7 +130,7 @@ impl RunningChild {
         }
     }
 
-    /// Queues responses to queries that the child has sent to its terminal, behind input that waits.
+    /// Queues responses to queries that the child has sent to its terminal, after input that waits.
     pub(super) fn queue_responses(&mut self, responses: &[u8]) {
         self.pending_input.extend_from_slice(responses);
     }

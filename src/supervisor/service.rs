@@ -15,7 +15,8 @@ use crate::supervisor::readiness_probe::ProbeTarget;
 use crate::supervisor::running_child::RunningChild;
 use crate::supervisor::stream::StreamKind;
 
-/// How often to scan for what a command has left before it counts as nothing.
+/// How many scans for processes that a command has left find none before there are none: a scan can miss the children of
+/// a process that is ending.
 const SCANS: usize = 3;
 
 /// A service and its processes.
@@ -90,7 +91,7 @@ impl Service<'_> {
     fn scan_session(&self) -> Result<Vec<ProcessIdentity>> {
         use crate::error::Error;
         let Some(child) = &self.child else { return Ok(Vec::new()) };
-        let unknown = || Error::system(format!("look for processes of {}", self.reservation.name()));
+        let unknown = || Error::system(format!("search for processes of {}", self.reservation.name()));
         let mut left = crate::os::tree::session(child.identity.pid).map_err(unknown())?;
         let marker = self.registry.marker(self.identity.hash());
         left.extend(crate::os::tree::marked(marker).map_err(unknown())?);
@@ -195,7 +196,7 @@ impl Service<'_> {
     /// learn. `None` if none of them listens there.
     ///
     /// # Errors
-    /// If the system does not answer.
+    /// If the system cannot be queried.
     pub(super) fn successor(&self, left: &[ProcessIdentity]) -> io::Result<Option<ProcessIdentity>> {
         let Some(port) = self.reservation.service_port() else { return Ok(None) };
         let mut by_age: Vec<&ProcessIdentity> = left.iter().collect();

@@ -25,7 +25,7 @@ pub(super) enum StreamKind {
 #[derive(Debug)]
 pub(super) struct Stream {
     fd: OwnedFd,
-    /// Whether this is standard error, on a pipe of its own.
+    /// Whether this is a separate pipe for standard error.
     pub(super) is_errors: bool,
     /// Whether this is a pseudo-terminal, which also takes input.
     pub(super) is_terminal: bool,

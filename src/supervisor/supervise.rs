@@ -9,9 +9,9 @@ use crate::os::process::{self, ProcessIdentity};
 use crate::registry::{
     Acquired, ExitHow, IdentityLock, Pane, Registry, Reservation, Role, RunState, Scan, State, TreeEnded,
 };
+use crate::supervisor::audience::Audience;
+use crate::supervisor::event::Outcome;
 use crate::supervisor::event_loop::Supervisor;
-use crate::supervisor::lifecycle::Outcome;
-use crate::supervisor::query_responder::Audience;
 use crate::supervisor::recorder::{HEARTBEAT, Recorder};
 use crate::supervisor::relay::Screen;
 use crate::supervisor::service::{Orphans, Service};

@@ -11,7 +11,7 @@ use crate::tailnet::program::Tailscale;
 
 /// Time limit for tailscaled in `devport ls`: a list must not hang with it.
 const LIMIT: Duration = Duration::from_millis(500);
-/// Time limit of the first `start --tailnet`, which has no earlier answer. Publishing waits for longer.
+/// Time limit of the first `start --tailnet`, which knows no earlier suffix. Publishing waits for longer.
 const FIRST_LIMIT: Duration = Duration::from_secs(5);
 
 /// The suffix of host names on the tailnet, once it was queried; the inner `None` means that it is unknown.
@@ -46,7 +46,7 @@ impl<'a> Addresses<'a> {
         Some(endpoint.url(reservation.name_on_tailnet(), suffix.as_deref()?))
     }
 
-    /// Queries tailscaled for the suffix of host names and keeps it. Without an answer, the last one is kept.
+    /// Queries tailscaled for the suffix of host names and keeps it. If that fails, the last suffix is kept.
     pub(crate) fn learn_suffix(&self) {
         let limit = if self.registry.tailnet_suffix().is_some() { LIMIT } else { FIRST_LIMIT };
         if self.suffix.0.get().is_none()

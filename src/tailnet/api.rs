@@ -21,10 +21,10 @@ const BASE: &str = "https://api.tailscale.com";
 /// Stands for the tailnet that the credentials belong to.
 const OWN_TAILNET: &str = "-";
 /// The most bytes of a response that are read: its JSON has a few KiB.
-const LARGEST_ANSWER: u64 = 1024 * 1024;
-/// How many times a request is sent if the server reports a problem of its own.
+const LARGEST_RESPONSE: u64 = 1024 * 1024;
+/// How many times a request is sent if the server reports an internal error (5xx) or a rate limit.
 const ATTEMPTS: u32 = 4;
-/// The delay before the second attempt; it doubles for each further one.
+/// The delay before the second attempt. It doubles for each further one, so all attempts fit into the time limit.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// A connection to the API for one command, with its time limit.
@@ -81,7 +81,7 @@ impl Api {
     pub(super) fn definition(&self, name: &str) -> Result<Option<Definition>> {
         let action = format!("read the definition of svc:{name}");
         let response = self.request(&action, &Method::GET, &self.service(name, &[]), None)?;
-        Ok((response.status != StatusCode::NOT_FOUND).then(|| Definition::from_answer(response.fields)))
+        Ok((response.status != StatusCode::NOT_FOUND).then(|| Definition::from_response(response.fields)))
     }
 
     /// Creates or replaces the definition of a service.
@@ -184,7 +184,7 @@ impl Api {
         let mut pause = FIRST_PAUSE;
         for attempt in 1.. {
             let sent = request().timeout(self.deadline.remaining().max(Duration::from_millis(1))).send();
-            let response = sent.map_err(|error| api_error(action, self.no_answer(error)))?;
+            let response = sent.map_err(|error| api_error(action, self.no_response(error)))?;
             let problem = match self.read(response) {
                 Ok(response) => return Ok(response),
                 Err(problem) => problem,
@@ -214,11 +214,11 @@ impl Api {
             return Err(ApiProblem::Redirect { status: status.as_u16(), to });
         }
         let mut body = Vec::new();
-        response.take(LARGEST_ANSWER).read_to_end(&mut body).map_err(|error| {
+        response.take(LARGEST_RESPONSE).read_to_end(&mut body).map_err(|error| {
             if error.kind() == std::io::ErrorKind::TimedOut || self.deadline.remaining().is_zero() {
                 ApiProblem::Silent { waited_s: self.deadline.limit.as_secs() }
             } else {
-                ApiProblem::Unreachable("it broke off in the middle of an answer".into())
+                ApiProblem::Unreachable("it closed the connection in the middle of a response".into())
             }
         })?;
         let fields = serde_json::from_slice::<Map<String, Value>>(&body);
@@ -245,7 +245,7 @@ impl Api {
     }
 
     /// Explains why there is no response.
-    fn no_answer(&self, error: reqwest::Error) -> ApiProblem {
+    fn no_response(&self, error: reqwest::Error) -> ApiProblem {
         if error.is_timeout() {
             ApiProblem::Silent { waited_s: self.deadline.limit.as_secs() }
         } else {

@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::config::{CREDENTIAL_PREFIX, CallerEnvironment};
 use crate::error::{Result, TailnetError};
 
-/// The longest credential in a file, in bytes.
+/// The longest credential in a file, in bytes: keys have less than 100.
 const LONGEST: u64 = 4096;
 
 /// Text that is never printed.

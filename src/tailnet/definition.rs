@@ -31,7 +31,7 @@ impl Definition {
     }
 
     /// Takes the API's response.
-    pub(super) fn from_answer(fields: Map<String, Value>) -> Self {
+    pub(super) fn from_response(fields: Map<String, Value>) -> Self {
         Self(fields)
     }
 
@@ -65,7 +65,7 @@ impl Definition {
     }
 
     /// Returns the owner according to the comment.
-    pub(super) fn maker(&self, node: &Node, hash: &str) -> Owner {
+    pub(super) fn owner(&self, node: &Node, hash: &str) -> Owner {
         let comment = self.0.get("comment").and_then(Value::as_str).unwrap_or_default();
         let words: Vec<&str> = comment.split(|c: char| !c.is_ascii_alphanumeric()).collect();
         if !words.contains(&"devport") {
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn the_owner_is_identified_by_machine_and_service() {
-        let of = |comment: &str| Definition::new("a", HTTPS, comment).maker(&node("n1CNTRL"), "0a1b2c3d4e");
+        let of = |comment: &str| Definition::new("a", HTTPS, comment).owner(&node("n1CNTRL"), "0a1b2c3d4e");
         assert_eq!(of(&comment(&node("n1CNTRL"), "0a1b2c3d4e")), Owner::Us);
         assert_eq!(of("devport n1CNTRL"), Owner::Us);
         assert_eq!(of("the shop's own"), Owner::Foreign);
@@ -109,13 +109,13 @@ mod tests {
         for other in [comment(&node("n2CNTRL"), "0a1b2c3d4e"), comment(&node("n1CNTRL"), "ffffffffff")] {
             assert_eq!(of(&other), Owner::OtherDevport(other.clone()));
         }
-        assert!(matches!(Definition::new("a", HTTPS, "devport").maker(&node(""), "0"), Owner::OtherDevport(_)));
+        assert!(matches!(Definition::new("a", HTTPS, "devport").owner(&node(""), "0"), Owner::OtherDevport(_)));
     }
 
     #[test]
     fn an_update_keeps_what_it_does_not_change() {
         let text = r#"{"name":"svc:a","addrs":["100.1.2.3","fd7a::1"],"ports":["tcp:443"],"comment":"c","tags":["tag:x"],"annotations":{"k":"v"}}"#;
-        let definition = Definition::from_answer(serde_json::from_str(text).unwrap());
+        let definition = Definition::from_response(serde_json::from_str(text).unwrap());
         assert!(definition.declares_only(HTTPS) && !definition.declares(HTTP));
         let updated = definition.with_port(HTTP);
         assert_eq!(serde_json::to_string(updated.fields()).unwrap(), text.replace("443", "80"));

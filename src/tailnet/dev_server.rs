@@ -7,7 +7,7 @@ use crate::registry::{Registry, Reservation};
 /// A dev server that checks host names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DevServer {
-    /// Answers 403 to hosts that are not in `server.allowedHosts`. Source: <https://vite.dev/config/server-options>.
+    /// Responds with 403 to hosts that are not in `server.allowedHosts`. Source: <https://vite.dev/config/server-options>.
     Vite,
     /// Refuses requests for its development resources from origins that are not in `allowedDevOrigins`. Source:
     /// <https://nextjs.org/docs/app/api-reference/config/next-config-js/allowedDevOrigins>.

@@ -1,29 +1,21 @@
-//! Publishes a service and takes it back: the steps in their order, and how each is undone.
+//! `Tailnet`: publishes services and takes them off the tailnet, and records that.
 
 use std::time::Duration;
 
 use crate::config::{CallerEnvironment, ServiceSpec};
-use crate::error::{ApiProblem, Error, Result, SERVICES_PAGE, TailnetError};
+use crate::error::{Error, Result, SERVICES_PAGE, TailnetError};
 use crate::identity::TailnetName;
-use crate::os::clock::{self, Deadline};
+use crate::os::clock::Deadline;
 use crate::registry::{Protocol, Registry, Reservation};
 use crate::tailnet::api::Api;
-use crate::tailnet::definition::{self, Definition, Owner};
+use crate::tailnet::definition::Owner;
 use crate::tailnet::endpoint::{Endpoint, Serving};
 use crate::tailnet::node::Node;
-use crate::tailnet::program::{self, Tailscale};
+use crate::tailnet::program::Tailscale;
+use crate::tailnet::publication::{Publication, name_taken, stop_serving};
 
-/// The time limit for publishing or taking back one service.
+/// The time limit for publishing or taking back one service: enough for an approval, and not longer than a user waits.
 const LIMIT: Duration = Duration::from_secs(15);
-/// The time limit for undoing a publication that failed.
-const UNDO_LIMIT: Duration = Duration::from_secs(10);
-/// How long tailscaled may take to learn of an approval.
-const APPROVAL_LIMIT: Duration = Duration::from_secs(10);
-/// How long an approval by the tailnet's own policy may take. It needs no request from devport.
-const AUTOMATIC_LIMIT: Duration = Duration::from_secs(2);
-/// How often tailscaled is polled meanwhile.
-const INTERVAL: Duration = Duration::from_millis(100);
-
 /// How a service is to be published.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PublishRequest {
@@ -49,21 +41,21 @@ pub(crate) struct Tailnet<'a> {
 }
 
 impl Tailnet<'_> {
-    /// Publishes a service, or repairs its publication. `notice` gets notes for the user.
+    /// Publishes a service, or repairs its publication. `notify` gets notes for the user.
     ///
     /// # Errors
     /// The step that failed. Nothing is left of a service that was not published before.
     pub(crate) fn expose(
         &self,
         reservation: &Reservation,
-        wish: &PublishRequest,
-        notice: &mut dyn FnMut(String),
+        request: &PublishRequest,
+        notify: &mut dyn FnMut(String),
     ) -> Result<()> {
         let _lock = self.registry.acquire_tailnet()?;
         let now = self.current(reservation)?;
         let local_port = now.service_port().ok_or_else(|| TailnetError::NoPort { service: now.name().to_owned() })?;
-        let name = wish.name.clone().or_else(|| now.tailnet_name.clone());
-        let protocol = wish.protocol.unwrap_or(if now.tailnet { now.tailnet_protocol } else { Protocol::Https });
+        let name = request.name.clone().or_else(|| now.tailnet_name.clone());
+        let protocol = request.protocol.unwrap_or(if now.tailnet { now.tailnet_protocol } else { Protocol::Https });
         let mut wanted = now.clone();
         (wanted.tailnet, wanted.tailnet_name, wanted.tailnet_protocol) = (true, name, protocol);
         (wanted.tailnet_pending, wanted.tailnet_undefined) = (None, now.tailnet_undefined);
@@ -74,34 +66,42 @@ impl Tailnet<'_> {
         let node = program.node(deadline)?;
         node.check(endpoint)?;
         if let Some(suffix) = node.suffix() {
-            // `devport ls` then knows the address even if tailscaled is too busy to answer.
+            // `devport ls` then knows the address even if tailscaled is too busy to respond.
             self.registry.keep_tailnet_suffix(suffix);
         }
         let api = Api::from_environment(self.environment, deadline)?;
         // What is served under the name may be changed if it was published under it.
-        let renamed = now.tailnet && now.name_on_tailnet() != wanted.name_on_tailnet();
-        let ours = now.tailnet && !renamed;
+        let is_renamed = now.tailnet && now.name_on_tailnet() != wanted.name_on_tailnet();
+        let is_ours = now.tailnet && !is_renamed;
         // Without credentials this publication makes no definition. An earlier one may have.
-        wanted.tailnet_undefined |= !ours;
-        let mut publication =
-            Publication { program, api, node, reservation: wanted, endpoint, deadline, defined: false, touched: false };
-        let done = publication.publish(ours, notice).and_then(|()| self.record(&publication.reservation));
-        match done {
-            Ok(()) if renamed => {
+        wanted.tailnet_undefined |= !is_ours;
+        let mut publication = Publication {
+            program,
+            api,
+            node,
+            reservation: wanted,
+            endpoint,
+            deadline,
+            has_defined: false,
+            has_served: false,
+        };
+        let published = publication.publish(is_ours, notify).and_then(|()| self.record(&publication.reservation));
+        match published {
+            Ok(()) if is_renamed => {
                 // It is already reached under the new name.
-                self.take_away_or_tell(&now, notice);
+                self.withdraw_or_report(&now, notify);
                 Ok(())
             }
             // It is still published as before.
-            Err(error) if ours && now.tailnet_protocol == protocol => Err(error),
+            Err(error) if is_ours && now.tailnet_protocol == protocol => Err(error),
             // It is published neither as before nor as requested.
-            Err(error) if ours && publication.touched => {
-                self.take_away_or_tell(&now, notice);
+            Err(error) if is_ours && publication.has_served => {
+                self.withdraw_or_report(&now, notify);
                 self.record_off(&now)?;
                 Err(error)
             }
             Err(error) => {
-                publication.undo(notice);
+                publication.undo(notify);
                 Err(error)
             }
             Ok(()) => Ok(()),
@@ -109,7 +109,7 @@ impl Tailnet<'_> {
     }
 
     /// Takes a service off the tailnet. One that is not published is not an error. `retry` is the command that finishes
-    /// the job later, if there is one; `notice` gets notes for the user.
+    /// the job later, if there is one; `notify` gets notes for the user.
     ///
     /// # Errors
     /// The step that failed. The record says "published" until the service is off the tailnet.
@@ -117,16 +117,16 @@ impl Tailnet<'_> {
         &self,
         reservation: &Reservation,
         retry: Option<&str>,
-        notice: &mut dyn FnMut(String),
+        notify: &mut dyn FnMut(String),
     ) -> Result<()> {
         let _lock = self.registry.acquire_tailnet()?;
         let now = self.current(reservation)?;
-        self.take_away(&now, retry, notice)?;
+        self.withdraw(&now, retry, notify)?;
         if now.tailnet { self.record_off(&now) } else { Ok(()) }
     }
 
     /// Takes a service off the tailnet without recording it. The caller holds the tailnet's lock.
-    fn take_away(&self, now: &Reservation, retry: Option<&str>, notice: &mut dyn FnMut(String)) -> Result<()> {
+    fn withdraw(&self, now: &Reservation, retry: Option<&str>, notify: &mut dyn FnMut(String)) -> Result<()> {
         let deadline = Deadline::after(LIMIT);
         let name = now.name_on_tailnet();
         let program = match Tailscale::find(self.environment) {
@@ -136,16 +136,16 @@ impl Tailnet<'_> {
         };
         let endpoint = Endpoint { protocol: now.tailnet_protocol, local_port: now.port };
         if !now.tailnet && matches!(program.config(deadline)?.compare(name, endpoint), Serving::Other(_)) {
-            notice(format!("kept svc:{name} on this machine: devport did not create it"));
+            notify(format!("kept svc:{name} on this machine: devport did not create it"));
             return Ok(());
         }
-        withdraw(&program, name, deadline)?;
+        stop_serving(&program, name, deadline)?;
         match Api::from_environment(self.environment, deadline)? {
-            Some(api) => delete_definition(&api, &program.node(deadline)?, now, notice)?,
+            Some(api) => delete_definition(&api, &program.node(deadline)?, now, notify)?,
             None if now.tailnet && !now.tailnet_undefined => {
                 let retry = retry.map(|retry| format!(", or set TAILSCALE_API_KEY and run `{retry}` again"));
                 let retry = retry.unwrap_or_default();
-                notice(format!("kept the definition of svc:{name}: delete it at {SERVICES_PAGE}{retry}"));
+                notify(format!("kept the definition of svc:{name}: delete it at {SERVICES_PAGE}{retry}"));
             }
             None => {}
         }
@@ -153,10 +153,10 @@ impl Tailnet<'_> {
     }
 
     /// Takes a service off the tailnet; only reports failures.
-    fn take_away_or_tell(&self, now: &Reservation, notice: &mut dyn FnMut(String)) {
-        if let Err(error) = self.take_away(now, None, notice) {
+    fn withdraw_or_report(&self, now: &Reservation, notify: &mut dyn FnMut(String)) {
+        if let Err(error) = self.withdraw(now, None, notify) {
             let name = now.name_on_tailnet();
-            notice(format!("svc:{name} may be left on this machine, and its definition at {SERVICES_PAGE}: {error}"));
+            notify(format!("svc:{name} may be left on this machine, and its definition at {SERVICES_PAGE}: {error}"));
         }
     }
 
@@ -201,218 +201,25 @@ fn removed_meanwhile(reservation: &Reservation) -> Error {
     Error::NoSuchService { target: reservation.name().to_owned(), nearest: Vec::new() }
 }
 
-/// Creates the error for a name that belongs to something else.
-fn name_taken(wanted: &Reservation, owner: String) -> Error {
-    TailnetError::NameTaken { name: wanted.name_on_tailnet().to_owned(), owner, service: wanted.name().to_owned() }
-        .into()
-}
-
-/// Stops serving a name on this machine. Both steps are needed: `drain` stops advertising and keeps the handlers,
-/// `clear` deletes the handlers and keeps advertising.
-fn withdraw(program: &Tailscale, name: &str, deadline: Deadline) -> Result<()> {
-    let drained = program.drain(name, deadline);
-    program.clear(name, deadline).and(drained)
-}
-
 /// Deletes the definition of a service if devport created it here and no other machine hosts it.
-fn delete_definition(api: &Api, node: &Node, now: &Reservation, notice: &mut dyn FnMut(String)) -> Result<()> {
+fn delete_definition(api: &Api, node: &Node, now: &Reservation, notify: &mut dyn FnMut(String)) -> Result<()> {
     let name = now.name_on_tailnet();
     let Some(definition) = api.definition(name)? else { return Ok(()) };
-    match definition.maker(node, now.hash.as_str()) {
+    match definition.owner(node, now.hash.as_str()) {
         Owner::Us => {}
         Owner::OtherDevport(_) | Owner::Foreign if !now.tailnet => return Ok(()),
         Owner::OtherDevport(comment) => {
-            notice(format!("kept the definition of svc:{name}: another machine created it ({comment})"));
+            notify(format!("kept the definition of svc:{name}: another machine created it ({comment})"));
             return Ok(());
         }
         Owner::Foreign => {
-            notice(format!("kept the definition of svc:{name}: devport did not create it"));
+            notify(format!("kept the definition of svc:{name}: devport did not create it"));
             return Ok(());
         }
     }
     if api.hosts(name)?.iter().any(|host| host != node.id()) {
-        notice(format!("kept the definition of svc:{name}: other machines host it too"));
+        notify(format!("kept the definition of svc:{name}: other machines host it too"));
         return Ok(());
     }
     api.delete(name)
-}
-
-/// The publication of one service, under way.
-struct Publication {
-    /// Serves the name on this machine.
-    program: Tailscale,
-    /// Defines and approves the service; `None` without credentials.
-    api: Option<Api>,
-    /// This machine before any change.
-    node: Node,
-    /// The service as it will be recorded.
-    reservation: Reservation,
-    endpoint: Endpoint,
-    /// The time limit for all steps.
-    deadline: Deadline,
-    /// Whether this publication created the definition.
-    defined: bool,
-    /// Whether this publication started to serve the name.
-    touched: bool,
-}
-
-impl Publication {
-    /// The name on the tailnet.
-    fn name(&self) -> &str {
-        self.reservation.name_on_tailnet()
-    }
-
-    /// Runs all steps. `ours` is whether what is served under the name was published by devport before.
-    fn publish(&mut self, ours: bool, notice: &mut dyn FnMut(String)) -> Result<()> {
-        let served = self.program.config(self.deadline)?.compare(self.name(), self.endpoint);
-        match &served {
-            Serving::Other(target) if !ours => {
-                let owner = format!("another program on this machine, which serves {target} under it");
-                return Err(name_taken(&self.reservation, owner));
-            }
-            _ => {}
-        }
-        if let Some(is_ours) = self.define()? {
-            self.reservation.tailnet_undefined = !is_ours;
-        }
-        // tailscaled refuses another protocol on a port that is being served.
-        if matches!(served, Serving::Other(_) | Serving::OtherWay) {
-            self.touched = true;
-            self.program.clear(self.name(), self.deadline)?;
-        }
-        self.serve()?;
-        self.approve(notice)
-    }
-
-    /// Makes sure that the tailnet has a definition of the service with the right port. Returns whether devport owns the
-    /// definition; `None` without credentials.
-    fn define(&mut self) -> Result<Option<bool>> {
-        let Some(api) = &self.api else { return Ok(None) };
-        let name = self.reservation.name_on_tailnet();
-        let hash = self.reservation.hash.as_str();
-        let Some(mut there) = api.definition(name)? else {
-            let new = Definition::new(name, self.endpoint, &definition::comment(&self.node, hash));
-            match api.define(name, &new) {
-                Ok(()) => {
-                    self.defined = true;
-                    return Ok(Some(true));
-                }
-                // Another machine may have created it in the meantime.
-                Err(error) => match api.definition(name) {
-                    Ok(Some(there)) => return self.adopt(api, &there).map(Some),
-                    _ => return Err(error),
-                },
-            }
-        };
-        // Between reading and updating, the name may have changed owner. After a conflict it is read once more.
-        for _ in 0..2 {
-            match self.adopt(api, &there) {
-                Err(Error::Tailnet(TailnetError::Api { problem: ApiProblem::Conflict(_), .. })) => {
-                    there = api.definition(name)?.unwrap_or(there);
-                }
-                done => return done.map(Some),
-            }
-        }
-        self.adopt(api, &there).map(Some)
-    }
-
-    /// Uses an existing definition, unless it belongs to something else. Returns whether devport owns it.
-    fn adopt(&self, api: &Api, there: &Definition) -> Result<bool> {
-        match there.maker(&self.node, self.reservation.hash.as_str()) {
-            Owner::Us if there.declares_only(self.endpoint) => Ok(true),
-            Owner::Us => api.define(self.name(), &there.with_port(self.endpoint)).map(|()| true),
-            Owner::Foreign if there.declares(self.endpoint) => Ok(false),
-            Owner::Foreign => {
-                let ports: Vec<&str> = there.ports().collect();
-                let owner = format!("a definition that devport did not create, with {} only", ports.join(", "));
-                Err(name_taken(&self.reservation, owner))
-            }
-            Owner::OtherDevport(comment) => Err(name_taken(&self.reservation, format!("a service {comment}"))),
-        }
-    }
-
-    /// Serves the name on this machine, and checks the result.
-    fn serve(&mut self) -> Result<()> {
-        self.touched = true;
-        let said = self.program.serve(self.name(), self.endpoint, self.deadline)?;
-        match self.program.config(self.deadline)?.compare(self.name(), self.endpoint) {
-            Serving::Exactly => Ok(()),
-            _ => Err(program::not_enabled(&said)
-                .unwrap_or_else(|| TailnetError::NotServed {
-                    name: self.name().to_owned(),
-                    message: program::first_words(&said),
-                })
-                .into()),
-        }
-    }
-
-    /// Gets this machine approved as a host of the service.
-    fn approve(&self, notice: &mut dyn FnMut(String)) -> Result<()> {
-        let Some(api) = &self.api else {
-            // No waiting: only the tailnet's policy could approve it, and no result depends on that.
-            if !self.is_approved() {
-                notice(self.admin_needed());
-            }
-            return Ok(());
-        };
-        if self.is_approved() {
-            return Ok(());
-        }
-        let refused = match api.approve(self.name(), self.node.id()) {
-            Ok(()) => None,
-            // The tailnet's policy may approve the machine even if this key may not.
-            Err(error @ Error::Tailnet(TailnetError::Api { problem: ApiProblem::Forbidden(_), .. })) => Some(error),
-            Err(error) => return Err(error),
-        };
-        let limit = if refused.is_some() { AUTOMATIC_LIMIT } else { APPROVAL_LIMIT };
-        if self.is_approved_within(limit) {
-            return Ok(());
-        }
-        Err(refused.unwrap_or_else(|| {
-            TailnetError::NotApproved { name: self.name().to_owned(), waited_s: limit.as_secs() }.into()
-        }))
-    }
-
-    /// Polls tailscaled until it knows that this machine is approved, or the limit passes.
-    fn is_approved_within(&self, limit: Duration) -> bool {
-        clock::poll(INTERVAL, limit.min(self.deadline.remaining()), || self.is_approved().then_some(())).is_some()
-    }
-
-    /// Returns whether tailscaled knows that this machine is approved.
-    fn is_approved(&self) -> bool {
-        self.program.node(self.deadline).is_ok_and(|node| node.is_approved_for(self.name()))
-    }
-
-    /// Returns what an administrator has to do if devport has no key.
-    fn admin_needed(&self) -> String {
-        format!(
-            "svc:{name} is served, but no API key is set: an admin must define it with port {port} and approve {host} \
-             for it at {SERVICES_PAGE}, unless it is defined and the tailnet's policy approves it",
-            name = self.name(),
-            port = self.endpoint.declared(),
-            host = self.node.host_name(),
-        )
-    }
-
-    /// Undoes the steps that were done, and reports what cannot be undone.
-    fn undo(&mut self, notice: &mut dyn FnMut(String)) {
-        let deadline = Deadline::after(UNDO_LIMIT);
-        let name = self.name().to_owned();
-        if self.touched
-            && let Err(error) = withdraw(&self.program, &name, deadline)
-        {
-            notice(format!(
-                "svc:{name} may still be served here ({error}): `tailscale serve drain svc:{name}` and `tailscale \
-                 serve clear svc:{name}` end that"
-            ));
-        }
-        if self.defined
-            && let Some(api) = &mut self.api
-        {
-            api.deadline = deadline;
-            if let Err(error) = api.delete(&name) {
-                notice(format!("the definition of svc:{name} is left on the tailnet ({error}): {SERVICES_PAGE}"));
-            }
-        }
-    }
 }

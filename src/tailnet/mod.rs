@@ -12,6 +12,7 @@ mod endpoint;
 mod exposure;
 mod node;
 mod program;
+mod publication;
 
 pub(crate) use address::{Addresses, Suffix};
 pub(crate) use dev_server::advice as dev_server_advice;

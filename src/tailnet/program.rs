@@ -2,7 +2,7 @@
 //!
 //! Its options must precede the target, or they are parsed as part of it. It exits with 0 after some failures, and
 //! writes warnings to standard error after successes, so devport checks the result. `serve reset` and `… off` would
-//! delete handlers that devport did not create, or leave some of its own, so devport uses neither.
+//! delete handlers that devport did not create, or keep some that devport created, so devport uses neither.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -21,7 +21,7 @@ use crate::text::printable;
 
 /// The path on macOS if the program is not in `PATH`: the app brings its own.
 const IN_APP: &str = "/Applications/Tailscale.app/Contents/MacOS/Tailscale";
-/// How many times a change is tried if another client changes the configuration at the same time.
+/// How many times a change is tried if another client changes the configuration at the same time, which takes milliseconds.
 const ATTEMPTS: u32 = 5;
 
 /// The program and the environment for it.
@@ -56,7 +56,7 @@ impl Tailscale {
     /// Returns this machine's state. The program exits with 0 in every state of tailscaled, unless that is not running.
     ///
     /// # Errors
-    /// If tailscaled does not run or does not answer.
+    /// If tailscaled does not run or cannot be queried.
     pub(super) fn node(&self, deadline: Deadline) -> Result<Node> {
         let finished = self.run(&["status", "--json", "--peers=false"], deadline)?;
         read(&["status"], &finished)
@@ -65,7 +65,7 @@ impl Tailscale {
     /// Returns what this machine serves.
     ///
     /// # Errors
-    /// If tailscaled does not run or does not answer.
+    /// If tailscaled does not run or cannot be queried.
     pub(super) fn config(&self, deadline: Deadline) -> Result<ServeConfig> {
         let finished = self.run(&["serve", "status", "--json"], deadline)?;
         read(&["serve", "status"], &finished)
@@ -147,7 +147,7 @@ fn read<T: serde::de::DeserializeOwned>(arguments: &[&str], finished: &ProgramOu
         return Err(failure(arguments, &finished.message).into());
     }
     serde_json::from_str(&finished.output).map_err(|error| {
-        TailnetError::Program { command: name_of(arguments), message: format!("its answer is not understood: {error}") }
+        TailnetError::Program { command: name_of(arguments), message: format!("could not parse its response: {error}") }
             .into()
     })
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::config::Policy;
+use crate::config::{PORT_VARIABLE, Policy};
 use crate::registry::Exit;
 use crate::text::printable;
 use crate::view::age::{span, up};
@@ -18,9 +18,6 @@ use crate::view::service::{ChangeView, Details, ServiceView};
 
 /// How many exits and changes of the state are shown: the JSON has all that are recorded.
 const LATEST: usize = 8;
-/// The variable that holds the port unless the service wants another one.
-const PORT: &str = "PORT";
-
 /// Lines with a name and a value each. A long value is not broken into lines: what the terminal wraps can be pasted.
 #[derive(Default)]
 struct Facts(String);
@@ -31,7 +28,7 @@ impl Facts {
     }
 
     /// Adds a row if there is a value.
-    fn maybe(&mut self, name: &str, value: Option<impl ToString>) {
+    fn row_if_some(&mut self, name: &str, value: Option<impl ToString>) {
         if let Some(value) = value {
             self.row(name, &value);
         }
@@ -60,10 +57,10 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
     } else {
         facts.row("state", state);
     }
-    facts.maybe("error", view.error.as_ref());
-    facts.maybe("next start", view.next_start_at.map(|next| format!("in {}", span(style.now, next))));
-    facts.maybe("address", view.local_address());
-    facts.maybe("tailnet", view.tailnet_url.as_ref());
+    facts.row_if_some("error", view.error.as_ref());
+    facts.row_if_some("next start", view.next_start_at.map(|next| format!("in {}", span(style.now, next))));
+    facts.row_if_some("address", view.local_address());
+    facts.row_if_some("tailnet", view.tailnet_url.as_ref());
     push_process(&mut facts, view, style.now);
     if view.cmd.is_empty() {
         facts.row("command", "(reserved)");
@@ -73,7 +70,7 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
     let directory = view.cwd.display().to_string();
     facts.row("directory", &directory);
     for (name, value) in view.origin() {
-        facts.maybe(name, value.filter(|value| *value != directory));
+        facts.row_if_some(name, value.filter(|value| *value != directory));
     }
     if let Some(details) = &view.details {
         push_setup(&mut facts, view, details);
@@ -84,9 +81,9 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
 
 /// Adds what runs, and who listens.
 fn push_process(facts: &mut Facts, view: &ServiceView, now: Timestamp) {
-    facts.maybe("pid", view.pid);
+    facts.row_if_some("pid", view.pid);
     let handed_over = |pid| format!("the command ended with exit code 0, handed over to pid {pid}");
-    facts.maybe("background", view.handed_over_to.map(handed_over));
+    facts.row_if_some("background", view.handed_over_to.map(handed_over));
     if !view.listens.is_empty() {
         let exposed = if view.exposed { " (exposed to the network)" } else { "" };
         facts.row("listens on", &(addresses(&view.listens) + exposed));
@@ -100,20 +97,20 @@ fn push_process(facts: &mut Facts, view: &ServiceView, now: Timestamp) {
 
 /// Adds how a service is set up.
 fn push_setup(facts: &mut Facts, view: &ServiceView, details: &Details) {
-    let variable = details.port_env.as_deref().filter(|name| *name != PORT);
-    facts.maybe("port in", variable.map(|name| format!("${name}")));
-    facts.maybe("file", details.file.as_deref().map(Path::display));
+    let variable = details.port_env.as_deref().filter(|name| *name != PORT_VARIABLE);
+    facts.row_if_some("port in", variable.map(|name| format!("${name}")));
+    facts.row_if_some("file", details.file.as_deref().map(Path::display));
     if !details.env_files.is_empty() {
         let files: Vec<String> = details.env_files.iter().map(|file| file.display().to_string()).collect();
         facts.row("env files", &files.join(", "));
     }
     if !view.cmd.is_empty() {
-        facts.maybe("ready check", details.policy.ready.as_ref());
-        facts.maybe("health check", details.policy.health.as_ref());
+        facts.row_if_some("ready check", details.policy.ready.as_ref());
+        facts.row_if_some("health check", details.policy.health.as_ref());
     }
-    let unusual = unusual(&details.policy);
-    facts.maybe("policy", (!unusual.is_empty()).then_some(unusual));
-    facts.maybe(
+    let non_default = non_default_fields(&details.policy);
+    facts.row_if_some("policy", (!non_default.is_empty()).then_some(non_default));
+    facts.row_if_some(
         "supervisor",
         details.supervisor.as_ref().map(|supervisor| match &supervisor.version {
             Some(version) => format!("pid {}, devport {version}", supervisor.pid),
@@ -124,7 +121,7 @@ fn push_setup(facts: &mut Facts, view: &ServiceView, details: &Details) {
 
 /// Returns the fields of a policy that differ from the default, such as `restart never, grace 10s`. The checks are not
 /// among them.
-fn unusual(policy: &Policy) -> String {
+fn non_default_fields(policy: &Policy) -> String {
     let fields = |policy: &Policy| match serde_json::to_value(policy) {
         Ok(Value::Object(fields)) => fields,
         _ => serde_json::Map::new(),
@@ -144,10 +141,11 @@ fn unusual(policy: &Policy) -> String {
 
 /// Adds how a service ran before, the latest first, and what it printed before its last exit.
 fn push_history(facts: &mut Facts, view: &ServiceView, details: &Details, now: Timestamp) {
-    let changes = details.changes.iter().map(|change| (change.at, change_story(change)));
+    let changes = details.changes.iter().map(|change| (change.at, change_text(change)));
     // After a crash, the change of the state says how the run ended.
-    let is_told = |exit: &&Exit| details.changes.iter().any(|change| change.error.as_ref() == Some(&exit.to_string()));
-    let exits = details.exits.iter().filter(|exit| !is_told(exit)).map(|exit| (exit.at, exit_story(exit)));
+    let is_in_changes =
+        |exit: &&Exit| details.changes.iter().any(|change| change.error.as_ref() == Some(&exit.to_string()));
+    let exits = details.exits.iter().filter(|exit| !is_in_changes(exit)).map(|exit| (exit.at, exit_text(exit)));
     let mut events: Vec<(Timestamp, String)> = exits.chain(changes).collect();
     events.sort_by_key(|(at, _)| *at);
     let line = |(at, what): (Timestamp, String)| format!("{:>9} ago  {what}", span(at, now));
@@ -157,7 +155,7 @@ fn push_history(facts: &mut Facts, view: &ServiceView, details: &Details, now: T
 }
 
 /// Formats a state, and what was wrong.
-fn change_story(change: &ChangeView) -> String {
+fn change_text(change: &ChangeView) -> String {
     match &change.error {
         Some(error) => format!("{}: {error}", change.state.as_str()),
         None => change.state.as_str().to_owned(),
@@ -165,7 +163,7 @@ fn change_story(change: &ChangeView) -> String {
 }
 
 /// Formats an exit, and whether devport ended the run.
-fn exit_story(exit: &Exit) -> String {
+fn exit_text(exit: &Exit) -> String {
     if exit.was_requested { format!("{exit}, stopped by devport") } else { exit.to_string() }
 }
 
@@ -178,10 +176,10 @@ pub(crate) fn port_details(view: &PortView, style: TableStyle) -> String {
         let hidden = || "not visible (of another user, or of a container)".into();
         facts.row("pid", &listener.pid.map_or_else(hidden, |pid| pid.to_string()));
         facts.row("user", &listener.user);
-        facts.maybe("command", listener.command.as_ref());
-        facts.maybe("directory", listener.directory());
-        facts.maybe("checkout", listener.checkout.as_deref().map(Path::display));
-        facts.maybe("started", listener.started_at.map(|at| format!("{at:.0} ({} ago)", span(at, style.now))));
+        facts.row_if_some("command", listener.command.as_ref());
+        facts.row_if_some("directory", listener.directory());
+        facts.row_if_some("checkout", listener.checkout.as_deref().map(Path::display));
+        facts.row_if_some("started", listener.started_at.map(|at| format!("{at:.0} ({} ago)", span(at, style.now))));
         if listener.pid.is_some() {
             facts.row("service", listener.service.as_deref().unwrap_or("none: not started by devport"));
         }
@@ -259,9 +257,9 @@ mod tests {
 
     #[test]
     fn a_policy_is_shown_where_it_differs_from_the_default() {
-        assert_eq!(unusual(&Policy { ready: Some(crate::config::Check::Tcp), ..Policy::default() }), "");
+        assert_eq!(non_default_fields(&Policy { ready: Some(crate::config::Check::Tcp), ..Policy::default() }), "");
         let policy = Policy { max_restarts: Some(3), restart_unhealthy: true, ..Policy::default() };
-        assert_eq!(unusual(&policy), "max-restarts 3, restart-unhealthy true");
+        assert_eq!(non_default_fields(&policy), "max-restarts 3, restart-unhealthy true");
     }
 
     #[test]
@@ -275,9 +273,9 @@ mod tests {
     #[test]
     fn an_exit_says_whether_devport_ended_the_run() {
         let exit = Exit::new(Timestamp::UNIX_EPOCH, ExitHow::Signal(15), Duration::from_millis(2_540));
-        assert_eq!(exit_story(&exit), "killed by SIGTERM after 2.5 s");
+        assert_eq!(exit_text(&exit), "killed by SIGTERM after 2.5 s");
         assert_eq!(
-            exit_story(&Exit { was_requested: true, ..exit }),
+            exit_text(&Exit { was_requested: true, ..exit }),
             "killed by SIGTERM after 2.5 s, stopped by devport"
         );
     }

@@ -75,7 +75,7 @@ impl<T: ToString> From<T> for Cell {
 /// A row of a grid.
 #[derive(Debug)]
 enum Row {
-    /// A line of its own, above the rows that it names.
+    /// A separate line above the rows that it names.
     Title(String),
     Cells(Vec<Cell>),
 }

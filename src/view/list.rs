@@ -117,8 +117,8 @@ fn or_dash(value: Option<impl ToString>) -> Cell {
 }
 
 /// Returns the command as it can be pasted into a shell. What needs attention stands before it, because a narrow
-/// terminal cuts the end: the error of a service that should run, that its checkout is
-/// gone, or that other machines can reach it.
+/// terminal cuts the end: the error of a service that should run, that its checkout is gone, or that other machines can
+/// reach it.
 fn warning_and_command(view: &ServiceView, now: Timestamp) -> String {
     let command = if view.cmd.is_empty() { "(reserved)".to_owned() } else { shell_words::join(&view.cmd) };
     match (&view.error, view.next_start_at) {

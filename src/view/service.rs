@@ -96,7 +96,7 @@ pub(crate) struct ServiceView {
     /// run; `None` if they do not matter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) last_output: Option<Vec<String>>,
-    /// Processes that are not part of the service, and listen on the port that the caller asked about.
+    /// Processes that are not part of the service, and listen on the port that the target of `which` names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) other_listeners: Vec<ListenerView>,
     /// What a command did with the service; `None` for commands that change nothing.
@@ -200,7 +200,7 @@ impl ServiceView {
     /// Combines a record, an observation and the address on the tailnet.
     pub(crate) fn new(reservation: Reservation, observation: Observation, tailnet_url: Option<String>) -> Self {
         let Observation { liveness, last_up, run, observed, is_gone } = observation;
-        let is_alive = matches!(observed.state, State::Running | State::Ready | State::Unhealthy | State::Orphaned);
+        let is_alive = observed.state.is_up() || observed.state == State::Orphaned;
         // A run state describes the present only if the supervisor that wrote it holds the lock, or left an orphan.
         let is_supervised = liveness.is_held() && observed.state != State::Unknown;
         let current_run = run.as_ref().filter(|_| is_supervised || observed.state == State::Orphaned);

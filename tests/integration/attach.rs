@@ -149,7 +149,7 @@ fn a_service_that_cannot_be_attached_is_reported() {
     env.start("a", &["sleep", "1000"]);
     env.devport(["attach"]).fails(1, &["no terminal", "devport attach api"]);
     env.devport(["attach", "a"]).fails(1, &["not a terminal", "devport logs -f"]);
-    env.devport(["attach", "nobody"]).fails(4, &["no service matching"]);
+    env.devport(["attach", "missing"]).fails(4, &["no service matching"]);
     env.devport(["stop", "a"]).ok();
     env.devport(["attach", "a"]).fails(1, &["a is not running", "devport start a"]);
 }
@@ -192,7 +192,7 @@ fn a_terminal_that_is_closed_ends_what_runs_in_its_foreground() {
     let supervisor = env.supervisor("a");
     terminal.tmux(&["kill-server"]).ok();
     env.wait_state("a", "stopped");
-    until("nobody is left", || {
+    until("no process is left", || {
         !crate::support::is_alive(supervisor) && !crate::support::is_alive(number(&view["pid"]))
     });
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::support::{SERVER, TestEnv, answers, eventually, number, port, signal, until};
 
-/// Starts the command of its arguments as `astro dev` does if a coding agent runs it: in a session of its own, without a
+/// Starts the command of its arguments as `astro dev` does if a coding agent runs it: in its own session, without a
 /// terminal. Waits until the port answers, and ends with exit code 0.
 const DAEMONIZE: &str = r#"
 import os, socket, subprocess, sys
@@ -97,7 +97,7 @@ fn signals_reach_a_server_that_leads_no_process_group() {
 signal.signal(signal.SIGUSR1, lambda *_: open('signalled', 'w').close())
 http.server.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), http.server.SimpleHTTPRequestHandler).serve_forever()";
     let file = env.write("server.py", server);
-    // In a session of its own, and as a member of its parent's group there.
+    // In its own session, and as a member of its parent's group there.
     let script = format!("python3 {file} & while :; do sleep 0.05; [ -e go ] && exit 0; done");
     start_in_background(&env, &[], &["sh", "-c", &script.replace('$', "$$")]);
     let wrapper = number(&env.which("a")["pid"]);
@@ -124,7 +124,7 @@ fn a_server_whose_supervisor_was_killed_is_orphaned_and_ended() {
 }
 
 #[test]
-fn a_command_that_leaves_no_listener_has_ended_and_the_story_says_what_was_ended() {
+fn a_command_that_leaves_no_listener_has_ended_and_which_says_what_was_ended() {
     let env = TestEnv::new();
     let script = "rm -f up; setsid sh -c 'touch up; exec sleep 1000' & while ! [ -e up ]; do sleep 0.01; done; exit 0";
     env.start("a", &["sh", "-c", script]);

@@ -199,7 +199,7 @@ fn record(machine: &Machine, view: &Value) -> PathBuf {
 }
 
 #[test]
-fn views_tell_the_checkout_the_branch_and_the_agent_of_the_last_start() {
+fn views_show_the_checkout_the_branch_and_the_agent_of_the_last_start() {
     let mut machine = Machine::new();
     machine.env.set("CLAUDECODE", "1");
     let started = machine.start(FEAT, "web");
@@ -233,7 +233,7 @@ fn views_tell_the_checkout_the_branch_and_the_agent_of_the_last_start() {
 }
 
 #[test]
-fn a_record_of_an_earlier_version_tells_no_origin_and_its_service_starts() {
+fn a_record_of_an_earlier_version_has_no_origin_and_its_service_starts() {
     let machine = machine();
     let started = machine.start(FEAT, "web");
     machine.at(FEAT, ["stop", "web"]).ok();

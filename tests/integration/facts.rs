@@ -14,7 +14,7 @@ fn one_fact_stands_alone_on_standard_output() {
     assert_eq!(env.devport(["url", "a"]).ok().stdout, format!("http://localhost:{}\n", view["port"]));
     env.devport(["start", "--no-port", "--key", "b", "--", "sleep", "1000"]).ok();
     env.devport(["port", "b"]).fails(1, &["b has no port"]);
-    env.devport(["url", "nobody"]).fails(4, &["no service matching"]);
+    env.devport(["url", "missing"]).fails(4, &["no service matching"]);
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_port_can_be_reserved_without_a_command() {
 }
 
 #[test]
-fn which_tells_how_the_service_fared() {
+fn which_shows_how_the_service_ran() {
     let env = TestEnv::new();
     env.start("a", &["sh", "-c", "for i in $$(seq 40); do echo line $$i; done; exit 3"]);
     until("it waits", || env.which("a")["next_start_at"].is_string());
@@ -103,7 +103,7 @@ fn a_wide_list_shows_what_the_whole_tree_uses() {
 }
 
 #[test]
-fn a_list_that_goes_on_is_drawn_in_its_place() {
+fn a_watched_list_is_redrawn_in_place() {
     let env = TestEnv::new();
     env.start("a", &SERVER);
     env.devport(["ls", "--watch"]).fails(2, &["--watch needs a terminal"]);

@@ -81,7 +81,7 @@ fn modules() -> BTreeMap<Module, String> {
     modules
 }
 
-/// Reads a path as it stands behind `use`, with its `{…}` groups. Appends every path that it names to `found`, and
+/// Reads a path as it stands after `use`, with its `{…}` groups. Appends every path that it names to `found`, and
 /// returns the rest of the text.
 fn read_paths<'a>(text: &'a str, prefix: &[String], found: &mut Vec<Module>) -> &'a str {
     let mut path = prefix.to_vec();
@@ -139,7 +139,7 @@ fn passed_on(module: &Module, code: &str) -> BTreeMap<String, Module> {
             let name = path.pop().unwrap();
             names.insert(name, path);
         }
-        // `load as load_config` passes the name behind `as` on.
+        // `load as load_config` passes the name after `as` on.
         let statement = &text[..text.find(';').unwrap()];
         for (at, _) in statement.match_indices(" as ") {
             let file = statement.split("::").next().unwrap().to_owned();

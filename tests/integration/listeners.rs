@@ -1,4 +1,4 @@
-//! `ready` is true when it is read, and `which PORT` answers for every listener of the machine.
+//! `ready` is true when it is read, and `which PORT` describes every listener of the machine.
 
 use std::fs;
 use std::net::TcpListener;
@@ -96,7 +96,7 @@ fn a_service_of_an_earlier_supervisor_without_recorded_sockets_stays_ready() {
 }
 
 #[test]
-fn a_command_in_a_sandbox_that_sees_no_sockets_believes_the_record() {
+fn a_command_in_a_sandbox_that_sees_no_sockets_uses_the_record() {
     let env = TestEnv::new();
     let isolated = |words: &[&str]| env.finish(env.command("unshare").args(["--map-root-user", "--net"]).args(words));
     if !has_program("unshare") || isolated(&["true"]).code != 0 {
@@ -109,16 +109,16 @@ fn a_command_in_a_sandbox_that_sees_no_sockets_believes_the_record() {
 }
 
 #[test]
-fn a_wait_asks_the_service_itself_even_if_its_socket_is_still_there() {
+fn a_wait_runs_the_check_even_if_the_socket_is_still_open() {
     let env = TestEnv::new();
     let view = start_ready(&env, &["--ready", "http:/"], &["python3", "-c", SOCKET_KEEPER]);
     signal(fs::read_to_string(env.file("worker")).unwrap().parse().unwrap(), "KILL");
     until("the worker is gone", || env.processes_with("http.server").len() == 1);
     assert_eq!(env.which("a")["listens"], view["listens"], "the reloader keeps the socket");
     for command in [["wait", "a", "--timeout=1s"], ["start", "a", "--wait=1s"]] {
-        let failed = env.devport(command).fails(5, &["a is not ready after 1 s: GET / was not answered in 1 s"]);
+        let failed = env.devport(command).fails(5, &["a is not ready after 1 s: GET / got no response within 1 s"]);
         assert_eq!(failed.json()["state"], "running", "{command:?}");
-        assert!(failed.json()["error"].as_str().unwrap().contains("was not answered"), "{command:?}");
+        assert!(failed.json()["error"].as_str().unwrap().contains("got no response"), "{command:?}");
     }
     let waiting = env.spawn(["wait", "a"]);
     env.write("go", "");
@@ -128,7 +128,7 @@ fn a_wait_asks_the_service_itself_even_if_its_socket_is_still_there() {
 #[test]
 fn a_wait_runs_the_check_again_until_it_passes() {
     let env = TestEnv::new();
-    for (check, broken) in [("http:/up", "GET /up answered 404"), ("exec:test -e up", "test -e up exited with code 1")]
+    for (check, broken) in [("http:/up", "GET /up returned 404"), ("exec:test -e up", "test -e up exited with code 1")]
     {
         env.write("up", "");
         start_ready(&env, &["--replace", "--ready", check], &SERVER);
@@ -143,7 +143,7 @@ fn a_wait_runs_the_check_again_until_it_passes() {
 }
 
 #[test]
-fn which_answers_for_a_listener_that_is_not_devports() {
+fn which_describes_a_listener_that_is_not_devports() {
     let env = TestEnv::new();
     let port = env.first_port + 20;
     let number = port.to_string();
@@ -230,7 +230,7 @@ fn which_shows_a_service_together_with_a_stranger_on_its_port() {
     env.devport(["stop", "a"]).ok();
     let number = reserved["port"].to_string();
     assert_eq!(env.which(&number)["other_listeners"], Value::Null);
-    // A process of its own that only claims to belong to the service.
+    // A separate process that only claims to belong to the service.
     let mut claims = env.command("python3");
     claims.args(["-m", "http.server", "--bind", "127.0.0.1", &number]).stdout(Stdio::null()).stderr(Stdio::null());
     claims.env("DEVPORT_HASH", reserved["hash"].as_str().unwrap());
@@ -242,7 +242,7 @@ fn which_shows_a_service_together_with_a_stranger_on_its_port() {
     assert_eq!((&stranger["pid"], &stranger["service"]), (&json!(claims.id()), &Value::Null), "{view}");
     let table = env.devport(["which", &number, "--format", "table"]).ok().stdout;
     assert!(table.contains(&format!("also listens  pid {} (", claims.id())), "{table}");
-    assert_eq!(env.which("a")["other_listeners"], Value::Null, "the port was not asked about");
+    assert_eq!(env.which("a")["other_listeners"], Value::Null, "the target is not a port");
     kill(claims);
 }
 
@@ -256,12 +256,12 @@ fn a_listener_of_another_user_is_reported_with_its_user() {
     let listener = TcpListener::bind(("127.0.0.1", env.first_port + 20)).unwrap();
     let number = listener.local_addr().unwrap().port().to_string();
     // A copy, because the build directory may be private.
-    let program = tempfile::Builder::new().prefix("devport-of-nobody").tempdir_in("/tmp").unwrap();
+    let program = tempfile::Builder::new().prefix("devport-of-another-user").tempdir_in("/tmp").unwrap();
     let copy = program.path().join("devport");
     fs::copy(DEVPORT, &copy).unwrap();
     fs::set_permissions(program.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let mut command = env.command(&copy);
-    command.current_dir("/").env("DEVPORT_HOME", "/tmp/devport-of-nobody").uid(65534).gid(65534);
+    command.current_dir("/").env("DEVPORT_HOME", "/tmp/devport-of-another-user").uid(65534).gid(65534);
     let view = env.finish(command.args(["which", &number])).ok().json();
     let hidden = &view["listeners"][0];
     assert_eq!((&hidden["pid"], &hidden["user"], &hidden["command"]), (&Value::Null, &json!("root"), &Value::Null));

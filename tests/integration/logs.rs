@@ -31,7 +31,7 @@ fn several_services_have_their_names_in_front() {
     }
     let text = env.devport(["logs", "a", "longer"]).ok().stdout;
     assert!(text.contains("a      | hello from a\n") && text.contains("longer | hello from longer\n"), "{text}");
-    env.devport(["logs", "nobody"]).fails(4, &["no service matching"]);
+    env.devport(["logs", "missing"]).fails(4, &["no service matching"]);
     assert_eq!(env.devport(["logs"]).ok().stdout.matches("hello").count(), 2, "all services");
 }
 

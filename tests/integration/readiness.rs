@@ -43,7 +43,7 @@ fn a_foreign_listener_on_the_port_is_never_ready() {
     // Another process takes the port a moment after the service was started.
     let view = start(&env, &["--ready-timeout", "3s"], &["sleep", "1000"]);
     let listener = std::net::TcpListener::bind(("127.0.0.1", port(&view))).unwrap();
-    until("it is told", || env.which("a")["error"].as_str().is_some_and(|error| error.contains("is taken by")));
+    until("it is reported", || env.which("a")["error"].as_str().is_some_and(|error| error.contains("is taken by")));
     let view = env.which("a");
     assert_eq!(view["state"], "running");
     assert!(view["error"].as_str().unwrap().contains(&format!("pid {}", std::process::id())), "{view}");
@@ -55,7 +55,7 @@ fn a_service_that_ignores_its_port_is_reported() {
     let env = TestEnv::new();
     let other = env.first_port + 30;
     start(&env, &[], &["python3", "-m", "http.server", "--bind", "127.0.0.1", &other.to_string()]);
-    until("it is told", || env.which("a")["error"].is_string());
+    until("it is reported", || env.which("a")["error"].is_string());
     let view = env.which("a");
     let error = view["error"].as_str().unwrap();
     let advice = "http.server does not read PORT: \
@@ -72,7 +72,7 @@ port = sys.argv[sys.argv.index('--port') + 1] if '--port' in sys.argv else OTHER
 http.server.test(http.server.SimpleHTTPRequestHandler, bind='127.0.0.1', port=int(port))
 ";
 
-/// Like npm: the script of `package.json` gets the arguments behind `--`.
+/// Like npm: the script of `package.json` gets the arguments after `--`.
 const NPM: &str = "#!/bin/sh\nshift 2\ntest \"$1\" = -- && shift\nexec vite \"$@\"\n";
 
 #[test]
@@ -99,7 +99,7 @@ fn the_remedy_for_a_wrong_port_can_be_pasted_and_works() {
 }
 
 #[test]
-fn without_a_port_a_second_of_life_is_enough() {
+fn without_a_port_a_service_is_ready_after_a_second() {
     let env = TestEnv::new();
     let view = start(&env, &["--no-port"], &["sleep", "1000"]);
     assert_eq!(view["state"], "running");
@@ -107,18 +107,18 @@ fn without_a_port_a_second_of_life_is_enough() {
 }
 
 #[test]
-fn each_kind_of_check_waits_for_its_own_sign() {
+fn each_kind_of_check_decides_when_a_service_is_ready() {
     let env = TestEnv::new();
     env.write("status", "500");
     for (check, before) in [
         ("tcp", "nothing"),
-        ("http:/healthz", "GET /healthz answered 500"),
+        ("http:/healthz", "GET /healthz returned 500"),
         ("log:^now (serving|x)$", "no line"),
         ("exec:test -e 'a file'", "test -e 'a file' exited with code 1"),
     ] {
         let _ = fs::remove_file(env.file("a file"));
         env.write("status", "500");
-        // The server must answer before its time is over, and the other checks must not pass before.
+        // The server must respond before its time is over, and the other checks must not pass before.
         let (late, limit) = if check == "http:/healthz" { ("LATE=0", "5s") } else { ("LATE=1.5", "500ms") };
         start(
             &env,
@@ -156,7 +156,7 @@ fn a_log_check_sees_through_colours_and_needs_no_line_end() {
 }
 
 #[test]
-fn health_is_lost_and_found_again() {
+fn a_service_becomes_unhealthy_and_healthy_again() {
     let env = TestEnv::new();
     env.write("status", "200");
     let script = env.write("server.py", BY_FILE);
@@ -168,7 +168,7 @@ fn health_is_lost_and_found_again() {
     env.wait_state("a", "ready");
     env.write("status", "503");
     let view = env.wait_state("a", "unhealthy");
-    assert_eq!(view["error"], "GET /healthz answered 503");
+    assert_eq!(view["error"], "GET /healthz returned 503");
     env.write("status", "200");
     assert_eq!(env.wait_state("a", "ready")["restarts"], 0);
 }
@@ -302,7 +302,7 @@ fn an_invalid_policy_is_refused_with_its_place() {
 }
 
 #[test]
-fn a_log_is_cut_where_the_service_wants_it() {
+fn the_size_at_which_a_log_is_cut_can_be_set() {
     let env = TestEnv::new();
     let file = env.write("devport.yaml", "- key: a\n  exec: yes\n  no-port: true\n  log: {max-size: 64K, keep: 1}\n");
     env.devport(["start", "-f", &file]).ok();
@@ -341,7 +341,7 @@ fn the_url_of_a_check_means_the_reserved_port_and_another_port_is_refused() {
 }
 
 #[test]
-fn a_health_check_has_a_limit_for_each_question() {
+fn each_run_of_a_health_check_has_a_time_limit() {
     let env = TestEnv::new();
     let hangs = "import os,socket; s=socket.create_server(('127.0.0.1',int(os.environ['PORT']))); input()";
     env.write("hang.py", hangs);
@@ -352,5 +352,5 @@ fn a_health_check_has_a_limit_for_each_question() {
     );
     env.devport(["start", "-f", &file]).ok();
     let view = env.wait_state("a", "unhealthy");
-    assert_eq!(view["error"], "GET / was not answered in 0.05 s");
+    assert_eq!(view["error"], "GET / got no response within 0.05 s");
 }

@@ -38,7 +38,7 @@ fn a_start_by_name_tries_a_crashing_service_at_once() {
 }
 
 #[test]
-fn a_start_of_a_service_whose_port_is_taken_looks_again_at_once() {
+fn a_start_of_a_service_whose_port_is_taken_checks_the_port_at_once() {
     let env = TestEnv::new();
     let port: u16 = env.devport(["reserve", "--key", "a"]).ok().stdout.trim().parse().unwrap();
     let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
@@ -121,4 +121,30 @@ fn replace_restarts_only_what_changed_in_the_file() {
     env.devport(start).ok();
     let second = pids();
     assert_eq!([first[0] == second[0], first[1] == second[1], first[2] == second[2]], [true, false, false]);
+}
+
+#[test]
+fn a_start_by_name_names_the_dotenv_files_that_changed_since_the_registration() {
+    let env = TestEnv::new();
+    env.write("devport.yaml", "- {key: a, exec: sleep 1000, no-port: true, env: [a.env, b.env]}\n");
+    for name in ["a.env", "b.env", "c.env"] {
+        env.write(name, "VALUE=1\n");
+    }
+    env.devport(["start", "-f", "devport.yaml"]).ok();
+    env.detach("c", &["--env-file", "c.env"], &["sleep", "1000"]);
+    let note = "changed since";
+    let unchanged = env.devport(["restart", "a", "c"]).ok();
+    assert!(!unchanged.stderr.contains(note), "{}", unchanged.stderr);
+    env.write("b.env", "VALUE=2\n");
+    std::fs::remove_file(env.file("c.env")).unwrap();
+    let noted = env.devport(["restart", "a", "c"]).ok().stderr;
+    let file = env.file("devport.yaml");
+    let of_a = format!("/b.env has changed since a was registered; `devport start -f {file} --replace` applies it");
+    assert!(noted.contains(&of_a) && !noted.contains("a.env"), "{noted}");
+    assert!(noted.contains("/c.env has changed since c was registered; `devport start --replace` with its"), "{noted}");
+    let running = env.devport(["start", "a"]).ok();
+    assert!(!running.stderr.contains(note), "it was not started: {}", running.stderr);
+    env.devport(["start", "-f", "devport.yaml", "--replace"]).ok();
+    let applied = env.devport(["restart", "a"]).ok();
+    assert!(!applied.stderr.contains(note), "{}", applied.stderr);
 }

@@ -39,7 +39,7 @@ fn what_cannot_be_executed_fails() {
 }
 
 #[test]
-fn twenty_at_once_run_one() {
+fn twenty_runs_at_once_start_one_service() {
     let env = TestEnv::new();
     let mut children: Vec<_> = (0..10).map(|_| env.spawn(["run", "--key", "a", "--", "sleep", "1000"])).collect();
     let mut ended = Vec::new();

@@ -99,7 +99,7 @@ fn bad_arguments_are_usage_errors_and_start_nothing() {
         (&["start", "--key", "a", "--", ""], "empty word"),
         (&["start", "--key", "a\nb", "--", "true"], "control character"),
         (&["start", "--key=-a", "--", "true"], "starts with a dash"),
-        (&["start", "--key", "a", "sleep", "5"], "put the command behind --"),
+        (&["start", "--key", "a", "sleep", "5"], "put the command after --"),
         (&["start", "--key", "a", "--port", "80", "--", "true"], "1024"),
         (&["start", "--key", "a", "--port", "x", "--", "true"], "invalid value \"x\" for --port"),
         (&["start", "--key", "a", "--no-port", "--port", "3000", "--", "true"], "cannot be used with"),

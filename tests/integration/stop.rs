@@ -23,7 +23,7 @@ fn all_services_are_stopped_at_once_with_all() {
     assert_eq!(stopped.as_array().unwrap().len(), 2);
     assert!(env.ls().iter().all(|view| view["status"] == "stopped"));
     env.devport(["stop"]).fails(2, &["`devport stop` needs a service", "--all"]);
-    env.devport(["stop", "a", "nobody"]).fails(4, &["no service matching \"nobody\""]);
+    env.devport(["stop", "a", "missing"]).fails(4, &["no service matching \"missing\""]);
 }
 
 /// Returns the number of `sleep` processes whose duration begins so.
@@ -177,7 +177,7 @@ fn sighup_restarts_in_place_and_other_signals_reach_the_service() {
     eventually("it has crashed", || Some(env.which("a")).filter(|view| view["last_exit"]["signal"] == 40));
     env.devport(["stop", "a"]).ok();
     env.devport(["signal", "a"]).fails(1, &["a is not running"]);
-    env.devport(["signal", "nobody"]).fails(4, &["no service matching"]);
+    env.devport(["signal", "missing"]).fails(4, &["no service matching"]);
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn no_child_has_a_lock_open() {
 }
 
 #[test]
-fn the_child_has_default_signals_and_a_session_of_its_own() {
+fn the_child_has_default_signals_and_its_own_session() {
     let env = TestEnv::new();
     let view = env.start("a", &["sleep", "1000"]);
     let status = fs::read_to_string(format!("/proc/{}/status", view["pid"])).unwrap();
@@ -232,7 +232,7 @@ fn last_up_is_recorded_at_the_start_and_at_the_end() {
 }
 
 #[test]
-fn output_that_nobody_takes_holds_nothing_up() {
+fn output_that_is_not_read_delays_nothing() {
     let env = TestEnv::new();
     env.start("a", &["yes"]);
     let supervisor = env.supervisor("a");
@@ -268,7 +268,7 @@ fn output_that_nobody_takes_holds_nothing_up() {
 }
 
 #[test]
-fn who_has_a_lock_file_open_is_not_taken_for_its_holder() {
+fn a_process_that_has_a_lock_file_open_is_not_taken_for_its_holder() {
     let env = TestEnv::new();
     let view = env.start("a", &["sleep", "1000"]);
     let lock = env.state(&format!("locks/{}.lock", view["hash"].as_str().unwrap()));

@@ -236,7 +236,7 @@ fn an_api_that_cannot_be_reached_or_trusted() {
 fn an_approval_that_tailscaled_does_not_learn_of_is_a_failure() {
     let tailnet = Tailnet::with_service();
     tailnet.set("hears", json!(false));
-    tailnet.devport(&["tailup", "a"]).fails(1, &["did not notice within 10 s"]);
+    tailnet.devport(&["tailup", "a"]).fails(1, &["did not learn of it within 10 s"]);
     tailnet.set("hears", json!(true));
     tailnet.assert_nothing(&tailnet.service());
 }
@@ -449,7 +449,7 @@ fn a_published_command_knows_its_host_name_at_every_start() {
     assert_eq!(allowed_hosts(&tailnet), both);
     tailnet.devport(&["taildown", "a"]).ok();
     tailnet.devport(&["signal", "a"]).ok();
-    assert_eq!(allowed_hosts(&tailnet), ".example.com", "a restart in place looks at the record");
+    assert_eq!(allowed_hosts(&tailnet), ".example.com", "a restart in place reads the record");
     tailnet.devport(&["tailup", "a"]).ok();
     tailnet.devport(&["signal", "a"]).ok();
     assert_eq!(allowed_hosts(&tailnet), both);
@@ -491,7 +491,7 @@ fn tailup_says_what_a_running_dev_server_needs() {
 }
 
 #[test]
-fn a_published_vite_answers_to_its_host_name() {
+fn a_published_vite_accepts_its_host_name() {
     if !has_program("vite") {
         return;
     }
@@ -596,7 +596,7 @@ fn an_oauth_client_gets_a_token_first() {
     tailnet.devport(&["taildown", "a"]).ok();
     tailnet.devport(&["tailup", "a"]).ok();
     assert!(tailnet.requests().last().unwrap().contains("/tailnet/T1234CNTRL/services/"));
-    tailnet.env.set("TAILSCALE_TAILNET", "nobodys");
+    tailnet.env.set("TAILSCALE_TAILNET", "foreign");
     tailnet.devport(&["tailup", "a"]).fails(1, &["could not define", "check TAILSCALE_TAILNET"]);
     tailnet.env.set("TAILSCALE_TAILNET", "-");
     tailnet.set("clients", json!({}));
@@ -618,11 +618,11 @@ fn ls_queries_tailscaled_once_for_500_ms_and_only_if_a_service_is_published() {
     assert_eq!(tailnet.env.ls().iter().filter(|view| view["tailnet_url"].is_string()).count(), 2);
     assert!(tailnet.calls().len() <= before + 1);
     tailnet.devport(&["wait", "a", "b", "--timeout", "300ms"]).fails(5, &["2 of 2"]);
-    // On a busy machine, tailscaled may not answer in time, and its stand-in not even notice that it was asked.
-    assert!(tailnet.calls().len() <= before + 2, "however often it looks");
+    // On a busy machine, tailscaled may not respond in time, and its stand-in not even notice the query.
+    assert!(tailnet.calls().len() <= before + 2, "at most two queries");
     tailnet.set("hangs", json!(["status"]));
     let began = Instant::now();
-    assert_eq!(tailnet.env.which("a")["url"], url, "the last answer is behind it");
+    assert_eq!(tailnet.env.which("a")["url"], url, "it comes from the last response");
     let took = began.elapsed();
     assert!((Duration::from_millis(450)..Duration::from_secs(10)).contains(&took), "{took:?}");
     tailnet.set("hangs", json!([]));

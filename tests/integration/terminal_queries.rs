@@ -7,23 +7,23 @@ use crate::support::{DEVPORT, TestEnv, eventually};
 
 /// Queries the text colour, the background and the device attributes as `rich-toolkit` does, the second one in two
 /// parts. Writes the responses as JSON, and goes on.
-const ASK: &str = r#"
+const QUERY: &str = r#"
 import json, os, select, sys, termios, time, tty
 terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
 tty.setcbreak(terminal)
-def ask(*parts):
+def query(*parts):
     for part in parts:
         os.write(terminal, part)
         time.sleep(0.02 * (len(parts) - 1))
-    answer = b""
-    while not answer.endswith((b"\x07", b"\x1b\\", b"c")) and select.select([terminal], [], [], 20)[0]:
-        answer += os.read(terminal, 100)
-    return answer.decode()
-answers = [ask(b"\x1b]10;?\x1b\\"), ask(b"\x1b]1", b"1;?\x07"), ask(b"\x1b[c")]
-with open("answers.new", "w") as file:
-    json.dump(answers, file)
-os.rename("answers.new", "answers")
-print("asked", flush=True)
+    response = b""
+    while not response.endswith((b"\x07", b"\x1b\\", b"c")) and select.select([terminal], [], [], 20)[0]:
+        response += os.read(terminal, 100)
+    return response.decode()
+responses = [query(b"\x1b]10;?\x1b\\"), query(b"\x1b]1", b"1;?\x07"), query(b"\x1b[c")]
+with open("responses.new", "w") as file:
+    json.dump(responses, file)
+os.rename("responses.new", "responses")
+print("queried", flush=True)
 time.sleep(1000)
 "#;
 
@@ -36,14 +36,14 @@ const TMUX_RESPONSES: [&str; 2] = ["\x1b]10;rgb:1212/3434/5656\x1b\\", "\x1b]11;
 
 fn with_script() -> TestEnv {
     let env = TestEnv::new();
-    env.write("ask.py", ASK);
+    env.write("query.py", QUERY);
     env
 }
 
 /// Returns the responses that the script read.
 #[track_caller]
 fn responses(env: &TestEnv) -> Vec<String> {
-    let text = eventually("the script has its responses", || std::fs::read_to_string(env.file("answers")).ok());
+    let text = eventually("the script has its responses", || std::fs::read_to_string(env.file("responses")).ok());
     let responses: Value = serde_json::from_str(&text).unwrap();
     responses.as_array().unwrap().iter().map(|response| response.as_str().unwrap().to_owned()).collect()
 }
@@ -51,12 +51,12 @@ fn responses(env: &TestEnv) -> Vec<String> {
 #[test]
 fn without_a_window_devport_responds_and_the_log_has_no_response() {
     let env = with_script();
-    env.detach("a", &[], &["python3", "ask.py"]);
+    env.detach("a", &[], &["python3", "query.py"]);
     assert_eq!(responses(&env), DEVPORT_RESPONSES);
     env.devport(["wait", "a"]).ok();
     let log = eventually("the script goes on", || {
         let log = std::fs::read(env.state_file("logs", "a", "log")).unwrap();
-        log.windows(5).any(|part| part == b"asked").then_some(log)
+        log.windows(7).any(|part| part == b"queried").then_some(log)
     });
     assert!(!log.windows(4).any(|part| part == b"rgb:"), "{}", log.escape_ascii());
     assert!(log.windows(8).any(|part| part == b"\x1b]10;?\x1b\\"), "the log has every byte of the output");
@@ -70,14 +70,14 @@ fn in_a_window_that_no_client_shows_devport_responds_and_the_window_gets_no_quer
     env.tmux(&["set-option", "-g", "window-style", STYLE]).ok();
     let terminal = Terminal::run(&env, "tmux new-session -s mine");
     eventually("the client is there", || env.tmux(&["list-clients"]).stdout.contains("mine").then_some(()));
-    env.start("a", &["python3", "ask.py"]);
+    env.start("a", &["python3", "query.py"]);
     assert_eq!(responses(&env), DEVPORT_RESPONSES);
     drop(terminal);
 }
 
 /// Starts the script in a window that a client shows, and returns the responses that it read.
 fn responses_in_sight(env: &TestEnv) -> Vec<String> {
-    env.start("a", &["sh", "-c", "while ! [ -e seen ]; do sleep 0.01; done; exec python3 ask.py"]);
+    env.start("a", &["sh", "-c", "while ! [ -e seen ]; do sleep 0.01; done; exec python3 query.py"]);
     let _terminal = Terminal::run(env, &format!("{DEVPORT} attach a"));
     let count = ["display-message", "-p", "-t", "=devport:", "#{window_active_clients}"];
     eventually("the client shows the window", || (env.tmux(&count).stdout == "1\n").then_some(()));
@@ -109,7 +109,7 @@ fn in_the_foreground_the_users_own_terminal_responds() {
     let terminal = Terminal::run(&env, "sh -c 'while ! [ -e seen ]; do sleep 0.01; done; exec sh -i'");
     terminal.tmux(&["set-option", "-g", "window-style", STYLE]).ok();
     env.write("seen", "");
-    terminal.keys(&[&format!("{DEVPORT} run --key a --no-port -- python3 ask.py"), "Enter"]);
+    terminal.keys(&[&format!("{DEVPORT} run --key a --no-port -- python3 query.py"), "Enter"]);
     assert_eq!(responses(&env)[..2], TMUX_RESPONSES);
     env.devport(["stop", "a"]).ok();
 }

@@ -1,4 +1,4 @@
-//! If the system does not answer, the state is unknown: devport assumes no process to be dead, and reports no success
+//! If the system cannot be queried, the state is unknown: devport assumes no process to be dead, and reports no success
 //! that it did not have.
 
 use std::fs;

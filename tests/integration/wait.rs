@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::{SERVER, TestEnv, done, is_alive, number, signal, until};
 
 #[test]
-fn start_comes_back_when_the_service_answers() {
+fn start_with_wait_returns_when_the_service_is_ready() {
     let env = TestEnv::new();
     let words = [&["start", "--wait", "--key", "a", "--"], &SERVER[..]].concat();
     let view = env.devport(words).ok().json();
@@ -42,7 +42,7 @@ fn a_wait_that_fails_reports_why_with_the_end_of_the_output() {
     .fails(5, &["exit code 3", "oh no"]);
     assert!(began.elapsed() < Duration::from_secs(10), "a failure is not waited for");
     env.devport(["wait", "a", "--timeout", "100ms"]).fails(5, &["a is not ready"]);
-    env.devport(["wait", "nobody"]).fails(4, &["no service matching"]);
+    env.devport(["wait", "missing"]).fails(4, &["no service matching"]);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn an_end_can_be_waited_for() {
 }
 
 #[test]
-fn a_service_whose_command_has_exited_is_not_believed_to_be_ready() {
+fn a_service_whose_command_has_exited_is_not_ready() {
     let env = TestEnv::new();
     let view = env.detach("a", &["--wait", "--ready", "none"], &["sleep", "1000"]);
     let supervisor = env.supervisor("a");
@@ -95,7 +95,7 @@ fn a_wait_that_fails_names_what_the_check_found_last() {
     for (ready, words, why) in [
         ("listen", silent, format!("nothing of the service listens on port {port}")),
         ("tcp", silent, format!("nothing listens on port {port}")),
-        ("http:/healthz", &fails, "GET /healthz answered 503".into()),
+        ("http:/healthz", &fails, "GET /healthz returned 503".into()),
         ("exec:./check.sh", silent, "./check.sh exited with code 2".into()),
         ("log:up", silent, "no line of its output matches \"up\"".into()),
     ] {

@@ -2,7 +2,7 @@
 """A stand-in for Tailscale's HTTP API: api.py STATE-DIRECTORY. Prints its port, and serves until its standard input ends.
 
 It copies Tailscale's API: paths, bodies, statuses and errors. `faults` in the state are
-answers that come instead, each for a number of times: method, path (part of it), status, headers, body, delay.
+responses that come instead, each for a number of times: method, path (part of it), status, headers, body, delay.
 """
 
 import json, os, re, sys, threading, time, urllib.parse
@@ -21,7 +21,7 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def answer(self, status, body=None, headers=()):
+    def respond(self, status, body=None, headers=()):
         data = b"" if body is None else body.encode() if isinstance(body, str) else json.dumps(body).encode()
         self.send_response(status)
         for name, value in headers:
@@ -52,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault is not None:
             time.sleep(fault.get("delay", 0))
             reply = (fault.get("status", 500), fault.get("body"), list(fault.get("headers", {}).items()))
-        self.answer(*reply)
+        self.respond(*reply)
 
     do_GET = do_PUT = do_POST = do_DELETE = handle_any
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::story;
+use crate::cli::last_output;
 use crate::cli::up::starting::{End, Starting};
 use crate::view::{Outcome, ServiceView};
 
@@ -38,7 +38,7 @@ fn view(starting: &Starting<'_>, position: usize, end: &End) -> Option<ServiceVi
     let mut view = context.view(&reservation).with(end.outcome);
     if end.outcome == Outcome::Failed {
         view.error = view.error.or_else(|| end.error.as_ref().map(ToString::to_string));
-        view.last_output = Some(story::last_output(context, &reservation)).filter(|lines| !lines.is_empty());
+        view.last_output = Some(last_output::text(context, &reservation)).filter(|lines| !lines.is_empty());
     }
     Some(view)
 }

@@ -11,7 +11,7 @@ use crate::cli::args::Goal;
 use crate::cli::context::Context;
 use crate::cli::output::{note, note_with_hint};
 use crate::cli::up::plan::{Plan, Task};
-use crate::cli::{screen, story, tailnet, wait};
+use crate::cli::{last_output, screen, tailnet, wait};
 use crate::config::{Schedule, ServiceSpec};
 use crate::error::{Error, Result};
 use crate::launch::{Ensured, IfRunning, LaunchMode, Previous};
@@ -208,7 +208,7 @@ impl<'a> Starting<'a> {
             }
             Err(error) => {
                 if let (Some(ensured), Error::NotInTime { .. } | Error::NotCompleted { .. }) = (&ensured, &error) {
-                    story::show_last_output(self.context, &ensured.reservation);
+                    last_output::show(self.context, &ensured.reservation);
                 }
                 note_with_hint(&format!("{}: {error}", service.name), error.hint().as_deref());
                 self.skip_dependants(position);

@@ -30,21 +30,21 @@ pub(crate) const DEVPORT: &str = env!("CARGO_BIN_EXE_devport");
 
 /// Polls until there is a value; panics after the time limit.
 #[track_caller]
-pub(crate) fn eventually<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + LIMIT;
     loop {
-        if let Some(answer) = question() {
-            return answer;
+        if let Some(value) = check() {
+            return value;
         }
-        assert!(Instant::now() < deadline, "it never came to be that {what}");
+        assert!(Instant::now() < deadline, "this did not happen in time: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 /// Polls until the condition holds; panics after the time limit.
 #[track_caller]
-pub(crate) fn until(what: &str, mut question: impl FnMut() -> bool) {
-    eventually(what, || question().then_some(()));
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    eventually(what, || condition().then_some(()));
 }
 
 /// The result of a command.

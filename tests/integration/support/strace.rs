@@ -56,11 +56,11 @@ impl TestEnv {
     pub(crate) fn delayed<I: IntoIterator<Item: AsRef<OsStr>>>(&self, fault: Fault<'_>, arguments: I) -> Child {
         let mut command = self.faulty(fault, arguments);
         let mut strace = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut looks = 0;
+        let mut checks = 0;
         until("devport is delayed, or has ended", || {
-            looks = if is_held(strace.id()) { looks + 1 } else { 0 };
+            checks = if is_held(strace.id()) { checks + 1 } else { 0 };
             // A traced process also stops briefly at each call; no delay is as short as this.
-            looks > 20 || strace.try_wait().unwrap().is_some()
+            checks > 20 || strace.try_wait().unwrap().is_some()
         });
         strace
     }
@@ -91,13 +91,13 @@ impl Drop for Disturbance {
 
 /// Waits until the traced command has ended. strace itself continues while the command's children run.
 pub(crate) fn until_traced_ends(strace: &mut Child) {
-    let (mut has_begun, mut looks) = (false, 0);
+    let (mut has_begun, mut checks) = (false, 0);
     until("the traced command has ended", || {
         let is_there = !traced(strace.id()).is_empty();
         has_begun |= is_there;
-        looks = if is_there { 0 } else { looks + 1 };
+        checks = if is_there { 0 } else { checks + 1 };
         // A command that ended before the first check is not seen.
-        (has_begun && !is_there) || looks > 200 || strace.try_wait().unwrap().is_some()
+        (has_begun && !is_there) || checks > 200 || strace.try_wait().unwrap().is_some()
     });
 }
 

@@ -1,4 +1,4 @@
-//! `Terminal`: a terminal for a test. Each is a tmux server of its own.
+//! `Terminal`: a terminal for a test. Each is a separate tmux server.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,5 +1,5 @@
-//! Shows on standard error what the last run of a service printed, so that a person or a script that waited for it needs no
-//! second command.
+//! Shows on standard error what the last run of a service printed, so that no second command
+//! is needed to learn why a wait failed.
 
 use std::io::{self, IsTerminal};
 
@@ -13,12 +13,12 @@ use crate::view::{self, LineStyle};
 const LAST_LINES: usize = 20;
 
 /// Returns the end of the output of the current run of a service, or else of its last one, without escape sequences.
-pub(super) fn last_output(context: &Context, reservation: &Reservation) -> Vec<String> {
+pub(super) fn text(context: &Context, reservation: &Reservation) -> Vec<String> {
     lines(context, reservation).iter().map(|line| logs::plain(line)).collect()
 }
 
 /// Prints the end of the output of the current run of a service, or else of its last one.
-pub(super) fn show_last_output(context: &Context, reservation: &Reservation) {
+pub(super) fn show(context: &Context, reservation: &Reservation) {
     let name = reservation.name();
     let lines = lines(context, reservation);
     if lines.is_empty() {
