@@ -16,7 +16,7 @@ use crate::error::reason;
 use crate::os::process::{self, ProcessIdentity};
 use crate::os::{clock, socket, tree};
 use crate::project::Presence;
-use crate::registry::{Liveness, Problem, Registry, Reservation, RunState, State, listener_text};
+use crate::registry::{Exit, ExitHow, Liveness, Problem, Registry, Reservation, RunState, State, listener_text};
 
 pub(crate) use port::{PortListener, port_listeners};
 
@@ -130,6 +130,10 @@ impl<'a> Observer<'a> {
         }
         let observed = derive(reservation.name(), &liveness, &recorded, is_unrecorded, problem.as_ref(), &survivor);
         let run = if let Recorded::Run(run) = recorded { Some(*run) } else { None };
+        let observed = match &run {
+            Some(run) if reservation.one_shot => of_one_shot(observed, run),
+            _ => observed,
+        };
         let last_up = match (&liveness, &run) {
             // Run states of earlier versions have no time, but their supervisors kept the one in the record up to date.
             (Liveness::Free, Some(run)) if run.says_ended() => run.ended_at(),
@@ -352,6 +356,17 @@ fn derive(
             }
             Survivor::None | Survivor::Unchecked => with(State::Stopped, "its supervisor was killed".into()),
         },
+    }
+}
+
+/// Returns the state of a one-shot: one that has ended without a request has completed or failed.
+fn of_one_shot(observed: ObservedState, run: &RunState) -> ObservedState {
+    let is_current = |exit: &&Exit| run.began_at.is_some_and(|began| exit.at >= began);
+    let ended = run.exits.last().filter(|_| observed.state == State::Stopped).filter(is_current);
+    match ended.filter(|exit| !exit.was_requested) {
+        Some(exit) if exit.how == ExitHow::Code(0) => ObservedState { state: State::Completed, ..observed },
+        Some(exit) => ObservedState { state: State::Failed, error: Some(exit.to_string()), ..observed },
+        None => observed,
     }
 }
 

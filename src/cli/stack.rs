@@ -301,6 +301,7 @@ impl Names {
         request.env.insert(0, EnvSource::Values(values));
         request.key = Some(self.key(service)?);
         request.stack = Some(self.stack.name.clone());
+        request.one_shot = service.one_shot;
         if request.port != PortRequest::NoPort {
             request.port = PortRequest::Any;
         }

@@ -73,11 +73,10 @@ pub(super) fn quietly(
 /// [`Error::NotCompleted`] if it did not exit with code 0.
 pub(super) fn check_completed(context: &Context, reservation: &Reservation) -> Result<()> {
     let view = context.view_if_registered(reservation)?;
-    if view.has_completed() {
+    if view.state == State::Completed {
         return Ok(());
     }
-    let exit = view.last_exit.filter(|_| view.state == State::Stopped).map(|exit| exit.to_string());
-    let why = exit.or(view.error).unwrap_or_else(|| "it did not run".into());
+    let why = view.error.unwrap_or_else(|| "it was stopped".into());
     Err(Error::NotCompleted { service: reservation.name().to_owned(), why })
 }
 
@@ -132,7 +131,10 @@ fn verdict(view: &ServiceView, goal: Goal) -> Option<std::result::Result<(), Str
     match (goal, view.state) {
         // A command that has just exited is recorded as ready until its supervisor reaps it.
         (Goal::Ready, State::Ready) => view.pid.is_none_or(may_run).then_some(Ok(())),
-        (Goal::Stopped, State::Stopped | State::Failed) if view.status == Status::Stopped => Some(Ok(())),
+        (Goal::Ready, State::Completed) => Some(Ok(())),
+        (Goal::Stopped, State::Stopped | State::Failed | State::Completed) if view.status == Status::Stopped => {
+            Some(Ok(()))
+        }
         (Goal::Ready, State::Failed | State::CrashLoop | State::Orphaned) => Some(Err(reason(view))),
         (Goal::Ready, State::Stopped) if view.status == Status::Stopped => Some(Err(reason(view))),
         // Its supervisor stops it at the next heartbeat.

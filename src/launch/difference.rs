@@ -30,6 +30,9 @@ pub(super) fn differences(service: &Reservation, spec: &ServiceSpec) -> Vec<Diff
     if service.cwd != request.cwd {
         add("cwd", format!("the directory {}", printable(&service.cwd.display().to_string())));
     }
+    if service.one_shot != request.one_shot {
+        add("one-shot", if service.one_shot { "a command that ends" } else { "a command that does not end" }.into());
+    }
     if service.policy != request.policy {
         add("policy", "other options for readiness, restarts or stopping".into());
     }

@@ -112,7 +112,7 @@ fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<()>> {
         State::Stopping | State::Stopped => {
             Some(Err(start_failed(reservation, "it was stopped immediately".into(), None)))
         }
-        State::Starting | State::Orphaned | State::Unknown => None,
+        State::Starting | State::Orphaned | State::Completed | State::Unknown => None,
     }
 }
 

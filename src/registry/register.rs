@@ -75,6 +75,7 @@ impl Registry {
         reservation.cmd.clone_from(&spec.request.cmd);
         reservation.file.clone_from(&spec.request.file);
         reservation.stack.clone_from(&spec.request.stack);
+        reservation.one_shot = spec.request.one_shot;
         reservation.env_files = spec.request.env_files().cloned().collect();
         reservation.env_digest.clone_from(&spec.env_digest);
         reservation.env_file_digests.clone_from(&spec.env_file_digests);

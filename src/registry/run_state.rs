@@ -48,6 +48,8 @@ pub(crate) enum State {
     Failed,
     /// The supervisor is gone, but the child lives. Readers derive this state; it is never recorded.
     Orphaned,
+    /// A one-shot has ended with exit code 0. Readers derive this state; it is never recorded.
+    Completed,
     /// A state of a later devport.
     #[serde(other)]
     Unknown,
@@ -77,6 +79,7 @@ impl State {
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Failed => "failed",
+            Self::Completed => "completed",
             Self::Orphaned => "orphaned",
             Self::Unknown => "unknown",
         }

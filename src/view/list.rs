@@ -141,7 +141,7 @@ fn megabytes(bytes: u64) -> String {
 /// otherwise.
 pub(super) fn paint(state: State) -> &'static str {
     match state {
-        State::Running | State::Ready => "32",
+        State::Running | State::Ready | State::Completed => "32",
         State::Starting | State::Stopping => "33",
         State::Stopped | State::Unknown => "90",
         State::Unhealthy

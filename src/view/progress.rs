@@ -38,10 +38,10 @@ pub(crate) enum Step {
     Pending(State),
     /// The service is in this state, and the command is done with it.
     Reached(State),
-    /// The service has run to its end.
-    Completed,
     Failed,
     Skipped,
+    /// There is nothing to do with it, for this reason.
+    Omitted(&'static str),
 }
 
 impl Step {
@@ -49,26 +49,25 @@ impl Step {
         match self {
             Self::Waiting => "waiting",
             Self::Pending(state) | Self::Reached(state) => state.as_str(),
-            Self::Completed => "completed",
             Self::Failed => "failed",
             Self::Skipped => "skipped",
+            Self::Omitted(why) => why,
         }
     }
 
     /// Returns the colour of a step. One that is not the last is yellow, unless it needs attention.
     fn paint(self) -> &'static str {
         match self {
-            Self::Waiting | Self::Skipped => GREY,
+            Self::Waiting | Self::Skipped | Self::Omitted(_) => GREY,
             Self::Pending(State::Running) => paint(State::Starting),
             Self::Pending(state) | Self::Reached(state) => paint(state),
-            Self::Completed => paint(State::Ready),
             Self::Failed => paint(State::Failed),
         }
     }
 
     /// Returns whether all is well and nothing more happens.
     fn is_well(self) -> bool {
-        matches!(self, Self::Reached(_) | Self::Completed)
+        matches!(self, Self::Reached(_) | Self::Omitted(_))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::config::{Policy, local_url};
 use crate::identity::{HashId, Key, ServiceHash};
 use crate::launch::Previous;
 use crate::observe::Observation;
-use crate::registry::{Exit, ExitHow, Liveness, Reservation, State, StateChange};
+use crate::registry::{Exit, Liveness, Reservation, State, StateChange};
 use crate::view::port::ListenerView;
 
 /// Whether a supervisor holds a service's identity lock.
@@ -246,13 +246,6 @@ impl ServiceView {
             started_by: reservation.started_by,
             gone: is_gone,
         }
-    }
-
-    /// Returns whether the service ran to its end: it stopped with exit code 0. The last exit of a command that could not
-    /// be executed is that of an earlier run.
-    pub(crate) fn has_completed(&self) -> bool {
-        let exit = self.last_exit.as_ref().filter(|_| self.state == State::Stopped);
-        exit.is_some_and(|exit| exit.how == ExitHow::Code(0))
     }
 
     /// Returns the brief JSON of a service that a command acted on: an agent pays for every character. `None` if no

@@ -151,7 +151,7 @@ fn check(starting: &mut Starting<'_>) -> ControlFlow<End> {
         let Ok(Some(reservation)) = starting.context.registry.find(&spec.hash) else { continue };
         let view = starting.context.view(&reservation);
         runs |= view.status != Status::Stopped;
-        let is_up = if task.service.one_shot { view.has_completed() } else { view.state == State::Ready };
+        let is_up = matches!(view.state, State::Ready | State::Completed);
         if is_up && starting.has_failed(position) {
             starting.recover(position);
         }

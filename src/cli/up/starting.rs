@@ -276,7 +276,7 @@ impl<'a> Starting<'a> {
                 let detail = run.and_then(|run| run.error).map_or_else(String::new, |error| error.to_string());
                 row(Step::Pending(state), Some(clock::now().saturating_duration_since(*since)), detail)
             }
-            Status::Ended(end) => row(end.step(), Some(end.time).filter(|time| !time.is_zero()), String::new()),
+            Status::Ended(end) => row(end.step(task), Some(end.time).filter(|time| !time.is_zero()), String::new()),
         }
     }
 }
@@ -287,12 +287,12 @@ impl End {
         Status::Ended(Box::new(Self { outcome, ensured: None, error: None, time: Duration::ZERO }))
     }
 
-    fn step(&self) -> Step {
+    fn step(&self, task: &Task<'_>) -> Step {
         match self.outcome {
             Outcome::Failed => Step::Failed,
             Outcome::Skipped => Step::Skipped,
-            Outcome::Completed => Step::Completed,
-            Outcome::NotRunning => Step::Reached(State::Stopped),
+            Outcome::Completed => Step::Reached(State::Completed),
+            Outcome::NotRunning => Step::Omitted(if task.service.one_shot { "not needed" } else { "reserved" }),
             _ => Step::Reached(State::Ready),
         }
     }
