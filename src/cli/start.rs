@@ -86,6 +86,7 @@ pub(super) fn spec(context: &Context, service: NewService, policy: PolicyArgumen
         scheme: None,
         file: None,
         stack: None,
+        shared: false,
         cwd: service.cwd.map_or_else(|| here.clone(), |directory| here.join(directory)),
     };
     ServiceSpec::resolve(request, context.environment())

@@ -12,6 +12,8 @@ pub(crate) struct Request {
     pub(crate) key: Option<Key>,
     /// The name of the stack that it belongs to; `None` if it belongs to none.
     pub(crate) stack: Option<String>,
+    /// Whether all checkouts of its repository share it.
+    pub(crate) shared: bool,
     /// The command and its arguments, unexpanded.
     pub(crate) cmd: Vec<String>,
     pub(crate) cwd: PathBuf,

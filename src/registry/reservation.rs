@@ -21,6 +21,7 @@ const SCHEMA: u32 = 1;
 /// The durable record of a service. While it exists its port and hashid are taken. Registration writes every field; the
 /// supervisor also updates `last_up`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field on disk")]
 pub(crate) struct Reservation {
     /// The version of the format; 0 for records of the first devport.
     #[serde(default)]
@@ -73,6 +74,9 @@ pub(crate) struct Reservation {
     /// The name of the stack that it belongs to; `None` if it belongs to none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stack: Option<String>,
+    /// Whether all checkouts of its repository share it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) shared: bool,
     /// The root of the checkout of `cwd` at registration; `None` in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) root: Option<PathBuf>,
@@ -193,6 +197,7 @@ impl Reservation {
             cmd: Vec::new(),
             file: None,
             stack: None,
+            shared: false,
             root: None,
             root_id: None,
             git_dir: None,
