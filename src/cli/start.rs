@@ -87,6 +87,7 @@ pub(super) fn spec(context: &Context, service: NewService, policy: PolicyArgumen
         file: None,
         stack: None,
         shared: false,
+        tmux_session: None,
         cwd: service.cwd.map_or_else(|| here.clone(), |directory| here.join(directory)),
     };
     ServiceSpec::resolve(request, context.environment())

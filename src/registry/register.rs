@@ -80,6 +80,7 @@ impl Registry {
         reservation.file.clone_from(&spec.request.file);
         reservation.stack.clone_from(&spec.request.stack);
         reservation.shared = spec.request.shared;
+        reservation.tmux_session.clone_from(&spec.request.tmux_session);
         reservation.env_files = spec.request.env_files().cloned().collect();
         reservation.env_digest.clone_from(&spec.env_digest);
         reservation.env_at_spawn.clone_from(&spec.env_at_spawn);
