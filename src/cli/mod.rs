@@ -5,6 +5,7 @@ mod attach;
 mod batch;
 mod context;
 mod down;
+mod edited;
 mod env;
 mod log_stream;
 mod logs;
