@@ -7,6 +7,7 @@ mod context;
 mod down;
 mod edited;
 mod env;
+mod foreign_values;
 mod log_stream;
 mod logs;
 mod ls;
