@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cli::context::Context;
+use crate::cli::foreign_values;
 use crate::cli::output::note;
 use crate::config::{
     CheckoutNames, ConfigFile, EnvSource, FileContext, PortRequest, Reference, Request, ServiceSpec, Stack,
@@ -12,11 +13,9 @@ use crate::config::{
 };
 use crate::error::{Error, Result};
 use crate::identity::{Key, ServiceHash};
-use crate::project::{self, Checkout, CheckoutKind, StackUser};
+use crate::project::{self, Checkout, CheckoutKind, Place, StackUser};
 use crate::registry::{FileLock, Reservation};
 
-/// The tmux session of all services.
-const SESSION: &str = "devport";
 /// The names of the files of a stack, in the order in which they are looked for.
 const FILE_NAMES: [&str; 4] = ["devport.yaml", "devport.yml", "Procfile.dev", "Procfile"];
 
@@ -77,14 +76,6 @@ impl Located {
             ConfigFile::Stack(stack) => stack,
             ConfigFile::List(entries) => Stack::of_list(entries),
         };
-        if stack.tmux_session.as_ref().is_some_and(|session| session != SESSION) {
-            return Err(Error::InvalidFile {
-                path: file,
-                line: None,
-                why: format!("tmux-session can only be {SESSION}"),
-                hint: Some("leave it out".into()),
-            });
-        }
         Ok(Self { file, stack, checkout, names: Some(names) })
     }
 
@@ -172,40 +163,72 @@ impl Located {
         Ok(context.registry.list()?.reservations.into_iter().filter(is_unlisted).collect())
     }
 
-    /// Returns the ports of the services that are registered.
+    /// Returns the ports of the services as they are registered, and 0 for one that is not reserved yet. Reserves none.
     ///
     /// # Errors
     /// If a record cannot be read.
     pub(super) fn known_ports(&self, context: &Context) -> Result<Ports<'_>> {
         let mut ports = HashMap::new();
-        for service in self.stack.services.iter().filter(|_| self.names.is_some()) {
+        if self.names.is_none() {
+            return Ok(ports);
+        }
+        for service in self.stack.services.iter().filter(|service| service.request.port != PortRequest::NoPort) {
             let port = self.record(context, service)?.and_then(|reservation| reservation.service_port());
-            ports.extend(port.map(|port| (service.name.as_str(), port)));
+            ports.insert(service.name.as_str(), port.unwrap_or_default());
         }
         Ok(ports)
     }
 
-    /// Reserves the ports of all services, so that each gets those of its siblings. The services of a list know no
-    /// siblings.
+    /// Reserves the ports of all services, so that each gets those of its siblings, and notes values that would lead them
+    /// to others. The services of a list know no siblings.
     ///
     /// # Errors
     /// If a key belongs to another checkout, or no port can be reserved.
     pub(super) fn reserve(&self, context: &Context) -> Result<Ports<'_>> {
         let mut ports = HashMap::new();
         let Some(names) = &self.names else { return Ok(ports) };
-        for service in &self.stack.services {
+        // Ports that the file names come first: the hash of another service may select one of them.
+        let (fixed, others): (Vec<_>, Vec<_>) =
+            self.stack.services.iter().partition(|service| matches!(service.request.port, PortRequest::Exactly(_)));
+        for service in fixed.into_iter().chain(others) {
             if service.request.port != PortRequest::NoPort {
                 ports.insert(service.name.as_str(), self.reserve_port(context, names, service)?);
             }
         }
+        self.note_foreign_values(context, names, &ports)?;
         Ok(ports)
+    }
+
+    /// Notes what could lead the services to those of another checkout, or does not reach them.
+    fn note_foreign_values(&self, context: &Context, names: &Names, ports: &Ports<'_>) -> Result<()> {
+        let home = context.environment().home();
+        let mut files = vec![self.file.clone()];
+        // A shared service has the files of the main checkout.
+        for service in self.stack.services.iter().filter(|service| !service.shared || names.values.is_main()) {
+            for source in service.request.clone().written_in(&self.file, home).env {
+                files.extend(match source {
+                    EnvSource::File(file) => Some(file),
+                    EnvSource::Values(_) => None,
+                });
+            }
+        }
+        files.sort();
+        files.dedup();
+        let place = Place::new(self.file.parent().unwrap_or(Path::new("/")), None, home);
+        foreign_values::warn_of_addresses(context, &place, &files)?;
+        foreign_values::note_replaced_variables(context, &sibling_variables(&self.stack, ports, |_| true));
+        Ok(())
     }
 
     /// Reserves the port of one service. The port in the file is a preference of the main checkout.
     fn reserve_port(&self, context: &Context, names: &Names, service: &StackService) -> Result<u16> {
         let reserve = |port| {
-            let directory = self.home_of(service)?.parent().unwrap_or(Path::new("/")).to_owned();
-            let spec = ServiceSpec::port_alone(names.key(service)?, port, directory, context.environment());
+            let file = self.home_of(service)?;
+            let directory = file.parent().unwrap_or(Path::new("/")).to_owned();
+            let mut spec = ServiceSpec::port_alone(names.key(service)?, port, directory, context.environment());
+            spec.request.file = Some(file);
+            spec.request.stack = Some(names.stack.name.clone());
+            spec.request.shared = service.shared;
             context.launcher().reserve(&spec).map(|reservation| reservation.port)
         };
         match service.request.port {
@@ -213,12 +236,12 @@ impl Located {
                 reserve(PortRequest::Exactly(port)).or_else(|error| match error {
                     Error::PortReserved { .. } | Error::PortFixed { .. } => {
                         note(&format!("{} does not get port {port}: {error}", service.name));
-                        reserve(PortRequest::Any)
+                        reserve(PortRequest::ByHash)
                     }
                     error => Err(error),
                 })
             }
-            _ => reserve(PortRequest::Any),
+            _ => reserve(PortRequest::ByHash),
         }
     }
 
@@ -243,6 +266,16 @@ impl Located {
         };
         let request = request.written_in(&self.home_of(service)?, context.environment().home());
         ServiceSpec::resolve(request, context.environment())
+    }
+
+    /// Returns the service with this key in this checkout; `None` if the file does not have it.
+    pub(super) fn service_with_key(&self, key: &Key) -> Result<Option<&StackService>> {
+        for service in &self.stack.services {
+            if self.key(service)?.as_ref() == Some(key) {
+                return Ok(Some(service));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the record of a service; `None` if it was never registered.
@@ -285,13 +318,7 @@ impl Names {
             checkout => self.values.value_of(checkout),
         });
         // A shared service is the same for all checkouts, so it knows only services that are shared too.
-        let siblings = stack.services.iter().filter(|other| other.shared || !service.shared);
-        let mut values: Vec<(String, String)> = siblings
-            .filter_map(|sibling| Some((sibling, ports.get(sibling.name.as_str())?, url(&sibling.name)?)))
-            .flat_map(|(sibling, port, url)| {
-                [(sibling.port_variable(), port.to_string()), (sibling.url_variable(), url)]
-            })
-            .collect();
+        let mut values = sibling_variables(stack, ports, |other| other.shared || !service.shared);
         if !service.shared {
             values.push(("DEVPORT_SLUG".into(), self.values.slug.clone()));
         }
@@ -302,11 +329,28 @@ impl Names {
         request.key = Some(self.key(service)?);
         request.stack = Some(self.stack.name.clone());
         request.one_shot = service.one_shot;
+        request.shared = service.shared;
+        request.tmux_session.clone_from(&stack.tmux_session);
         if request.port != PortRequest::NoPort {
-            request.port = PortRequest::Any;
+            request.port = PortRequest::ByHash;
         }
         Ok(request)
     }
+}
+
+/// Returns the variables with the ports and addresses of the services for which `is_sibling`.
+fn sibling_variables(
+    stack: &Stack,
+    ports: &Ports<'_>,
+    is_sibling: impl Fn(&StackService) -> bool,
+) -> Vec<(String, String)> {
+    let services = stack.services.iter().filter(|service| is_sibling(service));
+    let with_port = services.filter_map(|service| Some((service, *ports.get(service.name.as_str())?)));
+    let variables = |(service, port): (&StackService, u16)| {
+        let url = local_url(service.request.scheme.as_deref(), port);
+        [(service.port_variable(), port.to_string()), (service.url_variable(), url)]
+    };
+    with_port.flat_map(variables).collect()
 }
 
 /// Returns what a record says about the names of stacks; `None` if it cannot belong to one.

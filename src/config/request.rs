@@ -14,6 +14,10 @@ pub(crate) struct Request {
     pub(crate) stack: Option<String>,
     /// Whether the command runs to completion.
     pub(crate) one_shot: bool,
+    /// Whether all checkouts of its repository share it.
+    pub(crate) shared: bool,
+    /// The tmux session with its window; `None` for the default one.
+    pub(crate) tmux_session: Option<String>,
     /// The command and its arguments, unexpanded.
     pub(crate) cmd: Vec<String>,
     pub(crate) cwd: PathBuf,
@@ -92,6 +96,9 @@ pub(crate) enum PortRequest {
     /// Its current one, or else the lowest free one.
     #[default]
     Any,
+    /// Its current one, or else the one that its hash selects, or else the lowest free one: a service of a stack mostly has
+    /// the same port on every machine.
+    ByHash,
     Exactly(u16),
     NoPort,
 }
