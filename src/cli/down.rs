@@ -47,12 +47,15 @@ fn user_elsewhere(context: &Context, located: &Located, service: &StackService) 
     if !service.shared {
         return Ok(None);
     }
+    // Through others too, such as a one-shot that has completed.
     let needs = |name: &str| {
-        located.stack.services.iter().any(|other| other.name == name && other.depends_on.contains(&service.name))
+        let order = located.stack.order(&[name.to_owned()], false);
+        order.is_ok_and(|order| order.services.iter().any(|other| other.name == service.name))
     };
     let is_user = |reservation: &Reservation| {
-        let name = reservation.key.as_ref().and_then(|key| located.service_elsewhere(key.as_str()));
-        name.is_some_and(needs) && context.registry.liveness(&reservation.hash).is_held()
+        !reservation.shared
+            && located.service_elsewhere(reservation).is_some_and(needs)
+            && context.registry.liveness(&reservation.hash).is_held()
     };
     let users = context.registry.list()?.reservations;
     Ok(users.into_iter().find(is_user).map(|reservation| reservation.name().to_owned()))

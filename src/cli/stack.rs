@@ -34,6 +34,8 @@ pub(super) struct Located {
 #[derive(Debug)]
 struct Names {
     stack: project::Stack,
+    /// The stack in the main checkout of the same repository, which has the shared services.
+    main: project::Stack,
     /// The values of `${checkout.…}`.
     values: CheckoutNames,
 }
@@ -69,8 +71,16 @@ impl Located {
         };
         let name = unnamed.name.unwrap_or_else(|| project::default_name(&checkout, directory));
         let listing = context.registry.list()?;
-        let users = listing.reservations.iter().filter_map(user);
-        let names = Names::new(project::Stack::new(name, &checkout, users, Path::is_dir), &checkout);
+        let stack_in = |checkout: &Checkout| {
+            let users = listing.reservations.iter().filter_map(user);
+            project::Stack::new(name.clone(), checkout, users, Path::is_dir)
+        };
+        let stack = stack_in(&checkout);
+        let main_root = checkout.main_root().filter(|root| *root != checkout.root);
+        let home = context.environment().home();
+        let main =
+            main_root.map_or_else(|| stack.clone(), |root| stack_in(&Checkout::of(&project::root_of(&root, home))));
+        let names = Names::new(stack, main, &checkout);
         // What the file means depends on the names, and the name of the stack stands in the file.
         let stack = match read(Some(&names.values))? {
             ConfigFile::Stack(stack) => stack,
@@ -143,12 +153,14 @@ impl Located {
         (self.names.as_ref()?.stack.key(name) == key).then_some(name)
     }
 
-    /// Returns the name of a service of this stack in another checkout, by its key; `None` if it is of this one, or of
-    /// another stack.
-    pub(super) fn service_elsewhere<'k>(&self, key: &'k str) -> Option<&'k str> {
-        let (stack, name) = key.split_once('/')?;
-        let is_ours = stack.split('@').next() == Some(self.names.as_ref()?.stack.name.as_str());
-        (is_ours && self.service_of(key).is_none()).then_some(name)
+    /// Returns the name of a service of this stack in another checkout of the repository; `None` if it is of this one, or
+    /// of another stack.
+    pub(super) fn service_elsewhere<'r>(&self, reservation: &'r Reservation) -> Option<&'r str> {
+        let user = user(reservation)?;
+        let (stack, name) = user.key.split_once('/')?;
+        let is_ours = stack.split('@').next() == Some(self.names.as_ref()?.stack.name.as_str())
+            && self.checkout.repository.as_ref() == Some(&user.repository());
+        (is_ours && self.service_of(user.key).is_none()).then_some(name)
     }
 
     /// Returns the services of the stack in this checkout that its file no longer has.
@@ -292,19 +304,18 @@ impl Located {
 }
 
 impl Names {
-    fn new(stack: project::Stack, checkout: &Checkout) -> Self {
+    fn new(stack: project::Stack, main: project::Stack, checkout: &Checkout) -> Self {
         let values = CheckoutNames {
             name: stack.checkout.to_string(),
             slug: stack.checkout.slug(),
             root: checkout.root.to_string_lossy().into_owned(),
         };
-        Self { stack, values }
+        Self { stack, main, values }
     }
 
     /// Returns the key of a service.
     fn key(&self, service: &StackService) -> Result<Key> {
-        let name = &service.name;
-        Key::new(if service.shared { format!("{}/{name}", self.stack.name) } else { self.stack.key(name) })
+        Key::new(if service.shared { &self.main } else { &self.stack }.key(&service.name))
     }
 
     /// Returns what a service asks for in this checkout: its key, its references with their values, and the variables of

@@ -86,7 +86,7 @@ impl<'a> StackUser<'a> {
     }
 
     /// Returns git's common directory, from the paths alone.
-    fn repository(&self) -> PathBuf {
+    pub(crate) fn repository(&self) -> PathBuf {
         match self.git_dir {
             Some(git_dir) => split(git_dir).map_or(git_dir, |(common, _)| common).to_owned(),
             None => self.root.join(".git"),

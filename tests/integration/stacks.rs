@@ -387,3 +387,28 @@ fn services_end_after_those_that_need_them() {
     at(&env, "shop", &["down"]).ok();
     assert_eq!(fs::read_to_string(env.file("shop/ends")).unwrap(), "web\napi\ndb\n");
 }
+
+#[test]
+fn a_second_clone_has_a_shared_service_of_its_own() {
+    let env = machine(
+        "name: shop\nservices:\n  db: {exec: sleep 1000, no-port: true, shared: true}\n  \
+         migrate: {exec: \"true\", one-shot: true, depends-on: [db]}\n  \
+         api: {exec: sleep 1000, no-port: true, depends-on: [migrate]}\n",
+    );
+    env.finish(env.command("git").args(["clone", "--quiet", "shop", "clone"])).ok();
+    env.finish(env.command("git").args(["-C", "clone", "worktree", "add", "--quiet", "../fix"])).ok();
+    let started = |directory: &str| outcomes(&at(&env, directory, &["up", "-d"]).ok());
+    assert_eq!(started("shop")[0], ("shop/db".into(), "started".into()));
+    let (clone, fix) = (started("clone"), started("fix"));
+    assert!(clone[0].0.starts_with("shop@clone-") && clone[0].1 == "started", "{clone:?}");
+    assert_eq!(fix[0], (clone[0].0.clone(), "already-running".into()));
+    assert!(fix[2].0.starts_with("shop@fix-"), "{fix:?}");
+    let key = at(&env, "fix", &["which", "db"]).ok().json()["key"].clone();
+    assert_eq!(key, clone[0].0.as_str());
+    // The api of the other checkout needs it through a one-shot.
+    let down = at(&env, "clone", &["down"]).ok();
+    assert!(down.stderr.contains(&format!("{} stays: {} needs it", clone[0].0, fix[2].0)), "{}", down.stderr);
+    let last = outcomes(&at(&env, "fix", &["down"]).ok());
+    assert!(last.contains(&(clone[0].0.clone(), "stopped".into())), "{last:?}");
+    assert_eq!(env.which("shop/db")["state"], "ready", "that of the first clone runs on");
+}
