@@ -115,6 +115,14 @@ pub(crate) enum Error {
         /// The most similar keys, best first.
         nearest: Vec<String>,
     },
+    /// A command without targets means the services of this checkout, which has none.
+    #[error("{checkout} has no services")]
+    NoServicesHere {
+        /// The root of the checkout.
+        checkout: String,
+        /// The name of the command.
+        verb: &'static str,
+    },
     /// A `devport.yaml` has no service with the key.
     #[error("{} has no service {key:?}", path.display())]
     NoSuchEntry {

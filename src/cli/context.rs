@@ -141,6 +141,35 @@ impl Context {
         Ok(chosen)
     }
 
+    /// Returns the services that a command means: those that targets name; without targets those of this checkout, or
+    /// with `all` those of the machine. `verb` is the command's name.
+    ///
+    /// # Errors
+    /// As [`Self::resolve_all`], or [`Error::NoServicesHere`] if this checkout has none.
+    pub(super) fn choose(&self, verb: &'static str, targets: &[String], all: bool) -> Result<Chosen> {
+        match targets {
+            [] if all => self.all(),
+            [] => self.all_here(verb),
+            targets => self.resolve_all(targets),
+        }
+    }
+
+    /// Returns the services of this checkout. Records that cannot be used are reported; those that could not be read are
+    /// counted, because they may be of this checkout.
+    fn all_here(&self, verb: &'static str) -> Result<Chosen> {
+        let place = Place::new(&self.cwd()?, None, self.environment().home());
+        let mut listing = self.registry.list()?;
+        for error in &listing.unusable {
+            report("a record", error);
+        }
+        let unusable = listing.unusable.iter().filter(|error| matches!(error, Error::Io { .. })).count();
+        listing.reservations.retain(|reservation| place.lists(reservation.site()));
+        if listing.reservations.is_empty() && unusable == 0 {
+            return Err(Error::NoServicesHere { checkout: place.abbreviate(place.root()), verb });
+        }
+        Ok(Chosen { services: listing.reservations, unusable })
+    }
+
     /// Returns every service. Records that cannot be used are reported and counted.
     ///
     /// # Errors

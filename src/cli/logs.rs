@@ -45,7 +45,7 @@ impl Filter {
 /// Executes `devport logs`.
 ///
 /// # Errors
-/// If a target names no service, or a log cannot be read.
+/// If a target names no service, this checkout has none, or a log cannot be read.
 pub(super) fn execute(context: &Context, arguments: &Logs) -> Result<()> {
     let filter = Filter {
         since: arguments.since.map(|since| since_when(since.0)),
@@ -92,11 +92,11 @@ fn pattern(text: &str) -> Result<Regex> {
 
 /// Returns the services whose logs are printed, each with a prefix if there are several.
 fn sources(context: &Context, arguments: &Logs) -> Result<Vec<Source>> {
-    let reservations = if arguments.targets.is_empty() {
-        context.all()?.services
-    } else {
-        context.resolve_all(&arguments.targets)?.services
-    };
+    let mut reservations = context.choose("logs", &arguments.targets, arguments.all)?.services;
+    if arguments.targets.is_empty() {
+        // A port without a command has no log.
+        reservations.retain(|reservation| !reservation.cmd.is_empty());
+    }
     let several = reservations.len() != 1;
     let names: Vec<&str> = reservations.iter().map(Reservation::name).collect();
     let prefixes = if several { prefixes(&names, context.output) } else { vec![String::new()] };

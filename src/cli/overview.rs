@@ -8,7 +8,7 @@ use crate::logs;
 use crate::observe::Observer;
 use crate::os::process::{self, ProcessIdentity};
 use crate::os::{clock, parallel};
-use crate::registry::{Registry, Reservation};
+use crate::registry::{Registry, Reservation, State};
 use crate::tailnet::Addresses;
 use crate::view::{ChangeView, Details, ServiceView, Status, SupervisorView, Usage};
 
@@ -54,6 +54,15 @@ impl<'a> Overview<'a> {
         let observation = self.observer.observe(&reservation);
         let url = self.addresses.of(&reservation);
         ServiceView::new(reservation, observation, url)
+    }
+
+    /// Leaves out the services that do not run on purpose: those that were stopped or have completed, and ports without a
+    /// command. One that has crashed or was given up stays.
+    pub(super) fn retain_meant_to_run(&self, services: &mut Vec<Reservation>) {
+        services.retain(|service| {
+            let is_over = |state| matches!(state, State::Stopped | State::Completed);
+            !service.cmd.is_empty() && !is_over(self.observer.observe(service).observed.state)
+        });
     }
 
     /// Adds how a service is set up and ran before. The last output is that before the last exit, unless devport caused

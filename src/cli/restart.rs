@@ -6,19 +6,18 @@ use crate::cli::output::report;
 use crate::cli::{missing_tmux, wait};
 use crate::error::{Error, Result};
 use crate::launch::{Ensured, IfRunning, LaunchMode};
-use crate::registry::{Liveness, Reservation};
+use crate::registry::Reservation;
 use crate::view::{Outcome, ServiceView};
 
 /// Executes `devport restart`.
 ///
 /// # Errors
-/// If a target names no service, a service could not be restarted, or one is not ready in time.
+/// If a target names no service, this checkout has none, a service could not be restarted, or one is not ready in time.
 pub(super) fn execute(context: &Context, arguments: &Restart) -> Result<()> {
-    let several = arguments.all || arguments.targets.len() > 1;
-    let Chosen { mut services, unusable } =
-        if arguments.all { context.all()? } else { context.resolve_all(&arguments.targets)? };
-    if arguments.all {
-        services.retain(|reservation| !matches!(context.registry.liveness(&reservation.hash), Liveness::Free));
+    let several = arguments.targets.len() != 1;
+    let Chosen { mut services, unusable } = context.choose("restart", &arguments.targets, arguments.all)?;
+    if arguments.targets.is_empty() {
+        context.overview().retain_meant_to_run(&mut services);
     }
     let mode = LaunchMode { is_detached: arguments.no_tmux, if_running: IfRunning::Replace };
     let (mut started, mut failed) = (Vec::new(), unusable);

@@ -11,18 +11,18 @@ use crate::view::Outcome;
 /// Executes `devport stop`.
 ///
 /// # Errors
-/// If a target names no service, or a service does not end in time.
+/// If a target names no service, this checkout has none, or a service does not end in time.
 pub(super) fn execute(context: &Context, arguments: &Stop) -> Result<()> {
-    let several = arguments.all || arguments.targets.len() > 1;
+    let are_named = !arguments.targets.is_empty();
+    let several = arguments.targets.len() != 1;
     let urgency = if arguments.kill { Urgency::Kill } else { Urgency::Graceful };
-    let Chosen { services, unusable } =
-        if arguments.all { context.all()? } else { context.resolve_all(&arguments.targets)? };
+    let Chosen { services, unusable } = context.choose("stop", &arguments.targets, arguments.all)?;
     let mut views = Vec::new();
     let mut first_failure = None;
     let mut failed = unusable;
     for reservation in &services {
         match stop(context, reservation, urgency) {
-            Ok(Ended::Nothing) if arguments.all => {}
+            Ok(Ended::Nothing) if !are_named => {}
             Ok(Ended::Nothing) => views.push(context.view(reservation).with(Outcome::NotRunning)),
             Ok(_) => views.push(context.view(reservation).with(Outcome::Stopped)),
             Err(error) => {

@@ -135,10 +135,6 @@ fn unknown_hint(error: &clap::Error, command: &str, argument: &str, help: String
 fn missing(command: &str, argument: &str, help: String) -> (String, String) {
     match (command, plain(argument).as_str()) {
         (_, "--tailnet") => ("--tailnet-name needs --tailnet".into(), help),
-        ("stop" | "restart", "TARGET") => (
-            format!("`devport {command}` needs a service"),
-            format!("name it, as in `devport {command} api`, or use --all for every running service"),
-        ),
         (_, "TARGET" | "target") => (
             format!("`devport {command}` needs a service"),
             format!("name it, as in `devport {command} api`; `devport ls` lists the services"),
@@ -182,14 +178,6 @@ mod tests {
             ("devport status", "there is no command \"status\" | did you mean `devport ls`?"),
             ("devport strat", "there is no command \"strat\" | did you mean `devport start`?"),
             ("devport qqq", "there is no command \"qqq\" | `devport --help` lists the commands"),
-            (
-                "devport stop",
-                "`devport stop` needs a service | name it, as in `devport stop api`, or use --all for every running service",
-            ),
-            (
-                "devport restart",
-                "`devport restart` needs a service | name it, as in `devport restart api`, or use --all for every running service",
-            ),
             (
                 "devport which",
                 "`devport which` needs a service | name it, as in `devport which api`; `devport ls` lists the services",

@@ -26,12 +26,22 @@ const WRONG_PORT: Duration = Duration::from_secs(2);
 /// Executes `devport wait`.
 ///
 /// # Errors
-/// [`Error::NotInTime`] or [`Error::NotAllInTime`] if the services do not reach the state.
+/// [`Error::NotInTime`] or [`Error::NotAllInTime`] if the services do not reach the state, or if this checkout has none.
 pub(super) fn execute(context: &Context, arguments: &Wait) -> Result<()> {
-    let Chosen { services, unusable } = context.resolve_all(&arguments.targets)?;
+    let Chosen { mut services, unusable } = context.choose("wait", &arguments.targets, arguments.all)?;
+    if arguments.targets.is_empty() {
+        // A port without a command becomes neither ready nor stopped.
+        services.retain(|service| !service.cmd.is_empty());
+        let stopped = services.clone();
+        context.overview().retain_meant_to_run(&mut services);
+        if services.is_empty() && arguments.goal == Goal::Ready {
+            // Nothing runs: a script must not take that for ready.
+            services = stopped;
+        }
+    }
     let waited = wait(context, &services, arguments.goal, arguments.timeout.0);
     let views: Vec<ServiceView> = services.iter().map(|reservation| context.view(reservation)).collect();
-    context.output.print_views(&views, arguments.targets.len() > 1)?;
+    context.output.print_views(&views, arguments.targets.len() != 1)?;
     waited?;
     if unusable > 0 {
         return Err(Error::SomeFailed { failed: unusable, total: services.len() + unusable });

@@ -43,6 +43,9 @@ impl Error {
             Self::NoSuchService { nearest, .. } | Self::PrefixTooShort { nearest, .. } => {
                 did_you_mean(nearest).unwrap_or_else(|| "`devport ls` lists the services".into())
             }
+            Self::NoServicesHere { verb, .. } => {
+                format!("name a service, or use `devport {verb} --all` for those of the whole machine")
+            }
             Self::NoSuchEntry { nearest, keys, .. } => {
                 did_you_mean(nearest).or_else(|| (!keys.is_empty()).then(|| format!("it has {}", keys.join(", "))))?
             }

@@ -23,6 +23,7 @@ mod environment;
 mod examples;
 mod facts;
 mod foreground;
+mod here;
 mod launch;
 mod layers;
 mod listeners;

@@ -58,12 +58,13 @@ pub(crate) struct Attach {
 
 /// Print the output of services.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option")]
 #[command(after_help = "\
 Examples:
   devport logs api
   devport logs -n 50 api
   devport logs -f api web           follow two services, merged by time
-  devport logs --since 10m          print the output of all services
+  devport logs --since 10m          print the output of all services of this checkout
   devport logs --previous api       print the run before this one: why it crashed
   devport logs --grep 'ERROR|WARN' --timestamps api
   devport logs --json api           one object per line: time, service, run, line")]
@@ -89,8 +90,11 @@ pub(crate) struct Logs {
     /// Print only lines that match a regular expression
     #[arg(long, value_name = "REGEX")]
     pub(crate) grep: Option<String>,
-    /// Keys, ids or ports [default: all services]
-    #[arg(value_name = "TARGET")]
+    /// Print the output of all services of this machine
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Keys, ids or ports [default: all services of this checkout]
+    #[arg(value_name = "TARGET", conflicts_with = "all")]
     pub(crate) targets: Vec<String>,
 }
 
@@ -119,6 +123,7 @@ impl Goal {
 Examples:
   devport wait api
   devport wait api web --timeout 2m
+  devport wait              every service of this checkout that runs or has failed
   devport wait api --for stopped
 
 devport runs the tcp, http or exec check of a ready service again. If the wait fails, devport exits with code 5 and \
@@ -130,8 +135,11 @@ pub(crate) struct Wait {
     /// State to wait for
     #[arg(long = "for", value_enum, value_name = "STATE", default_value = "ready")]
     pub(crate) goal: Goal,
-    /// Keys, ids or ports
-    #[arg(value_name = "TARGET", required = true)]
+    /// Wait for the services of this machine that run or have failed
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Keys, ids or ports [default: the services of this checkout that run or have failed]
+    #[arg(value_name = "TARGET", conflicts_with = "all")]
     pub(crate) targets: Vec<String>,
 }
 

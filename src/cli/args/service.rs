@@ -12,14 +12,15 @@ use crate::config::Span;
 Examples:
   devport stop api
   devport stop api web b7d
+  devport stop              every service of this checkout
   devport stop --all
   devport stop --kill api
 
 devport sends the stop signal to all processes of the service, and SIGKILL after its grace period. No process is left \
 when the command returns. A second `devport stop` does not shorten the grace period; --kill does.")]
 pub(crate) struct Stop {
-    /// Keys, ids or ports
-    #[arg(value_name = "TARGET", required_unless_present = "all", conflicts_with = "all")]
+    /// Keys, ids or ports [default: the running services of this checkout]
+    #[arg(value_name = "TARGET", conflicts_with = "all")]
     pub(crate) targets: Vec<String>,
     /// Stop every running service of this machine
     #[arg(long)]
@@ -35,14 +36,15 @@ pub(crate) struct Stop {
 Examples:
   devport restart api
   devport restart --wait api web
+  devport restart           every service of this checkout that runs or has failed
   devport restart --all
 
 The command, the directory, the environment and the port are those of the registration, whatever the current shell has.")]
 pub(crate) struct Restart {
-    /// Keys, ids or ports
-    #[arg(value_name = "TARGET", required_unless_present = "all", conflicts_with = "all")]
+    /// Keys, ids or ports [default: the services of this checkout that run or have failed]
+    #[arg(value_name = "TARGET", conflicts_with = "all")]
     pub(crate) targets: Vec<String>,
-    /// Restart every running service of this machine
+    /// Restart every service of this machine that runs or has failed
     #[arg(long)]
     pub(crate) all: bool,
     /// Wait until the services are ready, for at most TIME (30s if omitted); exit with code 5 on timeout

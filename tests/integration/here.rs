@@ -1,0 +1,143 @@
+//! Commands without a name: they mean the services of the checkout that they are run in.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::checkouts::{Machine, SLEEP, pid};
+use crate::support::{Done, until};
+
+/// Returns the keys that a command printed.
+fn keys(done: &Done) -> BTreeSet<String> {
+    done.json().as_array().unwrap().iter().map(|view| view["key"].as_str().unwrap().to_owned()).collect()
+}
+
+fn set(keys: &[&str]) -> BTreeSet<String> {
+    keys.iter().map(|key| (*key).to_owned()).collect()
+}
+
+/// A linked worktree within the main checkout.
+const FEAT: &str = "shop/.claude/worktrees/feat";
+
+#[test]
+fn stop_means_what_runs_in_this_checkout() {
+    let machine = Machine::new();
+    for (directory, key) in [("shop", "web"), ("shop/apps/api", "api"), (FEAT, "web-feat"), ("blog", "blog")] {
+        machine.start(directory, key);
+    }
+    machine.at("shop", ["stop", "api"]).ok();
+    assert_eq!(keys(&machine.at("shop/apps", ["stop"]).ok()), set(&["web"]), "what has stopped before is left out");
+    let runs = |key: &str| machine.env.ls().iter().any(|view| view["key"] == key && view["status"] == "running");
+    assert!(runs("web-feat") && runs("blog") && !runs("web"));
+    assert_eq!(keys(&machine.at("shop", ["stop"]).ok()), set(&[]));
+    assert_eq!(keys(&machine.at(FEAT, ["stop"]).ok()), set(&["web-feat"]));
+    assert_eq!(keys(&machine.at("shop", ["stop", "--all"]).ok()), set(&["blog"]));
+    machine.at("shop", ["stop", "--all", "web"]).fails(2, &["--all cannot be used with TARGET"]);
+}
+
+#[test]
+fn restart_means_what_runs_or_has_failed_in_this_checkout() {
+    let machine = Machine::new();
+    for (directory, key) in [("shop", "web"), ("shop", "stopped"), (FEAT, "web-feat")] {
+        machine.start(directory, key);
+    }
+    machine.at("shop", ["stop", "stopped"]).ok();
+    machine.at("shop", ["reserve", "--key", "port"]).ok();
+    let job = ["start", "--no-port", "--max-restarts", "1", "--backoff-initial", "1ms", "--key", "job"];
+    // If it fails before `start` sees it run, `start` says so.
+    machine.at("shop", job.iter().chain(&["--", "sh", "-c", "test -e fixed || exit 7; exec sleep 1000"]));
+    let state = |key: &str| machine.env.ls().into_iter().find(|view| view["key"] == key).unwrap();
+    until("the job has failed", || state("job")["state"] == "failed");
+    std::fs::write(machine.home("shop/fixed"), "").unwrap();
+    let before = pid(&state("web-feat"));
+    let restarted = machine.at("shop", ["restart"]).ok();
+    assert_eq!(keys(&restarted), set(&["job", "web"]));
+    let outcomes: BTreeSet<_> = restarted.json().as_array().unwrap().iter().map(outcome).collect();
+    assert_eq!(outcomes, set(&["restarted", "started"]));
+    assert_eq!(pid(&state("web-feat")), before);
+    assert_eq!(keys(&machine.at(FEAT, ["restart"]).ok()), set(&["web-feat"]));
+}
+
+fn outcome(view: &Value) -> String {
+    view["outcome"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn logs_mean_every_log_of_this_checkout() {
+    let machine = Machine::new();
+    let start = |directory: &str, key: &str| {
+        let words = ["start", "--no-port", "--key", key, "--", "sh", "-c", "echo from $DEVPORT_KEY; exec sleep 1000"];
+        machine.at(directory, words).ok();
+        until("it has written", || machine.at(directory, ["logs", key]).ok().stdout.contains("from"));
+    };
+    start("shop", "a");
+    machine.at("shop", ["reserve", "--key", "port"]).ok();
+    let output = |directory: &str, arguments: &[&str]| {
+        let text = machine.at(directory, arguments).ok().stdout;
+        text.lines().filter(|line| line.contains("from")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(output("shop", &["logs"]), ["from a"], "a single log has no prefix");
+    start("shop", "b");
+    start("blog", "c");
+    machine.at("shop", ["stop", "b"]).ok();
+    assert_eq!(output("shop", &["logs"]), ["a | from a", "b | from b"]);
+    assert_eq!(output("blog", &["logs"]), ["from c"]);
+    assert_eq!(output("blog", &["logs", "--all"]).len(), 3);
+}
+
+#[test]
+fn wait_means_what_should_run_in_this_checkout() {
+    let machine = Machine::new();
+    machine.start("shop", "stopped");
+    machine.at("shop", ["stop"]).ok();
+    // A script must not take "nothing runs" for "ready".
+    machine.at("shop", ["wait"]).fails(5, &["stopped is not ready: it is stopped"]);
+    assert_eq!(keys(&machine.at("shop", ["wait", "--for", "stopped"]).ok()), set(&[]));
+    machine.start("shop", "web");
+    let never = ["start", "--ready", "log:never", "--no-port", "--key", "blog", "--", "sleep", "1000"];
+    machine.at("blog", never).ok();
+    let ready = machine.at("shop", ["wait"]).ok();
+    assert_eq!(keys(&ready), set(&["web"]));
+    assert_eq!(ready.json()[0]["state"], "ready");
+    machine.at("shop", ["wait", "--all", "--timeout", "100ms"]).fails(5, &["blog is not ready"]);
+    machine.at("shop", ["stop"]).ok();
+}
+
+#[test]
+fn a_checkout_without_services_is_reported_with_the_option_for_the_machine() {
+    let machine = Machine::new();
+    machine.start("shop", "web");
+    for command in ["stop", "restart", "logs", "wait"] {
+        let hint = format!("hint: name a service, or use `devport {command} --all`");
+        let refused = machine.at("blog", [command]).fails(4, &["devport: ~/blog has no services\n", &hint]);
+        assert_eq!(refused.stdout, "");
+    }
+    machine.at("blog", ["rm"]).fails(2, &["`devport rm` needs a service"]);
+    let list = |directory: &str, arguments: &[&str]| keys(&machine.at(directory, arguments).ok());
+    assert_eq!(list("blog", &["ls", "--here"]), set(&[]));
+    assert_eq!(list("shop", &["ls", "--here"]), set(&["web"]));
+    assert_eq!(list("blog", &["ls"]), set(&["web"]));
+}
+
+#[test]
+fn a_service_belongs_to_the_checkout_of_its_file_too() {
+    let machine = Machine::new();
+    let file = machine.home("blog/devport.yaml");
+    let text = format!("- {{key: web, cwd: {}, ready: none, exec: sleep 1000}}\n", machine.home("shop").display());
+    std::fs::write(&file, text).unwrap();
+    machine.at("blog", ["start", "-f", "devport.yaml"]).ok();
+    assert_eq!(keys(&machine.at("blog", ["stop"]).ok()), set(&["web"]));
+    machine.at("shop", ["start", "web"]).ok();
+    assert_eq!(keys(&machine.at("shop", ["stop"]).ok()), set(&["web"]));
+}
+
+#[test]
+fn a_directory_without_version_control_is_a_checkout() {
+    let machine = Machine::new();
+    machine.directory("loose");
+    machine.directory("other");
+    let start = ["start", "--key", "db"].iter().chain(&SLEEP);
+    machine.at("loose", start).ok();
+    machine.at("other", ["stop"]).fails(4, &["~/other has no services"]);
+    assert_eq!(keys(&machine.at("loose", ["stop"]).ok()), set(&["db"]));
+}
