@@ -204,8 +204,12 @@ impl Located {
     /// Reserves the port of one service. The port in the file is a preference of the main checkout.
     fn reserve_port(&self, context: &Context, names: &Names, service: &StackService) -> Result<u16> {
         let reserve = |port| {
-            let directory = self.home_of(service)?.parent().unwrap_or(Path::new("/")).to_owned();
-            let spec = ServiceSpec::port_alone(names.key(service)?, port, directory, context.environment());
+            let file = self.home_of(service)?;
+            let directory = file.parent().unwrap_or(Path::new("/")).to_owned();
+            let mut spec = ServiceSpec::port_alone(names.key(service)?, port, directory, context.environment());
+            spec.request.file = Some(file);
+            spec.request.stack = Some(names.stack.name.clone());
+            spec.request.shared = service.shared;
             context.launcher().reserve(&spec).map(|reservation| reservation.port)
         };
         match service.request.port {
@@ -302,6 +306,7 @@ impl Names {
         request.key = Some(self.key(service)?);
         request.stack = Some(self.stack.name.clone());
         request.one_shot = service.one_shot;
+        request.shared = service.shared;
         if request.port != PortRequest::NoPort {
             request.port = PortRequest::Any;
         }

@@ -87,6 +87,7 @@ pub(super) fn spec(context: &Context, service: NewService, policy: PolicyArgumen
         file: None,
         stack: None,
         one_shot: false,
+        shared: false,
         cwd: service.cwd.map_or_else(|| here.clone(), |directory| here.join(directory)),
     };
     ServiceSpec::resolve(request, context.environment())

@@ -14,6 +14,8 @@ pub(crate) struct Request {
     pub(crate) stack: Option<String>,
     /// Whether the command runs to completion.
     pub(crate) one_shot: bool,
+    /// Whether all checkouts of its repository share it.
+    pub(crate) shared: bool,
     /// The command and its arguments, unexpanded.
     pub(crate) cmd: Vec<String>,
     pub(crate) cwd: PathBuf,

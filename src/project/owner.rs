@@ -58,6 +58,10 @@ impl Place {
         self.roots.first().map_or(Path::new("/"), |root| &root.path)
     }
 
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Returns the git directory of the checkout if that is a linked worktree.
     pub(crate) fn git_dir(&self) -> Option<&Path> {
         self.roots.first().and_then(Root::linked_git_dir)

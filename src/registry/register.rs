@@ -76,6 +76,7 @@ impl Registry {
         reservation.file.clone_from(&spec.request.file);
         reservation.stack.clone_from(&spec.request.stack);
         reservation.one_shot = spec.request.one_shot;
+        reservation.shared = spec.request.shared;
         reservation.env_files = spec.request.env_files().cloned().collect();
         reservation.env_digest.clone_from(&spec.env_digest);
         reservation.env_file_digests.clone_from(&spec.env_file_digests);

@@ -77,6 +77,9 @@ pub(crate) struct Reservation {
     /// Whether the command runs to completion.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) one_shot: bool,
+    /// Whether all checkouts of its repository share it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) shared: bool,
     /// The root of the checkout of `cwd` at registration; `None` in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) root: Option<PathBuf>,
@@ -201,6 +204,7 @@ impl Reservation {
             file: None,
             stack: None,
             one_shot: false,
+            shared: false,
             root: None,
             root_id: None,
             git_dir: None,

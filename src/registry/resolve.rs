@@ -12,107 +12,71 @@ use crate::text::shorten;
 /// How many similar keys an error suggests: more would not fit on a line.
 const SUGGESTIONS: usize = 3;
 
-/// The error for a key that only another checkout has.
-fn is_elsewhere(reservation: &Reservation, place: &Place, root: &Path, addition: &str) -> Error {
-    Error::KeyElsewhere {
-        key: reservation.name().to_owned(),
-        owner: format!("{}{addition}", place.abbreviate(root)),
-        state: None,
-        here: place.abbreviate(place.root()),
-        hint: format!("its id works from everywhere: `devport logs {}` shows its output", reservation.hashid),
-    }
-}
-
-/// Returns why a service cannot be named from a place; `None` if it can.
-///
-/// # Errors
-/// If its directory cannot be read.
-fn not_nameable(reservation: &Reservation, place: Option<&Place>) -> Result<Option<Error>> {
-    let Some(place) = place else {
-        return Ok(Some(Error::InvalidDirectory { path: ".".into(), why: "has been deleted".into() }));
-    };
-    let failed = || Error::io("check", &reservation.cwd);
-    Ok(match place.can_name(reservation.site()).map_err(failed())? {
-        Ownership::Ours => None,
-        Ownership::Other(root) => Some(is_elsewhere(reservation, place, &root, "")),
-        Ownership::Gone(root) => Some(is_elsewhere(reservation, place, &root, ", which no longer exists")),
-    })
-}
-
 impl Registry {
-    /// Finds the service that a target names: by key, if the key's service may be named from `place`; then by exact
-    /// hashid, by a prefix of the hash, and by port, from everywhere. `place` is `None` in a deleted directory.
+    /// Finds the service that a target names. A whole key of a stack's service works from everywhere. Other names mean,
+    /// in this order: a service of a stack of the place, a key that may be named there, and from everywhere an exact
+    /// hashid, a prefix of the hash, or a port. `place` is `None` in a deleted directory.
     ///
     /// # Errors
-    /// [`Error::KeyElsewhere`] if only another checkout has the key, [`Error::NoSuchService`],
-    /// [`Error::PrefixTooShort`], [`Error::Ambiguous`], or the error of a record that cannot be used.
+    /// [`Error::KeyElsewhere`] if only other checkouts have it, [`Error::NoSuchService`], [`Error::PrefixTooShort`],
+    /// [`Error::Ambiguous`], or the error of a record that cannot be used.
     pub(crate) fn resolve(&self, target: &Target, place: Option<&Place>) -> Result<Reservation> {
-        if let Some(key) = target.as_key()
-            && let Some(reservation) = self.find(&ServiceHash::of_key(&key))?
-            && reservation.key.as_ref() == Some(&key)
+        let by_key = match self.find_by_key(target)? {
+            Some(reservation) if reservation.stack.is_some() => return Ok(reservation),
+            by_key => by_key,
+        };
+        let mut elsewhere = self.services_of_stacks(target)?;
+        if let Some(place) = place
+            && let Some(reservation) = in_stacks_of(place, &elsewhere, target)?
         {
-            // The key of a stack's service says which checkout is meant.
-            if reservation.stack.is_some() {
-                return Ok(reservation);
-            }
-            // A key of this checkout wins over a hash that happens to begin like it.
-            let Some(error) = not_nameable(&reservation, place)? else { return Ok(reservation) };
-            return match self.resolve_in_stack(target, place)? {
-                Some(reservation) => Ok(reservation),
-                None => self.resolve_exactly(target)?.ok_or(error),
-            };
-        }
-        if let Some(reservation) = self.resolve_in_stack(target, place)? {
             return Ok(reservation);
         }
-        let text = target.as_str();
-        if text.len() >= SHORTEST_PREFIX {
-            match self.resolve_prefix(target)? {
-                Some(reservation) => return Ok(reservation),
-                None => {
-                    if let Some(reservation) = self.resolve_port(target)? {
-                        return Ok(reservation);
-                    }
-                }
+        let found = match by_key {
+            Some(reservation) if can_be_named(&reservation, place.ok_or_else(no_directory)?)? => {
+                return Ok(reservation);
             }
+            Some(reservation) => {
+                elsewhere.insert(0, reservation);
+                // A key of another checkout may begin like the hash of a service that is not meant.
+                self.resolve_exactly(target)?
+            }
+            None if target.as_str().len() < SHORTEST_PREFIX => None,
+            None => self.resolve_prefix(target)?.map_or_else(|| self.resolve_port(target), |found| Ok(Some(found)))?,
+        };
+        match found {
+            Some(found) => Ok(found),
+            None if elsewhere.is_empty() => Err(self.unknown(target)?),
+            None => Err(is_elsewhere(target, &elsewhere, place.ok_or_else(no_directory)?)?),
         }
-        if let (Some(place), Some(other)) = (place, self.services_of_stacks(target)?.first())
-            && let Some(root) = &other.root
-        {
-            return Err(is_elsewhere(other, place, root, ""));
-        }
-        let nearest = self.nearest_keys(text)?;
-        let target = shorten(text);
-        if text.len() < SHORTEST_PREFIX && nearest.is_empty() {
-            return Err(Error::PrefixTooShort { target, nearest });
-        }
-        Err(Error::NoSuchService { target, nearest })
     }
 
-    /// Finds the service with this name in the stacks of this checkout; `None` if there is none.
-    ///
-    /// # Errors
-    /// [`Error::Ambiguous`] if several stacks have it.
-    fn resolve_in_stack(&self, target: &Target, place: Option<&Place>) -> Result<Option<Reservation>> {
-        let Some(place) = place else { return Ok(None) };
-        let mut found = self.services_of_stacks(target)?;
-        found.retain(|reservation| reservation.root.as_deref() == Some(place.root()));
-        match found.len() {
-            0 | 1 => Ok(found.pop()),
-            _ => {
-                let matches = found.iter().map(|reservation| reservation.name().to_owned()).collect();
-                Err(Error::Ambiguous { target: target.as_str().to_owned(), matches })
-            }
-        }
+    /// Finds the service whose whole key is the target; `None` if there is none.
+    fn find_by_key(&self, target: &Target) -> Result<Option<Reservation>> {
+        let Some(key) = target.as_key() else { return Ok(None) };
+        Ok(self.find(&ServiceHash::of_key(&key))?.filter(|reservation| reservation.key.as_ref() == Some(&key)))
     }
 
     /// Returns the services with this name in the stacks of all checkouts.
     fn services_of_stacks(&self, target: &Target) -> Result<Vec<Reservation>> {
+        // The name of a service has no slash.
+        if target.as_str().contains('/') {
+            return Ok(Vec::new());
+        }
         let is_named = |reservation: &Reservation| {
             let name = reservation.key.as_ref().and_then(|key| key.as_str().rsplit('/').next());
             reservation.stack.is_some() && name == Some(target.as_str())
         };
         Ok(self.list()?.reservations.into_iter().filter(is_named).collect())
+    }
+
+    /// Returns the error for a target that names no service.
+    fn unknown(&self, target: &Target) -> Result<Error> {
+        let text = target.as_str();
+        let (nearest, target) = (self.nearest_keys(text)?, shorten(text));
+        if text.len() < SHORTEST_PREFIX && nearest.is_empty() {
+            return Ok(Error::PrefixTooShort { target, nearest });
+        }
+        Ok(Error::NoSuchService { target, nearest })
     }
 
     /// Finds a service by its exact hashid, its whole hash or its port.
@@ -161,6 +125,76 @@ impl Registry {
         let reservations = self.list()?.reservations;
         Ok(nearest(text, reservations.iter().filter_map(|reservation| reservation.key.as_ref().map(Key::as_str))))
     }
+}
+
+/// Returns the error for a name that is typed in a deleted directory.
+fn no_directory() -> Error {
+    Error::InvalidDirectory { path: ".".into(), why: "has been deleted".into() }
+}
+
+/// Returns whether a key may be named from a place: its service belongs to it, or to no checkout.
+fn can_be_named(reservation: &Reservation, place: &Place) -> Result<bool> {
+    let ownership = place.can_name(reservation.site()).map_err(Error::io("check", &reservation.cwd))?;
+    Ok(ownership == Ownership::Ours)
+}
+
+/// Chooses the service of a place among services of stacks with one name: the one of the nearest file above the
+/// directory, else the only one of the checkout, else the shared one of the repository; `None` if there is none.
+///
+/// # Errors
+/// [`Error::Ambiguous`] if several stacks of the checkout have the name.
+fn in_stacks_of(place: &Place, named: &[Reservation], target: &Target) -> Result<Option<Reservation>> {
+    let mut ours: Vec<&Reservation> = named.iter().filter(|service| place.lists(service.site())).collect();
+    if ours.is_empty() && named.iter().any(|service| service.shared) {
+        let main = place.checkout().and_then(|checkout| checkout.main_root());
+        ours.extend(named.iter().filter(|service| service.shared && service.root == main && main.is_some()));
+    }
+    // How deep the directory of its file is, if that is above the current directory.
+    let depth = |service: &&Reservation| {
+        let directory = service.file.as_deref().and_then(Path::parent);
+        directory.filter(|directory| place.directory().starts_with(directory)).map(|path| path.components().count())
+    };
+    let deepest = ours.iter().map(depth).max().flatten();
+    ours.retain(|service| deepest.is_none() || depth(service) == deepest);
+    match ours.as_slice() {
+        [] => Ok(None),
+        [only] => Ok(Some((*only).clone())),
+        several => {
+            let matches = several.iter().map(|reservation| reservation.name().to_owned()).collect();
+            Err(Error::Ambiguous { target: target.as_str().to_owned(), matches })
+        }
+    }
+}
+
+/// Returns the error for a name that only services of other checkouts have. There is at least one.
+fn is_elsewhere(target: &Target, services: &[Reservation], place: &Place) -> Result<Error> {
+    let owner = |service: &Reservation| -> Result<String> {
+        let root = service.root.as_deref().unwrap_or(&service.cwd);
+        Ok(match place.can_name(service.site()).map_err(Error::io("check", &service.cwd))? {
+            Ownership::Ours => place.abbreviate(root),
+            Ownership::Other(root) => place.abbreviate(&root),
+            Ownership::Gone(root) => format!("{}, which no longer exists", place.abbreviate(&root)),
+        })
+    };
+    let id = services.first().map(|service| service.hashid.to_string()).unwrap_or_default();
+    let (key, owner, ids, output) = if let [only] = services {
+        (only.name().to_owned(), owner(only)?, "its id works", "its output")
+    } else {
+        let entry = |service: &Reservation| Ok(format!("{} ({})", owner(service)?, service.hashid));
+        let owners = services.iter().take(SUGGESTIONS).map(entry).collect::<Result<Vec<_>>>()?.join(", ");
+        let more = match services.len().saturating_sub(SUGGESTIONS) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        (target.as_str().to_owned(), owners + &more, "their ids work", "the output of the first")
+    };
+    Ok(Error::KeyElsewhere {
+        key,
+        owner,
+        state: None,
+        here: place.abbreviate(place.root()),
+        hint: format!("{ids} from everywhere: `devport logs {id}` shows {output}"),
+    })
 }
 
 /// Returns the keys that are most similar to a text, best first.

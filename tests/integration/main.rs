@@ -45,6 +45,7 @@ mod stop;
 mod stopping;
 mod strangers;
 mod supervisor;
+mod targets;
 mod unknown;
 mod views;
 mod wait;

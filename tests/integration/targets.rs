@@ -1,0 +1,116 @@
+//! Targets: what a bare name means in a checkout, in the order stack, own key, key of no checkout.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::stacks::{FEAT, at, machine};
+use crate::support::TestEnv;
+
+/// A stack with these services, which have ports and do not answer.
+fn stack(services: &[&str]) -> String {
+    let service = |name: &&str| format!("  {name}: {{exec: sleep 1000, ready: none}}\n");
+    format!("services:\n{}", services.iter().map(service).collect::<String>())
+}
+
+/// Returns the key of the service that a name means in a directory.
+#[track_caller]
+fn key_of(env: &TestEnv, directory: &str, name: &str) -> Value {
+    at(env, directory, &["which", name]).ok().json()["key"].clone()
+}
+
+#[test]
+fn the_stack_wins_over_a_key_and_that_over_one_of_no_checkout() {
+    let env = machine(&stack(&["web"]));
+    let start = |directory: &str, key: &str| {
+        at(&env, directory, &["start", "--ready", "none", "--key", key, "--", "sleep", "1000"]).ok();
+    };
+    start("shop", "web");
+    start("shop", "api");
+    start("empty", "db");
+    assert_eq!(key_of(&env, "shop", "web"), "web");
+    at(&env, "shop", &["up", "-d"]).ok();
+    assert_eq!(key_of(&env, "shop", "web"), "shop/web");
+    assert_eq!(key_of(&env, "shop", "api"), "api");
+    assert_eq!(key_of(&env, "shop", "db"), "db");
+    assert_eq!(key_of(&env, "empty", "web"), "web", "outside of any checkout a key is a key");
+    at(&env, "shop", &["which", "nothing"]).fails(4, &["no service matching"]);
+}
+
+#[test]
+fn the_stack_of_the_nearest_file_is_meant_first() {
+    let env = machine(&stack(&["web", "only-root"]));
+    for (directory, services) in
+        [("apps/api", &["web", "worker", "both"][..]), ("apps/ui", &["web", "both"]), ("apps/none", &[])]
+    {
+        fs::create_dir_all(env.file(&format!("shop/{directory}/src"))).unwrap();
+        env.write(&format!("shop/{directory}/devport.yaml"), &stack(services));
+        at(&env, &format!("shop/{directory}"), &["up", "-d"]).ok();
+    }
+    at(&env, "shop", &["up", "-d"]).ok();
+    for (directory, name, key) in [
+        ("shop", "web", "shop/web"),
+        ("shop/apps", "web", "shop/web"),
+        ("shop/apps/api/src", "web", "shop-apps-api/web"),
+        ("shop/apps/ui", "web", "shop-apps-ui/web"),
+        ("shop/apps/ui", "only-root", "shop/only-root"),
+        ("shop/apps/ui", "worker", "shop-apps-api/worker"),
+        ("shop", "worker", "shop-apps-api/worker"),
+    ] {
+        assert_eq!(key_of(&env, directory, name), key, "{name} in {directory}");
+    }
+    let error = at(&env, "shop", &["which", "both"]).fails(4, &["\"both\" is ambiguous"]).stderr;
+    assert!(error.contains("shop-apps-api/both") && error.contains("shop-apps-ui/both"), "{error}");
+    // The set comes from the records: the file no longer has it.
+    env.write("shop/devport.yaml", &stack(&["only-root"]));
+    assert_eq!(key_of(&env, "shop", "web"), "shop/web");
+}
+
+#[test]
+fn a_name_that_only_other_checkouts_have_is_refused_with_their_ids() {
+    let env = machine(&stack(&["web"]));
+    fs::create_dir(env.file("blog/.git")).unwrap();
+    env.write("blog/devport.yaml", &stack(&["api"]));
+    at(&env, "shop", &["up", "-d"]).ok();
+    let id = |key: &str| at(&env, "empty", &["which", key]).ok().json()["hashid"].as_str().unwrap().to_owned();
+    let path = |directory: &str| fs::canonicalize(env.file(directory)).unwrap().display().to_string();
+    let one = at(&env, FEAT, &["url", "web"]).fails(
+        6,
+        &[
+            &format!("shop/web belongs to {}; this is {}\n", path("shop"), path(FEAT)),
+            &format!("its id works from everywhere: `devport logs {}` shows its output", id("shop/web")),
+        ],
+    );
+    assert_eq!(one.stdout, "");
+    at(&env, "blog", &["up", "-d"]).ok();
+    at(&env, FEAT, &["up", "-d"]).ok();
+    let (main, feat) = (id("shop/web"), id("shop@feat/web"));
+    let several = at(&env, "blog", &["stop", "web"]).fails(6, &["web belongs to ", "their ids work from everywhere"]);
+    for (directory, id) in [("shop", &main), (FEAT, &feat)] {
+        assert!(several.stderr.contains(&format!("{} ({id})", path(directory))), "{several:?}");
+    }
+    assert_eq!(several.stdout, "");
+    for target in [&main, &feat, "shop/web", "shop@feat/web"] {
+        at(&env, "blog", &["url", target]).ok();
+    }
+    at(&env, "empty", &["-C", "../shop", "url", "web"]).ok();
+    let port = at(&env, "shop", &["port", "web"]).ok().stdout;
+    assert_eq!(key_of(&env, "blog", port.trim()), "shop/web");
+}
+
+#[test]
+fn a_reserved_port_and_a_shared_service_have_bare_names_too() {
+    let text = "services:\n  api-debug: {}\n  db: {exec: sleep 1000, ready: none, shared: true}\n";
+    let env = machine(text);
+    at(&env, FEAT, &["up", "-d"]).ok();
+    assert_eq!(key_of(&env, FEAT, "api-debug"), "shop@feat/api-debug");
+    // One instance for all checkouts of the repository, and no other's.
+    assert_eq!((key_of(&env, FEAT, "db"), key_of(&env, "shop", "db")), ("shop/db".into(), "shop/db".into()));
+    at(&env, "shop", &["port", "api-debug"]).fails(6, &["shop@feat/api-debug belongs to"]);
+    fs::create_dir(env.file("blog/.git")).unwrap();
+    at(&env, "blog", &["port", "db"]).fails(6, &["shop/db belongs to"]);
+    // Without a name, a command means what belongs to this checkout. A shared service belongs to the main one.
+    let stopped = at(&env, FEAT, &["stop"]).ok().json();
+    assert_eq!(stopped, serde_json::json!([]));
+    assert_eq!(at(&env, "shop", &["stop"]).ok().json()[0]["key"], "shop/db");
+}
