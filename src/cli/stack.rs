@@ -193,7 +193,10 @@ impl Located {
     pub(super) fn reserve(&self, context: &Context) -> Result<Ports<'_>> {
         let mut ports = HashMap::new();
         let Some(names) = &self.names else { return Ok(ports) };
-        for service in &self.stack.services {
+        // Ports that the file names come first: the hash of another service may select one of them.
+        let (fixed, others): (Vec<_>, Vec<_>) =
+            self.stack.services.iter().partition(|service| matches!(service.request.port, PortRequest::Exactly(_)));
+        for service in fixed.into_iter().chain(others) {
             if service.request.port != PortRequest::NoPort {
                 ports.insert(service.name.as_str(), self.reserve_port(context, names, service)?);
             }
@@ -217,12 +220,12 @@ impl Located {
                 reserve(PortRequest::Exactly(port)).or_else(|error| match error {
                     Error::PortReserved { .. } | Error::PortFixed { .. } => {
                         note(&format!("{} does not get port {port}: {error}", service.name));
-                        reserve(PortRequest::Any)
+                        reserve(PortRequest::ByHash)
                     }
                     error => Err(error),
                 })
             }
-            _ => reserve(PortRequest::Any),
+            _ => reserve(PortRequest::ByHash),
         }
     }
 
@@ -308,7 +311,7 @@ impl Names {
         request.one_shot = service.one_shot;
         request.shared = service.shared;
         if request.port != PortRequest::NoPort {
-            request.port = PortRequest::Any;
+            request.port = PortRequest::ByHash;
         }
         Ok(request)
     }

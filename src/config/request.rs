@@ -94,6 +94,9 @@ pub(crate) enum PortRequest {
     /// Its current one, or else the lowest free one.
     #[default]
     Any,
+    /// Its current one, or else the one that its hash selects, or else the lowest free one: a service of a stack mostly has
+    /// the same port on every machine.
+    ByHash,
     Exactly(u16),
     NoPort,
 }

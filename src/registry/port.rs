@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 
 use crate::error::{Error, Result};
+use crate::identity::ServiceHash;
 use crate::os::socket;
 
 /// The ports that devport assigns, both ends included.
@@ -30,6 +31,14 @@ impl PortRange {
             (1024 <= range.first && range.first <= range.last).then_some(range)
         };
         parse().ok_or_else(|| Error::InvalidPortRange { value: value.to_string_lossy().into_owned() })
+    }
+
+    /// Returns the port that the hash of a service selects.
+    pub(super) fn of_hash(self, hash: &ServiceHash) -> u16 {
+        let size = u64::from(self.last - self.first) + 1;
+        // A hash has 10 hexadecimal digits, so the number has 40 bits.
+        let number = u64::from_str_radix(hash.as_str(), 16).unwrap_or_default();
+        self.first + u16::try_from(number % size).unwrap_or_default()
     }
 
     /// Returns the lowest port that is neither reserved nor taken.
@@ -77,6 +86,15 @@ mod tests {
             assert_eq!(read(bad), None, "{bad:?}");
         }
         assert_eq!(PortRange::from_variable(None).unwrap(), PortRange::STANDARD);
+    }
+
+    #[test]
+    fn a_hash_selects_a_port_within_the_range() {
+        let port = |first, last, hash: &str| PortRange { first, last }.of_hash(&ServiceHash::parse(hash).unwrap());
+        assert_eq!(port(19000, 19999, "00000003e7"), 19999);
+        assert_eq!(port(19000, 19999, "00000003e8"), 19000);
+        assert_eq!(port(19000, 19000, "ffffffffff"), 19000);
+        assert_eq!(port(1024, 65535, "000000fbff"), 65535);
     }
 
     proptest! {

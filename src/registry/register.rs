@@ -102,7 +102,7 @@ impl Registry {
         check_same_name(&reservation, spec)?;
         let taken_over = check_place(&reservation, spec)?;
         let has_port = reservation.service_port().is_some();
-        if taken_over.is_none() && has_port && matches!(spec.request.port, PortRequest::Any) {
+        if taken_over.is_none() && has_port && matches!(spec.request.port, PortRequest::Any | PortRequest::ByHash) {
             return Ok(Registration { reservation, reclaimed: None, taken_over });
         }
         reservation.check_writable(&self.paths.record(&spec.hash))?;
@@ -158,7 +158,7 @@ impl Registry {
         reservation.no_port = spec.request.port == PortRequest::NoPort;
         match spec.request.port {
             PortRequest::NoPort => Ok(None),
-            PortRequest::Any if reservation.port != 0 => Ok(None),
+            PortRequest::Any | PortRequest::ByHash if reservation.port != 0 => Ok(None),
             PortRequest::Exactly(port) if reservation.port == port => Ok(None),
             PortRequest::Exactly(_) if reservation.port != 0 => {
                 Err(Error::PortFixed { service: spec.name().to_owned(), port: reservation.port })
@@ -174,8 +174,13 @@ impl Registry {
                 reservation.port = port;
                 Ok(None)
             }
-            PortRequest::Any => {
+            PortRequest::Any | PortRequest::ByHash => {
                 let reserved = self.reserved_ports()?;
+                let own = self.range.of_hash(&spec.hash);
+                if spec.request.port == PortRequest::ByHash && !reserved.contains(&own) && is_free(own)? {
+                    reservation.port = own;
+                    return Ok(None);
+                }
                 match self.range.lowest_free(&reserved, is_free) {
                     Ok(port) => {
                         reservation.port = port;
@@ -320,6 +325,25 @@ mod tests {
         assert!(matches!(taken, Err(Error::PortReserved { .. })));
         let moved = registry.register(&spec("a", PortRequest::Exactly(b + 1)), NOW.parse().unwrap());
         assert!(matches!(moved, Err(Error::PortFixed { .. })));
+    }
+
+    #[test]
+    fn a_port_by_hash_is_that_of_the_hash_or_else_the_lowest_free_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let registry = registry(&directory, 61020, 61029);
+        let by_hash = |key: &str| {
+            let spec = spec(key, PortRequest::ByHash);
+            let registered = registry.register(&spec, NOW.parse().unwrap()).unwrap().reservation.port;
+            assert_eq!(registry.reserve(&spec, NOW.parse().unwrap()).unwrap().reservation.port, registered);
+            (registered, registry.range.of_hash(&spec.hash))
+        };
+        let (first, own) = by_hash("shop/web");
+        assert_eq!(first, own);
+        let rival = (0..).map(|n| format!("shop/{n}"));
+        let mut rivals = rival.filter(|key| registry.range.of_hash(&spec(key, PortRequest::Any).hash) == own);
+        let lowest = if own == 61020 { 61021 } else { 61020 };
+        assert_eq!(by_hash(&rivals.next().unwrap()), (lowest, own));
+        assert_eq!(by_hash("shop/web").0, own, "it keeps its port");
     }
 
     #[test]

@@ -39,6 +39,7 @@ mod rm;
 mod run;
 mod sessions;
 mod spellings;
+mod stack_ports;
 mod stacks;
 mod start;
 mod stop;
