@@ -39,7 +39,8 @@ pub(super) fn execute(context: &Context, arguments: &Attach) -> Result<()> {
         None => false,
         Some(socket) if socket == pane.socket => true,
         Some(_) => {
-            let hint = format!("detach from this one first, then run `tmux -S {} attach -t devport`", pane.socket);
+            let session = reservation.tmux_session();
+            let hint = format!("detach from this one first, then run `tmux -S {} attach -t {session}`", pane.socket);
             return Err(cannot("its window is in another tmux server than this terminal", &hint));
         }
     };

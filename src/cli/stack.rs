@@ -15,8 +15,6 @@ use crate::identity::{Key, ServiceHash};
 use crate::project::{self, Checkout, CheckoutKind, StackUser};
 use crate::registry::{FileLock, Reservation};
 
-/// The tmux session of all services.
-const SESSION: &str = "devport";
 /// The names of the files of a stack, in the order in which they are looked for.
 const FILE_NAMES: [&str; 4] = ["devport.yaml", "devport.yml", "Procfile.dev", "Procfile"];
 
@@ -77,14 +75,6 @@ impl Located {
             ConfigFile::Stack(stack) => stack,
             ConfigFile::List(entries) => Stack::of_list(entries),
         };
-        if stack.tmux_session.as_ref().is_some_and(|session| session != SESSION) {
-            return Err(Error::InvalidFile {
-                path: file,
-                line: None,
-                why: format!("tmux-session can only be {SESSION}"),
-                hint: Some("leave it out".into()),
-            });
-        }
         Ok(Self { file, stack, checkout, names: Some(names) })
     }
 
@@ -310,6 +300,7 @@ impl Names {
         request.stack = Some(self.stack.name.clone());
         request.one_shot = service.one_shot;
         request.shared = service.shared;
+        request.tmux_session.clone_from(&stack.tmux_session);
         if request.port != PortRequest::NoPort {
             request.port = PortRequest::ByHash;
         }

@@ -88,6 +88,7 @@ pub(super) fn spec(context: &Context, service: NewService, policy: PolicyArgumen
         stack: None,
         one_shot: false,
         shared: false,
+        tmux_session: None,
         cwd: service.cwd.map_or_else(|| here.clone(), |directory| here.join(directory)),
     };
     ServiceSpec::resolve(request, context.environment())

@@ -45,5 +45,5 @@ pub(crate) use span::Span;
 pub(crate) use stack_file::FileContext;
 pub(crate) use {
     reference::{CheckoutNames, Reference},
-    stack::{Order, Stack, StackService},
+    stack::{DEFAULT_SESSION, Order, Stack, StackService},
 };

@@ -16,6 +16,8 @@ pub(crate) struct Request {
     pub(crate) one_shot: bool,
     /// Whether all checkouts of its repository share it.
     pub(crate) shared: bool,
+    /// The tmux session with its window; `None` for the default one.
+    pub(crate) tmux_session: Option<String>,
     /// The command and its arguments, unexpanded.
     pub(crate) cmd: Vec<String>,
     pub(crate) cwd: PathBuf,

@@ -9,12 +9,15 @@ use crate::config::reference::{Reference, substitute, substitute_plain};
 use crate::config::request::{EnvSource, Request};
 use crate::error::{Error, Result};
 
+/// The tmux session with the windows of services, unless their file names another one.
+pub(crate) const DEFAULT_SESSION: &str = "devport";
+
 /// The services of one file, in one checkout.
 #[derive(Debug, Default)]
 pub(crate) struct Stack {
     /// `None` if the folder names it.
     pub(crate) name: Option<String>,
-    /// `None` for the default session.
+    /// The session with the windows of its services; `None` for the default one.
     pub(crate) tmux_session: Option<String>,
     /// In the order of the file.
     pub(crate) services: Vec<StackService>,

@@ -14,7 +14,7 @@ use crate::config::mistakes::Mistakes;
 use crate::config::policy::RestartWhen;
 use crate::config::reference::{CheckoutNames, Reference, references, substitute};
 use crate::config::request::expand_home;
-use crate::config::stack::{Stack, StackService};
+use crate::config::stack::{DEFAULT_SESSION, Stack, StackService};
 use crate::config::stack_check::{Draft, check_services};
 use crate::config::yaml::{Kind, Name, Node, Value};
 use crate::text::shorten;
@@ -41,7 +41,8 @@ pub(super) fn read(fields: &[(Name, Node)], context: &FileContext<'_>, mistakes:
         match *field {
             "name" => stack.name = text(node, "a name (put quotes around a number)", mistakes, stack_name),
             "tmux-session" => {
-                stack.tmux_session = text(node, "the name of a tmux session", mistakes, session_name);
+                let session = text(node, "the name of a tmux session", mistakes, session_name);
+                stack.tmux_session = session.filter(|session| session != DEFAULT_SESSION);
             }
             _ => drafts = read_services(node, context, mistakes),
         }
@@ -410,7 +411,10 @@ mod tests {
             ("processes: {}\nservices: {}\n", 1, "did you mean `services`?"),
             ("name: Shop App\nservices: {}\n", 1, "such as `shop-app`"),
             ("name: 5\nservices: {}\n", 1, "put quotes around a number"),
-            ("services: {}\ntmux-session: a:b\n", 2, "cannot be the name of a tmux session"),
+            ("services: {}\ntmux-session: a:b\n", 2, "`a:b` cannot be the name of a tmux session"),
+            ("services: {}\ntmux-session: my.app\n", 2, "use letters, digits, - and _"),
+            ("services: {}\ntmux-session: ''\n", 2, "cannot be the name of a tmux session"),
+            ("services: {}\ntmux-session: [a]\n", 2, "the name of a tmux session"),
             ("services:\n  - key: web\n", 2, "write `web:`"),
             ("services: x\n", 1, "expected a map of services"),
             ("name: shop\n", 1, "a map with `services:`"),

@@ -47,6 +47,9 @@ pub(super) fn differences(service: &Reservation, spec: &ServiceSpec) -> Vec<Diff
     if service.scheme != request.scheme {
         add("scheme", format!("the scheme {}", service.scheme.as_deref().unwrap_or("http")));
     }
+    if service.tmux_session != request.tmux_session {
+        add("tmux-session", format!("the tmux session {}", printable(service.tmux_session())));
+    }
     if service.env_digest != spec.env_digest {
         let has_only_files = request.env.iter().all(|source| matches!(source, EnvSource::File(_)));
         let text = "variables from before its env files changed";

@@ -1,4 +1,4 @@
-//! Opens and finds windows of the tmux session that all services share.
+//! Opens and finds the windows of services, in a tmux session that they share.
 //!
 //! tmux(1) interprets its arguments: it matches a target by prefix or pattern unless it begins with `=`, it expands
 //! formats in `-n` and `-c` (which can run commands), and a `;` at the end of any argument ends the command. Also, the
@@ -16,10 +16,6 @@ use crate::identity::Key;
 use crate::os::{spawn, tool};
 use crate::registry::{Pane, Reservation};
 
-/// The name of the session that all services share.
-const SESSION: &str = "devport";
-/// The session as a target: `=` demands the exact name, and `:` makes it a session rather than a window.
-const SESSION_TARGET: &str = "=devport:";
 /// The user option on a window that names its service: state directory and hash.
 const MARKER: &str = "@devport_service";
 /// How long a tmux command may take. It takes milliseconds unless the server hangs.
@@ -119,13 +115,16 @@ impl Tmux {
         response.failure.map_or(Ok(response.output), Err)
     }
 
-    /// Opens a window in the shared session and runs `command` in it. Creates the session if it does not exist. The
+    /// Opens a window in the session of a service and runs `command` in it. Creates the session if it does not exist. The
     /// user's terminals keep showing the windows that they show.
     ///
     /// # Errors
     /// [`Error::Tmux`] with the message of tmux, or [`Error::TmuxSilent`].
     pub(super) fn open_window(&self, reservation: &Reservation, command: &[OsString]) -> Result<Window> {
         let name = literal_name(reservation.key.as_ref().map_or(reservation.hash.as_str(), Key::as_str));
+        let session = OsStr::new(reservation.tmux_session());
+        let target = session_target(reservation);
+        let target = OsStr::new(&target);
         let report = OsStr::new("#{window_id} #{pane_pid}");
         let words: Vec<OsString> = command.iter().map(|word| unsplit(word)).collect();
         let words = words.iter().map(OsString::as_os_str);
@@ -139,16 +138,17 @@ impl Tmux {
             OsStr::new("-n"),
             &name,
         ];
-        let mut in_session: Vec<&OsStr> = vec![OsStr::new("new-window"), OsStr::new("-t"), OsStr::new(SESSION_TARGET)];
+        let mut in_session: Vec<&OsStr> = vec![OsStr::new("new-window"), OsStr::new("-t"), target];
         in_session.extend(common);
         in_session.push(OsStr::new("--"));
         in_session.extend(words.clone());
-        let mut new_session: Vec<&OsStr> = vec![OsStr::new("new-session"), OsStr::new("-s"), OsStr::new(SESSION)];
+        let mut new_session: Vec<&OsStr> = vec![OsStr::new("new-session"), OsStr::new("-s"), session];
         new_session.extend(common);
         new_session.push(OsStr::new("--"));
         new_session.extend(words);
         // With `destroy-unattached on` in the user's configuration, the session would end at once: no client is attached.
-        new_session.extend([";", "set-option", "-t", SESSION_TARGET, "destroy-unattached", "off"].map(OsStr::new));
+        new_session.extend([";", "set-option", "-t"].map(OsStr::new));
+        new_session.extend([target, OsStr::new("destroy-unattached"), OsStr::new("off")]);
         let mut failure = None;
         for _ in 0..ATTEMPTS {
             match self.query("new-window", &in_session) {
@@ -178,7 +178,8 @@ impl Tmux {
         arguments.extend([";", "set-option", "-w", "-t"].map(OsStr::new));
         arguments.extend([id, OsStr::new("remain-on-exit"), OsStr::new("off")]);
         let list = format!("#{{window_id}}\t#{{pane_dead}}\t#{{{MARKER}}}");
-        arguments.extend([";", "list-windows", "-t", SESSION_TARGET, "-F", &list].map(OsStr::new));
+        // Of all sessions: the service may have had its last window in another one.
+        arguments.extend([";", "list-windows", "-a", "-F", &list].map(OsStr::new));
         arguments.extend(
             [";", "list-clients", "-F", "client", ";", "show-options", "-sv", "exit-unattached"].map(OsStr::new),
         );
@@ -249,6 +250,12 @@ impl Marking<'_> {
         }
         finished.status.is_some_and(|status| status.success()) && !is_doomed
     }
+}
+
+/// Returns the session of a service as a target: `=` demands the exact name, and `:` makes it a session rather than a
+/// window.
+fn session_target(reservation: &Reservation) -> String {
+    format!("={}:", reservation.tmux_session())
 }
 
 /// Escapes a name, so that tmux does not expand formats in it: `#` begins a format.

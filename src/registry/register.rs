@@ -77,6 +77,7 @@ impl Registry {
         reservation.stack.clone_from(&spec.request.stack);
         reservation.one_shot = spec.request.one_shot;
         reservation.shared = spec.request.shared;
+        reservation.tmux_session.clone_from(&spec.request.tmux_session);
         reservation.env_files = spec.request.env_files().cloned().collect();
         reservation.env_digest.clone_from(&spec.env_digest);
         reservation.env_file_digests.clone_from(&spec.env_file_digests);

@@ -10,7 +10,7 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::config::{ChildVariables, PORT_VARIABLE, Policy, Variables};
+use crate::config::{ChildVariables, DEFAULT_SESSION, PORT_VARIABLE, Policy, Variables};
 use crate::error::{Error, Result};
 use crate::identity::{HashId, Key, SHORTEST_PREFIX, ServiceHash, TailnetName};
 use crate::project::{DirectoryId, Site};
@@ -80,6 +80,9 @@ pub(crate) struct Reservation {
     /// Whether all checkouts of its repository share it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) shared: bool,
+    /// The tmux session with its window; `None` for the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tmux_session: Option<String>,
     /// The root of the checkout of `cwd` at registration; `None` in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) root: Option<PathBuf>,
@@ -205,6 +208,7 @@ impl Reservation {
             stack: None,
             one_shot: false,
             shared: false,
+            tmux_session: None,
             root: None,
             root_id: None,
             git_dir: None,
@@ -333,6 +337,11 @@ impl Reservation {
             tailnet_host: host,
             term,
         }
+    }
+
+    /// Returns the name of the tmux session with the service's window.
+    pub(crate) fn tmux_session(&self) -> &str {
+        self.tmux_session.as_deref().unwrap_or(DEFAULT_SESSION)
     }
 
     /// Returns the name of the variable that holds the port.

@@ -47,6 +47,7 @@ mod stopping;
 mod strangers;
 mod supervisor;
 mod targets;
+mod tmux_session;
 mod unknown;
 mod views;
 mod wait;
