@@ -1,11 +1,12 @@
 //! Targets: what a bare name means in a checkout, in the order stack, own key, key of no checkout.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
 use crate::stacks::{FEAT, at, machine};
-use crate::support::TestEnv;
+use crate::support::{DEVPORT, TestEnv, has_program};
 
 /// A stack with these services, which have ports and do not answer.
 fn stack(services: &[&str]) -> String {
@@ -113,4 +114,36 @@ fn a_reserved_port_and_a_shared_service_have_bare_names_too() {
     let stopped = at(&env, FEAT, &["stop"]).ok().json();
     assert_eq!(stopped, serde_json::json!([]));
     assert_eq!(at(&env, "shop", &["stop"]).ok().json()[0]["key"], "shop/db");
+}
+
+#[test]
+fn up_executes_no_git() {
+    if !has_program("strace") {
+        return;
+    }
+    let mut env = machine(
+        "services:\n  db: {exec: sleep 1000, ready: none, shared: true}\n  web: {exec: sleep 1000, ready: none, depends-on: [db]}\n",
+    );
+    // A supervisor that executes git leaves a trace. Commands of devport are traced.
+    fs::create_dir(env.file("bin")).unwrap();
+    let fake = env.write("bin/git", &format!("#!/bin/sh\ntouch {}\n", env.file("executed")));
+    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", env.file("bin"), std::env::var("PATH").unwrap());
+    env.set("PATH", &path);
+    // strace would wait for a tmux server that the traced command starts.
+    env.start("first", &["sleep", "1000"]);
+    for (directory, arguments) in
+        [("shop", &["up", "-d"][..]), (FEAT, &["up", "-d"]), (FEAT, &["up", "-d"]), (FEAT, &["down"])]
+    {
+        let trace = env.file("trace");
+        let mut command = env.command("strace");
+        command.current_dir(env.file(directory)).args(["-f", "-e", "trace=execve,execveat", "-o", &trace, DEVPORT]);
+        env.finish(command.args(arguments)).ok();
+        let text = fs::read_to_string(&trace).unwrap();
+        let programs: Vec<&str> = text.lines().filter(|line| line.contains("execve(")).collect();
+        assert!(!programs.is_empty() && !programs.iter().any(|line| line.contains("git\"")), "{programs:#?}");
+        // What it does execute is seen.
+        assert!(directory != "shop" || programs.iter().any(|line| line.contains("tmux")), "{programs:#?}");
+    }
+    assert!(!fs::exists(env.file("executed")).unwrap());
 }
