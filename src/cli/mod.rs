@@ -5,6 +5,7 @@ mod attach;
 mod batch;
 mod context;
 mod down;
+mod edited;
 mod env;
 mod last_output;
 mod log_stream;

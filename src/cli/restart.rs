@@ -3,7 +3,7 @@
 use crate::cli::args::Restart;
 use crate::cli::context::{Chosen, Context};
 use crate::cli::output::report;
-use crate::cli::{missing_tmux, wait};
+use crate::cli::{edited, missing_tmux, wait};
 use crate::error::{Error, Result};
 use crate::launch::{Ensured, IfRunning, LaunchMode};
 use crate::registry::Reservation;
@@ -33,6 +33,7 @@ pub(super) fn execute(context: &Context, arguments: &Restart) -> Result<()> {
     }
     missing_tmux::note_once(context, mode, &started);
     let running: Vec<Reservation> = started.iter().map(|ensured| ensured.reservation.clone()).collect();
+    edited::note_edits(context, &running);
     let waited = wait::until_ready(context, &running, arguments.wait);
     let views: Vec<ServiceView> = started.iter().map(|ensured| view(context, ensured)).collect();
     context.output.print_views(&views, several)?;

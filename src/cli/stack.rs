@@ -162,15 +162,18 @@ impl Located {
         Ok(context.registry.list()?.reservations.into_iter().filter(is_unlisted).collect())
     }
 
-    /// Returns the ports of the services that are registered.
+    /// Returns the ports of the services as they are registered, and 0 for one that is not reserved yet. Reserves none.
     ///
     /// # Errors
     /// If a record cannot be read.
     pub(super) fn known_ports(&self, context: &Context) -> Result<Ports<'_>> {
         let mut ports = HashMap::new();
-        for service in self.stack.services.iter().filter(|_| self.names.is_some()) {
+        if self.names.is_none() {
+            return Ok(ports);
+        }
+        for service in self.stack.services.iter().filter(|service| service.request.port != PortRequest::NoPort) {
             let port = self.record(context, service)?.and_then(|reservation| reservation.service_port());
-            ports.extend(port.map(|port| (service.name.as_str(), port)));
+            ports.insert(service.name.as_str(), port.unwrap_or_default());
         }
         Ok(ports)
     }
@@ -240,6 +243,16 @@ impl Located {
         };
         let request = request.written_in(&self.home_of(service)?, context.environment().home());
         ServiceSpec::resolve(request, context.environment())
+    }
+
+    /// Returns the service with this key in this checkout; `None` if the file does not have it.
+    pub(super) fn service_with_key(&self, key: &Key) -> Result<Option<&StackService>> {
+        for service in &self.stack.services {
+            if self.key(service)?.as_ref() == Some(key) {
+                return Ok(Some(service));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the record of a service; `None` if it was never registered.

@@ -7,7 +7,7 @@ use crate::cli::args::{NewService, Start};
 use crate::cli::context::Context;
 use crate::cli::output::note;
 use crate::cli::policy::PolicyArguments;
-use crate::cli::{missing_tmux, tailnet, wait};
+use crate::cli::{edited, missing_tmux, tailnet, wait};
 use crate::config::{EnvSource, PortRequest, Request, ServiceSpec, parse_assignment};
 use crate::error::{Error, Result};
 use crate::identity::{Key, TailnetName};
@@ -27,7 +27,11 @@ pub(super) fn execute(context: &Context, arguments: Start) -> Result<()> {
             tailnet::publish_started(context, &spec, &ensured);
             ensured
         }
-        ([target], true) => context.launcher().start_registered(&context.resolve(target)?, mode)?,
+        ([target], true) => {
+            let ensured = context.launcher().start_registered(&context.resolve(target)?, mode)?;
+            edited::note_edits(context, [&ensured.reservation]);
+            ensured
+        }
         (words, _) => return Err(misplaced_words(words)),
     };
     missing_tmux::note_once(context, mode, [&ensured]);

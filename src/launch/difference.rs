@@ -52,9 +52,12 @@ pub(super) fn differences(service: &Reservation, spec: &ServiceSpec) -> Vec<Diff
     }
     if service.env_digest != spec.env_digest {
         let has_only_files = request.env.iter().all(|source| matches!(source, EnvSource::File(_)));
-        let text = "variables from before its env files changed";
-        let is_certain = has_only_files && !request.env.is_empty();
-        add("env", if is_certain { text } else { "other variables of --env, `env` or its env files" }.into());
+        let text = match request.stack {
+            Some(_) => "other variables of `env`, its env files or its siblings",
+            None if has_only_files && !request.env.is_empty() => "variables from before its env files changed",
+            None => "other variables of --env, `env` or its env files",
+        };
+        add("env", text.into());
     }
     differences
 }

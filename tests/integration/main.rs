@@ -19,6 +19,7 @@ mod background;
 mod batch;
 mod checkouts;
 mod disappearing;
+mod edited;
 mod environment;
 mod examples;
 mod facts;
