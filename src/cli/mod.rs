@@ -7,6 +7,7 @@ mod context;
 mod down;
 mod edited;
 mod env;
+mod foreign_values;
 mod last_output;
 mod log_stream;
 mod logs;

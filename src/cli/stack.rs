@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cli::context::Context;
+use crate::cli::foreign_values;
 use crate::cli::output::note;
 use crate::config::{
     CheckoutNames, ConfigFile, EnvSource, FileContext, PortRequest, Reference, Request, ServiceSpec, Stack,
@@ -12,7 +13,7 @@ use crate::config::{
 };
 use crate::error::{Error, Result};
 use crate::identity::{Key, ServiceHash};
-use crate::project::{self, Checkout, CheckoutKind, StackUser};
+use crate::project::{self, Checkout, CheckoutKind, Place, StackUser};
 use crate::registry::{FileLock, Reservation};
 
 /// The names of the files of a stack, in the order in which they are looked for.
@@ -178,8 +179,8 @@ impl Located {
         Ok(ports)
     }
 
-    /// Reserves the ports of all services, so that each gets those of its siblings. The services of a list know no
-    /// siblings.
+    /// Reserves the ports of all services, so that each gets those of its siblings, and notes values that would lead them
+    /// to others. The services of a list know no siblings.
     ///
     /// # Errors
     /// If a key belongs to another checkout, or no port can be reserved.
@@ -194,7 +195,29 @@ impl Located {
                 ports.insert(service.name.as_str(), self.reserve_port(context, names, service)?);
             }
         }
+        self.note_foreign_values(context, names, &ports)?;
         Ok(ports)
+    }
+
+    /// Notes what could lead the services to those of another checkout, or does not reach them.
+    fn note_foreign_values(&self, context: &Context, names: &Names, ports: &Ports<'_>) -> Result<()> {
+        let home = context.environment().home();
+        let mut files = vec![self.file.clone()];
+        // A shared service has the files of the main checkout.
+        for service in self.stack.services.iter().filter(|service| !service.shared || names.values.is_main()) {
+            for source in service.request.clone().written_in(&self.file, home).env {
+                files.extend(match source {
+                    EnvSource::File(file) => Some(file),
+                    EnvSource::Values(_) => None,
+                });
+            }
+        }
+        files.sort();
+        files.dedup();
+        let place = Place::new(self.file.parent().unwrap_or(Path::new("/")), None, home);
+        foreign_values::warn_of_addresses(context, &place, &files)?;
+        foreign_values::note_replaced_variables(context, &sibling_variables(&self.stack, ports, |_| true));
+        Ok(())
     }
 
     /// Reserves the port of one service. The port in the file is a preference of the main checkout.
@@ -295,13 +318,7 @@ impl Names {
             checkout => self.values.value_of(checkout),
         });
         // A shared service is the same for all checkouts, so it knows only services that are shared too.
-        let siblings = stack.services.iter().filter(|other| other.shared || !service.shared);
-        let mut values: Vec<(String, String)> = siblings
-            .filter_map(|sibling| Some((sibling, ports.get(sibling.name.as_str())?, url(&sibling.name)?)))
-            .flat_map(|(sibling, port, url)| {
-                [(sibling.port_variable(), port.to_string()), (sibling.url_variable(), url)]
-            })
-            .collect();
+        let mut values = sibling_variables(stack, ports, |other| other.shared || !service.shared);
         if !service.shared {
             values.push(("DEVPORT_SLUG".into(), self.values.slug.clone()));
         }
@@ -319,6 +336,21 @@ impl Names {
         }
         Ok(request)
     }
+}
+
+/// Returns the variables with the ports and addresses of the services for which `is_sibling`.
+fn sibling_variables(
+    stack: &Stack,
+    ports: &Ports<'_>,
+    is_sibling: impl Fn(&StackService) -> bool,
+) -> Vec<(String, String)> {
+    let services = stack.services.iter().filter(|service| is_sibling(service));
+    let with_port = services.filter_map(|service| Some((service, *ports.get(service.name.as_str())?)));
+    let variables = |(service, port): (&StackService, u16)| {
+        let url = local_url(service.request.scheme.as_deref(), port);
+        [(service.port_variable(), port.to_string()), (service.url_variable(), url)]
+    };
+    with_port.flat_map(variables).collect()
 }
 
 /// Returns what a record says about the names of stacks; `None` if it cannot belong to one.

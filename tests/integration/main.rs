@@ -24,6 +24,7 @@ mod environment;
 mod examples;
 mod facts;
 mod foreground;
+mod foreign_values;
 mod here;
 mod launch;
 mod layers;
