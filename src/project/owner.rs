@@ -140,7 +140,11 @@ impl Place {
     /// can be seen. The record says where its directory belonged, so only older records need a search for it.
     pub(crate) fn lists(&self, site: Site<'_>) -> bool {
         let theirs = site.root.map_or_else(|| self.root_of(site.directory).path, Path::to_owned);
-        let theirs = std::iter::once(theirs).chain(self.root_of_file(site.file).map(|root| root.path));
+        // A file beside the service or at its root is in the same checkout: `ls` need not read what git says about it.
+        let is_elsewhere =
+            |file: &&Path| file.parent().is_none_or(|parent| parent != site.directory && Some(parent) != site.root);
+        let of_file = self.root_of_file(site.file.filter(is_elsewhere)).map(|root| root.path);
+        let theirs = std::iter::once(theirs).chain(of_file);
         theirs.into_iter().any(|root| self.roots.iter().any(|ours| same_root(&ours.path, &root).unwrap_or(false)))
     }
 

@@ -58,15 +58,19 @@ impl Registry {
 
     /// Returns the services with this name in the stacks of all checkouts.
     fn services_of_stacks(&self, target: &Target) -> Result<Vec<Reservation>> {
-        // The name of a service has no slash.
-        if target.as_str().contains('/') {
+        let name = target.as_str();
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if !name.chars().all(is_part) {
             return Ok(Vec::new());
         }
         let is_named = |reservation: &Reservation| {
-            let name = reservation.key.as_ref().and_then(|key| key.as_str().rsplit('/').next());
-            reservation.stack.is_some() && name == Some(target.as_str())
+            let own = reservation.key.as_ref().and_then(|key| key.as_str().rsplit('/').next());
+            reservation.stack.is_some() && own == Some(name)
         };
-        Ok(self.list()?.reservations.into_iter().filter(is_named).collect())
+        // The end of the key in the record.
+        let mut services = self.list_with(&format!("/{name}\""))?;
+        services.retain(is_named);
+        Ok(services)
     }
 
     /// Returns the error for a target that names no service.

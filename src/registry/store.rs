@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use crate::config::Variables;
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
+use crate::os::parallel;
 use crate::registry::directory;
 use crate::registry::ended::TreeEnded;
 use crate::registry::file::{self, Durability, Staged};
@@ -119,6 +120,22 @@ impl Registry {
             }
         }
         Ok(listing)
+    }
+
+    /// Returns the usable records that contain a text. Parsing takes most of the time that [`Self::list`] does, and few
+    /// records have the text.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub(super) fn list_with(&self, text: &str) -> Result<Vec<Reservation>> {
+        let parse = |hash: &ServiceHash| {
+            let path = self.paths.record(hash);
+            let has_text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok_and(|record| record.contains(text));
+            let parse = |bytes: &[u8]| has_text(bytes).then(|| Reservation::parse(&path, hash, bytes)).transpose();
+            file::read_with(&path, parse).ok()?.ok()?
+        };
+        let (hashes, _) = self.hashes()?;
+        Ok(parallel::map(&hashes, parse).flatten().collect())
     }
 
     /// Reads one record; `None` if there is none.
