@@ -259,7 +259,7 @@ impl Launcher<'_> {
             return Err(Error::NoCommand { service: reservation.name().to_owned() });
         }
         let place = Place::new(&reservation.cwd, reservation.file.as_deref(), self.caller.home());
-        let Ensured { reservation, mut previous, .. } = self.move_in(reservation, &place)?;
+        let Ensured { reservation, mut previous, .. } = self.adopt_checkout(reservation, &place)?;
         let running = self.find_running(&reservation)?;
         let is_replaced = if_running == IfRunning::Replace;
         if let Some(Running { reservation, .. }) = running.as_ref().filter(|running| !is_replaced && !running.is_down())
@@ -283,7 +283,7 @@ impl Launcher<'_> {
 
     /// If the checkout of a service was deleted and created again, stops what still runs of the service and records the
     /// new checkout. The caller holds the launch lock.
-    fn move_in(&self, reservation: Reservation, place: &Place) -> Result<Ensured> {
+    fn adopt_checkout(&self, reservation: Reservation, place: &Place) -> Result<Ensured> {
         let failed = || Error::io("check", &reservation.cwd);
         let old = match place.ownership(reservation.site()).map_err(failed())? {
             // If the directory itself is missing, the launch fails and says so.
@@ -293,9 +293,9 @@ impl Launcher<'_> {
         let previous =
             if self.find_running(&reservation)?.is_some() { Previous::Stopped } else { Previous::NotRunning };
         self.stop(&reservation)?;
-        let moved = self.registry.move_in(&reservation.hash, place)?;
+        let updated = self.registry.update_checkout(&reservation.hash, place)?;
         self.notify_taken_over(reservation.name(), place, &old);
-        Ok(Ensured::new(moved.unwrap_or(reservation), previous))
+        Ok(Ensured::new(updated.unwrap_or(reservation), previous))
     }
 
     /// Records on which branch a registered service is started, and by which agent. Writes the record only if that has
