@@ -93,6 +93,15 @@ impl Running {
     }
 }
 
+/// The supervisor of a service.
+enum SupervisorState {
+    Missing,
+    /// It ends its service, or is about to exit.
+    Ending,
+    /// It recorded this last; `None` if it has not recorded anything yet.
+    Working(Option<Box<RunState>>),
+}
+
 impl Launcher<'_> {
     /// Registers a service and starts it, unless it runs.
     ///
@@ -167,11 +176,10 @@ impl Launcher<'_> {
         if reservation.cmd.is_empty() {
             return Ok(none);
         }
-        let is_held = self.registry.liveness_of_any_version(&spec.hash).is_held();
-        let run = self.registry.run_state(&spec.hash)?;
-        let is_ending_or_down =
-            |run: &RunState| run.says_ended() || run.state == State::Stopping || run.state.is_down();
-        let is_up = is_held && !has_lost_directory && !run.as_ref().is_some_and(is_ending_or_down);
+        let is_up = match self.probe_supervisor(&reservation)? {
+            SupervisorState::Working(run) => !has_lost_directory && !run.is_some_and(|run| run.state.is_down()),
+            SupervisorState::Ending | SupervisorState::Missing => false,
+        };
         Ok(Comparison { is_registered: true, is_up, differences: differences(&reservation, spec) })
     }
 
@@ -346,17 +354,12 @@ impl Launcher<'_> {
     /// # Errors
     /// [`Error::StillStopping`], or if the service's lock or run state cannot be read.
     fn find_running(&self, reservation: &Reservation) -> Result<Option<Running>> {
-        let hash = &reservation.hash;
         let limit = stop::limit(reservation);
-        let probe = || match self.registry.liveness_of_any_version(hash) {
-            Liveness::Free => Some(Ok(None)),
-            Liveness::Held(_) => match self.registry.run_state(hash) {
-                Ok(Some(run)) if run.says_ended() || run.state == State::Stopping => None,
-                recorded => Some(recorded.map(Some)),
-            },
-            Liveness::Unknown(source) => {
-                Some(Err(Error::System { verb: format!("check whether {} runs", reservation.name()), source }))
-            }
+        let probe = || match self.probe_supervisor(reservation) {
+            Ok(SupervisorState::Missing) => Some(Ok(None)),
+            Ok(SupervisorState::Ending) => None,
+            Ok(SupervisorState::Working(run)) => Some(Ok(Some(run))),
+            Err(error) => Some(Err(error)),
         };
         let found = clock::poll(POLL_INTERVAL, limit, probe).unwrap_or_else(|| {
             Err(Error::StillStopping {
@@ -366,8 +369,22 @@ impl Launcher<'_> {
             })
         });
         let Some(run) = found? else { return Ok(None) };
-        let current = self.registry.find(hash)?;
-        Ok(current.map(|reservation| Running { reservation, run }))
+        let current = self.registry.find(&reservation.hash)?;
+        Ok(current.map(|reservation| Running { reservation, run: run.map(|run| *run) }))
+    }
+
+    /// Checks once whether a service has a supervisor, and reads what it recorded last.
+    fn probe_supervisor(&self, reservation: &Reservation) -> Result<SupervisorState> {
+        match self.registry.liveness_of_any_version(&reservation.hash) {
+            Liveness::Free => Ok(SupervisorState::Missing),
+            Liveness::Held(_) => Ok(match self.registry.run_state(&reservation.hash)? {
+                Some(run) if run.says_ended() || run.state == State::Stopping => SupervisorState::Ending,
+                run => SupervisorState::Working(run.map(Box::new)),
+            }),
+            Liveness::Unknown(source) => {
+                Err(Error::System { verb: format!("check whether {} runs", reservation.name()), source })
+            }
+        }
     }
 
     /// Returns whether the directory of a service was deleted, or replaced by another one.
