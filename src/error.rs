@@ -265,7 +265,7 @@ pub(crate) enum Error {
     UnknownSupervisor { service: String, why: String },
     /// A process may be left of an earlier run, but cannot be identified.
     #[error("{service} may still be running as {process}, but devport cannot prove that the process belongs to it")]
-    UnprovenLeftover { service: String, process: String },
+    UnprovenOrphan { service: String, process: String },
     /// The service has no port.
     #[error("{service} has no port")]
     NoPort { service: String },

@@ -1,5 +1,5 @@
-//! Shows on standard error what the last run of a service printed, so that no second command
-//! is needed to learn why a wait failed.
+//! The output of the last run of a service: a command that fails shows its end, so that no second command is needed to
+//! learn the reason.
 
 use std::io::{self, IsTerminal};
 

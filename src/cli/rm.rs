@@ -41,7 +41,7 @@ pub(super) fn remove(context: &Context, reservation: &Reservation) -> Result<Ser
     let (launch, reservation) = context.launcher().lock(reservation)?;
     let cleared = launch::stop_and_hold(&context.registry, &reservation)?;
     let view = context.view(&reservation).with(Outcome::Removed);
-    tailnet::unexpose_removed(context, &reservation);
+    tailnet::unpublish_removed(context, &reservation);
     context.registry.remove(launch, cleared.identity, &cleared.ended)?;
     match reservation.port {
         0 => note(&format!("removed {}", reservation.name())),

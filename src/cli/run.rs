@@ -64,7 +64,7 @@ pub(super) fn launched(launched: &Launched, caller: CallerContext) -> Result<Exi
         let me = i32::try_from(std::process::id()).unwrap_or_default();
         let is_recorded = |run: Option<RunState>| run.is_some_and(|run| run.supervisor.pid == me);
         if !registry.run_state(&launched.hash).is_ok_and(is_recorded) {
-            registry.leave_launch_failure(&launched.hash, error);
+            registry.report_launch_failure(&launched.hash, error);
         }
     })?;
     let has_failed = matches!(supervised, Supervised::Ended { outcome: Outcome::Failed(_), .. });

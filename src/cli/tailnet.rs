@@ -24,7 +24,7 @@ pub(super) fn up(context: &Context, arguments: Tailup) -> Result<()> {
     };
     let request = PublishRequest { name: arguments.tailnet_name.map(TailnetName::new).transpose()?, protocol };
     context.registry.prepare()?;
-    context.tailnet().expose(&reservation, &request, &mut |text| note(&text))?;
+    context.tailnet().publish(&reservation, &request, &mut |text| note(&text))?;
     note_dev_server(context, &reservation);
     context.output.print_views(&[context.view(&reservation)], false)
 }
@@ -37,7 +37,7 @@ pub(super) fn down(context: &Context, arguments: &Target) -> Result<()> {
     let reservation = context.resolve(&arguments.target)?;
     context.registry.prepare()?;
     let retry = format!("devport taildown {}", shell_words::quote(reservation.name()));
-    context.tailnet().unexpose(&reservation, Some(&retry), &mut |text| note(&text))?;
+    context.tailnet().unpublish(&reservation, Some(&retry), &mut |text| note(&text))?;
     context.output.print_views(&[context.view(&reservation)], false)
 }
 
@@ -49,7 +49,7 @@ pub(super) fn publish_started(context: &Context, spec: &ServiceSpec, ensured: &E
         return;
     }
     let request = PublishRequest::of(spec);
-    match context.tailnet().expose(reservation, &request, &mut |text| note(&text)) {
+    match context.tailnet().publish(reservation, &request, &mut |text| note(&text)) {
         Ok(()) => note_dev_server(context, reservation),
         Err(error) => {
             let service = reservation.name();
@@ -73,11 +73,11 @@ fn is_published(spec: &ServiceSpec, reservation: &Reservation) -> bool {
 }
 
 /// Unpublishes a service that is being removed. A failure is reported, with the names of what may be left.
-pub(super) fn unexpose_removed(context: &Context, reservation: &Reservation) {
+pub(super) fn unpublish_removed(context: &Context, reservation: &Reservation) {
     if !reservation.tailnet {
         return;
     }
-    if let Err(error) = context.tailnet().unexpose(reservation, None, &mut |text| note(&text)) {
+    if let Err(error) = context.tailnet().unpublish(reservation, None, &mut |text| note(&text)) {
         let name = reservation.name_on_tailnet();
         let what = format!("removed {}, which may still be on the tailnet", reservation.name());
         report_with_retry(&what, &error, None);

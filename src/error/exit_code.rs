@@ -48,7 +48,7 @@ impl Error {
             | Self::StartFailed { .. }
             | Self::StillStopping { .. }
             | Self::UnknownSupervisor { .. }
-            | Self::UnprovenLeftover { .. }
+            | Self::UnprovenOrphan { .. }
             | Self::NotRunning { .. }
             | Self::NoProcess { .. }
             | Self::NoPort { .. }

@@ -82,7 +82,7 @@ impl Error {
                 format!("try again, or stop it at once with `devport stop --kill {service}`")
             }
             Self::UnknownSupervisor { .. } => "wait a moment and try again".into(),
-            Self::UnprovenLeftover { .. } => {
+            Self::UnprovenOrphan { .. } => {
                 "check the process with `ps`; if it belongs to the service, kill it; then try again".into()
             }
             Self::TmuxSilent { .. } => {

@@ -93,6 +93,15 @@ impl Running {
     }
 }
 
+/// The supervisor of a service.
+enum SupervisorState {
+    Missing,
+    /// It ends its service, or is about to exit.
+    Ending,
+    /// It recorded this last; `None` if it has not recorded anything yet.
+    Working(Option<Box<RunState>>),
+}
+
 impl Launcher<'_> {
     /// Registers a service and starts it, unless it runs.
     ///
@@ -167,11 +176,10 @@ impl Launcher<'_> {
         if reservation.cmd.is_empty() {
             return Ok(none);
         }
-        let is_held = self.registry.liveness_of_any_version(&spec.hash).is_held();
-        let run = self.registry.run_state(&spec.hash)?;
-        let is_ending_or_down =
-            |run: &RunState| run.says_ended() || run.state == State::Stopping || run.state.is_down();
-        let is_up = is_held && !has_lost_directory && !run.as_ref().is_some_and(is_ending_or_down);
+        let is_up = match self.probe_supervisor(&reservation)? {
+            SupervisorState::Working(run) => !has_lost_directory && !run.is_some_and(|run| run.state.is_down()),
+            SupervisorState::Ending | SupervisorState::Missing => false,
+        };
         Ok(Comparison { is_registered: true, is_up, differences: differences(&reservation, spec) })
     }
 
@@ -259,7 +267,7 @@ impl Launcher<'_> {
             return Err(Error::NoCommand { service: reservation.name().to_owned() });
         }
         let place = Place::new(&reservation.cwd, reservation.file.as_deref(), self.caller.home());
-        let Ensured { reservation, mut previous, .. } = self.move_in(reservation, &place)?;
+        let Ensured { reservation, mut previous, .. } = self.adopt_checkout(reservation, &place)?;
         let running = self.find_running(&reservation)?;
         let is_replaced = if_running == IfRunning::Replace;
         if let Some(Running { reservation, .. }) = running.as_ref().filter(|running| !is_replaced && !running.is_down())
@@ -283,7 +291,7 @@ impl Launcher<'_> {
 
     /// If the checkout of a service was deleted and created again, stops what still runs of the service and records the
     /// new checkout. The caller holds the launch lock.
-    fn move_in(&self, reservation: Reservation, place: &Place) -> Result<Ensured> {
+    fn adopt_checkout(&self, reservation: Reservation, place: &Place) -> Result<Ensured> {
         let failed = || Error::io("check", &reservation.cwd);
         let old = match place.ownership(reservation.site()).map_err(failed())? {
             // If the directory itself is missing, the launch fails and says so.
@@ -293,9 +301,9 @@ impl Launcher<'_> {
         let previous =
             if self.find_running(&reservation)?.is_some() { Previous::Stopped } else { Previous::NotRunning };
         self.stop(&reservation)?;
-        let moved = self.registry.move_in(&reservation.hash, place)?;
+        let updated = self.registry.update_checkout(&reservation.hash, place)?;
         self.notify_taken_over(reservation.name(), place, &old);
-        Ok(Ensured::new(moved.unwrap_or(reservation), previous))
+        Ok(Ensured::new(updated.unwrap_or(reservation), previous))
     }
 
     /// Records on which branch a registered service is started, and by which agent. Writes the record only if that has
@@ -346,17 +354,12 @@ impl Launcher<'_> {
     /// # Errors
     /// [`Error::StillStopping`], or if the service's lock or run state cannot be read.
     fn find_running(&self, reservation: &Reservation) -> Result<Option<Running>> {
-        let hash = &reservation.hash;
         let limit = stop::limit(reservation);
-        let probe = || match self.registry.liveness_of_any_version(hash) {
-            Liveness::Free => Some(Ok(None)),
-            Liveness::Held(_) => match self.registry.run_state(hash) {
-                Ok(Some(run)) if run.says_ended() || run.state == State::Stopping => None,
-                recorded => Some(recorded.map(Some)),
-            },
-            Liveness::Unknown(source) => {
-                Some(Err(Error::System { verb: format!("check whether {} runs", reservation.name()), source }))
-            }
+        let probe = || match self.probe_supervisor(reservation) {
+            Ok(SupervisorState::Missing) => Some(Ok(None)),
+            Ok(SupervisorState::Ending) => None,
+            Ok(SupervisorState::Working(run)) => Some(Ok(Some(run))),
+            Err(error) => Some(Err(error)),
         };
         let found = clock::poll(POLL_INTERVAL, limit, probe).unwrap_or_else(|| {
             Err(Error::StillStopping {
@@ -366,8 +369,22 @@ impl Launcher<'_> {
             })
         });
         let Some(run) = found? else { return Ok(None) };
-        let current = self.registry.find(hash)?;
-        Ok(current.map(|reservation| Running { reservation, run }))
+        let current = self.registry.find(&reservation.hash)?;
+        Ok(current.map(|reservation| Running { reservation, run: run.map(|run| *run) }))
+    }
+
+    /// Checks once whether a service has a supervisor, and reads what it recorded last.
+    fn probe_supervisor(&self, reservation: &Reservation) -> Result<SupervisorState> {
+        match self.registry.liveness_of_any_version(&reservation.hash) {
+            Liveness::Free => Ok(SupervisorState::Missing),
+            Liveness::Held(_) => Ok(match self.registry.run_state(&reservation.hash)? {
+                Some(run) if run.says_ended() || run.state == State::Stopping => SupervisorState::Ending,
+                run => SupervisorState::Working(run.map(Box::new)),
+            }),
+            Liveness::Unknown(source) => {
+                Err(Error::System { verb: format!("check whether {} runs", reservation.name()), source })
+            }
+        }
     }
 
     /// Returns whether the directory of a service was deleted, or replaced by another one.

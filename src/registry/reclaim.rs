@@ -32,7 +32,7 @@ impl Registry {
         for reservation in self.list()?.reservations {
             let is_candidate = !reservation.tailnet
                 && (self.range.first..=self.range.last).contains(&reservation.port)
-                && reservation.check_writable(&self.paths.record(&reservation.hash)).is_ok();
+                && reservation.check_schema(&self.paths.record(&reservation.hash)).is_ok();
             let last_up = self.last_beat(&reservation.hash).unwrap_or_default().max(reservation.last_up);
             // A reservation without a command has no supervisor that updates `last_up`.
             let is_old = !reservation.cmd.is_empty() && now.duration_since(last_up) > RECLAIM_AFTER;

@@ -53,7 +53,7 @@ impl Registry {
         let mut taken_over = None;
         let mut reservation = match before {
             Some((reservation, _)) => {
-                reservation.check_writable(&self.paths.record(&spec.hash))?;
+                reservation.check_schema(&self.paths.record(&spec.hash))?;
                 check_same_name(reservation, spec)?;
                 taken_over = check_place(reservation, spec)?;
                 reservation.clone()
@@ -106,7 +106,7 @@ impl Registry {
         if taken_over.is_none() && has_port && matches!(spec.request.port, PortRequest::Any | PortRequest::ByHash) {
             return Ok(Registration { reservation, reclaimed: None, taken_over });
         }
-        reservation.check_writable(&self.paths.record(&spec.hash))?;
+        reservation.check_schema(&self.paths.record(&spec.hash))?;
         let stale = self.give_port(&mut reservation, spec, now)?;
         if taken_over.is_some() {
             reservation.cwd.clone_from(&spec.request.cwd);
@@ -148,7 +148,7 @@ impl Registry {
     ///
     /// # Errors
     /// If the record cannot be read, used or written.
-    pub(crate) fn move_in(&self, hash: &ServiceHash, place: &Place) -> Result<Option<Reservation>> {
+    pub(crate) fn update_checkout(&self, hash: &ServiceHash, place: &Place) -> Result<Option<Reservation>> {
         let mut recorded = Ok(());
         let reservation = self.update(hash, |reservation| recorded = record_checkout(reservation, place))?;
         recorded.map(|()| reservation)

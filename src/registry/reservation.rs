@@ -277,7 +277,7 @@ impl Reservation {
     ///
     /// # Errors
     /// [`Error::NewerRecord`].
-    pub(super) fn check_writable(&self, path: &Path) -> Result<()> {
+    pub(super) fn check_schema(&self, path: &Path) -> Result<()> {
         if self.schema > SCHEMA {
             return Err(Error::NewerRecord { path: path.to_owned(), schema: self.schema });
         }
@@ -486,7 +486,7 @@ mod tests {
     #[test]
     fn a_newer_record_is_read_only() {
         let record = parse(&FIRST_DEVPORT.replace("\"hash\":", "\"schema\": 99, \"hash\":")).unwrap();
-        assert!(matches!(record.check_writable(Path::new("r")), Err(Error::NewerRecord { schema: 99, .. })));
+        assert!(matches!(record.check_schema(Path::new("r")), Err(Error::NewerRecord { schema: 99, .. })));
         assert!(matches!(parse(r#"{"schema": 99}"#), Err(Error::NewerRecord { schema: 99, .. })));
     }
 

@@ -101,7 +101,7 @@ impl Registry {
     /// or executes a program, can be missed once.
     ///
     /// # Errors
-    /// [`Error::UnprovenLeftover`] if a process may belong to the service but cannot be identified, or if the system
+    /// [`Error::UnprovenOrphan`] if a process may belong to the service but cannot be identified, or if the system
     /// cannot be queried.
     pub(crate) fn scan_orphans(&self, lock: &IdentityLock, service: &str, before: Option<&RunState>) -> Result<Scan> {
         for _ in 0..2 {
@@ -135,7 +135,7 @@ impl Registry {
         {
             let command = process::command_of(child.pid).unwrap_or_default();
             let process = format!("pid {} ({command})", child.pid);
-            return Err(Error::UnprovenLeftover { service: service.to_owned(), process });
+            return Err(Error::UnprovenOrphan { service: service.to_owned(), process });
         }
         Ok(found)
     }

@@ -243,7 +243,7 @@ impl Registry {
     }
 
     /// Keeps the suffix for when tailscaled cannot be queried. Errors are ignored: it is queried again.
-    pub(crate) fn keep_tailnet_suffix(&self, suffix: &str) {
+    pub(crate) fn record_tailnet_suffix(&self, suffix: &str) {
         if self.tailnet_suffix().as_deref() != Some(suffix) {
             let _ = file::write(&self.paths.tailnet_suffix(), "suffix", suffix.as_bytes(), Durability::Renamed);
         }
@@ -256,7 +256,7 @@ impl Registry {
         change: impl FnOnce(&mut Reservation),
     ) -> Result<Option<Reservation>> {
         let Some((mut reservation, bytes)) = self.find_with_bytes(hash)? else { return Ok(None) };
-        reservation.check_writable(&self.paths.record(hash))?;
+        reservation.check_schema(&self.paths.record(hash))?;
         change(&mut reservation);
         self.write(&reservation, Some(&bytes), None)?;
         Ok(Some(reservation))
@@ -294,7 +294,7 @@ impl Registry {
         let hash = ended.hash();
         let _lock = self.lock()?;
         if let Some(reservation) = self.find(hash)? {
-            reservation.check_writable(&self.paths.record(hash))?;
+            reservation.check_schema(&self.paths.record(hash))?;
         }
         self.delete_files(ended)?;
         identity.delete()?;

@@ -151,7 +151,7 @@ impl Registry {
     }
 
     /// Reports an error to the launcher of this supervisor, which ends before it could record a state.
-    pub(crate) fn leave_launch_failure(&self, hash: &ServiceHash, failure: &Error) {
+    pub(crate) fn report_launch_failure(&self, hash: &ServiceHash, failure: &Error) {
         let path = self.paths.launch_failure(hash, std::process::id().cast_signed());
         // If this fails, the launcher only sees that the supervisor ended.
         let _ = file::write(&path, hash.as_str(), failure.to_string().as_bytes(), Durability::Renamed);

@@ -15,8 +15,8 @@ use crate::supervisor::event::{Action, Event, Outcome, StopCause};
 use crate::supervisor::executor::Executor;
 use crate::supervisor::lifecycle::Lifecycle;
 use crate::supervisor::recorder::Recorder;
-use crate::supervisor::relay::Screen;
 use crate::supervisor::running_child::RunningChild;
+use crate::supervisor::screen::Screen;
 use crate::supervisor::service::Service;
 use crate::supervisor::signals::{Request, Signals};
 

@@ -14,9 +14,9 @@ use crate::supervisor::lifecycle::Lifecycle;
 use crate::supervisor::query_responder::QueryResponder;
 use crate::supervisor::readiness_probe::ReadinessProbe;
 use crate::supervisor::recorder::{Recorder, Transition, is_restart_pending};
-use crate::supervisor::relay::{self, Input, Screen};
 use crate::supervisor::retry_report::RetryReport;
 use crate::supervisor::running_child::{OutputSink, RunningChild};
+use crate::supervisor::screen::{self, Input, Screen};
 use crate::supervisor::service::Service;
 use crate::supervisor::stream::StreamKind;
 
@@ -309,7 +309,7 @@ impl<'a> Executor<'a> {
     pub(super) fn relay_input(&mut self) {
         let child = &mut self.service.child;
         let is_blocked = child.as_ref().is_some_and(RunningChild::has_pending_input);
-        if !is_blocked && self.screen.input_fd().is_some_and(relay::is_readable) {
+        if !is_blocked && self.screen.input_fd().is_some_and(screen::is_readable) {
             match (self.screen.read(), child.as_mut()) {
                 (Input::Bytes(bytes), Some(child)) => {
                     self.responder.handle_input(&bytes);

@@ -2,7 +2,7 @@
 //!
 //! `supervise` takes the service's lock; `event_loop` is the one thread, which waits and dispatches. `lifecycle`,
 //! `backoff`, `readiness`, `checkout_watch`, `query_responder`, `terminal_query` and `retry_report` decide, and are pure.
-//! `executor` acts on their decisions through `service`, `child`, `running_child`, `recorder`, `relay`, `audience`,
+//! `executor` acts on their decisions through `service`, `child`, `running_child`, `recorder`, `screen`, `audience`,
 //! `signals`, `stream` and `readiness_probe`. Nothing here prints with the standard macros, which panic if the terminal has
 //! vanished.
 
@@ -18,9 +18,9 @@ mod query_responder;
 mod readiness;
 mod readiness_probe;
 mod recorder;
-mod relay;
 mod retry_report;
 mod running_child;
+mod screen;
 mod service;
 mod signals;
 mod stream;

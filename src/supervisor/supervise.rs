@@ -13,7 +13,7 @@ use crate::supervisor::audience::Audience;
 use crate::supervisor::event::Outcome;
 use crate::supervisor::event_loop::Supervisor;
 use crate::supervisor::recorder::{HEARTBEAT, Recorder};
-use crate::supervisor::relay::Screen;
+use crate::supervisor::screen::Screen;
 use crate::supervisor::service::{Orphans, Service};
 use crate::supervisor::signals::Signals;
 
@@ -78,8 +78,8 @@ pub(crate) fn supervise(registry: &Registry, hash: &ServiceHash, setup: Supervis
             let service = Service { term: setup.term, ..service };
             let (policy, last_up) = (&service.reservation.policy, service.reservation.last_up);
             let heartbeat = setup.heartbeat.unwrap_or(HEARTBEAT);
-            let writer = Recorder::new(registry, &identity, run, policy, heartbeat, last_up);
-            let (outcome, exit) = Supervisor::new(service, writer, signals, screen, setup.audience).run();
+            let recorder = Recorder::new(registry, &identity, run, policy, heartbeat, last_up);
+            let (outcome, exit) = Supervisor::new(service, recorder, signals, screen, setup.audience).run();
             Ok(Supervised::Ended { outcome, exit })
         }
         Err(error) => {

@@ -60,7 +60,7 @@ impl<'a> Addresses<'a> {
     fn query_suffix(&self, limit: Duration) -> Option<String> {
         let node = Tailscale::find(self.environment).ok()?.node(Deadline::after(limit)).ok()?;
         let suffix = node.suffix()?.to_owned();
-        self.registry.keep_tailnet_suffix(&suffix);
+        self.registry.record_tailnet_suffix(&suffix);
         Some(suffix)
     }
 }

@@ -9,11 +9,11 @@ mod credentials;
 mod definition;
 mod dev_server;
 mod endpoint;
-mod exposure;
 mod node;
 mod program;
 mod publication;
+mod publisher;
 
 pub(crate) use address::{Addresses, Suffix};
 pub(crate) use dev_server::advice as dev_server_advice;
-pub(crate) use exposure::{PublishRequest, Tailnet};
+pub(crate) use publisher::{PublishRequest, Tailnet};

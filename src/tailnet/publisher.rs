@@ -45,7 +45,7 @@ impl Tailnet<'_> {
     ///
     /// # Errors
     /// The step that failed. Nothing is left of a service that was not published before.
-    pub(crate) fn expose(
+    pub(crate) fn publish(
         &self,
         reservation: &Reservation,
         request: &PublishRequest,
@@ -67,7 +67,7 @@ impl Tailnet<'_> {
         node.check(endpoint)?;
         if let Some(suffix) = node.suffix() {
             // `devport ls` then knows the address even if tailscaled is too busy to respond.
-            self.registry.keep_tailnet_suffix(suffix);
+            self.registry.record_tailnet_suffix(suffix);
         }
         let api = Api::from_environment(self.environment, deadline)?;
         // What is served under the name may be changed if it was published under it.
@@ -113,7 +113,7 @@ impl Tailnet<'_> {
     ///
     /// # Errors
     /// The step that failed. The record says "published" until the service is off the tailnet.
-    pub(crate) fn unexpose(
+    pub(crate) fn unpublish(
         &self,
         reservation: &Reservation,
         retry: Option<&str>,
