@@ -60,7 +60,8 @@ impl<'a> Overview<'a> {
     /// command. One that has crashed or was given up stays.
     pub(super) fn retain_meant_to_run(&self, services: &mut Vec<Reservation>) {
         services.retain(|service| {
-            !service.cmd.is_empty() && self.observer.observe(service).observed.state != State::Stopped
+            let is_over = |state| matches!(state, State::Stopped | State::Completed);
+            !service.cmd.is_empty() && !is_over(self.observer.observe(service).observed.state)
         });
     }
 
