@@ -24,6 +24,8 @@ fn less_works_and_follows_the_size_of_the_window() {
     let text = (1..=200).map(|number| format!("line {number}")).collect::<Vec<_>>().join("\n");
     let file = env.write("text", &text);
     env.start("pager", &["less", &file]);
+    // Before its first page, less has no handler for a change of the size.
+    until("less has drawn", || env.devport(["logs", "pager"]).ok().stdout.contains("line 20"));
     let terminal = Terminal::run(&env, &format!("{DEVPORT} attach pager"));
     // The window has the size of the terminal, and not the 24 rows of a detached window.
     terminal.shows("line 27\n");

@@ -905,8 +905,7 @@ fn a_checkout_is_found_without_git_and_with_few_reads() {
     fs::write(bin.join("git"), format!("#!/bin/sh\ntouch {}/executed\n", machine.home("").display())).unwrap();
     fs::set_permissions(bin.join("git"), fs::Permissions::from_mode(0o755)).unwrap();
     machine.git.submodule(&machine.env, &machine.home("linked"));
-    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    machine.env.set("PATH", &path);
+    machine.env.prefer_programs_of(&bin);
     let feat = machine.home("shop/.claude/worktrees/feat");
     fs::write(
         machine.home("linked/devport.yaml"),

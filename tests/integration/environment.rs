@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{DEVPORT, TestEnv, all_pids, command_line, number, until};
+use crate::support::{DEVPORT, TestEnv, all_pids, command_line, number, system_path, until};
 
 fn environment(pid: i32) -> Vec<(String, String)> {
     let raw = fs::read(format!("/proc/{pid}/environ")).unwrap();
@@ -45,7 +45,7 @@ fn the_callers_environment_reaches_the_service_exactly() {
         ("DEVPORT_HOME", text(env.path("state"))),
         ("HOME", text(env.path("home"))),
         ("PWD", text(env.path("work"))),
-        ("PATH", std::env::var("PATH").unwrap()),
+        ("PATH", system_path()),
         ("LC_ALL", "C.UTF-8".into()),
         ("SHELL", "/bin/sh".into()),
         ("DEVPORT_PORT_RANGE", format!("{}-{}", env.first_port, env.first_port + 39)),

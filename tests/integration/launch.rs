@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{TestEnv, is_alive, number, until};
+use crate::support::{TestEnv, is_alive, number, system_path, until};
 
 /// Keys with characters that are special in tmux.
 const HOSTILE: [&str; 17] = [
@@ -147,7 +147,6 @@ fn without_tmux_a_service_runs_detached() {
     for program in ["sh", "sleep", "echo"] {
         std::os::unix::fs::symlink(format!("/bin/{program}"), bin.join(program)).unwrap();
     }
-    let path = std::env::var("PATH").unwrap();
     env.set("PATH", bin.to_str().unwrap());
     let script = "test -t 0 && test -t 1 && echo on a terminal; exec sleep 1000";
     let started = env.devport(["start", "--key", "a", "--", "sh", "-c", script]).ok();
@@ -172,7 +171,7 @@ fn without_tmux_a_service_runs_detached() {
     until("it has crashed", || env.which("a")["last_exit"]["signal"] == 9);
     env.devport(["stop", "a"]).ok();
     assert_eq!(env.which("a")["state"], "stopped");
-    env.set("PATH", &path);
+    env.set("PATH", &system_path());
 }
 
 #[test]
@@ -214,15 +213,17 @@ exec TMUX "$@"
 fn a_command_that_ends_before_its_window_is_marked_runs_once() {
     use std::os::unix::fs::PermissionsExt;
     let mut env = TestEnv::new();
-    let path = std::env::var("PATH").unwrap();
-    let tmux = std::env::split_paths(&path).map(|directory| directory.join("tmux")).find(|tmux| tmux.exists()).unwrap();
+    let tmux = std::env::split_paths(&system_path())
+        .map(|directory| directory.join("tmux"))
+        .find(|tmux| tmux.exists())
+        .unwrap();
     let bin = env.path("bin");
     std::fs::create_dir(&bin).unwrap();
     std::fs::write(bin.join("tmux"), LATE_TMUX.replace("TMUX", tmux.to_str().unwrap())).unwrap();
     std::fs::set_permissions(bin.join("tmux"), std::fs::Permissions::from_mode(0o755)).unwrap();
     // It keeps the tmux server alive.
     env.start("other", &["sleep", "1000"]);
-    env.set("PATH", &format!("{}:{path}", bin.display()));
+    env.prefer_programs_of(&bin);
     let command = ["--no-port", "--restart", "on-failure", "--", "sh", "-c", "echo ran >>runs"];
     env.devport([&["start", "--key", "a"][..], &command].concat()).ok();
     env.devport(["wait", "a", "--for", "stopped"]).ok();

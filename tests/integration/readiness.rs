@@ -85,7 +85,7 @@ fn the_remedy_for_a_wrong_port_can_be_pasted_and_works() {
         fs::write(bin.join(name), text).unwrap();
         fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
     }
-    env.set("PATH", &format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
+    env.prefer_programs_of(&bin);
     env.write("package.json", "{\"scripts\": {\"dev\": \"vite\"}}");
     let start = ["start", "--replace", "--wait", "--key", "web", "--"];
     let failed = env.devport([&start[..], &["npm", "run", "dev"]].concat());

@@ -28,17 +28,26 @@ const BLOCKS: u16 = 300;
 /// The path of the program under test.
 pub(crate) const DEVPORT: &str = env!("CARGO_BIN_EXE_devport");
 
-/// Polls until there is a value; panics after the time limit.
-#[track_caller]
-pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+/// Polls until there is a value. Returns `None` after the time limit.
+pub(crate) fn poll<T>(mut check: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + LIMIT;
-    loop {
-        if let Some(value) = check() {
+    let mut pause = Duration::from_millis(5);
+    while Instant::now() < deadline {
+        let value = check();
+        if value.is_some() {
             return value;
         }
-        assert!(Instant::now() < deadline, "this did not happen in time: {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(pause);
+        // Most checks run devport, which takes 5 ms of CPU time, and several tests wait at the same time.
+        pause = (pause * 5 / 4).min(Duration::from_millis(50));
     }
+    None
+}
+
+/// Polls until there is a value; panics after the time limit.
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, check: impl FnMut() -> Option<T>) -> T {
+    poll(check).unwrap_or_else(|| panic!("this did not happen in time: {what}"))
 }
 
 /// Polls until the condition holds; panics after the time limit.
@@ -102,13 +111,19 @@ fn own_ports() -> (u16, TcpListener) {
     }
 }
 
+/// Returns `PATH` with the programs of the system first. Before them, version managers such as pyenv put scripts, which
+/// take ten times longer to start.
+pub(crate) fn system_path() -> String {
+    format!("/usr/bin:/bin:{}", std::env::var("PATH").unwrap())
+}
+
 impl TestEnv {
     pub(crate) fn new() -> Self {
         let (first_port, guard) = own_ports();
         // Short, because the path of a Unix socket has at most 104 bytes on macOS.
         let directory = tempfile::Builder::new().prefix("dp").tempdir_in("/tmp").unwrap();
         let variables = vec![
-            ("PATH".into(), std::env::var("PATH").unwrap()),
+            ("PATH".into(), system_path()),
             ("TERM".into(), "xterm-256color".into()),
             ("LC_ALL".into(), "C.UTF-8".into()),
             ("SHELL".into(), "/bin/sh".into()),
@@ -125,6 +140,11 @@ impl TestEnv {
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.variables.retain(|(other, _)| other != name);
         self.variables.push((name.into(), value.into()));
+    }
+
+    /// Puts a directory before the others of `PATH`.
+    pub(crate) fn prefer_programs_of(&mut self, directory: &Path) {
+        self.set("PATH", &format!("{}:{}", directory.display(), system_path()));
     }
 
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use serde_json::{Map, Value};
 
@@ -32,15 +32,16 @@ impl Tailnet {
         let standins = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/standins");
         let program = env.path("bin/tailscale");
         let script = format!(
-            "#!/bin/sh\nexec python3 -B {} {} \"$@\"\n",
+            "#!/bin/sh\nexec python3 -S -B {} {} \"$@\"\n",
             standins.join("tailscale.py").display(),
             env.path("tailnet").display()
         );
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        env.set("PATH", &format!("{}:{}", env.path("bin").display(), std::env::var("PATH").unwrap()));
-        let mut api = Command::new("python3")
-            .arg("-B")
+        env.prefer_programs_of(&env.path("bin"));
+        let mut api = env
+            .command("python3")
+            .args(["-S", "-B"])
             .arg(standins.join("api.py"))
             .arg(env.path("tailnet"))
             .stdin(Stdio::piped())

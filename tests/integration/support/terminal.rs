@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Done, TestEnv};
+use super::{Done, TestEnv, poll};
 
 /// The number of the next terminal: each is a tmux server.
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -41,14 +41,11 @@ impl<'a> Terminal<'a> {
     #[track_caller]
     pub(crate) fn shows(&self, text: &str) {
         let mut last = String::new();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        while std::time::Instant::now() < deadline {
+        let shown = poll(|| {
             last = self.screen();
-            if last.contains(text) {
-                return;
-            }
-        }
-        panic!("{text:?} does not show in:\n{last}");
+            last.contains(text).then_some(())
+        });
+        assert!(shown.is_some(), "{text:?} does not show in:\n{last}");
     }
 }
 
