@@ -52,29 +52,35 @@ pub(super) fn differences(service: &Reservation, spec: &ServiceSpec) -> Vec<Diff
     }
     if service.env_digest != spec.env_digest {
         let has_only_files = request.env.iter().all(|source| matches!(source, EnvSource::File(_)));
+        let changed = changed_env_files(service);
         let text = match request.stack {
-            Some(_) => "other variables of `env`, its env files or its siblings",
-            None if has_only_files && !request.env.is_empty() => "variables from before its env files changed",
-            None => "other variables of --env, `env` or its env files",
+            Some(_) if !changed.is_empty() => format!("variables from before {} changed", changed.join(", ")),
+            Some(_) => "other variables of `env` or its siblings".into(),
+            None if has_only_files && !request.env.is_empty() => "variables from before its env files changed".into(),
+            None => "other variables of --env, `env` or its env files".into(),
         };
-        add("env", text.into());
+        add("env", text);
     }
     differences
 }
 
-/// Says which dotenv files have changed since a service was registered, and which command registers it again; `None` if
-/// none has. A start by name uses the recorded variables.
-pub(super) fn outdated_env_files(service: &Reservation) -> Option<String> {
+/// Returns the dotenv files that have changed since a service was registered.
+fn changed_env_files(service: &Reservation) -> Vec<String> {
     let files = service.env_files.iter().zip(&service.env_file_digests);
     let changed = files.filter(|(file, digest)| has_env_file_changed(file, digest));
-    let changed: Vec<String> = changed.map(|(file, _)| file.display().to_string()).collect();
-    if changed.is_empty() {
+    changed.map(|(file, _)| file.display().to_string()).collect()
+}
+
+/// Says which dotenv files have changed since a service was registered, and which command registers it again; `None` if
+/// none has. A start by name uses the recorded variables. `None` for a service of a stack: its whole entry is compared.
+pub(super) fn outdated_env_files(service: &Reservation) -> Option<String> {
+    let changed = changed_env_files(service);
+    if changed.is_empty() || service.stack.is_some() {
         return None;
     }
-    let command = match (&service.stack, &service.file) {
-        (Some(_), _) => "`devport up -d` applies".into(),
-        (None, Some(file)) => format!("`devport start -f {} --replace` applies", file.display()),
-        (None, None) => "`devport start --replace` with its command and options applies".into(),
+    let command = match &service.file {
+        Some(file) => format!("`devport start -f {} --replace` applies", file.display()),
+        None => "`devport start --replace` with its command and options applies".into(),
     };
     let (verb, object) = if changed.len() == 1 { ("has", "it") } else { ("have", "them") };
     let (name, files) = (service.name(), changed.join(", "));

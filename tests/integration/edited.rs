@@ -48,8 +48,12 @@ fn restart_and_start_name_what_an_edit_would_change() {
 fn edits_of_dotenv_files_siblings_and_the_list_of_services_are_seen() {
     let env = running();
     env.write("shop/.env", "A=2\n");
-    let note = notes(&env, &["restart", "web"]);
-    assert!(note.contains("shop/web still has other variables") && !note.contains("A=2"), "{note}");
+    for command in ["restart", "start"] {
+        let note = notes(&env, &[command, "web"]);
+        assert!(note.contains("shop/web still has variables from before /"), "{note}");
+        assert!(note.contains("/shop/.env changed; `devport up -d web` applies"), "{note}");
+        assert!(note.lines().count() == 1 && !note.contains("A=2"), "{note}");
+    }
     at(&env, "shop", &["up", "-d"]).ok();
     // A sibling that is not shared is no concern of a shared service.
     env.write("shop/devport.yaml", &format!("{FILE}  debug: {{port: {}}}\n", env.first_port + 39));

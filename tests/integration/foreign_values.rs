@@ -20,7 +20,8 @@ fn port_of(env: &TestEnv, name: &str) -> String {
 fn the_address_of_another_checkouts_service_in_a_copied_file_is_named_by_its_line() {
     let env = machine(FILE);
     env.write("shop/.env", "");
-    assert_eq!(at(&env, "shop", &["up", "-d"]).ok().stderr, "");
+    let first = at(&env, "shop", &["up", "-d"]).ok().stderr;
+    assert!(!first.contains("address") && !first.contains("siblings"), "{first}");
     let (api, db) = (port_of(&env, "api"), port_of(&env, "db"));
     let copied = format!(
         "SECRET=hunter2\nAPI=http://localhost:{api}\nAPI_PORT={api}\nDB=postgres://127.0.0.1:{db}/x\n# was localhost:{api}\n"
@@ -54,8 +55,6 @@ fn variables_of_the_caller_that_siblings_replace_are_named_once() {
     env.set("API_URL", &format!("http://localhost:{api}"));
     env.set("DB_URL", "postgres://secret@db");
     let up = at(&env, "shop", &["up", "-d"]).ok().stderr;
-    assert_eq!(
-        up,
-        "devport: the services get their siblings' values of DB_URL, API_PORT, not those of this environment\n"
-    );
+    let note = "devport: the services get their siblings' values of DB_URL, API_PORT, not those of this environment\n";
+    assert!(up.matches(note).count() == 1 && !up.contains("4711") && !up.contains("secret"), "{up}");
 }
