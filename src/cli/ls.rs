@@ -9,6 +9,7 @@ use crate::cli::args::Ls;
 use crate::cli::context::Context;
 use crate::cli::output::{json_layout, report, write_output};
 use crate::error::{Error, Result};
+use crate::identity::Key;
 use crate::os::clock;
 use crate::os::terminal::WindowSize;
 use crate::project::{Place, Site};
@@ -105,8 +106,13 @@ fn by_checkout<'a>(place: Option<&Place>, views: &'a [ServiceView], only_here: b
     checkouts.retain(|checkout| checkout.is_here || !only_here);
     let is_alive = |view: &&ServiceView| view.status == Status::Running || view.pid.is_some();
     for checkout in &mut checkouts {
-        // The order of services without a port is that of their hashes, in which they come.
-        checkout.views.sort_by_key(|view| (!is_alive(view), view.port.unwrap_or(u16::MAX)));
+        // By name, so that the services of a stack stand together. Those without a name and a port keep the order of
+        // their hashes, in which they come.
+        let order = |view: &&ServiceView| {
+            let key = view.key.as_ref().map(Key::as_str);
+            (!is_alive(view), key.is_none(), key.map(str::to_owned), view.port.unwrap_or(u16::MAX))
+        };
+        checkout.views.sort_by_cached_key(order);
     }
     let order = |checkout: &CheckoutGroup<'_>| (!checkout.is_here, !checkout.views.first().is_some_and(is_alive));
     checkouts.sort_by(|a, b| order(a).cmp(&order(b)).then_with(|| a.root.cmp(&b.root)));

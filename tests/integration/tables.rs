@@ -48,7 +48,7 @@ fn a_list_has_this_checkout_first_and_the_living_before_the_rest() {
     assert_eq!(order("shop"), ["web", "new", "old"], "JSON has the same order");
     // Checkouts without a living service come last.
     env.devport(["-C", env.path("home/feat").to_str().unwrap(), "stop", "new"]).ok();
-    assert_eq!(list(&env, "", &[])[1..], ["~/shop", "web", "~/feat", "old", "new"]);
+    assert_eq!(list(&env, "", &[])[1..], ["~/shop", "web", "~/feat", "new", "old"]);
 }
 
 #[test]
@@ -69,9 +69,9 @@ fn a_service_of_a_file_of_this_checkout_is_listed_wherever_it_runs() {
     let shop = env.path("home/shop");
     fs::write(shop.join("devport.yaml"), "- {key: beside, exec: sleep 1000, cwd: ../feat, no-port: true}\n").unwrap();
     env.devport(["-C", shop.to_str().unwrap(), "start", "--detach", "-f", "devport.yaml"]).ok();
-    assert_eq!(list(&env, "shop", &[])[..4], ["NAME", "~/shop (this checkout)", "web", "beside"]);
+    assert_eq!(list(&env, "shop", &[])[..4], ["NAME", "~/shop (this checkout)", "beside", "web"]);
     // It belongs to the checkout of its directory too.
-    assert_eq!(list(&env, "feat", &[])[..4], ["NAME", "~/feat (this checkout)", "new", "beside"]);
+    assert_eq!(list(&env, "feat", &[])[..4], ["NAME", "~/feat (this checkout)", "beside", "new"]);
 }
 
 #[test]

@@ -98,9 +98,8 @@ fn a_signal_that_was_sent_is_not_a_failure_when_its_service_is_removed() {
     }
     let env = TestEnv::new();
     env.detach("a", &[], &["sleep", "1000"]);
-    let record = env.state_file("services", "a", "json");
-    // The second reading is the one of the printed view.
-    let fault = Fault { calls: "openat", path: Some(&record), effect: "delay_enter=1000000:when=2" };
+    // The signal is sent, and the view is not printed yet.
+    let fault = Fault { calls: "pidfd_send_signal", path: None, effect: "delay_exit=1000000" };
     let signal = env.delayed(fault, ["signal", "-s", "CONT", "a"]);
     env.devport(["rm", "a"]).ok();
     let sent = done(signal).ok();

@@ -22,6 +22,8 @@ pub(super) struct Plan<'a> {
 #[derive(Debug)]
 pub(super) struct Task<'a> {
     pub(super) service: &'a StackService,
+    /// Its key, or else its name in the file.
+    pub(super) name: String,
     /// Its record; `None` if that was missing when the plan was made.
     pub(super) registered: Option<Reservation>,
     /// What to register and start, and how the registered service compares with it; `None` for a port alone, and for a
@@ -59,7 +61,8 @@ impl<'a> Plan<'a> {
                 Err(error) => (None, Some(error)),
             };
             let registered = located.record(context, service).ok().flatten();
-            tasks.push(Task { service, registered, wanted, is_omitted: service.is_port_only() });
+            let name = located.key(service)?.map_or_else(|| service.name.clone(), |key| key.to_string());
+            tasks.push(Task { service, name, registered, wanted, is_omitted: service.is_port_only() });
             errors.push(error);
         }
         let mut has_dependant = vec![false; tasks.len()];

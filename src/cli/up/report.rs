@@ -17,7 +17,7 @@ pub(super) struct Rows {
 pub(super) fn rows(starting: &Starting<'_>) -> Rows {
     let mut rows = Rows { table: Vec::new(), json: Vec::new() };
     for (position, end) in starting.ends() {
-        let name = starting.tasks[position].service.name.clone();
+        let name = starting.tasks[position].name.clone();
         let Some(view) = view(starting, position, end) else {
             let why = end.error.as_ref().map_or_else(|| "not started".to_owned(), ToString::to_string);
             rows.json.push(json!({ "key": name, "outcome": end.outcome, "error": why }));
