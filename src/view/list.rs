@@ -23,7 +23,7 @@ pub(crate) struct Group<'a> {
 const PATH: Limits = Limits { least: 24, good: 24 };
 
 /// A column, and whether only `--wide` shows it.
-const COLUMNS: [(Column, bool); 16] = [
+const COLUMNS: [(Column, bool); 17] = [
     column("NAME", 15, Cut::End(Limits { least: 16, good: 16 }), false),
     // The id stands in for a name that was cut.
     column("ID", 13, Cut::Never, false),
@@ -38,6 +38,7 @@ const COLUMNS: [(Column, bool); 16] = [
     column("DIRECTORY", 7, Cut::Start(PATH), true),
     column("ROOT", 0, Cut::Start(PATH), true),
     column("CHECKOUT", 2, Cut::Never, true),
+    column("STACK", 2, Cut::Never, true),
     column("BRANCH", 4, Cut::Never, true),
     column("STARTED BY", 3, Cut::Never, true),
     column("COMMAND", 9, Cut::End(Limits { least: 12, good: 20 }), false),

@@ -59,6 +59,8 @@ pub(crate) struct ServiceView {
     pub(crate) root: Option<PathBuf>,
     /// The name of that checkout; `None` without version control.
     pub(crate) checkout: Option<String>,
+    /// The name of the stack that it belongs to; `None` if it belongs to none.
+    pub(crate) stack: Option<String>,
     /// The branch of that checkout when the service was started; `None` if it is not known.
     pub(crate) branch: Option<String>,
     /// The coding agent whose command started the service; `None` if it is not known.
@@ -242,6 +244,7 @@ impl ServiceView {
             file: reservation.file,
             root: reservation.root,
             checkout: reservation.checkout,
+            stack: reservation.stack,
             branch: reservation.branch,
             started_by: reservation.started_by,
             gone: is_gone,
@@ -262,7 +265,7 @@ impl ServiceView {
             let is_well = self.error.is_none();
             fields.retain(|name, value| match name.as_str() {
                 "last_exit" => outcome == Outcome::Failed && !value.is_null(),
-                "started_at" | "root" | "branch" | "started_by" => false,
+                "started_at" | "root" | "stack" | "branch" | "started_by" => false,
                 "last_up" => outcome != Outcome::Removed,
                 "restarts" => !is_well,
                 "url" => outcome != Outcome::Removed && !value.is_null(),
@@ -274,10 +277,11 @@ impl ServiceView {
     }
 
     /// Returns where the service came from: the name and the value of each fact, which is `None` if it is not known.
-    pub(super) fn origin(&self) -> [(&'static str, Option<String>); 4] {
+    pub(super) fn origin(&self) -> [(&'static str, Option<String>); 5] {
         [
             ("root", self.root.as_ref().map(|root| root.display().to_string())),
             ("checkout", self.checkout.clone()),
+            ("stack", self.stack.clone()),
             ("branch", self.branch.clone()),
             ("started by", self.started_by.clone()),
         ]

@@ -16,8 +16,14 @@ struct Foreground<'a> {
 impl<'a> Foreground<'a> {
     fn start(env: &'a TestEnv, arguments: &[&str]) -> Self {
         let file = |name: &str| File::create(env.file(name)).unwrap();
-        let mut command = env.command(DEVPORT);
-        command.args(["-C", "shop", "up"]).args(arguments).stdout(file("out")).stderr(file("err"));
+        // The tests may run in the background of a shell, where these signals are ignored.
+        let exec = "import os,signal,sys\nfor s in (1, 2, 15): signal.signal(s, signal.SIG_DFL)\nos.execv(sys.argv[1], sys.argv[1:])";
+        let mut command = env.command("python3");
+        command
+            .args(["-S", "-c", exec, DEVPORT, "-C", "shop", "up"])
+            .args(arguments)
+            .stdout(file("out"))
+            .stderr(file("err"));
         Self { env, child: command.spawn().unwrap() }
     }
 

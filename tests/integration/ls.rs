@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::support::TestEnv;
 
-const FIELDS: [&str; 26] = [
+const FIELDS: [&str; 27] = [
     "hash",
     "hashid",
     "key",
@@ -19,6 +19,7 @@ const FIELDS: [&str; 26] = [
     "cmd",
     "root",
     "checkout",
+    "stack",
     "branch",
     "started_by",
     "gone",
