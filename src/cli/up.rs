@@ -53,13 +53,12 @@ fn detached(context: &Context, plan: &mut Plan<'_>, arguments: &Up) -> Result<()
     let mut starting = Starting::new(context, plan, arguments.timeout.0);
     starting.run(|starting| Ok(if starting.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }))?;
     missing_tmux::note_once(context, MODE, starting.ends().filter_map(|(_, end)| end.ensured.as_ref()));
-    let Rows { table, json } = rows(&starting);
+    let Rows { table, json, failed } = rows(&starting);
     let text = if context.output.wants_table() {
         view::batch(&table, context.output.table_style())
     } else {
         view::values(&json, json_layout())?
     };
     write_output(text.as_bytes())?;
-    let failed = starting.failures();
     if failed > 0 { Err(Error::SomeNotUp { failed, total: starting.tasks.len() }) } else { Ok(()) }
 }

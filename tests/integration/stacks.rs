@@ -412,3 +412,33 @@ fn a_second_clone_has_a_shared_service_of_its_own() {
     assert!(last.contains(&(clone[0].0.clone(), "stopped".into())), "{last:?}");
     assert_eq!(env.which("shop/db")["state"], "ready", "that of the first clone runs on");
 }
+
+#[test]
+fn a_running_service_is_left_alone_when_what_it_needs_fails() {
+    let file = |command: &str| {
+        format!(
+            "services:\n  api: {{exec: {command}, no-port: true}}\n  \
+             web: {{exec: sleep 1000, no-port: true, depends-on: [api]}}\n"
+        )
+    };
+    let env = machine(&file("sleep 1000"));
+    at(&env, "shop", &["up", "-d"]).ok();
+    let pid = env.which("shop/web")["pid"].clone();
+    env.write("shop/devport.yaml", &file("./missing"));
+    let up = at(&env, "shop", &["up", "-d"]).fails(5, &["1 of 2 services did not come up"]);
+    assert_eq!(outcomes(&up), [("shop/api".into(), "failed".into()), ("shop/web".into(), "already-running".into())]);
+    assert_eq!(env.which("shop/web")["pid"], pid);
+}
+
+#[test]
+fn a_service_that_ends_before_up_does_has_failed() {
+    // The first ends once it sees the second one, which becomes ready later.
+    let env = machine(
+        "services:\n  \
+         first: {exec: \"sh -c 'until test -e second; do sleep 0.01; done; touch first; exit 7'\", no-port: true, restart: never}\n  \
+         second: {exec: \"sh -c 'touch second; exec sleep 1000'\", no-port: true, depends-on: [first], ready: {exec: test -e first}}\n",
+    );
+    let up = at(&env, "shop", &["up", "-d"]).fails(5, &["it came up, and has ended since", "1 of 2 services"]);
+    assert_eq!(outcomes(&up)[0], ("shop/first".into(), "failed".into()));
+    assert!(up.json()[0]["error"].as_str().unwrap().contains("exit code 7"), "{up:?}");
+}

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::cli::last_output;
+use crate::cli::output::note;
 use crate::cli::up::starting::{End, Starting};
+use crate::registry::State;
 use crate::view::{Outcome, ServiceView};
 
 /// The services as a table and as JSON.
@@ -11,19 +13,28 @@ pub(super) struct Rows {
     /// The name of each service, and its view or why it has none.
     pub(super) table: Vec<(String, std::result::Result<ServiceView, String>)>,
     pub(super) json: Vec<Value>,
+    /// How many did not come up, or have crashed since.
+    pub(super) failed: usize,
 }
 
 /// Returns what became of each service, in the order in which they were planned.
 pub(super) fn rows(starting: &Starting<'_>) -> Rows {
-    let mut rows = Rows { table: Vec::new(), json: Vec::new() };
+    let mut rows = Rows { table: Vec::new(), json: Vec::new(), failed: 0 };
     for (position, end) in starting.ends() {
         let name = starting.tasks[position].name.clone();
-        let Some(view) = view(starting, position, end) else {
+        let view = view(starting, position, end);
+        let outcome = view.as_ref().and_then(|view| view.outcome).unwrap_or(end.outcome);
+        rows.failed += usize::from(matches!(outcome, Outcome::Failed | Outcome::Skipped));
+        let Some(view) = view else {
             let why = end.error.as_ref().map_or_else(|| "not started".to_owned(), ToString::to_string);
-            rows.json.push(json!({ "key": name, "outcome": end.outcome, "error": why }));
+            rows.json.push(json!({ "key": name, "outcome": outcome, "error": why }));
             rows.table.push((name, Err(why)));
             continue;
         };
+        if outcome != end.outcome {
+            let why = view.error.as_deref().unwrap_or("it was stopped");
+            note(&format!("{}: it came up, and has ended since: {why}", starting.tasks[position].service.name));
+        }
         // Paths that are not UTF-8 are refused when a service is registered.
         rows.json.extend(view.brief_json().ok().flatten());
         rows.table.push((name, Ok(view)));
@@ -31,12 +42,15 @@ pub(super) fn rows(starting: &Starting<'_>) -> Rows {
     rows
 }
 
-/// Returns the view of a service; `None` if it is not registered.
+/// Returns the view of a service; `None` if it is not registered. One that came up may have ended since.
 fn view(starting: &Starting<'_>, position: usize, end: &End) -> Option<ServiceView> {
     let context = starting.context;
     let reservation = starting.registered(position)?;
-    let mut view = context.view(&reservation).with(end.outcome);
-    if end.outcome == Outcome::Failed {
+    let view = context.view(&reservation);
+    let came_up = !matches!(end.outcome, Outcome::Failed | Outcome::Skipped | Outcome::NotRunning | Outcome::Completed);
+    let has_ended = view.state.is_down() || matches!(view.state, State::Stopped | State::Failed);
+    let mut view = view.with(if came_up && has_ended { Outcome::Failed } else { end.outcome });
+    if view.outcome == Some(Outcome::Failed) {
         view.error = view.error.or_else(|| end.error.as_ref().map(ToString::to_string));
         view.last_output = Some(last_output::text(context, &reservation)).filter(|lines| !lines.is_empty());
     }

@@ -66,7 +66,10 @@ impl<'a> Starting<'a> {
     /// Prepares the start of the services of a plan. All together may take `limit` from now.
     pub(super) fn new(context: &'a Context, plan: &'a mut Plan<'_>, limit: Duration) -> Self {
         let (errors, tasks) = (std::mem::take(&mut plan.errors), plan.tasks.as_slice());
-        let schedule = Schedule::new(plan.needs.clone());
+        // A service that runs as the file wants it is left alone, whatever becomes of those that it needs.
+        let needs =
+            |(task, needs): (&Task<'_>, &Vec<usize>)| if task.is_current() { Vec::new() } else { needs.clone() };
+        let schedule = Schedule::new(tasks.iter().zip(&plan.needs).map(needs).collect());
         let statuses = tasks.iter().map(|_| Status::Waiting).collect();
         Self { context, tasks, errors, deadline: Deadline::after(limit), schedule, statuses }
     }
