@@ -54,10 +54,9 @@ fn command(registry: &Registry, reservation: &Reservation, words: &[String]) -> 
 fn finish(mut probe: Probe, limit: Duration) -> CheckResult {
     let deadline = Deadline::after(limit);
     loop {
-        while let Some((pid, status)) = process::reap() {
-            if let Some(result) = probe.handle_exit(pid, status.into()) {
-                return result;
-            }
+        let ended = probe.pid().and_then(|pid| Some((pid, process::reap_child(pid)?)));
+        if let Some(result) = ended.and_then(|(pid, status)| probe.handle_exit(pid, status.into())) {
+            return result;
         }
         if let Some(result) = probe.step(clock::now()) {
             return result;

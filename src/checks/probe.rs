@@ -87,6 +87,14 @@ impl Probe {
         self.deadline
     }
 
+    /// Returns the pid of the check's command; `None` if it has none.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        match &self.work {
+            Work::Command(process) => Some(process.pid),
+            Work::Connecting { .. } | Work::Reading { .. } => None,
+        }
+    }
+
     /// Returns the descriptor to poll; `None` if the check waits for an exit.
     pub(crate) fn poll_fd(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         match &self.work {

@@ -48,6 +48,8 @@ pub(super) fn prefixes(names: &[&str], output: Output) -> Vec<String> {
 pub(super) struct LogStream {
     followed: Vec<(Source, Follower)>,
     printer: Printer,
+    /// Whether a log that was deleted is followed once it exists again.
+    keeps_deleted: bool,
 }
 
 impl LogStream {
@@ -70,10 +72,16 @@ impl LogStream {
         }
         let shown: Vec<&Source> = followed.iter().map(|(source, _)| source).collect();
         printer.merge(before, &shown)?;
-        Ok(Self { followed, printer })
+        Ok(Self { followed, printer, keeps_deleted: false })
     }
 
-    /// Prints the lines that were added since the last call. Logs that were deleted are not followed any more.
+    /// Follows logs that are deleted once they exist again.
+    pub(super) fn keep_deleted(self) -> Self {
+        Self { keeps_deleted: true, ..self }
+    }
+
+    /// Prints the lines that were added since the last call. Unless [`Self::keep_deleted`], logs that were deleted are not
+    /// followed any more.
     ///
     /// # Errors
     /// If a log cannot be read, or standard output cannot be written to.
@@ -91,7 +99,7 @@ impl LogStream {
         }
         let shown: Vec<&Source> = self.followed.iter().map(|(source, _)| source).collect();
         self.printer.merge(added, &shown)?;
-        for index in deleted.into_iter().rev() {
+        for index in deleted.into_iter().rev().filter(|_| !self.keeps_deleted) {
             let (source, _) = self.followed.remove(index);
             note(&format!("{} was removed", source.name));
         }

@@ -127,10 +127,12 @@ pub(super) fn json_layout() -> Layout {
 /// # Errors
 /// [`Error::ClosedOutput`] if the reader has closed the pipe, [`Error::System`] otherwise.
 pub(super) fn write_output(bytes: &[u8]) -> Result<()> {
-    let written = screen::above(|| {
+    let write = || {
         let mut output = io::stdout().lock();
         output.write_all(bytes).and_then(|()| output.flush())
-    });
+    };
+    // A pipe may block for long, and must not keep notes from the terminal.
+    let written = if io::stdout().is_terminal() { screen::above(write) } else { write() };
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Error::ClosedOutput),
         written => written.map_err(Error::system("write to standard output")),

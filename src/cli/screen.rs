@@ -4,6 +4,9 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::os::terminal::WindowSize;
+use crate::view::shown_width;
+
 /// The lines that the terminal shows now. They belong to the terminal, of which a process has one.
 static SHOWN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
@@ -39,9 +42,11 @@ pub(super) fn above<T>(print: impl FnOnce() -> T) -> T {
 }
 
 /// Returns the escape sequences that move the cursor to the first line and erase to the end of the screen (ECMA-48, CUU
-/// and ED).
+/// and ED). A terminal that has become narrower has wrapped the lines.
 fn erase(lines: &[String]) -> String {
-    if lines.is_empty() { String::new() } else { format!("\r\u{1b}[{}A\u{1b}[J", lines.len()) }
+    let columns = WindowSize::of(io::stderr()).map_or(usize::MAX, |size| size.columns().into());
+    let rows: usize = lines.iter().map(|line| shown_width(line).div_ceil(columns).max(1)).sum();
+    if rows == 0 { String::new() } else { format!("\r\u{1b}[{rows}A\u{1b}[J") }
 }
 
 /// Returns the lines. A thread that panicked while it had them has left them whole.

@@ -98,6 +98,30 @@ impl Located {
         context.registry.acquire_stack(&self.file)
     }
 
+    /// Takes the lock of the stack as [`Self::lock`] does, if it is free; `None` if another command holds it.
+    ///
+    /// # Errors
+    /// If the state directory cannot be written to.
+    pub(super) fn try_lock(&self, context: &Context) -> Result<Option<FileLock>> {
+        context.registry.try_acquire_stack(&self.file)
+    }
+
+    /// Takes the lock of the shared services of the repository: `down` holds it while it decides whether other checkouts
+    /// need them, and `up` while it starts a service that needs one.
+    ///
+    /// # Errors
+    /// As [`Self::lock`].
+    pub(super) fn lock_shared(&self, context: &Context) -> Result<FileLock> {
+        let repository = self.checkout.repository.as_deref().unwrap_or(&self.checkout.root);
+        let name = self.names.as_ref().map_or("", |names| names.stack.name.as_str());
+        context.registry.acquire_stack(&repository.join(name))
+    }
+
+    /// Returns whether this is the main checkout, or there are no checkouts.
+    pub(super) fn is_main(&self) -> bool {
+        self.names.as_ref().is_none_or(|names| names.stack == names.main)
+    }
+
     /// Refuses keys of other checkouts before anything is changed.
     ///
     /// # Errors
@@ -170,7 +194,9 @@ impl Located {
     pub(super) fn unlisted(&self, context: &Context) -> Result<Vec<Reservation>> {
         let is_unlisted = |reservation: &Reservation| {
             let name = reservation.key.as_ref().and_then(|key| self.service_of(key.as_str()));
-            name.is_some_and(|name| self.stack.services.iter().all(|service| service.name != name))
+            // A shared one may stand in the file of another checkout.
+            !reservation.shared
+                && name.is_some_and(|name| self.stack.services.iter().all(|service| service.name != name))
         };
         Ok(context.registry.list()?.reservations.into_iter().filter(is_unlisted).collect())
     }

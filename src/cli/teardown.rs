@@ -5,12 +5,13 @@ use std::thread;
 use std::time::Duration;
 
 use crate::cli::context::Context;
-use crate::cli::output::report;
+use crate::cli::output::{note, report};
+use crate::cli::stack::Located;
 use crate::cli::{rm, stop};
-use crate::config::Schedule;
+use crate::config::{Schedule, StackService};
 use crate::error::Result;
 use crate::launch::{Ended, Urgency};
-use crate::registry::Reservation;
+use crate::registry::{FileLock, Reservation};
 use crate::view::{Outcome, ServiceView};
 
 /// How often to check whether the user wants the services to be killed.
@@ -68,6 +69,44 @@ pub(super) fn end_all(
         }
     });
     views.into_iter().rev().flatten().collect()
+}
+
+/// Spares the shared services that running services of other checkouts need: replaces them by `None`, and notes each.
+/// Returns the lock under which no other checkout starts a service that needs one; `None` if there is no shared service.
+///
+/// # Errors
+/// If the records cannot be read, or the lock cannot be taken.
+pub(super) fn spare_shared(
+    context: &Context,
+    located: &Located,
+    services: &[&StackService],
+    reservations: &mut [Option<Reservation>],
+) -> Result<Option<FileLock>> {
+    if !services.iter().any(|service| service.shared) {
+        return Ok(None);
+    }
+    let lock = located.lock_shared(context)?;
+    let others = context.registry.list()?.reservations;
+    for (service, slot) in services.iter().zip(reservations).filter(|(service, _)| service.shared) {
+        let user = others.iter().find(|other| is_user(context, located, service, other));
+        if let (Some(reservation), Some(user)) = (slot.as_ref(), user) {
+            note(&format!("{} stays: {} needs it", reservation.name(), user.name()));
+            *slot = None;
+        }
+    }
+    Ok(Some(lock))
+}
+
+/// Returns whether a service runs in another checkout and needs a shared one, directly or through others, such as a
+/// one-shot that has completed. One that this checkout's file does not have may need it too.
+fn is_user(context: &Context, located: &Located, shared: &StackService, other: &Reservation) -> bool {
+    let needs = |name: &str| match located.stack.order(&[name.to_owned()], false) {
+        Ok(order) => order.services.iter().any(|service| service.name == shared.name),
+        Err(_) => true,
+    };
+    !other.shared
+        && located.service_elsewhere(other).is_some_and(needs)
+        && context.registry.liveness(&other.hash).is_held()
 }
 
 /// Ends one service.

@@ -2,6 +2,7 @@
 
 mod dry_run;
 mod foreground;
+mod job;
 mod plan;
 mod report;
 mod starting;
@@ -41,18 +42,21 @@ pub(super) fn execute(context: &Context, arguments: &Up) -> Result<()> {
     }
     let mut plan = Plan::new(context, &located, order, &ports, &arguments.names)?;
     if arguments.detach {
-        let result = detached(context, &mut plan, arguments);
+        let result = detached(context, &located, &mut plan, arguments);
         lock.delete().and(result)
     } else {
-        foreground::execute(context, &mut plan, arguments.timeout.0, lock)
+        foreground::execute(context, &located, &mut plan, arguments.timeout.0, lock)
     }
 }
 
 /// Starts the services of a plan, and prints them once all have come up or failed.
-fn detached(context: &Context, plan: &mut Plan<'_>, arguments: &Up) -> Result<()> {
-    let mut starting = Starting::new(context, plan, arguments.timeout.0);
-    starting.run(|starting| Ok(if starting.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }))?;
-    missing_tmux::note_once(context, MODE, starting.ends().filter_map(|(_, end)| end.ensured.as_ref()));
+fn detached(context: &Context, located: &Located, plan: &mut Plan<'_>, arguments: &Up) -> Result<()> {
+    let mut starting = Starting::new(context, located, plan, arguments.timeout.0);
+    let is_over = |starting: &mut Starting<'_>| {
+        Ok(if starting.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    };
+    starting.run(is_over, |_| {})?;
+    missing_tmux::note_once(context, MODE, starting.results().filter_map(|(_, end)| end.ensured.as_ref()));
     let Rows { table, json, failed } = rows(&starting);
     let text = if context.output.wants_table() {
         view::batch(&table, context.output.table_style())

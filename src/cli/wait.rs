@@ -57,23 +57,27 @@ pub(super) fn until_ready(context: &Context, reservations: &[Reservation], limit
     limit.map_or(Ok(()), |limit| wait(context, reservations, Goal::Ready, limit.0))
 }
 
-/// Waits for at most `limit` until a service has reached a goal. Prints nothing. Ends early once `is_cancelled` returns
-/// true.
+/// Waits for at most `limit` until a service has reached a goal. Prints nothing. `rechecks`: whether the readiness check
+/// of a service that is recorded as ready is run again, which makes no sense for one that was just started.
 ///
 /// # Errors
-/// [`Error::NotInTime`].
+/// [`Error::NotInTime`], or [`Error::Cancelled`] once `is_cancelled` returns true.
 pub(super) fn quietly(
     context: &Context,
     reservation: &Reservation,
     goal: Goal,
     limit: Duration,
+    rechecks: bool,
     is_cancelled: &dyn Fn() -> bool,
 ) -> Result<()> {
     let deadline = clock::Deadline::after(limit);
-    let mut awaited = Awaited::new(context, reservation, goal);
+    let mut awaited = Awaited { rechecks, ..Awaited::new(context, reservation, goal) };
     let _ = clock::poll(POLL_INTERVAL, limit, || {
-        (is_cancelled() || awaited.is_decided(deadline.remaining())).then_some(())
+        (awaited.is_decided(deadline.remaining()) || is_cancelled()).then_some(())
     });
+    if is_cancelled() && !awaited.has_reached {
+        return Err(Error::Cancelled);
+    }
     awaited.finish(limit).map_or(Ok(()), Err)
 }
 
@@ -163,6 +167,8 @@ struct Awaited<'a> {
     context: &'a Context,
     reservation: &'a Reservation,
     goal: Goal,
+    /// Whether the readiness check of a service that is recorded as ready is run again.
+    rechecks: bool,
     /// Whether it had reached the goal at the last check.
     has_reached: bool,
     /// Why it will never reach the goal; `None` as far as is known.
@@ -175,7 +181,16 @@ struct Awaited<'a> {
 
 impl<'a> Awaited<'a> {
     fn new(context: &'a Context, reservation: &'a Reservation, goal: Goal) -> Self {
-        Self { context, reservation, goal, has_reached: false, failure: None, wrong_port_since: None, compared_runs: 0 }
+        Self {
+            context,
+            reservation,
+            goal,
+            rechecks: true,
+            has_reached: false,
+            failure: None,
+            wrong_port_since: None,
+            compared_runs: 0,
+        }
     }
 
     /// Checks the service once; returns whether it has reached the goal, or never will. `left` is the time that is left.
@@ -184,7 +199,7 @@ impl<'a> Awaited<'a> {
             return true;
         }
         // A check that has passed is not run again while other services are waited for.
-        let view = if self.goal == Goal::Ready && !self.has_reached {
+        let view = if self.goal == Goal::Ready && self.rechecks && !self.has_reached {
             self.context.checked_view(self.reservation, left)
         } else {
             self.context.view_if_registered(self.reservation)

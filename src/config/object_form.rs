@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 
+use crate::config::stack_file::LONGEST_NAME;
 use crate::config::yaml::{self, Kind, Node, Value};
 
 /// Texts that YAML 1.1 or 1.2 reads as something else than a text.
@@ -30,35 +31,43 @@ pub(crate) fn object_form(text: &str) -> Option<String> {
     Some(form)
 }
 
-/// Returns the name for an entry: its key, or else its program.
+/// Returns the name for an entry, from its key or else from its program. Names of services have only some characters.
 fn name(item: &Node) -> Option<String> {
     let field = |name: &str| match &item.value {
         Value::Map(fields) => fields.iter().find(|(field, _)| field.text == name).map(|(_, node)| node),
         Value::Scalar(..) | Value::List(_) => None,
     };
-    let command = match (field("key").map(|node| &node.value), &item.value) {
-        (Some(Value::Scalar(_, key)), _) => return Some(key.clone()),
-        (_, Value::Scalar(_, command)) => command,
+    let text = match (field("key").map(|node| &node.value), &item.value) {
+        (Some(Value::Scalar(_, key)), _) => key.as_str(),
+        (_, Value::Scalar(_, command)) => program(command)?,
         _ => match &field("exec")?.value {
-            Value::Scalar(_, command) => command,
+            Value::Scalar(_, command) => program(command)?,
             Value::List(words) => match &words.first()?.value {
-                Value::Scalar(_, program) => program,
+                Value::Scalar(_, word) => program(word)?,
                 Value::List(_) | Value::Map(_) => return None,
             },
             Value::Map(_) => return None,
         },
     };
-    let program = command.split_whitespace().next()?;
-    let part = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-    Some(program.rsplit('/').next().unwrap_or(program).chars().map(part).collect())
+    let part = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+    let name: String = text.chars().map(part).collect();
+    let name = name.trim_start_matches(['-', '_']);
+    let name = &name[..name.len().min(LONGEST_NAME - 4)];
+    Some(if name.is_empty() { "service".to_owned() } else { name.to_owned() })
 }
 
-/// Returns the name, with a number if an earlier service has it.
+/// Returns the name of a command's program.
+fn program(command: &str) -> Option<&str> {
+    command.split_whitespace().next()?.rsplit('/').next()
+}
+
+/// Returns the name, with a number if an earlier service has it, or would have the same variables.
 fn unused(name: String, names: &mut HashSet<String>) -> String {
+    let variable = |name: &str| name.to_ascii_uppercase().replace('-', "_");
     let candidates = (2..).map(|number| format!("{name}-{number}"));
-    let free = std::iter::once(name.clone()).chain(candidates).find(|name| !names.contains(name));
+    let free = std::iter::once(name.clone()).chain(candidates).find(|name| !names.contains(&variable(name)));
     let free = free.unwrap_or(name);
-    names.insert(free.clone());
+    names.insert(variable(&free));
     free
 }
 
@@ -98,6 +107,12 @@ mod tests {
             "services:\n  web:\n    exec: \"npm run dev -- --port $PORT\"\n    port: 3000\n    env: [.env, {A: \"1\", B: \"yes\"}]\n  run-sh: ./run.sh\n  run-sh-2:\n    exec: [./run.sh, \"a b\", 1.10]\n    ready: {http: /up, status: 204}\n"
         );
         assert!(matches!(yaml::parse(&form), Ok(Some(Node { value: Value::Map(_), .. }))));
+        let form = object_form("- {key: My_App/web, exec: x}\n- {key: my-app-web, exec: x}\n- {key: -日本, exec: x}\n")
+            .unwrap();
+        assert_eq!(
+            form,
+            "services:\n  My_App-web:\n    exec: x\n  my-app-web-2:\n    exec: x\n  service:\n    exec: x\n"
+        );
         for text in ["services: {}", "", "- [", "- {}\n"] {
             assert_eq!(object_form(text), None, "{text}");
         }

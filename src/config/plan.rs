@@ -2,6 +2,8 @@
 //!
 //! Nothing here calls itself: a file of a megabyte may have a chain of thousands of services.
 
+use std::collections::BTreeSet;
+
 /// Returns the wanted services in layers: those of a layer need only services of the layers before it. Unless `alone`,
 /// also what the wanted ones need, directly or not. Within a layer, positions ascend. Services in a cycle are omitted.
 pub(super) fn layers(needs: &[Vec<usize>], wanted: &[usize], alone: bool) -> Vec<Vec<usize>> {
@@ -21,6 +23,21 @@ pub(super) fn layers(needs: &[Vec<usize>], wanted: &[usize], alone: bool) -> Vec
     }
     layers.retain(|layer| !layer.is_empty());
     layers
+}
+
+/// Returns the places of the services that a service needs. Where one has no place, those that it needs count instead.
+pub(super) fn nearest(needs: &[Vec<usize>], service: usize, place: impl Fn(usize) -> Option<usize>) -> Vec<usize> {
+    let (mut found, mut seen, mut next) = (BTreeSet::new(), BTreeSet::new(), needs[service].clone());
+    while let Some(needed) = next.pop() {
+        match place(needed) {
+            Some(place) => {
+                found.insert(place);
+            }
+            None if seen.insert(needed) => next.extend(&needs[needed]),
+            None => {}
+        }
+    }
+    found.into_iter().collect()
 }
 
 /// Returns the length of the longest chain of services below each service; `None` in or above a cycle.
@@ -123,6 +140,14 @@ mod tests {
         assert_eq!(layers(&shop(), &[4], false), [[0], [1], [2], [4]]);
         assert_eq!(layers(&shop(), &[3, 5], false), [vec![0, 5], vec![1], vec![3]]);
         assert!(layers(&[], &[], false).is_empty());
+    }
+
+    #[test]
+    fn a_service_without_a_place_stands_for_those_that_it_needs() {
+        let place = |service: usize| (service == 0 || service == 5).then_some(service);
+        assert_eq!(nearest(&shop(), 4, place), [0]);
+        assert_eq!(nearest(&shop(), 4, Some), [2, 3]);
+        assert!(nearest(&shop(), 4, |_| None).is_empty());
     }
 
     #[test]

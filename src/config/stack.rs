@@ -116,10 +116,10 @@ impl Stack {
         let dependencies = self.dependencies();
         let chosen: Vec<usize> = plan::layers(&dependencies, &wanted, alone).into_iter().flatten().collect();
         let places: HashMap<usize, usize> = chosen.iter().copied().zip(0..).collect();
-        let place = |service: &usize| places.get(service).copied();
+        let place = |service: usize| places.get(&service).copied();
         Ok(Order {
             services: chosen.iter().map(|service| &self.services[*service]).collect(),
-            needs: chosen.iter().map(|service| dependencies[*service].iter().filter_map(place).collect()).collect(),
+            needs: chosen.iter().map(|service| plan::nearest(&dependencies, *service, place)).collect(),
         })
     }
 

@@ -20,7 +20,7 @@ use crate::config::yaml::{Kind, Name, Node, Value};
 use crate::text::shorten;
 
 /// The most characters in the name of a stack or a service. A key has both and the name of a checkout, in 128 bytes.
-const LONGEST_NAME: usize = 40;
+pub(super) const LONGEST_NAME: usize = 40;
 
 /// Where a file is read.
 #[derive(Debug, Clone, Copy)]

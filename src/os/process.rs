@@ -312,7 +312,17 @@ pub(crate) fn kill_child(pid: i32) -> io::Result<()> {
 
 /// Reaps any child that has ended; returns its pid and exit status, or `None` if no child has ended.
 pub(crate) fn reap() -> Option<(i32, ExitStatus)> {
-    sys::reap().map(|(pid, status)| (pid, ExitStatus::from_raw(status)))
+    sys::reap(-1).map(|(pid, status)| (pid, ExitStatus::from_raw(status)))
+}
+
+/// Reaps the child with this pid and no other; returns its exit status, or `None` if it has not ended. Other threads may
+/// wait for other children.
+pub(crate) fn reap_child(pid: i32) -> Option<ExitStatus> {
+    // 0 and negative numbers mean groups of children (`waitpid(2)`).
+    if pid <= 0 {
+        return None;
+    }
+    sys::reap(pid).map(|(_, status)| ExitStatus::from_raw(status))
 }
 
 /// Makes this process the parent of orphaned descendants (Linux; does nothing on macOS).
@@ -381,6 +391,21 @@ mod tests {
             // SIGKILL to this process would end the test run.
             assert_eq!(stranger.signal(libc::SIGKILL).unwrap(), Delivery::Gone);
         }
+    }
+
+    #[test]
+    fn a_child_is_reaped_without_the_others() {
+        let mut children = [3, 5].map(|code| {
+            let mut exit = super::super::spawn::tool("sh");
+            exit.args(["-c", &format!("exit {code}")]).spawn().unwrap()
+        });
+        let pids = children.each_ref().map(|child| i32::try_from(child.id()).unwrap());
+        for pid in pids {
+            sys::wait_without_reaping(pid).unwrap();
+        }
+        assert_eq!(reap_child(pids[1]).unwrap().code(), Some(5));
+        assert_eq!(children[0].wait().unwrap().code(), Some(3), "another thread may wait for it");
+        assert!(reap_child(pids[1]).is_none() && reap_child(0).is_none() && reap_child(-1).is_none());
     }
 
     #[test]

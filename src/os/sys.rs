@@ -202,13 +202,13 @@ pub(super) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Reaps one child that has ended; returns its pid and raw status, or `None` if there is none. nix's `waitpid` would
-/// reap a child that a real-time signal killed, and return an error.
-pub(super) fn reap() -> Option<(i32, i32)> {
+/// Reaps one child that has ended, the one with this pid, or any for -1; returns its pid and raw status, or `None` if
+/// there is none. nix's `waitpid` would reap a child that a real-time signal killed, and return an error.
+pub(super) fn reap(pid: i32) -> Option<(i32, i32)> {
     let mut status = 0;
     loop {
         // SAFETY: waitpid writes one integer, which `status` is.
-        match nix::errno::Errno::result(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) }) {
+        match nix::errno::Errno::result(unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) }) {
             Ok(0) => return None,
             Ok(pid) => return Some((pid, status)),
             Err(nix::errno::Errno::EINTR) => {}

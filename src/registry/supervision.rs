@@ -112,6 +112,14 @@ impl Registry {
         FileLock::wait_for(&self.paths.stack_lock(file), &what, STACK_LIMIT, self.notify)
     }
 
+    /// Takes that lock if it is free; `None` if another command holds it.
+    ///
+    /// # Errors
+    /// If the lock file cannot be created.
+    pub(crate) fn try_acquire_stack(&self, file: &Path) -> Result<Option<FileLock>> {
+        FileLock::try_take(&self.paths.stack_lock(file))
+    }
+
     /// Returns what the service's supervisor last recorded; `None` if it recorded nothing.
     ///
     /// # Errors

@@ -16,5 +16,5 @@ pub(crate) use json::{Layout, object, service, services, values};
 pub(crate) use list::{Group, batch, list};
 pub(crate) use output::{LineStyle, push_json, push_line, push_output};
 pub(crate) use port::{ListenerView, PortView};
-pub(crate) use progress::{ProgressRow, Step, progress};
+pub(crate) use progress::{ProgressRow, Step, progress, shown_width};
 pub(crate) use service::{ChangeView, Details, Outcome, ServiceView, Status, SupervisorView, Usage};

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use unicode_width::UnicodeWidthStr;
 
+use crate::logs;
 use crate::registry::State;
 use crate::text::printable;
 use crate::view::grid::{TableStyle, cut_end};
@@ -11,6 +12,8 @@ use crate::view::list::paint;
 
 /// The widest name that is shown whole.
 const WIDEST_NAME: usize = 24;
+/// The least width that is left for names.
+const NARROWEST_NAME: usize = 6;
 /// The width of the longest step, `port-conflict`.
 const STEP_WIDTH: usize = 13;
 /// The width of the time, up to `59m 59s`.
@@ -48,6 +51,8 @@ impl Step {
     fn text(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
+            // The command runs the check again.
+            Self::Pending(State::Ready) => "checking",
             Self::Pending(state) | Self::Reached(state) => state.as_str(),
             Self::Failed => "failed",
             Self::Skipped => "skipped",
@@ -59,7 +64,7 @@ impl Step {
     fn paint(self) -> &'static str {
         match self {
             Self::Waiting | Self::Skipped | Self::Omitted(_) => GREY,
-            Self::Pending(State::Running) => paint(State::Starting),
+            Self::Pending(State::Running | State::Ready) => paint(State::Starting),
             Self::Pending(state) | Self::Reached(state) => paint(state),
             Self::Failed => paint(State::Failed),
         }
@@ -88,15 +93,31 @@ pub(crate) fn progress(rows: &[ProgressRow], style: TableStyle, height: usize) -
         });
         shown.truncate(room - 1);
     }
-    let width = rows.iter().map(|row| printable(&row.name).width()).max().unwrap_or(0).min(WIDEST_NAME);
+    // On a narrow terminal, step and time say more than the end of a name.
+    let narrow =
+        style.width.map_or(usize::MAX, |columns| usize::from(columns).saturating_sub(STEP_WIDTH + TIME_WIDTH + 4));
+    let widest = WIDEST_NAME.min(narrow.max(NARROWEST_NAME));
+    let width = rows.iter().map(|row| printable(&row.name).width()).max().unwrap_or(0).min(widest);
     let mut lines: Vec<String> = shown.iter().map(|row| line(row, width, style)).collect();
     if shown.len() < rows.len() {
-        let well = rows.iter().filter(|row| row.step.is_well()).count();
-        let waiting = rows.iter().filter(|row| row.step == Step::Waiting).count();
-        let summary = format!("{well} of {} done, {waiting} waiting", rows.len());
+        let count = |is_counted: &dyn Fn(Step) -> bool| rows.iter().filter(|row| is_counted(row.step)).count();
+        let counts = [
+            (count(&|step| matches!(step, Step::Pending(_))), "starting"),
+            (count(&|step| step == Step::Waiting), "waiting"),
+            (count(&|step| matches!(step, Step::Failed | Step::Skipped)), "failed or skipped"),
+        ];
+        let mut summary = format!("{} of {} done", count(&Step::is_well), rows.len());
+        for (count, what) in counts.iter().filter(|(count, _)| *count > 0) {
+            summary.extend([", ", &count.to_string(), " ", what]);
+        }
         lines.push(cut_end(&summary, style.width.map_or(usize::MAX, usize::from)));
     }
     lines
+}
+
+/// Returns the number of columns that a line takes, without its escape sequences.
+pub(crate) fn shown_width(line: &str) -> usize {
+    logs::plain(line.as_bytes()).width()
 }
 
 /// Formats a row: name, step, time and detail.
@@ -179,11 +200,13 @@ mod tests {
         let steps = [Step::Reached(State::Ready), Step::Pending(State::Starting), Step::Waiting, Step::Failed];
         let rows: Vec<ProgressRow> = (0..30).map(|index| row(&format!("s{index}"), steps[index % 4])).collect();
         let lines = progress(&rows, style(false, Some(80)), 24);
-        assert_eq!((lines.len(), lines[22].as_str()), (23, "8 of 30 done, 7 waiting"));
+        assert_eq!((lines.len(), lines[22].as_str()), (23, "8 of 30 done, 8 starting, 7 waiting, 7 failed or skipped"));
         assert!(lines[0].starts_with("s1 ") && lines.iter().all(|line| !line.contains("ready")), "{lines:#?}");
         for height in 0..4 {
             assert!(progress(&rows, style(false, Some(80)), height).len() <= height.saturating_sub(1).max(1));
         }
         assert_eq!(progress(&rows[..3], style(false, Some(80)), 24).len(), 3);
+        let narrow = progress(&[row("a-rather-long-name-of-a-service", steps[1])], style(false, Some(40)), 24);
+        assert_eq!(narrow, ["a-rather-long-…  starting       1.2 s"]);
     }
 }

@@ -1,9 +1,9 @@
 //! `devport up` in the foreground: logs, late starts, and what it leaves behind.
 
 use std::fs::{self, File};
-use std::process::Child;
+use std::process::{Child, Stdio};
 
-use crate::stacks::{at, machine, outcomes};
+use crate::stacks::{FEAT, at, machine, outcomes};
 use crate::support::terminal::Terminal;
 use crate::support::{DEVPORT, TestEnv, is_alive, number, signal, until};
 
@@ -15,15 +15,17 @@ struct Foreground<'a> {
 
 impl<'a> Foreground<'a> {
     fn start(env: &'a TestEnv, arguments: &[&str]) -> Self {
-        let file = |name: &str| File::create(env.file(name)).unwrap();
+        let out = File::create(env.file("out")).unwrap();
+        Self::start_with(env, arguments, out.into())
+    }
+
+    /// Starts it with this standard output.
+    fn start_with(env: &'a TestEnv, arguments: &[&str], out: Stdio) -> Self {
+        let err = File::create(env.file("err")).unwrap();
         // The tests may run in the background of a shell, where these signals are ignored.
         let exec = "import os,signal,sys\nfor s in (1, 2, 15): signal.signal(s, signal.SIG_DFL)\nos.execv(sys.argv[1], sys.argv[1:])";
         let mut command = env.command("python3");
-        command
-            .args(["-S", "-c", exec, DEVPORT, "-C", "shop", "up"])
-            .args(arguments)
-            .stdout(file("out"))
-            .stderr(file("err"));
+        command.args(["-S", "-c", exec, DEVPORT, "-C", "shop", "up"]).args(arguments).stdout(out).stderr(err);
         Self { env, child: command.spawn().unwrap() }
     }
 
@@ -45,6 +47,14 @@ impl<'a> Foreground<'a> {
 
     fn until_logged(&self, text: &str) {
         until(&format!("the logs have {text:?}"), || self.logs().contains(text));
+    }
+
+    /// Interrupts it until it ends: a signal right after the first one is taken for a copy of it.
+    fn interrupt_until_end(&mut self) {
+        until("up ends", || {
+            signal(self.pid(), "INT");
+            self.child.try_wait().unwrap().is_some()
+        });
     }
 
     /// Returns the exit code.
@@ -90,12 +100,12 @@ fn a_second_ctrl_c_kills() {
     let env = machine(
         "services:\n  a: {exec: \"sh -c 'trap \\\"\\\" TERM; echo armed; while :; do sleep 0.05; done'\", no-port: true, grace: 1000s}\n",
     );
-    let up = Foreground::start(&env, &[]);
+    let mut up = Foreground::start(&env, &[]);
     up.until_noted("press ctrl-c");
     up.until_logged("armed");
     signal(up.pid(), "INT");
     up.until_noted("press ctrl-c again to kill");
-    signal(up.pid(), "INT");
+    up.interrupt_until_end();
     assert_eq!(up.end(), 130);
     assert_eq!(env.which("shop/a")["state"], "stopped");
     assert!(env.processes_with("armed").is_empty());
@@ -177,4 +187,92 @@ fn progress_is_redrawn_in_place_on_a_terminal() {
     terminal.shows("STATE");
     let screen = terminal.screen();
     assert!(!screen.contains("waiting") && screen.contains("ready"), "{screen}");
+}
+
+/// A service with a shared database, which needs it through a one-shot.
+const SHARED: &str = "services:\n  \
+    db: {exec: sleep 1000, no-port: true, shared: true}\n  \
+    migrate: {exec: \"true\", one-shot: true, depends-on: [db]}\n  \
+    api: {exec: sleep 1000, no-port: true, depends-on: [migrate]}\n";
+
+#[test]
+fn ctrl_c_spares_a_shared_service_that_another_checkout_needs() {
+    let env = machine(SHARED);
+    let up = Foreground::start(&env, &[]);
+    up.until_noted("press ctrl-c");
+    at(&env, FEAT, &["up", "-d"]).ok();
+    signal(up.pid(), "INT");
+    up.until_noted("shop/db stays: shop@feat/api needs it");
+    assert_eq!(up.end(), 130);
+    let states = ["shop/db", "shop/api"].map(|key| env.which(key)["state"].as_str().unwrap().to_owned());
+    assert_eq!(states, ["ready", "stopped"]);
+}
+
+#[test]
+fn a_copy_of_the_first_signal_does_not_kill() {
+    let trap = "trap 'sleep 0.3; echo saved; exit' TERM; echo armed; while :; do sleep 0.02; done";
+    let env = machine(&format!("services:\n  a: {{exec: [sh, -c, \"{trap}\"], no-port: true}}\n"));
+    let up = Foreground::start(&env, &[]);
+    up.until_noted("press ctrl-c");
+    up.until_logged("armed");
+    signal(up.pid(), "INT");
+    signal(up.pid(), "INT");
+    up.until_logged("saved");
+    assert_eq!(up.end(), 130);
+}
+
+#[test]
+fn a_service_that_is_stopped_to_be_replaced_can_be_killed() {
+    let file = |word: &str| {
+        format!(
+            "services:\n  a: {{exec: [sh, -c, \"trap '' TERM; echo armed {word}; while :; do sleep 0.05; done\"], no-port: true, grace: 1000s, ready: 'log:armed'}}\n"
+        )
+    };
+    let env = machine(&file("one"));
+    at(&env, "shop", &["up", "-d"]).ok();
+    env.write("shop/devport.yaml", &file("two"));
+    let mut up = Foreground::start(&env, &[]);
+    until("the old one is being stopped", || env.which("shop/a")["state"] == "stopping");
+    signal(up.pid(), "INT");
+    up.interrupt_until_end();
+    assert_eq!(up.end(), 130);
+    assert!(env.processes_with("armed").is_empty());
+}
+
+#[test]
+fn a_signal_works_while_nobody_reads_the_logs() {
+    let env = machine("services:\n  a: {exec: \"yes some words\", no-port: true}\n");
+    let up = Foreground::start_with(&env, &[], Stdio::piped());
+    up.until_noted("press ctrl-c");
+    signal(up.pid(), "TERM");
+    assert_eq!(up.end(), 143);
+    assert_eq!(env.which("shop/a")["state"], "stopped");
+}
+
+#[test]
+fn it_fails_when_a_service_fails_later_and_prints_its_last_lines() {
+    let env = machine(
+        "services:\n  a: {exec: \"sh -c 'until test -e go; do sleep 0.02; done; echo last words; exit 3'\", no-port: true, restart: never}\n",
+    );
+    let up = Foreground::start(&env, &[]);
+    up.until_noted("press ctrl-c");
+    env.write("shop/go", "");
+    up.until_noted("a: it has ended: exit code 3");
+    up.until_logged("a | last words\n");
+    up.until_logged("ended: exit code 3");
+    assert_eq!(up.end(), 5);
+}
+
+#[test]
+fn a_file_without_commands_says_so() {
+    let env = machine("services: {}\n");
+    let up = Foreground::start(&env, &[]);
+    up.until_noted("the file has no services");
+    assert_eq!(up.end(), 0);
+    env.write("shop/devport.yaml", "services:\n  debug: {}\n");
+    let up = Foreground::start(&env, &[]);
+    up.until_noted("(reserved)");
+    let notes = || up.notes();
+    assert!(!notes().contains("ctrl-c"), "{}", notes());
+    assert_eq!(up.end(), 0);
 }

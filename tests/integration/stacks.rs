@@ -442,3 +442,81 @@ fn a_service_that_ends_before_up_does_has_failed() {
     assert_eq!(outcomes(&up)[0], ("shop/first".into(), "failed".into()));
     assert!(up.json()[0]["error"].as_str().unwrap().contains("exit code 7"), "{up:?}");
 }
+
+#[test]
+fn a_shared_service_is_not_restarted_from_a_linked_checkout() {
+    let file = |command: &str| format!("services:\n  db: {{exec: {command}, no-port: true, shared: true}}\n");
+    let env = machine(&file("sleep 1000"));
+    at(&env, "shop", &["up", "-d"]).ok();
+    let pid = env.which("shop/db")["pid"].clone();
+    env.write(
+        &format!("{FEAT}/devport.yaml"),
+        &(file("sleep 2000") + "  cache: {exec: sleep 1000, no-port: true, shared: true}\n"),
+    );
+    let feat = at(&env, FEAT, &["up", "-d"]).ok();
+    assert!(
+        feat.stderr.contains("shop/db is shared and stays as it is, although this file has another exec"),
+        "{feat:?}"
+    );
+    assert_eq!(env.which("shop/db")["pid"], pid);
+    // The other shared service stands in the file of the linked checkout only.
+    let up = at(&env, "shop", &["up", "-d"]).ok();
+    assert!(!up.stderr.contains("cache"), "{}", up.stderr);
+    at(&env, "shop", &["down"]).ok();
+    assert_eq!(env.which("shop/cache")["state"], "ready");
+}
+
+#[test]
+fn a_shared_service_stays_for_a_service_that_only_another_checkout_has() {
+    let file = "services:\n  db: {exec: sleep 1000, no-port: true, shared: true}\n";
+    let env = machine(file);
+    let worker = "  worker: {exec: sleep 1000, no-port: true, depends-on: [db]}\n";
+    env.write(&format!("{FEAT}/devport.yaml"), &(file.to_owned() + worker));
+    at(&env, FEAT, &["up", "-d"]).ok();
+    let down = at(&env, "shop", &["down"]).ok();
+    assert!(down.stderr.contains("shop/db stays: shop@feat/worker needs it"), "{}", down.stderr);
+    assert_eq!(env.which("shop/db")["state"], "ready");
+}
+
+#[test]
+fn a_shared_service_that_was_stopped_meanwhile_is_started_again() {
+    let env = machine(
+        "services:\n  db: {exec: sleep 1000, no-port: true, shared: true}\n  \
+         slow: {exec: sleep 1000, no-port: true, ready: {exec: test -e go}}\n  \
+         app: {exec: sleep 1000, no-port: true, depends-on: [db, slow]}\n",
+    );
+    let up = env.spawn(["-C", FEAT, "up", "-d"]);
+    env.wait_state("shop/db", "ready");
+    env.wait_state("shop@feat/slow", "running");
+    at(&env, "shop", &["down", "db"]).ok();
+    assert_eq!(env.which("shop/db")["state"], "stopped");
+    env.write(&format!("{FEAT}/go"), "");
+    done(up).ok();
+    assert_eq!(env.which("shop/db")["state"], "ready");
+}
+
+#[test]
+fn named_services_end_in_order_though_one_between_them_is_not_named() {
+    let end =
+        |name: &str| format!("\"sh -c 'trap \\\"echo {name} >>ends; exit\\\" TERM; while :; do sleep 0.05; done'\"");
+    let env = machine(&format!(
+        "services:\n  db: {{exec: {}, no-port: true}}\n  api: {{exec: sleep 1000, no-port: true, depends-on: [db]}}\n  \
+         web: {{exec: {}, no-port: true, depends-on: [api]}}\n",
+        end("db"),
+        end("web")
+    ));
+    at(&env, "shop", &["up", "-d"]).ok();
+    at(&env, "shop", &["down", "db", "web"]).ok();
+    assert_eq!(fs::read_to_string(env.file("shop/ends")).unwrap(), "web\ndb\n");
+}
+
+#[test]
+fn checks_that_run_commands_do_not_disturb_each_other() {
+    // Each check has its process, and a lost exit would end only with the time limit of 5 s.
+    let service = |number| format!("  s{number}: {{exec: sleep 1000, no-port: true, ready: {{exec: \"true\"}}}}\n");
+    let services = (0..8).map(service).collect::<Vec<_>>().concat();
+    let env = machine(&format!("services:\n{services}"));
+    at(&env, "shop", &["up", "-d"]).ok();
+    let again = at(&env, "shop", &["up", "-d", "--timeout", "4s"]).ok();
+    assert!(outcomes(&again).iter().all(|(_, outcome)| outcome == "already-running"), "{again:?}");
+}

@@ -3,24 +3,38 @@
 
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cli::context::Context;
 use crate::cli::log_stream::{LogStream, Printer, Source, prefixes};
-use crate::cli::output::{note, write_error};
-use crate::cli::teardown::{Ending, end_all};
+use crate::cli::output::{note, report, write_error};
+use crate::cli::stack::Located;
+use crate::cli::stop;
+use crate::cli::teardown::{Ending, end_all, spare_shared};
 use crate::cli::up::plan::Plan;
 use crate::cli::up::report::{Rows, rows};
 use crate::cli::up::starting::Starting;
 use crate::error::{Error, Result};
+use crate::launch::Urgency;
 use crate::os::clock;
 use crate::os::interrupt::Interrupts;
 use crate::os::signal;
-use crate::registry::{FileLock, State};
-use crate::view::{self, LineStyle, Status};
+use crate::registry::{FileLock, Reservation, State};
+use crate::view::{self, LineStyle, Outcome};
 
 /// How often to check whether services have come up late, or were stopped.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// How often to print new lines of logs: a person does not notice a delay of 50 ms.
+const LOG_INTERVAL: Duration = Duration::from_millis(50);
+/// How long to wait for the last lines of the logs. Nobody may read standard output.
+const LAST_LINES: Duration = Duration::from_secs(1);
+/// How long after a signal the next one is taken for a copy of it: `npm run` passes ctrl-c on to a command that has
+/// received it too.
+const ECHO: Duration = Duration::from_millis(500);
 
 /// Why `up` ends.
 enum End {
@@ -30,131 +44,237 @@ enum End {
     AllStopped,
 }
 
+/// The thread that prints the logs. It may block on standard output, so nothing waits for it without a limit.
+struct Logs {
+    is_ending: Arc<AtomicBool>,
+    /// Receives the thread's result.
+    result: Receiver<Result<()>>,
+}
+
 /// What happens while `up` is in the foreground.
-struct Foreground {
+struct Foreground<'a> {
+    context: &'a Context,
+    located: &'a Located,
     interrupts: Interrupts,
-    logs: LogStream,
-    /// The lock of the stack; `None` once all services have come up or failed.
+    /// When the first signal arrived; `None` as long as none has.
+    interrupted: Option<Instant>,
+    logs: Logs,
+    /// The lock of the stack; `None` while no service is being started.
     lock: Option<FileLock>,
+    /// Whether the services were shown after the first start.
+    has_shown: bool,
     next_check: Instant,
 }
 
 /// Starts the services of a plan and stays until a signal arrives or none of them runs.
 ///
 /// # Errors
-/// [`Error::Interrupted`], [`Error::SomeNotUp`] if a service gave up, or if standard output cannot be written to.
-pub(super) fn execute(context: &Context, plan: &mut Plan<'_>, limit: Duration, lock: FileLock) -> Result<()> {
-    let mut foreground = Foreground {
+/// [`Error::Interrupted`], [`Error::SomeNotUp`] if a service has failed, or if standard output cannot be written to.
+pub(super) fn execute(
+    context: &Context,
+    located: &Located,
+    plan: &mut Plan<'_>,
+    limit: Duration,
+    lock: FileLock,
+) -> Result<()> {
+    let foreground = std::cell::RefCell::new(Foreground {
+        context,
+        located,
         interrupts: Interrupts::catch().map_err(Error::system("catch signals"))?,
-        logs: follow_logs(context, plan)?,
+        interrupted: None,
+        logs: Logs::start(context, plan)?,
         lock: Some(lock),
+        has_shown: false,
         next_check: clock::now(),
-    };
+    });
     let needs = plan.needs.clone();
-    let mut starting = Starting::new(context, plan, limit);
-    let ended = starting.run(|starting| foreground.tick(starting));
-    match ended {
-        Ok(End::AllStopped) if has_given_up(context, &starting) => {
-            Err(Error::SomeNotUp { failed: starting.failures(), total: starting.tasks.len() })
-        }
-        Ok(End::AllStopped) => Ok(()),
+    let mut starting = Starting::new(context, located, plan, limit);
+    let ended = starting.run(
+        |starting| foreground.borrow_mut().tick(starting),
+        |starting| foreground.borrow_mut().kill_begun(starting),
+    );
+    let mut foreground = foreground.into_inner();
+    let result = match ended {
+        Ok(End::AllStopped) => all_stopped(context, &starting),
         Ok(End::Interrupted(number)) => {
-            foreground.stop(context, &starting, &needs);
+            foreground.stop(&starting, &needs);
             Err(Error::Interrupted { signal: signal::name(number), code: signal::exit_code(number) })
         }
         Err(error) => {
-            foreground.stop(context, &starting, &needs);
+            foreground.stop(&starting, &needs);
             Err(error)
         }
+    };
+    foreground.logs.finish();
+    result
+}
+
+/// Returns the result of a command whose services have all ended.
+///
+/// # Errors
+/// [`Error::SomeNotUp`] if a service has failed, with those that were skipped because of it. Those that others stopped
+/// have not failed.
+fn all_stopped(context: &Context, starting: &Starting<'_>) -> Result<()> {
+    let (mut failed, mut skipped) = (0, 0);
+    for (position, result) in starting.results() {
+        let view = starting.registered(position).map(|reservation| context.view(&reservation));
+        let has_failed = view.as_ref().map_or(result.error.is_some(), |view| view.state == State::Failed);
+        failed += usize::from(has_failed);
+        skipped += usize::from(result.outcome == Outcome::Skipped);
+        if let (true, None, Some(view)) = (has_failed, &result.error, view) {
+            let why = view.error.unwrap_or_default();
+            note(&format!("{}: it has ended: {why}", starting.tasks[position].service.name));
+        }
+    }
+    if failed > 0 { Err(Error::SomeNotUp { failed: failed + skipped, total: starting.tasks.len() }) } else { Ok(()) }
+}
+
+impl Logs {
+    /// Starts to print what is added to the logs of the services.
+    fn start(context: &Context, plan: &Plan<'_>) -> Result<Self> {
+        let wanted: Vec<_> = plan.tasks.iter().filter_map(|task| Some((task.service, task.wanted.as_ref()?))).collect();
+        let names: Vec<&str> = wanted.iter().map(|(service, _)| service.name.as_str()).collect();
+        let sources =
+            wanted.iter().zip(prefixes(&names, context.output)).map(|((service, (spec, _)), prefix)| Source {
+                name: service.name.clone(),
+                log: context.registry.paths().log(&spec.hash),
+                style: LineStyle { prefix, is_terminal: std::io::stdout().is_terminal(), has_timestamps: false },
+                run: None,
+            });
+        let printer = Printer::new(context.output);
+        let mut stream = LogStream::start(sources.collect(), Some(0), &|_, _| true, printer)?.keep_deleted();
+        let is_ending = Arc::new(AtomicBool::new(false));
+        let (sender, result) = mpsc::channel();
+        let ending = Arc::clone(&is_ending);
+        thread::spawn(move || {
+            let result = loop {
+                // Before the lines are read, so that the last ones are printed.
+                let is_last = ending.load(Ordering::Relaxed);
+                if let Err(error) = stream.print_new(&|_, _| true) {
+                    break Err(error);
+                }
+                if is_last {
+                    break Ok(());
+                }
+                clock::pause(LOG_INTERVAL);
+            };
+            // The command may have ended.
+            let _ = sender.send(result);
+        });
+        Ok(Self { is_ending, result })
+    }
+
+    /// Returns whether the logs are still printed.
+    ///
+    /// # Errors
+    /// Why they are not.
+    fn check(&self) -> Result<()> {
+        self.result.try_recv().unwrap_or(Ok(()))
+    }
+
+    /// Waits for a moment until the last lines are printed.
+    fn finish(&self) {
+        self.is_ending.store(true, Ordering::Relaxed);
+        // An error of standard output has ended the command already.
+        let _ = self.result.recv_timeout(LAST_LINES);
     }
 }
 
-/// Follows the logs of the services from now on.
-fn follow_logs(context: &Context, plan: &Plan<'_>) -> Result<LogStream> {
-    let wanted: Vec<_> = plan.tasks.iter().filter_map(|task| Some((task.service, task.wanted.as_ref()?))).collect();
-    let names: Vec<&str> = wanted.iter().map(|(service, _)| service.name.as_str()).collect();
-    let sources = wanted.iter().zip(prefixes(&names, context.output)).map(|((service, (spec, _)), prefix)| Source {
-        name: service.name.clone(),
-        log: context.registry.paths().log(&spec.hash),
-        style: LineStyle { prefix, is_terminal: std::io::stdout().is_terminal(), has_timestamps: false },
-        run: None,
-    });
-    LogStream::start(sources.collect(), Some(0), &|_, _| true, Printer::new(context.output))
-}
-
-/// Returns whether a service has not come up, and its supervisor has given up.
-fn has_given_up(context: &Context, starting: &Starting<'_>) -> bool {
-    let has_failed = |position: usize| {
-        let Some((spec, _)) = &starting.tasks[position].wanted else { return true };
-        let run = context.registry.run_state(&spec.hash).ok().flatten();
-        run.is_none_or(|run| run.state == State::Failed || starting.tasks[position].service.one_shot)
-    };
-    (0..starting.tasks.len()).any(|position| starting.has_failed(position) && has_failed(position))
-}
-
-impl Foreground {
-    /// Prints new lines of the logs. Returns why `up` ends, if it does.
+impl Foreground<'_> {
+    /// Returns why `up` ends, if it does.
     fn tick(&mut self, starting: &mut Starting<'_>) -> Result<ControlFlow<End>> {
-        self.logs.print_new(&|_, _| true)?;
         if let Some(number) = self.interrupts.take() {
+            self.interrupted = Some(clock::now());
             return Ok(ControlFlow::Break(End::Interrupted(number)));
         }
+        self.logs.check()?;
         if !starting.is_over() {
             return Ok(ControlFlow::Continue(()));
         }
         if let Some(lock) = self.lock.take() {
             lock.delete()?;
-            show_services(starting);
         }
-        if clock::now() < self.next_check {
+        if self.has_shown && clock::now() < self.next_check {
             return Ok(ControlFlow::Continue(()));
         }
         self.next_check = clock::later(clock::now(), CHECK_INTERVAL);
-        Ok(check(starting))
+        let runs = self.check(starting)?;
+        if !std::mem::replace(&mut self.has_shown, true) {
+            show_services(starting, runs);
+        }
+        Ok(if runs || !starting.is_over() { ControlFlow::Continue(()) } else { ControlFlow::Break(End::AllStopped) })
     }
 
-    /// Stops what this command started, each service before those that it needs. After another signal it kills them.
-    fn stop(&mut self, context: &Context, starting: &Starting<'_>, needs: &[Vec<usize>]) {
-        let services: Vec<_> = (0..starting.tasks.len()).map(|position| starting.started(position).cloned()).collect();
-        if services.iter().any(Option::is_some) {
-            note("stopping the services; press ctrl-c again to kill them");
+    /// Lets services begin that were skipped because of one that has come up meanwhile. Returns whether a service runs.
+    fn check(&mut self, starting: &mut Starting<'_>) -> Result<bool> {
+        let mut runs = false;
+        for position in 0..starting.tasks.len() {
+            let Some((spec, _)) = &starting.tasks[position].wanted else { continue };
+            runs |= self.context.registry.liveness(&spec.hash).is_held();
+            if !starting.has_failed(position) {
+                continue;
+            }
+            let Some(reservation) = starting.registered(position) else { continue };
+            if starting.came_up_late(position, &self.context.view(&reservation)) {
+                // Another command may be about to stop the services.
+                let lock = self.lock.take().map_or_else(|| self.located.try_lock(self.context), |lock| Ok(Some(lock)));
+                self.lock = lock?;
+                if self.lock.is_some() {
+                    starting.recover(position);
+                }
+            }
         }
-        let Self { interrupts, logs, .. } = self;
-        end_all(context, &services, needs, Ending::Stop, &mut || {
-            // Nothing more can be done if standard output is closed.
-            let _ = logs.print_new(&|_, _| true);
-            interrupts.take().is_some()
-        });
-        let _ = logs.print_new(&|_, _| true);
+        Ok(runs)
+    }
+
+    /// Returns whether the user wants to kill the services: whether another signal has arrived.
+    fn wants_kill(&mut self) -> bool {
+        let is_copy = self.interrupted.is_some_and(|first| clock::now().saturating_duration_since(first) < ECHO);
+        self.interrupts.take().is_some() && !is_copy
+    }
+
+    /// Kills the services that are being started, or stopped to be started again, if the user wants that.
+    fn kill_begun(&mut self, starting: &Starting<'_>) {
+        if self.wants_kill() {
+            for reservation in starting.begun() {
+                if let Err(error) = stop::stop(self.context, &reservation, Urgency::Kill) {
+                    report(reservation.name(), &error);
+                }
+            }
+        }
+    }
+
+    /// Stops what this command started, each service before those that it needs, except for shared ones that other
+    /// checkouts need. After another signal it kills them.
+    fn stop(&mut self, starting: &Starting<'_>, needs: &[Vec<usize>]) {
+        let started = |position| starting.started(position).cloned();
+        let mut services: Vec<Option<Reservation>> = (0..starting.tasks.len()).map(started).collect();
+        if services.iter().all(Option::is_none) {
+            return;
+        }
+        note("stopping the services; press ctrl-c again to kill them");
+        let stack: Vec<_> = starting.tasks.iter().map(|task| task.service).collect();
+        let lock = spare_shared(self.context, self.located, &stack, &mut services);
+        if let Err(error) = &lock {
+            report("shared services", error);
+        }
+        end_all(self.context, &services, needs, Ending::Stop, &mut || self.wants_kill());
     }
 }
 
-/// Shows the services once all have come up or failed, and how to end them.
-fn show_services(starting: &Starting<'_>) {
-    let context = starting.context;
+/// Shows the services once all have come up or failed, and how to end them. `runs`: whether one of them runs.
+fn show_services(starting: &Starting<'_>, runs: bool) {
     let Rows { table, .. } = rows(starting);
-    write_error(view::batch(&table, context.output.error_style()).as_bytes());
-    let is_ours = |position: &usize| starting.started(*position).is_some();
-    if (0..starting.tasks.len()).any(|position| is_ours(&position)) {
+    if table.is_empty() {
+        return note("the file has no services");
+    }
+    write_error(view::batch(&table, starting.context.output.error_style()).as_bytes());
+    if !runs {
+        return;
+    }
+    if (0..starting.tasks.len()).any(|position| starting.started(position).is_some()) {
         note("press ctrl-c to stop what this command started");
-    } else if starting.failures() == 0 {
-        note("all services ran before, and run on after ctrl-c; `devport down` stops them");
+    } else {
+        note("these services ran before, and run on after ctrl-c; `devport down` stops them");
     }
-}
-
-/// Starts services that were skipped because of one that has come up meanwhile. Returns the end if no service runs.
-fn check(starting: &mut Starting<'_>) -> ControlFlow<End> {
-    let mut runs = false;
-    for position in 0..starting.tasks.len() {
-        let task = &starting.tasks[position];
-        let Some((spec, _)) = &task.wanted else { continue };
-        let Ok(Some(reservation)) = starting.context.registry.find(&spec.hash) else { continue };
-        let view = starting.context.view(&reservation);
-        runs |= view.status != Status::Stopped;
-        let is_up = matches!(view.state, State::Ready | State::Completed);
-        if is_up && starting.has_failed(position) {
-            starting.recover(position);
-        }
-    }
-    if runs || !starting.is_over() { ControlFlow::Continue(()) } else { ControlFlow::Break(End::AllStopped) }
 }

@@ -1,10 +1,13 @@
 //! `Plan`: what `devport up` does with each service of a stack.
 
+use std::collections::BTreeSet;
+
 use crate::cli::context::Context;
+use crate::cli::output::note;
 use crate::cli::stack::{Located, Ports};
 use crate::config::{Order, ServiceSpec, StackService};
 use crate::error::{Error, Result};
-use crate::launch::Comparison;
+use crate::launch::{Comparison, IfRunning};
 use crate::registry::Reservation;
 
 /// What `up` does with the services of a stack.
@@ -29,6 +32,10 @@ pub(super) struct Task<'a> {
     /// What to register and start, and how the registered service compares with it; `None` for a port alone, and for a
     /// service that cannot be started.
     pub(super) wanted: Option<(ServiceSpec, Comparison)>,
+    /// What to do if it runs.
+    pub(super) if_running: IfRunning,
+    /// The positions of the shared services that it needs, directly or not; none for a shared service.
+    pub(super) shared: Vec<usize>,
     /// Whether it is left alone: a port alone, or a one-shot that no service needs now.
     pub(super) is_omitted: bool,
 }
@@ -55,15 +62,37 @@ impl<'a> Plan<'a> {
         let Order { services, needs } = order;
         let (mut tasks, mut errors) = (Vec::with_capacity(services.len()), Vec::with_capacity(services.len()));
         for service in services {
-            let (wanted, error) = match Self::wanted(context, located, service, ports) {
+            let (mut wanted, error) = match Self::wanted(context, located, service, ports) {
                 Ok(wanted) => (wanted, None),
                 Err(error @ Error::KeyElsewhere { .. }) => return Err(error),
                 Err(error) => (None, Some(error)),
             };
             let registered = located.record(context, service).ok().flatten();
             let name = located.key(service)?.map_or_else(|| service.name.clone(), |key| key.to_string());
-            tasks.push(Task { service, name, registered, wanted, is_omitted: service.is_port_only() });
+            let mut if_running = IfRunning::ReplaceChanged;
+            if let (true, Some((_, comparison))) = (service.shared && !located.is_main(), &mut wanted) {
+                if_running = IfRunning::Keep;
+                keep_shared(&name, comparison);
+            }
+            tasks.push(Task {
+                service,
+                name,
+                registered,
+                wanted,
+                if_running,
+                shared: Vec::new(),
+                is_omitted: service.is_port_only(),
+            });
             errors.push(error);
+        }
+        for position in 0..tasks.len() {
+            // Those that it needs come before it.
+            let needed = needs[position].iter().flat_map(|needed| {
+                let is_shared = tasks[*needed].service.shared;
+                tasks[*needed].shared.iter().copied().chain(is_shared.then_some(*needed))
+            });
+            let shared: BTreeSet<usize> = needed.collect();
+            tasks[position].shared = shared.into_iter().collect();
         }
         let mut has_dependant = vec![false; tasks.len()];
         let mut is_needed = vec![false; tasks.len()];
@@ -96,5 +125,16 @@ impl<'a> Plan<'a> {
         let spec = located.spec(context, service, ports)?;
         let comparison = context.launcher().compare(&spec)?;
         Ok(Some((spec, comparison)))
+    }
+}
+
+/// Notes that a shared service differs from the file of a linked checkout. It is left as it is: the checkouts would
+/// restart it in turns.
+fn keep_shared(name: &str, comparison: &mut Comparison) {
+    if comparison.is_registered && !comparison.differences.is_empty() {
+        let fields: Vec<&str> = comparison.differences.iter().map(|difference| difference.field).collect();
+        let fields = fields.join(", ");
+        note(&format!("{name} is shared and stays as it is, although this file has another {fields}"));
+        comparison.differences.clear();
     }
 }

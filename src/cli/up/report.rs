@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cli::last_output;
 use crate::cli::output::note;
-use crate::cli::up::starting::{End, Starting};
+use crate::cli::up::starting::{Starting, TaskResult};
 use crate::registry::State;
 use crate::view::{Outcome, ServiceView};
 
@@ -20,13 +20,13 @@ pub(super) struct Rows {
 /// Returns what became of each service, in the order in which they were planned.
 pub(super) fn rows(starting: &Starting<'_>) -> Rows {
     let mut rows = Rows { table: Vec::new(), json: Vec::new(), failed: 0 };
-    for (position, end) in starting.ends() {
+    for (position, end) in starting.results() {
         let name = starting.tasks[position].name.clone();
         let view = view(starting, position, end);
         let outcome = view.as_ref().and_then(|view| view.outcome).unwrap_or(end.outcome);
         rows.failed += usize::from(matches!(outcome, Outcome::Failed | Outcome::Skipped));
         let Some(view) = view else {
-            let why = end.error.as_ref().map_or_else(|| "not started".to_owned(), ToString::to_string);
+            let why = end.error.as_ref().map_or_else(|| "it was not started".to_owned(), ToString::to_string);
             rows.json.push(json!({ "key": name, "outcome": outcome, "error": why }));
             rows.table.push((name, Err(why)));
             continue;
@@ -43,7 +43,7 @@ pub(super) fn rows(starting: &Starting<'_>) -> Rows {
 }
 
 /// Returns the view of a service; `None` if it is not registered. One that came up may have ended since.
-fn view(starting: &Starting<'_>, position: usize, end: &End) -> Option<ServiceView> {
+fn view(starting: &Starting<'_>, position: usize, end: &TaskResult) -> Option<ServiceView> {
     let context = starting.context;
     let reservation = starting.registered(position)?;
     let view = context.view(&reservation);

@@ -7,18 +7,21 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cli::args::Goal;
+use jiff::Timestamp;
+
 use crate::cli::context::Context;
 use crate::cli::output::{note, note_with_hint};
+use crate::cli::stack::Located;
+use crate::cli::up::job::{Job, Report, Reporter};
 use crate::cli::up::plan::{Plan, Task};
-use crate::cli::{last_output, screen, tailnet, wait};
-use crate::config::{Schedule, ServiceSpec};
+use crate::cli::{last_output, screen};
+use crate::config::Schedule;
 use crate::error::{Error, Result};
 use crate::launch::{Ensured, IfRunning, LaunchMode, Previous};
 use crate::os::clock::{self, Deadline};
 use crate::os::terminal::WindowSize;
 use crate::registry::{Reservation, State};
-use crate::view::{self, Outcome, ProgressRow, Step};
+use crate::view::{self, Outcome, ProgressRow, ServiceView, Step};
 
 /// How often progress is drawn, logs are printed and signals are noticed.
 const TICK: Duration = Duration::from_millis(50);
@@ -28,6 +31,7 @@ pub(super) const MODE: LaunchMode = LaunchMode { is_detached: false, if_running:
 /// The start of the services of a plan.
 pub(super) struct Starting<'a> {
     pub(super) context: &'a Context,
+    located: &'a Located,
     pub(super) tasks: &'a [Task<'a>],
     /// For each task, why it cannot be begun; `None` if it can.
     errors: Vec<Option<Error>>,
@@ -35,80 +39,103 @@ pub(super) struct Starting<'a> {
     schedule: Schedule,
     /// One for each task.
     statuses: Vec<Status>,
+    /// How many threads have not reported yet.
+    running: usize,
+    /// Whether nothing is started any more.
+    is_cancelled: bool,
 }
 
 /// How far a task has come.
 #[derive(Debug)]
 enum Status {
     Waiting,
-    /// It was begun at this time.
-    Begun(Instant),
+    Begun(Begun),
     /// It has ended.
-    Ended(Box<End>),
+    Ended(Box<TaskResult>),
 }
 
-/// What became of a service.
+/// When a task was begun.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    since: Instant,
+    /// The same moment, to compare with recorded times.
+    at: Timestamp,
+}
+
+/// The result of starting one service.
 #[derive(Debug)]
-pub(super) struct End {
+pub(super) struct TaskResult {
     pub(super) outcome: Outcome,
     /// The service that was started, or ran already; `None` if it could not be started.
     pub(super) ensured: Option<Ensured>,
     /// Why it did not come up; `None` if it did, or was skipped.
     pub(super) error: Option<Error>,
+    /// When it was begun; `None` if it was not.
+    begun: Option<Begun>,
     /// How long it took.
     time: Duration,
 }
 
-/// What a thread reports of a task: the service that it started, and whether it came up.
-type Report = (usize, Option<Ensured>, Result<()>);
-
 impl<'a> Starting<'a> {
     /// Prepares the start of the services of a plan. All together may take `limit` from now.
-    pub(super) fn new(context: &'a Context, plan: &'a mut Plan<'_>, limit: Duration) -> Self {
+    pub(super) fn new(context: &'a Context, located: &'a Located, plan: &'a mut Plan<'_>, limit: Duration) -> Self {
         let (errors, tasks) = (std::mem::take(&mut plan.errors), plan.tasks.as_slice());
         // A service that runs as the file wants it is left alone, whatever becomes of those that it needs.
         let needs =
             |(task, needs): (&Task<'_>, &Vec<usize>)| if task.is_current() { Vec::new() } else { needs.clone() };
-        let schedule = Schedule::new(tasks.iter().zip(&plan.needs).map(needs).collect());
-        let statuses = tasks.iter().map(|_| Status::Waiting).collect();
-        Self { context, tasks, errors, deadline: Deadline::after(limit), schedule, statuses }
+        Self {
+            context,
+            located,
+            tasks,
+            errors,
+            deadline: Deadline::after(limit),
+            schedule: Schedule::new(tasks.iter().zip(&plan.needs).map(needs).collect()),
+            statuses: tasks.iter().map(|_| Status::Waiting).collect(),
+            running: 0,
+            is_cancelled: false,
+        }
     }
 
-    /// Starts what can be started, again and again, until `tick` ends it. `tick` runs every 50 ms, and when a service
-    /// has come up or failed. At its end, waits are cancelled, and what was begun is recorded.
+    /// Starts services as those that they need come up. Returns when `tick` breaks, which runs every 50 ms and after each
+    /// result. Then waits are cancelled, and `drain` runs every 50 ms until no start is under way.
     ///
     /// # Errors
     /// Those of `tick`.
-    pub(super) fn run<T>(&mut self, mut tick: impl FnMut(&mut Self) -> Result<ControlFlow<T>>) -> Result<T> {
+    pub(super) fn run<T>(
+        &mut self,
+        mut tick: impl FnMut(&mut Self) -> Result<ControlFlow<T>>,
+        mut drain: impl FnMut(&Self),
+    ) -> Result<T> {
         let is_cancelled = &AtomicBool::new(false);
         let (sender, reports) = mpsc::channel();
-        let result = thread::scope(|scope| {
+        let wait = |starting: &mut Self| {
+            let next = reports.recv_timeout(TICK).ok();
+            next.into_iter().chain(reports.try_iter()).for_each(|report| starting.record(report));
+        };
+        thread::scope(|scope| {
             let result = loop {
                 for position in self.begin() {
-                    let (sender, Some(job)) = (sender.clone(), self.job(position, is_cancelled)) else { continue };
-                    scope.spawn(move || {
-                        let (ensured, result) = job.bring_up();
-                        // The receiver outlives the threads.
-                        let _ = sender.send((position, ensured, result));
-                    });
+                    let Some(job) = self.job(position, is_cancelled) else { continue };
+                    let mut reporter = Reporter::new(sender.clone(), position);
+                    self.running += 1;
+                    scope.spawn(move || reporter.set(job.bring_up()));
                 }
                 self.draw();
                 match tick(self) {
-                    Ok(ControlFlow::Continue(())) => {}
+                    Ok(ControlFlow::Continue(())) => wait(self),
                     Ok(ControlFlow::Break(value)) => break Ok(value),
                     Err(error) => break Err(error),
                 }
-                let next = reports.recv_timeout(TICK).ok();
-                next.into_iter().chain(reports.try_iter()).for_each(|report| self.record(report));
             };
             is_cancelled.store(true, Ordering::Relaxed);
+            self.is_cancelled = true;
             screen::clear();
+            while self.running > 0 {
+                drain(self);
+                wait(self);
+            }
             result
-        });
-        for report in reports.try_iter() {
-            self.record(report);
-        }
-        result
+        })
     }
 
     /// Returns whether all services have come up, failed or were skipped.
@@ -116,14 +143,8 @@ impl<'a> Starting<'a> {
         self.schedule.is_over()
     }
 
-    /// Returns how many services did not come up.
-    pub(super) fn failures(&self) -> usize {
-        let has_failed = |end: &End| matches!(end.outcome, Outcome::Failed | Outcome::Skipped);
-        self.ends().filter(|(_, end)| has_failed(end)).count()
-    }
-
-    /// Returns the positions and the ends of the tasks that have ended.
-    pub(super) fn ends(&self) -> impl Iterator<Item = (usize, &End)> {
+    /// Returns the positions and the results of the tasks that have ended.
+    pub(super) fn results(&self) -> impl Iterator<Item = (usize, &TaskResult)> {
         self.statuses.iter().enumerate().filter_map(|(position, status)| match status {
             Status::Ended(end) => Some((position, end.as_ref())),
             Status::Waiting | Status::Begun(_) => None,
@@ -137,19 +158,38 @@ impl<'a> Starting<'a> {
         (ensured.previous != Previous::StillRunning).then_some(&ensured.reservation)
     }
 
-    /// Returns the record of a service. One that could be started but was skipped is registered first, so that its port
-    /// and its command are known. `None` if there is none.
-    pub(super) fn registered(&self, position: usize) -> Option<Reservation> {
-        let task = &self.tasks[position];
-        let registry = &self.context.registry;
-        let Some((spec, _)) = &task.wanted else { return task.registered.clone() };
-        match registry.find(&spec.hash).ok().flatten() {
-            Some(reservation) if !reservation.cmd.is_empty() => Some(reservation),
-            _ => self.context.launcher().register(spec, IfRunning::Keep).ok().map(|ensured| ensured.reservation),
-        }
+    /// Returns the records of the services that are being started now.
+    pub(super) fn begun(&self) -> impl Iterator<Item = Reservation> {
+        let is_begun = |position: &usize| matches!(self.statuses[*position], Status::Begun(_));
+        (0..self.statuses.len()).filter(is_begun).filter_map(|position| self.registered(position))
     }
 
-    /// Starts the services that were skipped because of a service that has come up meanwhile.
+    /// Returns the record of a service; `None` if there is none.
+    pub(super) fn registered(&self, position: usize) -> Option<Reservation> {
+        let task = &self.tasks[position];
+        let Some((spec, _)) = &task.wanted else { return task.registered.clone() };
+        self.context.registry.find(&spec.hash).ok().flatten()
+    }
+
+    /// Returns whether a service did not come up.
+    pub(super) fn has_failed(&self, position: usize) -> bool {
+        self.schedule.has_failed(position)
+    }
+
+    /// Returns whether a service did not come up, but has since this command started it.
+    pub(super) fn came_up_late(&self, position: usize, view: &ServiceView) -> bool {
+        let Status::Ended(end) = &self.statuses[position] else { return false };
+        let is_newer = |at: Timestamp| end.begun.is_some_and(|begun| at > begun.at);
+        let is_up = match view.state {
+            // A process that ran before is up only if its readiness was waited for.
+            State::Ready => matches!(end.error, Some(Error::NotInTime { .. })) || view.started_at.is_some_and(is_newer),
+            State::Completed => view.last_exit.as_ref().is_some_and(|exit| is_newer(exit.at)),
+            _ => false,
+        };
+        is_up && self.schedule.has_failed(position)
+    }
+
+    /// Lets the services begin that were skipped because of a service that has come up meanwhile.
     pub(super) fn recover(&mut self, position: usize) {
         note(&format!("{} came up late", self.tasks[position].service.name));
         self.schedule.recover(position);
@@ -165,11 +205,6 @@ impl<'a> Starting<'a> {
         self.deadline = Deadline::after(self.deadline.limit);
     }
 
-    /// Returns whether a service did not come up, and may still.
-    pub(super) fn has_failed(&self, position: usize) -> bool {
-        self.schedule.has_failed(position)
-    }
-
     /// Returns the tasks to begin now. What is left alone ends at once.
     fn begin(&mut self) -> Vec<usize> {
         let mut begun = Vec::new();
@@ -181,28 +216,29 @@ impl<'a> Starting<'a> {
             for position in next {
                 if self.tasks[position].is_omitted {
                     self.schedule.complete(position);
-                    self.statuses[position] = End::without_service(Outcome::NotRunning);
+                    self.statuses[position] = TaskResult::without_service(Outcome::NotRunning);
                 } else if let Some(error) = self.errors[position].take() {
-                    self.record((position, None, Err(error)));
+                    self.record(Report { position, ensured: None, result: Err(error) });
                 } else if self.deadline.remaining().is_zero() {
-                    note(&format!("{} was not started: the time limit is over", self.tasks[position].service.name));
+                    note(&format!("{} was not started: --timeout has expired", self.tasks[position].service.name));
+                    self.skip(position);
                     self.skip_dependants(position);
-                    self.statuses[position] = End::without_service(Outcome::Skipped);
                 } else {
-                    self.statuses[position] = Status::Begun(clock::now());
+                    self.statuses[position] = Status::Begun(Begun { since: clock::now(), at: clock::wall() });
                     begun.push(position);
                 }
             }
         }
     }
 
-    /// Records what became of a service, and tells the user.
-    fn record(&mut self, (position, ensured, result): Report) {
+    /// Records the result of a task, and notes it.
+    fn record(&mut self, Report { position, ensured, result }: Report) {
         let service = self.tasks[position].service;
-        let time = match &self.statuses[position] {
-            Status::Begun(since) => clock::now().saturating_duration_since(*since),
-            Status::Waiting | Status::Ended(_) => Duration::ZERO,
+        let begun = match &self.statuses[position] {
+            Status::Begun(begun) => Some(*begun),
+            Status::Waiting | Status::Ended(_) => None,
         };
+        self.running -= usize::from(begun.is_some());
         let (outcome, error) = match result {
             Ok(()) => {
                 self.schedule.complete(position);
@@ -210,15 +246,18 @@ impl<'a> Starting<'a> {
                 (if service.one_shot { Outcome::Completed } else { previous.unwrap_or(Outcome::Started) }, None)
             }
             Err(error) => {
-                if let (Some(ensured), Error::NotInTime { .. } | Error::NotCompleted { .. }) = (&ensured, &error) {
-                    last_output::show(self.context, &ensured.reservation);
+                if !self.is_cancelled {
+                    if let (Some(ensured), Error::NotInTime { .. } | Error::NotCompleted { .. }) = (&ensured, &error) {
+                        last_output::show(self.context, &ensured.reservation);
+                    }
+                    note_with_hint(&format!("{}: {error}", service.name), error.hint().as_deref());
                 }
-                note_with_hint(&format!("{}: {error}", service.name), error.hint().as_deref());
                 self.skip_dependants(position);
                 (Outcome::Failed, Some(error))
             }
         };
-        let end = End { outcome, ensured, error, time };
+        let time = begun.map_or(Duration::ZERO, |begun| clock::now().saturating_duration_since(begun.since));
+        let end = TaskResult { outcome, ensured, error, begun, time };
         if !has_terminal() && end.error.is_none() {
             note(&end.announcement(&service.name));
         }
@@ -229,12 +268,22 @@ impl<'a> Starting<'a> {
     fn skip_dependants(&mut self, failed: usize) {
         let skipped = self.schedule.fail(failed);
         let name = |position: &usize| self.tasks[*position].service.name.as_str();
-        if !skipped.is_empty() {
+        if !skipped.is_empty() && !self.is_cancelled {
             let names: Vec<&str> = skipped.iter().map(name).collect();
             note(&format!("skipped because {} did not come up: {}", name(&failed), names.join(", ")));
         }
         for position in skipped {
-            self.statuses[position] = End::without_service(Outcome::Skipped);
+            self.skip(position);
+        }
+    }
+
+    /// Marks a service as skipped, and registers it, so that its command is known.
+    fn skip(&mut self, position: usize) {
+        self.statuses[position] = TaskResult::without_service(Outcome::Skipped);
+        let is_registered = self.registered(position).is_some_and(|reservation| !reservation.cmd.is_empty());
+        if let (Some((spec, _)), false) = (&self.tasks[position].wanted, is_registered) {
+            // Without a record, its row says only that it was skipped.
+            let _ = self.context.launcher().register(spec, IfRunning::Keep);
         }
     }
 
@@ -245,9 +294,13 @@ impl<'a> Starting<'a> {
     {
         let task = &self.tasks[position];
         let (spec, before) = task.wanted.as_ref()?;
+        let shared = task.shared.iter().filter_map(|shared| Some(self.tasks[*shared].wanted.as_ref()?.0.clone()));
         Some(Job {
             context: self.context,
+            located: self.located,
             spec: spec.clone(),
+            mode: LaunchMode { if_running: task.if_running, ..MODE },
+            shared: shared.collect(),
             one_shot: task.service.one_shot,
             was_up: before.is_up,
             deadline: self.deadline,
@@ -272,22 +325,22 @@ impl<'a> Starting<'a> {
         let row = |step, time, detail| ProgressRow { name: task.service.name.clone(), step, time, detail };
         match &self.statuses[position] {
             Status::Waiting => row(Step::Waiting, None, String::new()),
-            Status::Begun(since) => {
+            Status::Begun(begun) => {
                 let wanted = task.wanted.as_ref();
                 let run = wanted.and_then(|(spec, _)| self.context.registry.run_state(&spec.hash).ok().flatten());
                 let state = run.as_ref().map_or(State::Starting, |run| run.state);
                 let detail = run.and_then(|run| run.error).map_or_else(String::new, |error| error.to_string());
-                row(Step::Pending(state), Some(clock::now().saturating_duration_since(*since)), detail)
+                row(Step::Pending(state), Some(clock::now().saturating_duration_since(begun.since)), detail)
             }
             Status::Ended(end) => row(end.step(task), Some(end.time).filter(|time| !time.is_zero()), String::new()),
         }
     }
 }
 
-impl End {
-    /// Returns the end of a task for which no service was started.
+impl TaskResult {
+    /// Returns the status of a task for which no service was started.
     fn without_service(outcome: Outcome) -> Status {
-        Status::Ended(Box::new(Self { outcome, ensured: None, error: None, time: Duration::ZERO }))
+        Status::Ended(Box::new(Self { outcome, ensured: None, error: None, begun: None, time: Duration::ZERO }))
     }
 
     fn step(&self, task: &Task<'_>) -> Step {
@@ -308,61 +361,6 @@ impl End {
             Outcome::Completed => format!("{name} completed in {seconds:.1} s"),
             _ => format!("{name} is ready after {seconds:.1} s"),
         }
-    }
-}
-
-/// What a thread needs to start a service.
-struct Job<'a> {
-    context: &'a Context,
-    spec: ServiceSpec,
-    /// Whether the service runs to completion.
-    one_shot: bool,
-    /// Whether the service ran before.
-    was_up: bool,
-    deadline: Deadline,
-    /// Whether waits are to end.
-    is_cancelled: &'a AtomicBool,
-}
-
-impl Job<'_> {
-    /// Starts a service and waits until it is ready, or has completed. Returns the service if it was started or ran
-    /// already, and why it did not come up.
-    fn bring_up(&self) -> (Option<Ensured>, Result<()>) {
-        let spec = &self.spec;
-        if spec.request.tailnet {
-            // The command gets its host name, which is published later.
-            self.context.addresses().learn_suffix();
-        }
-        let ensured = match self.context.launcher().start(spec, MODE) {
-            Ok(ensured) => ensured,
-            Err(error) => {
-                // Its supervisor may try again.
-                let previous = if self.was_up { Previous::StillRunning } else { Previous::NotRunning };
-                let registered = self.context.registry.find(&spec.hash).ok().flatten();
-                let ensured = registered.map(|reservation| Ensured::new(reservation, previous));
-                // A one-shot that has ended before its state was read has run all the same.
-                let result = match (&error, &ensured) {
-                    (Error::StartFailed { .. }, Some(ensured)) if self.one_shot => self.wait_for(&ensured.reservation),
-                    _ => Err(error),
-                };
-                return (ensured, result);
-            }
-        };
-        let result = self.wait_for(&ensured.reservation);
-        if result.is_ok() {
-            tailnet::publish_started(self.context, spec, &ensured);
-        }
-        (Some(ensured), result)
-    }
-
-    /// Waits until a service is ready, or has completed.
-    fn wait_for(&self, reservation: &Reservation) -> Result<()> {
-        // A service that is ready already is found ready, even if the time is up.
-        let limit = self.deadline.remaining().max(Duration::from_millis(1));
-        let is_cancelled = || self.is_cancelled.load(Ordering::Relaxed);
-        let goal = if self.one_shot { Goal::Stopped } else { Goal::Ready };
-        wait::quietly(self.context, reservation, goal, limit, &is_cancelled)?;
-        if self.one_shot { wait::check_completed(self.context, reservation) } else { Ok(()) }
     }
 }
 
