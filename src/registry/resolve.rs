@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::config::may_have_stack;
 use crate::error::{Error, Result};
 use crate::identity::{Key, SHORTEST_PREFIX, ServiceHash, Target};
 use crate::project::{Ownership, Place};
@@ -15,7 +16,8 @@ const SUGGESTIONS: usize = 3;
 impl Registry {
     /// Finds the service that a target names. A whole key of a stack's service works from everywhere. Other names mean,
     /// in this order: a service of a stack of the place, a key that may be named there, and from everywhere an exact
-    /// hashid, a prefix of the hash, or a port. `place` is `None` in a deleted directory.
+    /// hashid, a prefix of the hash, or a port. Where no file of a stack is in reach, a key of the place comes first.
+    /// `place` is `None` in a deleted directory.
     ///
     /// # Errors
     /// [`Error::KeyElsewhere`] if only other checkouts have it, [`Error::NoSuchService`], [`Error::PrefixTooShort`],
@@ -23,6 +25,8 @@ impl Registry {
     pub(crate) fn resolve(&self, target: &Target, place: Option<&Place>) -> Result<Reservation> {
         let by_key = match self.find_by_key(target)? {
             Some(reservation) if reservation.stack.is_some() => return Ok(reservation),
+            // Which stacks have the name is known only from all records. One read has to be enough where there is none.
+            Some(reservation) if place.is_some_and(|place| is_own_key(&reservation, place)) => return Ok(reservation),
             by_key => by_key,
         };
         let mut elsewhere = self.services_of_stacks(target)?;
@@ -140,6 +144,12 @@ fn no_directory() -> Error {
 fn can_be_named(reservation: &Reservation, place: &Place) -> Result<bool> {
     let ownership = place.can_name(reservation.site()).map_err(Error::io("check", &reservation.cwd))?;
     Ok(ownership == Ownership::Ours)
+}
+
+/// Returns whether a key of a place means its service without a look at the stacks: the directory has no file of a
+/// stack. In a checkout, a key of a directory without version control comes after the stacks of other directories.
+fn is_own_key(reservation: &Reservation, place: &Place) -> bool {
+    (!place.is_versioned() || place.lists(reservation.site())) && !may_have_stack(place)
 }
 
 /// Chooses the service of a place among services of stacks with one name: the one of the nearest file above the
