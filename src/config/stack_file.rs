@@ -28,11 +28,11 @@ pub(crate) struct FileContext<'a> {
     pub(crate) path: &'a Path,
     /// Expands `$NAME` in paths and ports.
     pub(crate) caller: &'a CallerEnvironment,
-    /// Its checkout; `None` if it does not matter, so that `${checkout.root}` in a path stays as it is.
+    /// The names of its checkout; `None` if they are not known yet: `${checkout.root}` in a path stays as it is then.
     pub(crate) checkout: Option<&'a CheckoutNames>,
 }
 
-/// Reads the fields of a file in object form. What is wrong is added to the mistakes.
+/// Reads the fields of a file in object form. Adds what is wrong to the mistakes.
 pub(super) fn read(fields: &[(Name, Node)], context: &FileContext<'_>, mistakes: &mut Mistakes) -> Stack {
     let mut stack = Stack::default();
     let mut drafts = Vec::new();
@@ -123,7 +123,7 @@ fn read_service<'n>(name: &Name, node: &'n Node, context: &FileContext<'_>, mist
     Draft { service, entry, dependencies, node }
 }
 
-/// Reads a list of names, each with its line.
+/// Reads the value of `depends-on`: names of services, each with its line.
 fn depends_on(node: &Node, mistakes: &mut Mistakes) -> Vec<(String, usize)> {
     let Value::List(items) = &node.value else {
         wrong_type(node, "a list of services such as [db, api]", mistakes);
@@ -156,7 +156,7 @@ fn expand_early(text: &str, context: &FileContext<'_>) -> Result<String, String>
     Ok(expand(&text, |name| context.caller.get(name).and_then(|value| value.to_str())))
 }
 
-/// Adds the directory and the dotenv files of a service that do not exist.
+/// Adds a mistake if the directory of a service does not exist, and one for each missing dotenv file.
 fn check_paths(entry: &Entry, is_shared: bool, context: &FileContext<'_>, mistakes: &mut Mistakes) {
     // A shared service runs from the main checkout, which may have what is not committed.
     if is_shared && context.checkout.is_some_and(|checkout| !checkout.is_main()) {

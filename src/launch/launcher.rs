@@ -17,8 +17,8 @@ use crate::registry::{Registry, Reservation, RunState, State};
 
 /// How long a supervisor may take to exit after its window was closed: it stops the service first, for which the default
 /// grace period is 5 s.
-const WINDOW_LOSS: Duration = Duration::from_secs(6);
-/// How often to check whether it has exited.
+const EXIT_LIMIT: Duration = Duration::from_secs(6);
+/// The time between checks whether it has exited.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Registers services and starts their supervisors.
@@ -157,8 +157,8 @@ impl Launcher<'_> {
     }
 }
 
-/// Returns whether a supervisor still runs some time after its window was closed.
+/// Returns whether a supervisor still runs [`EXIT_LIMIT`] after its window was closed. One that cannot be checked does.
 fn outlives_window(pid: i32) -> bool {
     let has_exited = || matches!(process::is_running(pid), Ok(false)).then_some(());
-    clock::poll(POLL_INTERVAL, WINDOW_LOSS, has_exited).is_none()
+    clock::poll(POLL_INTERVAL, EXIT_LIMIT, has_exited).is_none()
 }

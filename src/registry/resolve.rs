@@ -49,8 +49,8 @@ impl Registry {
         };
         match found {
             Some(found) => Ok(found),
-            None if elsewhere.is_empty() => Err(self.unknown(target)?),
-            None => Err(is_elsewhere(target, &elsewhere, place.ok_or_else(no_directory)?)?),
+            None if elsewhere.is_empty() => Err(self.no_match_error(target)?),
+            None => Err(elsewhere_error(target, &elsewhere, place.ok_or_else(no_directory)?)?),
         }
     }
 
@@ -71,14 +71,14 @@ impl Registry {
             let own = reservation.key.as_ref().and_then(|key| key.as_str().rsplit('/').next());
             reservation.stack.is_some() && own == Some(name)
         };
-        // The end of the key in the record.
+        // A key ends like this in the JSON of a record.
         let mut services = self.list_with(&format!("/{name}\""))?;
         services.retain(is_named);
         Ok(services)
     }
 
     /// Returns the error for a target that names no service.
-    fn unknown(&self, target: &Target) -> Result<Error> {
+    fn no_match_error(&self, target: &Target) -> Result<Error> {
         let text = target.as_str();
         let (nearest, target) = (self.nearest_keys(text)?, shorten(text));
         if text.len() < SHORTEST_PREFIX && nearest.is_empty() {
@@ -99,7 +99,10 @@ impl Registry {
         self.resolve_port(target)
     }
 
-    /// Finds a service by hashid, else by prefix; `None` if no hash begins so.
+    /// Finds a service by hashid, else by a prefix of its hash; `None` if no hash begins with the target.
+    ///
+    /// # Errors
+    /// [`Error::Ambiguous`] if several hashes begin with it and none of their hashids equals it.
     fn resolve_prefix(&self, target: &Target) -> Result<Option<Reservation>> {
         let hashes = self.hashes_with_prefix(target.as_str())?;
         if let [only] = hashes.as_slice() {
@@ -109,8 +112,8 @@ impl Registry {
         for hash in &hashes {
             readable.extend(self.find(hash).ok().flatten());
         }
-        if let Some(frozen) = readable.iter().find(|reservation| reservation.hashid.as_str() == target.as_str()) {
-            return Ok(Some(frozen.clone()));
+        if let Some(exact) = readable.iter().find(|reservation| reservation.hashid.as_str() == target.as_str()) {
+            return Ok(Some(exact.clone()));
         }
         if hashes.is_empty() {
             return Ok(None);
@@ -181,7 +184,7 @@ fn in_stacks_of(place: &Place, named: &[Reservation], target: &Target) -> Result
 }
 
 /// Returns the error for a name that only services of other checkouts have. There is at least one.
-fn is_elsewhere(target: &Target, services: &[Reservation], place: &Place) -> Result<Error> {
+fn elsewhere_error(target: &Target, services: &[Reservation], place: &Place) -> Result<Error> {
     let owner = |service: &Reservation| -> Result<String> {
         let root = service.root.as_deref().unwrap_or(&service.cwd);
         Ok(match place.can_name(service.site()).map_err(Error::io("check", &service.cwd))? {
