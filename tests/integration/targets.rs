@@ -117,6 +117,22 @@ fn a_reserved_port_and_a_shared_service_have_bare_names_too() {
 }
 
 #[test]
+fn a_key_of_a_checkout_wins_over_stacks_below_a_directory_without_one() {
+    let env = machine(&stack(&["web"]));
+    fs::create_dir_all(env.file("blog/.git")).unwrap();
+    fs::create_dir_all(env.file("blog/apps")).unwrap();
+    env.write("blog/apps/devport.yaml", &stack(&["web", "db"]));
+    at(&env, "blog/apps", &["up", "-d"]).ok();
+    for (directory, key) in [("blog", "web"), ("empty", "db")] {
+        at(&env, directory, &["start", "--ready", "none", "--key", key, "--", "sleep", "1000"]).ok();
+    }
+    assert_eq!(key_of(&env, "blog", "web"), "web");
+    assert_eq!(key_of(&env, "blog/apps", "web"), "blog-apps/web");
+    // A key of no checkout comes after every stack of this one.
+    assert_eq!(key_of(&env, "blog", "db"), "blog-apps/db");
+}
+
+#[test]
 fn a_key_in_a_directory_without_a_stack_is_found_without_reading_the_other_records() {
     if !has_program("strace") {
         return;
