@@ -327,43 +327,49 @@ fn derive(
     problem: Option<&Problem>,
     survivor: &Survivor,
 ) -> ObservedState {
-    let just = |state| ObservedState { state, error: None, orphan: None };
-    let with = |state, error: String| ObservedState { error: Some(error), ..just(state) };
+    let plain = |state| ObservedState { state, error: None, orphan: None };
+    let with_error = |state, error: String| ObservedState { error: Some(error), ..plain(state) };
     match (liveness, recorded) {
-        (Liveness::Unknown(error), _) => with(State::Unknown, format!("could not check its lock: {}", reason(error))),
-        (_, Recorded::Unreadable(why)) => with(State::Unknown, why.clone()),
+        (Liveness::Unknown(error), _) => {
+            with_error(State::Unknown, format!("could not check its lock: {}", reason(error)))
+        }
+        (_, Recorded::Unreadable(why)) => with_error(State::Unknown, why.clone()),
         (Liveness::Held(_), Recorded::Run(run)) if is_held_by(liveness, run) => {
             if is_unrecorded {
-                return with(State::Unknown, "its supervisor could not record its state (is the disk full?)".into());
+                return with_error(
+                    State::Unknown,
+                    "its supervisor could not record its state (is the disk full?)".into(),
+                );
             }
             match (run.state, problem) {
                 (State::Ready, Some(why)) | (State::Running | State::Unhealthy, Some(why @ Problem::CheckoutGone)) => {
-                    return with(State::Running, why.to_string());
+                    return with_error(State::Running, why.to_string());
                 }
                 _ => {}
             }
             // A supervisor records the end before it releases the lock and exits.
             let state = if run.state == State::Stopped { State::Stopping } else { run.state };
-            ObservedState { error: run.error.as_ref().map(Problem::to_string), ..just(state) }
+            ObservedState { error: run.error.as_ref().map(Problem::to_string), ..plain(state) }
         }
         // The supervisor has locked, but not recorded a state yet.
-        (Liveness::Held(_), _) => just(State::Starting),
-        (Liveness::Free, Recorded::Nothing) => just(State::Stopped),
+        (Liveness::Held(_), _) => plain(State::Starting),
+        (Liveness::Free, Recorded::Nothing) => plain(State::Stopped),
         (Liveness::Free, Recorded::Run(run)) if run.says_ended() => {
-            ObservedState { error: run.error.as_ref().map(Problem::to_string), ..just(run.state) }
+            ObservedState { error: run.error.as_ref().map(Problem::to_string), ..plain(run.state) }
         }
         (Liveness::Free, Recorded::Run(_)) => match survivor {
             Survivor::Process(pid) => ObservedState {
                 orphan: Some(*pid),
-                ..with(
+                ..with_error(
                     State::Orphaned,
                     format!("its supervisor was killed, and pid {pid} survived; `devport stop {name}` stops it"),
                 )
             },
-            Survivor::Unknown(why) => {
-                with(State::Unknown, format!("its supervisor was killed; could not search for its processes: {why}"))
-            }
-            Survivor::None | Survivor::Unchecked => with(State::Stopped, "its supervisor was killed".into()),
+            Survivor::Unknown(why) => with_error(
+                State::Unknown,
+                format!("its supervisor was killed; could not search for its processes: {why}"),
+            ),
+            Survivor::None | Survivor::Unchecked => with_error(State::Stopped, "its supervisor was killed".into()),
         },
     }
 }

@@ -182,11 +182,11 @@ fn check_paths(entry: &Entry, is_shared: bool, context: &FileContext<'_>, mistak
 
 /// Checks the name of a stack.
 fn stack_name(name: &str) -> Result<String, String> {
-    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if name.len() <= LONGEST_NAME && !name.is_empty() && !name.starts_with('-') && name.chars().all(is_part) {
+    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.len() <= LONGEST_NAME && !name.is_empty() && !name.starts_with('-') && name.chars().all(is_allowed) {
         return Ok(name.to_owned());
     }
-    let suggestion = suggestion(name, |c| Some(c.to_ascii_lowercase()).filter(|c| is_part(*c)));
+    let suggestion = suggestion(name, |c| Some(c.to_ascii_lowercase()).filter(|c| is_allowed(*c)));
     Err(format!(
         "`{}` cannot be the name of a stack: use a-z, 0-9 and -, at most {LONGEST_NAME} characters{suggestion}",
         shorten(name)
@@ -195,15 +195,15 @@ fn stack_name(name: &str) -> Result<String, String> {
 
 /// Checks the name of a service.
 pub(super) fn service_name(name: &str) -> Result<(), String> {
-    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if name == "devport" {
         return Err("a service cannot be called devport: DEVPORT_URL has another meaning".into());
     }
-    let is_valid = name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_part);
+    let is_valid = name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_allowed);
     if is_valid && name.len() <= LONGEST_NAME {
         return Ok(());
     }
-    let suggestion = suggestion(name, |c| Some(c).filter(|c| is_part(*c)));
+    let suggestion = suggestion(name, |c| Some(c).filter(|c| is_allowed(*c)));
     Err(format!(
         "`{}` cannot be the name of a service: use letters, digits, - and _, at most {LONGEST_NAME} characters{suggestion}",
         shorten(name)
@@ -212,8 +212,8 @@ pub(super) fn service_name(name: &str) -> Result<(), String> {
 
 /// Checks the name of a tmux session: tmux gives `:` and `.` a meaning.
 fn session_name(name: &str) -> Result<String, String> {
-    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if !name.is_empty() && name.len() <= LONGEST_NAME && !name.starts_with('-') && name.chars().all(is_part) {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !name.is_empty() && name.len() <= LONGEST_NAME && !name.starts_with('-') && name.chars().all(is_allowed) {
         return Ok(name.to_owned());
     }
     Err(format!(
@@ -222,9 +222,10 @@ fn session_name(name: &str) -> Result<String, String> {
     ))
 }
 
-/// Returns `, such as …` with the nearest valid name; nothing if there is none.
-fn suggestion(name: &str, part: impl Fn(char) -> Option<char>) -> String {
-    let valid: String = name.chars().take(LONGEST_NAME).map(|c| part(c).unwrap_or('-')).collect();
+/// Returns `, such as …` with the nearest valid name; empty if there is none. `convert` returns `None` for a character
+/// that becomes `-`.
+fn suggestion(name: &str, convert: impl Fn(char) -> Option<char>) -> String {
+    let valid: String = name.chars().take(LONGEST_NAME).map(|c| convert(c).unwrap_or('-')).collect();
     match valid.trim_matches(['-', '_']) {
         "" | "devport" => String::new(),
         valid => format!(", such as `{valid}`"),

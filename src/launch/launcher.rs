@@ -58,13 +58,23 @@ impl Launcher<'_> {
 
     /// Warns of each variable in the words of a service's command that is not set in its environment.
     pub(crate) fn warn_of_unset_variables(&self, reservation: &Reservation) {
-        if !reservation.cmd.iter().any(|word| word.contains('$')) {
-            return;
+        for name in self.unset_variables(reservation) {
+            (self.notify)(&format!(
+                "{}: ${name} is not set and was replaced by nothing; write $${name} to pass it to the command",
+                reservation.name()
+            ));
         }
-        // This is only a warning. The supervisor reports an environment that cannot be read.
-        let Ok(environment) = self.registry.environment(&reservation.hash) else { return };
+    }
+
+    /// Returns the variables in the words of a service's command that are not set in its environment; none if that
+    /// cannot be read, which the supervisor reports.
+    fn unset_variables(&self, reservation: &Reservation) -> BTreeSet<String> {
+        if !reservation.cmd.iter().any(|word| word.contains('$')) {
+            return BTreeSet::new();
+        }
+        let Ok(environment) = self.registry.environment(&reservation.hash) else { return BTreeSet::new() };
         let host = self.registry.tailnet_host(reservation);
-        // A supervisor sets TERM if it has a terminal.
+        // The value does not matter here. A supervisor sets TERM if it has a terminal.
         let own = reservation.child_variables(self.registry.paths().base(), host.as_deref(), Some(""));
         let set: BTreeSet<String> = environment.for_child(&own).into_iter().map(|(name, _)| name).collect();
         let unset = RefCell::new(BTreeSet::new());
@@ -76,12 +86,7 @@ impl Launcher<'_> {
                 None
             });
         }
-        for name in unset.into_inner() {
-            (self.notify)(&format!(
-                "{}: ${name} is not set and was replaced by nothing; write $${name} to pass it to the command",
-                reservation.name()
-            ));
-        }
+        unset.into_inner()
     }
 
     /// Returns whether services can have windows: whether tmux is in `PATH`.

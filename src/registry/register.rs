@@ -55,7 +55,7 @@ impl Registry {
             Some((reservation, _)) => {
                 reservation.check_schema(&self.paths.record(&spec.hash))?;
                 check_same_name(reservation, spec)?;
-                taken_over = check_place(reservation, spec)?;
+                taken_over = check_checkout(reservation, spec)?;
                 reservation.clone()
             }
             None => {
@@ -101,7 +101,7 @@ impl Registry {
             return self.register_locked(spec, None, now);
         };
         check_same_name(&reservation, spec)?;
-        let taken_over = check_place(&reservation, spec)?;
+        let taken_over = check_checkout(&reservation, spec)?;
         let has_port = reservation.service_port().is_some();
         if taken_over.is_none() && has_port && matches!(spec.request.port, PortRequest::Any | PortRequest::ByHash) {
             return Ok(Registration { reservation, reclaimed: None, taken_over });
@@ -257,7 +257,7 @@ fn record_checkout(reservation: &mut Reservation, place: &Place) -> Result<()> {
 
 /// Refuses a service of another checkout. Returns the directory that the service belonged to if that no longer exists
 /// or was replaced: the spec may take the service over then.
-fn check_place(reservation: &Reservation, spec: &ServiceSpec) -> Result<Option<PathBuf>> {
+fn check_checkout(reservation: &Reservation, spec: &ServiceSpec) -> Result<Option<PathBuf>> {
     let failed = || Error::io("check", &reservation.cwd);
     match spec.place.ownership(reservation.site()).map_err(failed())? {
         Ownership::Ours => Ok(None),

@@ -63,8 +63,8 @@ impl Registry {
     /// Returns the services with this name in the stacks of all checkouts.
     fn services_of_stacks(&self, target: &Target) -> Result<Vec<Reservation>> {
         let name = target.as_str();
-        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if !name.chars().all(is_part) {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if !name.chars().all(is_allowed) {
             return Ok(Vec::new());
         }
         let is_named = |reservation: &Reservation| {
