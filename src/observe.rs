@@ -105,19 +105,11 @@ impl<'a> Observer<'a> {
         Self { registry, marked: OnceLock::new(), open_sockets: OnceLock::new() }
     }
 
+    /// Returns what is known of a service now. If its lock, its run state or the processes of a killed supervisor cannot
+    /// be checked, the state is [`State::Unknown`] with the reason.
     pub(crate) fn observe(&self, reservation: &Reservation) -> Observation {
-        let mut reading = self.read_until_consistent(reservation);
-        let mut listens = self.changed_listens(reservation, &reading);
-        for _ in 0..ATTEMPTS {
-            // A service that ends stops listening before its supervisor records the end.
-            let is_current = || !has_lost_child(&reading.recorded) && self.recorded(reservation) == reading.recorded;
-            if listens.is_none() || is_current() {
-                break;
-            }
-            reading = self.read_until_consistent(reservation);
-            listens = self.changed_listens(reservation, &reading);
-        }
-        let Reading { liveness, mut recorded, is_unrecorded, survivor } = reading;
+        let (Reading { liveness, mut recorded, is_unrecorded, survivor }, listens) =
+            self.read_with_listens(reservation);
         let mut problem = None;
         if let (Recorded::Run(run), Some(listens)) = (&mut recorded, listens) {
             let port = reservation.service_port().filter(|port| listens_on(&run.listens, *port));
@@ -142,7 +134,24 @@ impl<'a> Observer<'a> {
         Observation { liveness, last_up, run, observed, is_gone }
     }
 
-    /// Reads run state and lock until they agree.
+    /// Reads run state and lock, and where the service listens now if that differs, as [`Self::changed_listens`] does.
+    fn read_with_listens(&self, reservation: &Reservation) -> (Reading, Option<Vec<SocketAddr>>) {
+        let mut reading = self.read_until_consistent(reservation);
+        let mut listens = self.changed_listens(reservation, &reading);
+        for _ in 0..ATTEMPTS {
+            // A service that ends stops listening before its supervisor records the end.
+            let is_current = || !has_lost_child(&reading.recorded) && self.recorded(reservation) == reading.recorded;
+            if listens.is_none() || is_current() {
+                break;
+            }
+            reading = self.read_until_consistent(reservation);
+            listens = self.changed_listens(reservation, &reading);
+        }
+        (reading, listens)
+    }
+
+    /// Reads run state and lock until they agree, at most [`ATTEMPTS`] times. If the supervisor was killed, searches for
+    /// a surviving process.
     fn read_until_consistent(&self, reservation: &Reservation) -> Reading {
         let mut recorded = self.recorded(reservation);
         let mut liveness = if matches!(&recorded, Recorded::Run(run) if run.says_ended()) {
@@ -226,7 +235,7 @@ impl<'a> Observer<'a> {
         }
     }
 
-    /// Waits until the supervisor records that its child has ended.
+    /// Waits until the supervisor records that its child has ended, for at most [`RECORDING`].
     fn await_record(&self, reservation: &Reservation, recorded: &Recorded) {
         clock::poll(Duration::from_millis(1), RECORDING, || (self.recorded(reservation) != *recorded).then_some(()));
     }
@@ -298,7 +307,7 @@ fn listens_on(addresses: &[SocketAddr], port: u16) -> bool {
     addresses.iter().any(|address| address.port() == port)
 }
 
-/// Explains that a service does not listen on its port any more.
+/// Returns the problem of a service that no longer listens on its port: another process has it, or none.
 fn lost_port(port: u16) -> Problem {
     if socket::holders(port).is_ok_and(|holders| !holders.is_empty()) {
         Problem::PortTaken { port, owner: listener_text(port) }
@@ -318,43 +327,49 @@ fn derive(
     problem: Option<&Problem>,
     survivor: &Survivor,
 ) -> ObservedState {
-    let just = |state| ObservedState { state, error: None, orphan: None };
-    let with = |state, error: String| ObservedState { error: Some(error), ..just(state) };
+    let plain = |state| ObservedState { state, error: None, orphan: None };
+    let with_error = |state, error: String| ObservedState { error: Some(error), ..plain(state) };
     match (liveness, recorded) {
-        (Liveness::Unknown(error), _) => with(State::Unknown, format!("could not check its lock: {}", reason(error))),
-        (_, Recorded::Unreadable(why)) => with(State::Unknown, why.clone()),
+        (Liveness::Unknown(error), _) => {
+            with_error(State::Unknown, format!("could not check its lock: {}", reason(error)))
+        }
+        (_, Recorded::Unreadable(why)) => with_error(State::Unknown, why.clone()),
         (Liveness::Held(_), Recorded::Run(run)) if is_held_by(liveness, run) => {
             if is_unrecorded {
-                return with(State::Unknown, "its supervisor could not record its state (is the disk full?)".into());
+                return with_error(
+                    State::Unknown,
+                    "its supervisor could not record its state (is the disk full?)".into(),
+                );
             }
             match (run.state, problem) {
                 (State::Ready, Some(why)) | (State::Running | State::Unhealthy, Some(why @ Problem::CheckoutGone)) => {
-                    return with(State::Running, why.to_string());
+                    return with_error(State::Running, why.to_string());
                 }
                 _ => {}
             }
             // A supervisor records the end before it releases the lock and exits.
             let state = if run.state == State::Stopped { State::Stopping } else { run.state };
-            ObservedState { error: run.error.as_ref().map(Problem::to_string), ..just(state) }
+            ObservedState { error: run.error.as_ref().map(Problem::to_string), ..plain(state) }
         }
         // The supervisor has locked, but not recorded a state yet.
-        (Liveness::Held(_), _) => just(State::Starting),
-        (Liveness::Free, Recorded::Nothing) => just(State::Stopped),
+        (Liveness::Held(_), _) => plain(State::Starting),
+        (Liveness::Free, Recorded::Nothing) => plain(State::Stopped),
         (Liveness::Free, Recorded::Run(run)) if run.says_ended() => {
-            ObservedState { error: run.error.as_ref().map(Problem::to_string), ..just(run.state) }
+            ObservedState { error: run.error.as_ref().map(Problem::to_string), ..plain(run.state) }
         }
         (Liveness::Free, Recorded::Run(_)) => match survivor {
             Survivor::Process(pid) => ObservedState {
                 orphan: Some(*pid),
-                ..with(
+                ..with_error(
                     State::Orphaned,
                     format!("its supervisor was killed, and pid {pid} survived; `devport stop {name}` stops it"),
                 )
             },
-            Survivor::Unknown(why) => {
-                with(State::Unknown, format!("its supervisor was killed; could not search for its processes: {why}"))
-            }
-            Survivor::None | Survivor::Unchecked => with(State::Stopped, "its supervisor was killed".into()),
+            Survivor::Unknown(why) => with_error(
+                State::Unknown,
+                format!("its supervisor was killed; could not search for its processes: {why}"),
+            ),
+            Survivor::None | Survivor::Unchecked => with_error(State::Stopped, "its supervisor was killed".into()),
         },
     }
 }

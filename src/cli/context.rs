@@ -216,12 +216,12 @@ impl Context {
         Ok(self.overview().view(now))
     }
 
-    /// Returns an observer of all services.
+    /// Returns what builds the views of services from their records, states and tailnet addresses.
     pub(super) fn overview(&self) -> Overview<'_> {
         Overview::new(&self.registry, self.addresses())
     }
 
-    /// Returns the tailnet addresses of services.
+    /// Returns what knows the tailnet addresses of services. Nothing is queried until one is needed.
     pub(super) fn addresses(&self) -> Addresses<'_> {
         Addresses::new(&self.registry, self.environment(), &self.suffix)
     }

@@ -10,24 +10,24 @@ use crate::registry::Reservation;
 
 /// Notes in what services of stacks differ from their files. Reads each file once.
 pub(super) fn note_edits<'a>(context: &Context, services: impl IntoIterator<Item = &'a Reservation>) {
-    let mut read: Vec<(PathBuf, Result<Located>)> = Vec::new();
+    let mut files: Vec<(PathBuf, Result<Located>)> = Vec::new();
     for service in services {
         let Some(file) = service.file.as_ref().filter(|_| service.stack.is_some()) else { continue };
-        let index = read.iter().position(|(path, _)| path == file).unwrap_or_else(|| {
-            read.push((file.clone(), Located::find(context, Some(file))));
-            read.len() - 1
+        let index = files.iter().position(|(path, _)| path == file).unwrap_or_else(|| {
+            files.push((file.clone(), Located::find(context, Some(file))));
+            files.len() - 1
         });
-        let unknown = |error: &Error| {
+        let note_failure = |error: &Error| {
             // The first mistake in the file is enough for a note.
             let why = error.lines().into_iter().next().unwrap_or_default();
             note(&format!("could not compare {} with its file: {why}", service.name()));
         };
-        match &read[index].1 {
-            Ok(located) => match edit(context, service, file, located) {
+        match &files[index].1 {
+            Ok(located) => match describe_edit(context, service, file, located) {
                 Ok(edit) => edit.iter().for_each(|text| note(text)),
-                Err(error) => unknown(&error),
+                Err(error) => note_failure(&error),
             },
-            Err(error) => unknown(error),
+            Err(error) => note_failure(error),
         }
     }
 }
@@ -36,7 +36,7 @@ pub(super) fn note_edits<'a>(context: &Context, services: impl IntoIterator<Item
 ///
 /// # Errors
 /// If what the file declares cannot be resolved, such as a missing dotenv file.
-fn edit(context: &Context, service: &Reservation, file: &Path, located: &Located) -> Result<Option<String>> {
+fn describe_edit(context: &Context, service: &Reservation, file: &Path, located: &Located) -> Result<Option<String>> {
     let (name, file) = (service.name(), file.display());
     let declared = service.key.as_ref().map_or(Ok(None), |key| located.service_with_key(key))?;
     let Some(declared) = declared else {

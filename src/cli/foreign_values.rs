@@ -19,8 +19,8 @@ const LARGEST: u64 = 1024 * 1024;
 const ADDRESS: &str = "(?-u)(?:(?:localhost|127\\.0\\.0\\.1|0\\.0\\.0\\.0|\\[::1\\]):\
                        |[A-Z0-9]_PORT[ \\t]*[=:][ \\t]*[\"']?)([0-9]{4,5})(?:[^0-9]|$)";
 
-/// A line with a local address.
-struct Found<'a> {
+/// A local address in a line of a file.
+struct LocalAddress<'a> {
     file: &'a Path,
     /// From 1.
     line: usize,
@@ -33,14 +33,14 @@ struct Found<'a> {
 /// # Errors
 /// If the records cannot be read.
 pub(super) fn warn_of_addresses(context: &Context, place: &Place, files: &[PathBuf]) -> Result<()> {
-    let found: Vec<Found<'_>> = files.iter().flat_map(|file| addresses(file)).collect();
+    let found: Vec<LocalAddress<'_>> = files.iter().flat_map(|file| addresses(file)).collect();
     if found.is_empty() {
         return Ok(());
     }
     let services = context.registry.list()?.reservations;
     let main = place.checkout().and_then(|checkout| checkout.main_root());
     let mut warned = HashSet::new();
-    for Found { file, line, port } in found {
+    for LocalAddress { file, line, port } in found {
         let Some(service) = services.iter().find(|service| service.service_port() == Some(port)) else { continue };
         let is_shared_with_us = service.shared && service.root == main;
         if let Some(owner) = other_owner(place, service).filter(|_| !is_shared_with_us)
@@ -61,16 +61,16 @@ fn other_owner(place: &Place, service: &Reservation) -> Option<String> {
     }
 }
 
-/// Returns the lines of a file that have local addresses, except for comments; none if it cannot be read: whoever
-/// needs the file reports that.
-fn addresses(file: &Path) -> Vec<Found<'_>> {
+/// Returns the local addresses in a file, except for those in comments; none if the file cannot be read, because the
+/// code that needs its content reports that.
+fn addresses(file: &Path) -> Vec<LocalAddress<'_>> {
     let (Ok(text), Ok(pattern)) = (read_regular(file, LARGEST), Regex::new(ADDRESS)) else { return Vec::new() };
     let lines = text.split(|byte| *byte == b'\n').zip(1..);
     let is_comment = |text: &[u8]| text.trim_ascii_start().starts_with(b"#");
     let found = |(text, line): (&[u8], usize)| {
         let ports = pattern.captures_iter(text).filter_map(|found| found.get(1));
         let parse = |port: regex::bytes::Match<'_>| std::str::from_utf8(port.as_bytes()).ok()?.parse().ok();
-        ports.filter_map(parse).map(|port| Found { file, line, port }).collect::<Vec<_>>()
+        ports.filter_map(parse).map(|port| LocalAddress { file, line, port }).collect::<Vec<_>>()
     };
     lines.filter(|(text, _)| !is_comment(text)).flat_map(found).collect()
 }

@@ -9,15 +9,12 @@ use crate::cli::foreign_values;
 use crate::cli::output::note;
 use crate::config::{
     CheckoutNames, ConfigFile, EnvSource, FileContext, PortRequest, Reference, Request, ServiceSpec, Stack,
-    StackService, load_config, local_url, object_form,
+    StackService, load_config, local_url, nearest_file, object_form,
 };
 use crate::error::{Error, Result};
 use crate::identity::{Key, ServiceHash};
 use crate::project::{self, Checkout, CheckoutKind, Place, StackUser};
 use crate::registry::{FileLock, Reservation};
-
-/// The names of the files of a stack, in the order in which they are looked for.
-const FILE_NAMES: [&str; 4] = ["devport.yaml", "devport.yml", "Procfile.dev", "Procfile"];
 
 /// The stack of a file, in a checkout.
 #[derive(Debug)]
@@ -53,7 +50,11 @@ impl Located {
         let cwd = context.cwd()?;
         let file = match file {
             Some(file) => canonical(&cwd.join(file))?,
-            None => nearest_file(&cwd, context.environment().home())?,
+            None => {
+                let place = Place::new(&cwd, None, context.environment().home());
+                let none = || Error::NoStackFile { directory: cwd.clone(), root: place.root().to_owned() };
+                canonical(&nearest_file(&place).ok_or_else(none)?)?
+            }
         };
         let directory = file.parent().unwrap_or(Path::new("/"));
         let checkout = Checkout::of(&project::root_of(directory, context.environment().home()));
@@ -394,21 +395,6 @@ fn sibling_variables(
 fn user(reservation: &Reservation) -> Option<StackUser<'_>> {
     let (key, root) = (reservation.key.as_ref()?, reservation.root.as_deref()?);
     Some(StackUser { key: key.as_str(), root, git_dir: reservation.git_dir.as_deref() })
-}
-
-/// Returns the nearest file of a stack, from a directory up to the root of its checkout.
-fn nearest_file(cwd: &Path, home: Option<&Path>) -> Result<PathBuf> {
-    let root = project::root_of(cwd, home).path;
-    let directories = || cwd.ancestors().take_while(|directory| directory.starts_with(&root));
-    let is_file = |path: &PathBuf| path.is_file();
-    // A file of devport in a directory above wins over a Procfile here.
-    let found = [&FILE_NAMES[..2], &FILE_NAMES[2..]].iter().find_map(|names| {
-        directories().flat_map(|directory| names.iter().map(|name| directory.join(name))).find(is_file)
-    });
-    match found {
-        Some(file) => canonical(&file),
-        None => Err(Error::NoStackFile { directory: cwd.to_owned(), root }),
-    }
 }
 
 /// Resolves the directory of a file, not the file: worktrees may share one file by symbolic links, and each has its own

@@ -1,6 +1,7 @@
 //! `devport.yaml` and `Procfile`: reads and checks a whole file before anything is started from it.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use crate::config::dotenv::text_of;
 use crate::config::entry::{Entry, check_ports};
@@ -13,10 +14,16 @@ use crate::config::stack_file::{self, FileContext};
 use crate::config::yaml::{self, Kind, Node, Value};
 use crate::error::{Error, Result};
 use crate::identity::Key;
-use crate::os::file::read_any;
+use crate::os::file::{read_any, read_regular};
+use crate::project::Place;
 
 /// The hint for mistakes in a `devport.yaml`.
 const EXAMPLES: &str = "devport.yaml.example (a list) and docs/devport-stack.yaml (`services:`) show every field";
+
+/// The names of the files that are searched for, in the order of their preference.
+const FILE_NAMES: [&str; 4] = ["devport.yaml", "devport.yml", "Procfile.dev", "Procfile"];
+/// The largest file that is searched for `services`, in bytes. A larger one may have a stack.
+const LARGEST: u64 = 1024 * 1024;
 
 /// What a file declares.
 #[derive(Debug)]
@@ -36,11 +43,35 @@ pub(crate) fn load(context: &FileContext<'_>) -> Result<ConfigFile> {
     parse(&text, context)
 }
 
+/// Returns the nearest `devport.yaml` from the directory of a place up to the root of its checkout, or else the nearest
+/// Procfile; `None` if there is neither.
+pub(crate) fn nearest_file(place: &Place) -> Option<PathBuf> {
+    let directories = || place.directory().ancestors().take_while(|directory| directory.starts_with(place.root()));
+    let find = |names: &[&str]| {
+        directories().flat_map(|directory| names.iter().map(|name| directory.join(name))).find(|path| path.is_file())
+    };
+    let (of_devport, of_others) = FILE_NAMES.split_at(2);
+    find(of_devport).or_else(|| find(of_others))
+}
+
+/// Returns whether the nearest file of a place may be a stack. The file is not parsed: every object form contains
+/// `services`, and a list that contains it too is taken for one.
+pub(crate) fn may_have_stack(place: &Place) -> bool {
+    nearest_file(place).is_some_and(|file| {
+        let text = read_regular(&file, LARGEST).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        is_procfile(&file) || text.is_none_or(|text| text.contains("services"))
+    })
+}
+
+/// Returns whether a file is a Procfile, by its name.
+fn is_procfile(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("Procfile"))
+}
+
 /// Parses and checks the text of a file.
 pub(super) fn parse(text: &str, context: &FileContext<'_>) -> Result<ConfigFile> {
     let mut mistakes = Mistakes::default();
-    let is_procfile = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("Procfile");
-    if context.path.file_name().is_some_and(is_procfile) {
+    if is_procfile(context.path) {
         let stack = procfile::read(text, &mut mistakes);
         return mistakes.or(
             context.path,

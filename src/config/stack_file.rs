@@ -28,11 +28,11 @@ pub(crate) struct FileContext<'a> {
     pub(crate) path: &'a Path,
     /// Expands `$NAME` in paths and ports.
     pub(crate) caller: &'a CallerEnvironment,
-    /// Its checkout; `None` if it does not matter, so that `${checkout.root}` in a path stays as it is.
+    /// The names of its checkout; `None` if they are not known yet: `${checkout.root}` in a path stays as it is then.
     pub(crate) checkout: Option<&'a CheckoutNames>,
 }
 
-/// Reads the fields of a file in object form. What is wrong is added to the mistakes.
+/// Reads the fields of a file in object form. Adds what is wrong to the mistakes.
 pub(super) fn read(fields: &[(Name, Node)], context: &FileContext<'_>, mistakes: &mut Mistakes) -> Stack {
     let mut stack = Stack::default();
     let mut drafts = Vec::new();
@@ -123,7 +123,7 @@ fn read_service<'n>(name: &Name, node: &'n Node, context: &FileContext<'_>, mist
     Draft { service, entry, dependencies, node }
 }
 
-/// Reads a list of names, each with its line.
+/// Reads the value of `depends-on`: names of services, each with its line.
 fn depends_on(node: &Node, mistakes: &mut Mistakes) -> Vec<(String, usize)> {
     let Value::List(items) = &node.value else {
         wrong_type(node, "a list of services such as [db, api]", mistakes);
@@ -156,7 +156,7 @@ fn expand_early(text: &str, context: &FileContext<'_>) -> Result<String, String>
     Ok(expand(&text, |name| context.caller.get(name).and_then(|value| value.to_str())))
 }
 
-/// Adds the directory and the dotenv files of a service that do not exist.
+/// Adds a mistake if the directory of a service does not exist, and one for each missing dotenv file.
 fn check_paths(entry: &Entry, is_shared: bool, context: &FileContext<'_>, mistakes: &mut Mistakes) {
     // A shared service runs from the main checkout, which may have what is not committed.
     if is_shared && context.checkout.is_some_and(|checkout| !checkout.is_main()) {
@@ -182,11 +182,11 @@ fn check_paths(entry: &Entry, is_shared: bool, context: &FileContext<'_>, mistak
 
 /// Checks the name of a stack.
 fn stack_name(name: &str) -> Result<String, String> {
-    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if name.len() <= LONGEST_NAME && !name.is_empty() && !name.starts_with('-') && name.chars().all(is_part) {
+    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.len() <= LONGEST_NAME && !name.is_empty() && !name.starts_with('-') && name.chars().all(is_allowed) {
         return Ok(name.to_owned());
     }
-    let suggestion = suggestion(name, |c| Some(c.to_ascii_lowercase()).filter(|c| is_part(*c)));
+    let suggestion = suggestion(name, |c| Some(c.to_ascii_lowercase()).filter(|c| is_allowed(*c)));
     Err(format!(
         "`{}` cannot be the name of a stack: use a-z, 0-9 and -, at most {LONGEST_NAME} characters{suggestion}",
         shorten(name)
@@ -195,15 +195,15 @@ fn stack_name(name: &str) -> Result<String, String> {
 
 /// Checks the name of a service.
 pub(super) fn service_name(name: &str) -> Result<(), String> {
-    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if name == "devport" {
         return Err("a service cannot be called devport: DEVPORT_URL has another meaning".into());
     }
-    let is_valid = name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_part);
+    let is_valid = name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_allowed);
     if is_valid && name.len() <= LONGEST_NAME {
         return Ok(());
     }
-    let suggestion = suggestion(name, |c| Some(c).filter(|c| is_part(*c)));
+    let suggestion = suggestion(name, |c| Some(c).filter(|c| is_allowed(*c)));
     Err(format!(
         "`{}` cannot be the name of a service: use letters, digits, - and _, at most {LONGEST_NAME} characters{suggestion}",
         shorten(name)
@@ -212,8 +212,8 @@ pub(super) fn service_name(name: &str) -> Result<(), String> {
 
 /// Checks the name of a tmux session: tmux gives `:` and `.` a meaning.
 fn session_name(name: &str) -> Result<String, String> {
-    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if !name.is_empty() && name.len() <= LONGEST_NAME && !name.starts_with('-') && name.chars().all(is_part) {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !name.is_empty() && name.len() <= LONGEST_NAME && !name.starts_with('-') && name.chars().all(is_allowed) {
         return Ok(name.to_owned());
     }
     Err(format!(
@@ -222,9 +222,10 @@ fn session_name(name: &str) -> Result<String, String> {
     ))
 }
 
-/// Returns `, such as …` with the nearest valid name; nothing if there is none.
-fn suggestion(name: &str, part: impl Fn(char) -> Option<char>) -> String {
-    let valid: String = name.chars().take(LONGEST_NAME).map(|c| part(c).unwrap_or('-')).collect();
+/// Returns `, such as …` with the nearest valid name; empty if there is none. `convert` returns `None` for a character
+/// that becomes `-`.
+fn suggestion(name: &str, convert: impl Fn(char) -> Option<char>) -> String {
+    let valid: String = name.chars().take(LONGEST_NAME).map(|c| convert(c).unwrap_or('-')).collect();
     match valid.trim_matches(['-', '_']) {
         "" | "devport" => String::new(),
         valid => format!(", such as `{valid}`"),

@@ -17,8 +17,8 @@ use crate::registry::{Registry, Reservation, RunState, State};
 
 /// How long a supervisor may take to exit after its window was closed: it stops the service first, for which the default
 /// grace period is 5 s.
-const WINDOW_LOSS: Duration = Duration::from_secs(6);
-/// How often to check whether it has exited.
+const EXIT_LIMIT: Duration = Duration::from_secs(6);
+/// The time between checks whether it has exited.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Registers services and starts their supervisors.
@@ -58,13 +58,23 @@ impl Launcher<'_> {
 
     /// Warns of each variable in the words of a service's command that is not set in its environment.
     pub(crate) fn warn_of_unset_variables(&self, reservation: &Reservation) {
-        if !reservation.cmd.iter().any(|word| word.contains('$')) {
-            return;
+        for name in self.unset_variables(reservation) {
+            (self.notify)(&format!(
+                "{}: ${name} is not set and was replaced by nothing; write $${name} to pass it to the command",
+                reservation.name()
+            ));
         }
-        // This is only a warning. The supervisor reports an environment that cannot be read.
-        let Ok(environment) = self.registry.environment(&reservation.hash) else { return };
+    }
+
+    /// Returns the variables in the words of a service's command that are not set in its environment; none if that
+    /// cannot be read, which the supervisor reports.
+    fn unset_variables(&self, reservation: &Reservation) -> BTreeSet<String> {
+        if !reservation.cmd.iter().any(|word| word.contains('$')) {
+            return BTreeSet::new();
+        }
+        let Ok(environment) = self.registry.environment(&reservation.hash) else { return BTreeSet::new() };
         let host = self.registry.tailnet_host(reservation);
-        // A supervisor sets TERM if it has a terminal.
+        // The value does not matter here. A supervisor sets TERM if it has a terminal.
         let own = reservation.child_variables(self.registry.paths().base(), host.as_deref(), Some(""));
         let set: BTreeSet<String> = environment.for_child(&own).into_iter().map(|(name, _)| name).collect();
         let unset = RefCell::new(BTreeSet::new());
@@ -76,12 +86,7 @@ impl Launcher<'_> {
                 None
             });
         }
-        for name in unset.into_inner() {
-            (self.notify)(&format!(
-                "{}: ${name} is not set and was replaced by nothing; write $${name} to pass it to the command",
-                reservation.name()
-            ));
-        }
+        unset.into_inner()
     }
 
     /// Returns whether services can have windows: whether tmux is in `PATH`.
@@ -157,8 +162,8 @@ impl Launcher<'_> {
     }
 }
 
-/// Returns whether a supervisor still runs some time after its window was closed.
+/// Returns whether a supervisor still runs [`EXIT_LIMIT`] after its window was closed. One that cannot be checked does.
 fn outlives_window(pid: i32) -> bool {
     let has_exited = || matches!(process::is_running(pid), Ok(false)).then_some(());
-    clock::poll(POLL_INTERVAL, WINDOW_LOSS, has_exited).is_none()
+    clock::poll(POLL_INTERVAL, EXIT_LIMIT, has_exited).is_none()
 }

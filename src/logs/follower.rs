@@ -9,11 +9,10 @@ use crate::logs::part::{self, Part};
 /// Reads the lines that are added to a log.
 #[derive(Debug)]
 pub(crate) struct Follower {
-    /// The path of the log.
     path: PathBuf,
     /// The part that is being read; `None` while there is none.
     part: Option<Part>,
-    /// What makes lines of it.
+    /// Splits its bytes into lines.
     decoder: Decoder,
     /// Whether the log was missing at the last check.
     was_missing: bool,
@@ -55,12 +54,11 @@ impl Follower {
     /// Opens the part after the current one; the oldest if the current one was deleted. `None` if there is none.
     fn next_part(&self) -> Result<Option<Part>> {
         let parts = part::open_all(&self.path)?;
-        let read = self.part.as_ref().and_then(|part| parts.iter().position(|other| other.id == part.id));
-        Ok(parts.into_iter().nth(read.map_or(0, |index| index + 1)))
+        let current = self.part.as_ref().and_then(|part| parts.iter().position(|other| other.id == part.id));
+        Ok(parts.into_iter().nth(current.map_or(0, |index| index + 1)))
     }
 
-    /// Returns whether the log was deleted: it is missing twice in a row. During rotation it is missing only for a
-    /// moment.
+    /// Returns whether the log was deleted, which two calls in a row must find: rotation too removes it for a moment.
     pub(crate) fn is_deleted(&mut self) -> bool {
         let is_missing = self.part.is_some() && !self.path.exists();
         std::mem::replace(&mut self.was_missing, is_missing) && is_missing

@@ -14,7 +14,8 @@ use crate::logs::part::{self, Part};
 
 /// How much of the end of a log is read first, in bytes: enough for a screen of lines.
 const FIRST_WINDOW: u64 = 64 * 1024;
-/// The factor by which more is read if that was not enough: what was read in vain is at most a seventh of the rest.
+/// The factor by which more is read if that was not enough: all earlier reads together have a seventh of the
+/// bytes of the last.
 const WINDOW_GROWTH: u64 = 8;
 
 /// Selects the lines to return.

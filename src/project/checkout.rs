@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::os::file::read_regular;
 use crate::project::directory::directory_metadata;
 
-/// The largest file of git in bytes: each holds one path or name, and Linux limits paths to 4096 bytes.
+/// The largest file of git's that is read, in bytes: each holds one path or name, and Linux limits paths to 4096 bytes.
 pub(super) const LARGEST: u64 = 64 * 1024;
 
 /// The root of a directory's checkout.
@@ -103,7 +103,7 @@ fn canonical(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
-/// Returns what makes a directory a root.
+/// Returns what makes a directory a root; [`VersionControl::None`] if it is none.
 fn version_control(directory: &Path) -> VersionControl {
     let git = directory.join(".git");
     match fs::symlink_metadata(&git) {
@@ -127,7 +127,7 @@ fn version_control(directory: &Path) -> VersionControl {
     }
 }
 
-/// Reads the path in a file of git's, behind a prefix. A relative path is relative to the file. `None` if the file has
+/// Reads the path that follows a prefix in a file of git's. A relative path is relative to the file. `None` if the file has
 /// another form or cannot be read.
 pub(super) fn read_path(file: &Path, prefix: &str) -> Option<PathBuf> {
     let text = read_regular(file, LARGEST).ok()?;
@@ -156,7 +156,7 @@ pub(super) mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    /// Returns a canonical temporary directory.
+    /// A temporary directory with a canonical path.
     pub(crate) struct Scratch {
         _directory: tempfile::TempDir,
         path: PathBuf,
@@ -333,7 +333,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_missing_directory_belongs_to_what_stands_above_it() {
+    fn a_missing_directory_belongs_to_the_checkout_above_it() {
         let scratch = Scratch::new();
         scratch.repository("shop");
         scratch.assert_root("shop/gone/for/good", "shop");

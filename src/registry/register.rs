@@ -23,9 +23,9 @@ use crate::registry::store::Registry;
 pub(crate) struct Registration {
     /// The record as it is now.
     pub(crate) reservation: Reservation,
-    /// A stale service that lost its port to this one.
+    /// The stale service that lost its port to this one; `None` if a port was free.
     pub(crate) reclaimed: Option<Reservation>,
-    /// The directory that the service belonged to and that no longer exists.
+    /// The directory that the service belonged to, if that no longer exists or was replaced.
     pub(crate) taken_over: Option<PathBuf>,
 }
 
@@ -55,7 +55,7 @@ impl Registry {
             Some((reservation, _)) => {
                 reservation.check_schema(&self.paths.record(&spec.hash))?;
                 check_same_name(reservation, spec)?;
-                taken_over = check_place(reservation, spec)?;
+                taken_over = check_checkout(reservation, spec)?;
                 reservation.clone()
             }
             None => {
@@ -101,7 +101,7 @@ impl Registry {
             return self.register_locked(spec, None, now);
         };
         check_same_name(&reservation, spec)?;
-        let taken_over = check_place(&reservation, spec)?;
+        let taken_over = check_checkout(&reservation, spec)?;
         let has_port = reservation.service_port().is_some();
         if taken_over.is_none() && has_port && matches!(spec.request.port, PortRequest::Any | PortRequest::ByHash) {
             return Ok(Registration { reservation, reclaimed: None, taken_over });
@@ -118,9 +118,9 @@ impl Registry {
         Ok(Registration { reservation, reclaimed, taken_over })
     }
 
-    /// Writes a record and removes the stale service that loses its port to it. The stale service goes after the new
-    /// record is complete on the disk and before it is renamed into place: no port has two records, and a full disk
-    /// loses neither.
+    /// Writes a record and removes the stale service that loses its port to it; returns that one. It is removed after the
+    /// new record is synced and before that is renamed into place: no port has two records, and a full disk loses
+    /// neither record.
     fn replace(
         &self,
         reservation: &Reservation,
@@ -154,7 +154,12 @@ impl Registry {
         recorded.map(|()| reservation)
     }
 
-    /// Sets the port of a service that is being registered. Returns the service that must lose its own for it.
+    /// Sets the port of a service that is being registered. Returns the stale service whose port it takes if the range
+    /// has no free one.
+    ///
+    /// # Errors
+    /// [`Error::PortFixed`] if it has another port than requested, [`Error::PortReserved`], [`Error::PortTaken`], or
+    /// [`Error::PoolExhausted`] if no service is stale.
     fn give_port(&self, reservation: &mut Reservation, spec: &ServiceSpec, now: Timestamp) -> Result<Option<Stale>> {
         reservation.no_port = spec.request.port == PortRequest::NoPort;
         match spec.request.port {
@@ -250,9 +255,9 @@ fn record_checkout(reservation: &mut Reservation, place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a service of another checkout. Returns the directory that the service belonged to if it no longer exists:
-/// the service may be taken over then.
-fn check_place(reservation: &Reservation, spec: &ServiceSpec) -> Result<Option<PathBuf>> {
+/// Refuses a service of another checkout. Returns the directory that the service belonged to if that no longer exists
+/// or was replaced: the spec may take the service over then.
+fn check_checkout(reservation: &Reservation, spec: &ServiceSpec) -> Result<Option<PathBuf>> {
     let failed = || Error::io("check", &reservation.cwd);
     match spec.place.ownership(reservation.site()).map_err(failed())? {
         Ownership::Ours => Ok(None),

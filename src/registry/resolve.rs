@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::config::may_have_stack;
 use crate::error::{Error, Result};
 use crate::identity::{Key, SHORTEST_PREFIX, ServiceHash, Target};
 use crate::project::{Ownership, Place};
@@ -15,7 +16,8 @@ const SUGGESTIONS: usize = 3;
 impl Registry {
     /// Finds the service that a target names. A whole key of a stack's service works from everywhere. Other names mean,
     /// in this order: a service of a stack of the place, a key that may be named there, and from everywhere an exact
-    /// hashid, a prefix of the hash, or a port. `place` is `None` in a deleted directory.
+    /// hashid, a prefix of the hash, or a port. Where no file of a stack is in reach, a key of the place comes first.
+    /// `place` is `None` in a deleted directory.
     ///
     /// # Errors
     /// [`Error::KeyElsewhere`] if only other checkouts have it, [`Error::NoSuchService`], [`Error::PrefixTooShort`],
@@ -23,6 +25,8 @@ impl Registry {
     pub(crate) fn resolve(&self, target: &Target, place: Option<&Place>) -> Result<Reservation> {
         let by_key = match self.find_by_key(target)? {
             Some(reservation) if reservation.stack.is_some() => return Ok(reservation),
+            // Which stacks have the name is known only from all records. One read has to be enough where there is none.
+            Some(reservation) if place.is_some_and(|place| is_own_key(&reservation, place)) => return Ok(reservation),
             by_key => by_key,
         };
         let mut elsewhere = self.services_of_stacks(target)?;
@@ -45,8 +49,8 @@ impl Registry {
         };
         match found {
             Some(found) => Ok(found),
-            None if elsewhere.is_empty() => Err(self.unknown(target)?),
-            None => Err(is_elsewhere(target, &elsewhere, place.ok_or_else(no_directory)?)?),
+            None if elsewhere.is_empty() => Err(self.no_match_error(target)?),
+            None => Err(elsewhere_error(target, &elsewhere, place.ok_or_else(no_directory)?)?),
         }
     }
 
@@ -59,22 +63,22 @@ impl Registry {
     /// Returns the services with this name in the stacks of all checkouts.
     fn services_of_stacks(&self, target: &Target) -> Result<Vec<Reservation>> {
         let name = target.as_str();
-        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if !name.chars().all(is_part) {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if !name.chars().all(is_allowed) {
             return Ok(Vec::new());
         }
         let is_named = |reservation: &Reservation| {
             let own = reservation.key.as_ref().and_then(|key| key.as_str().rsplit('/').next());
             reservation.stack.is_some() && own == Some(name)
         };
-        // The end of the key in the record.
+        // A key ends like this in the JSON of a record.
         let mut services = self.list_with(&format!("/{name}\""))?;
         services.retain(is_named);
         Ok(services)
     }
 
     /// Returns the error for a target that names no service.
-    fn unknown(&self, target: &Target) -> Result<Error> {
+    fn no_match_error(&self, target: &Target) -> Result<Error> {
         let text = target.as_str();
         let (nearest, target) = (self.nearest_keys(text)?, shorten(text));
         if text.len() < SHORTEST_PREFIX && nearest.is_empty() {
@@ -95,7 +99,10 @@ impl Registry {
         self.resolve_port(target)
     }
 
-    /// Finds a service by hashid, else by prefix; `None` if no hash begins so.
+    /// Finds a service by hashid, else by a prefix of its hash; `None` if no hash begins with the target.
+    ///
+    /// # Errors
+    /// [`Error::Ambiguous`] if several hashes begin with it and none of their hashids equals it.
     fn resolve_prefix(&self, target: &Target) -> Result<Option<Reservation>> {
         let hashes = self.hashes_with_prefix(target.as_str())?;
         if let [only] = hashes.as_slice() {
@@ -105,8 +112,8 @@ impl Registry {
         for hash in &hashes {
             readable.extend(self.find(hash).ok().flatten());
         }
-        if let Some(frozen) = readable.iter().find(|reservation| reservation.hashid.as_str() == target.as_str()) {
-            return Ok(Some(frozen.clone()));
+        if let Some(exact) = readable.iter().find(|reservation| reservation.hashid.as_str() == target.as_str()) {
+            return Ok(Some(exact.clone()));
         }
         if hashes.is_empty() {
             return Ok(None);
@@ -142,6 +149,12 @@ fn can_be_named(reservation: &Reservation, place: &Place) -> Result<bool> {
     Ok(ownership == Ownership::Ours)
 }
 
+/// Returns whether a key of a place means its service without a look at the stacks: the directory has no file of a
+/// stack. In a checkout, a key of a directory without version control comes after the stacks of other directories.
+fn is_own_key(reservation: &Reservation, place: &Place) -> bool {
+    (!place.is_versioned() || place.lists(reservation.site())) && !may_have_stack(place)
+}
+
 /// Chooses the service of a place among services of stacks with one name: the one of the nearest file above the
 /// directory, else the only one of the checkout, else the shared one of the repository; `None` if there is none.
 ///
@@ -171,7 +184,7 @@ fn in_stacks_of(place: &Place, named: &[Reservation], target: &Target) -> Result
 }
 
 /// Returns the error for a name that only services of other checkouts have. There is at least one.
-fn is_elsewhere(target: &Target, services: &[Reservation], place: &Place) -> Result<Error> {
+fn elsewhere_error(target: &Target, services: &[Reservation], place: &Place) -> Result<Error> {
     let owner = |service: &Reservation| -> Result<String> {
         let root = service.root.as_deref().unwrap_or(&service.cwd);
         Ok(match place.can_name(service.site()).map_err(Error::io("check", &service.cwd))? {

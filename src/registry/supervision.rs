@@ -28,7 +28,7 @@ pub(crate) enum Supervision {
     Free,
     /// This process, which is alive and has the lock file open.
     By(ProcessIdentity),
-    /// A process that the lock file does not name (yet).
+    /// A process that is not known: the lock file names no living process, for example because it was just locked.
     Unnamed,
 }
 
@@ -38,7 +38,7 @@ impl Registry {
         Liveness::probe(&self.paths.identity_lock(hash))
     }
 
-    /// Like [`Self::liveness`], with one system call less. Does not find supervisors of the first devport.
+    /// Does what [`Self::liveness`] does with one system call less, but does not find supervisors of the first devport.
     pub(crate) fn announced_liveness(&self, hash: &ServiceHash) -> Liveness {
         Liveness::probe_announced(&self.paths.identity_lock(hash))
     }
@@ -134,7 +134,7 @@ impl Registry {
         }
     }
 
-    /// Records a run state while processes of the service may be left.
+    /// Records a run state without an end: processes of the service may be left.
     ///
     /// # Errors
     /// If it cannot be written; the old one is intact.
@@ -158,14 +158,14 @@ impl Registry {
         file::write(&path, lock.hash().as_str(), &bytes, Durability::Renamed)
     }
 
-    /// Reports an error to the launcher of this supervisor, which ends before it could record a state.
+    /// Writes an error to a file for the launcher of this supervisor, which exits without having recorded a state.
     pub(crate) fn report_launch_failure(&self, hash: &ServiceHash, failure: &Error) {
         let path = self.paths.launch_failure(hash, std::process::id().cast_signed());
         // If this fails, the launcher only sees that the supervisor ended.
         let _ = file::write(&path, hash.as_str(), failure.to_string().as_bytes(), Durability::Renamed);
     }
 
-    /// Takes the report of a supervisor that ended before it could record a state; `None` if there is none.
+    /// Reads and deletes the error of a supervisor that exited without having recorded a state; `None` if there is none.
     pub(crate) fn take_launch_failure(&self, hash: &ServiceHash, pid: i32) -> Option<String> {
         let path = self.paths.launch_failure(hash, pid);
         let text = file::read(&path).ok()?;

@@ -22,7 +22,7 @@ use crate::supervisor::signals::{Request, Signals};
 
 /// How old `last_up` in the record may be while the service runs: a day is precise enough to find stale services.
 const LAST_UP_AGE_WHILE_UP: SignedDuration = SignedDuration::from_hours(24);
-/// How old it may be when the service starts or stops. A synced write takes 8 ms on an ordinary disk, twice as long as
+/// How old `last_up` may be when the service starts or stops. A synced write takes 8 ms on an ordinary disk, twice as long as
 /// the rest of `stop`, so services that restart often skip it.
 const LAST_UP_AGE_AT_ENDS: SignedDuration = SignedDuration::from_hours(1);
 /// The time between scans of a tree that is ending: processes that are not our children end without a signal to us.
@@ -55,7 +55,8 @@ impl<'a> Supervisor<'a> {
         Self { executor, signals, lifecycle, reaped_others: Vec::new() }
     }
 
-    /// Runs the service until it ends. Returns the outcome, and how the command ended if that led to it.
+    /// Runs the service until it ends. Returns the outcome, and how the last command ended; `None` if none ended since the
+    /// last attempt to start one.
     pub(super) fn run(mut self) -> (Outcome, Option<ExitHow>) {
         let begin = Event::Begin { orphans: self.executor.service.orphans.is_some() };
         self.executor.recorder.beat();
@@ -104,13 +105,19 @@ impl<'a> Supervisor<'a> {
         let now = clock::now();
         self.executor.screen.drain(now);
         if self.executor.recorder.is_heartbeat_due(now) {
-            self.executor.recorder.beat();
-            self.executor.recorder.record_last_up(LAST_UP_AGE_WHILE_UP);
-            if self.executor.is_checkout_gone() {
-                self.feed(Event::Stop(StopCause::CheckoutGone))?;
-            }
+            self.heartbeat()?;
         }
         self.feed(Event::Tick)
+    }
+
+    /// Records that the service is up, and stops it if its checkout is gone.
+    fn heartbeat(&mut self) -> ControlFlow<Outcome> {
+        self.executor.recorder.beat();
+        self.executor.recorder.record_last_up(LAST_UP_AGE_WHILE_UP);
+        if self.executor.is_checkout_gone() {
+            self.feed(Event::Stop(StopCause::CheckoutGone))?;
+        }
+        ControlFlow::Continue(())
     }
 
     /// Waits until something happens or a deadline comes.

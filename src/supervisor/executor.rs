@@ -29,7 +29,7 @@ pub(super) struct Executor<'a> {
     pub(super) responder: QueryResponder,
     /// Whether the stop signal must be sent again: some processes may not have received it.
     must_terminate_again: bool,
-    /// How the child ended, unless another start was tried since.
+    /// How the last child ended; `None` before that, and once another start was tried.
     pub(super) last_exit: Option<ExitHow>,
     checkout: CheckoutWatch,
     retry_report: RetryReport,
@@ -63,7 +63,7 @@ impl OutputSink for Sinks<'_, '_> {
 }
 
 impl<'a> Executor<'a> {
-    /// Acts on a service whose child is not started yet.
+    /// Creates the executor of a service whose child is not started yet.
     pub(super) fn new(service: Service<'a>, recorder: Recorder<'a>, screen: Screen, audience: Audience) -> Self {
         let probe = ReadinessProbe::new(&service.reservation);
         Self {
@@ -142,12 +142,13 @@ impl<'a> Executor<'a> {
     }
 
     /// Records the child's exit, after draining the output that it left. A command that ends with exit code 0 while
-    /// another process of its tree listens on the service's port has handed over to it: that is no exit.
+    /// another process of its tree listens on the service's port has handed over to it: this is no exit,
+    /// and `None` is returned.
     pub(super) fn end_child(&mut self, how: ExitHow, lifecycle: &Lifecycle) -> Option<Event> {
         self.pass_output(RunningChild::drain);
         let is_clean = how == ExitHow::Code(0) && lifecycle.is_running();
-        let left_behind = if is_clean { self.left_behind() } else { Vec::new() };
-        if self.hand_over(&left_behind) {
+        let processes = if is_clean { self.left_behind() } else { Vec::new() };
+        if self.hand_over(&processes) {
             return None;
         }
         let held_back = self.responder.finish();
@@ -155,8 +156,7 @@ impl<'a> Executor<'a> {
         self.probe.end();
         let exit = self.service.child.as_mut()?.end(how);
         let ran = exit.ran();
-        let left_behind =
-            left_behind.iter().map(ToString::to_string).reduce(|all, process| format!("{all}, {process}"));
+        let left_behind = processes.iter().map(ToString::to_string).reduce(|all, process| format!("{all}, {process}"));
         let exit = Exit { was_requested: lifecycle.is_clearing(), left_behind, ..exit };
         self.screen.say(&exit.to_string(), clock::now());
         self.recorder.child_exited(exit);
@@ -164,8 +164,8 @@ impl<'a> Executor<'a> {
         Some(Event::Exited { how, ran })
     }
 
-    /// Lists what the command has left when it exited. If that is not known, it counts as nothing, and the scans that
-    /// end the tree find it.
+    /// Returns the processes that the command left when it exited; none if they cannot be listed, which is noted. The
+    /// scans that end the tree find them in any case.
     fn left_behind(&mut self) -> Vec<ProcessIdentity> {
         self.service.left_behind().unwrap_or_else(|error| {
             self.note(&error.to_string());
@@ -173,7 +173,7 @@ impl<'a> Executor<'a> {
         })
     }
 
-    /// Continues with the process that serves in place of the command, which has left these. Returns whether there is
+    /// Continues the run with the process of `left_behind` that serves in place of the command. Returns whether there is
     /// one.
     fn hand_over(&mut self, left_behind: &[ProcessIdentity]) -> bool {
         let successor = self.service.successor(left_behind).unwrap_or_else(|error| {
@@ -181,15 +181,16 @@ impl<'a> Executor<'a> {
             None
         });
         let (Some(successor), Some(child)) = (successor, &mut self.service.child) else { return false };
-        let is_ours = successor.parent().is_ok_and(|parent| parent == Some(nix::unistd::getpid().as_raw()));
+        let is_our_child = successor.parent().is_ok_and(|parent| parent == Some(nix::unistd::getpid().as_raw()));
         self.screen.say(&format!("the command has handed over to {successor}"), clock::now());
         self.recorder.handed_over(&successor);
-        child.hand_over(successor, is_ours);
+        child.hand_over(successor, is_our_child);
         self.write_state();
         true
     }
 
-    /// Records the end of a process that the command has handed over to, if the system does not report it.
+    /// Records the end of the process that the command has handed over to, if the system does not report that end. Returns
+    /// `None` while the process may be alive.
     pub(super) fn poll_successor(&mut self, lifecycle: &Lifecycle) -> Option<Event> {
         let child = self.service.child.as_ref().filter(|child| child.needs_polling())?;
         // An error means that it may be alive.
@@ -214,7 +215,7 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// Continues to end the tree; returns whether no process of it is left.
+    /// Repeats the stop signal if it failed, and scans the tree. Returns whether no process of it is left.
     pub(super) fn check_tree(&mut self) -> bool {
         if self.must_terminate_again {
             self.terminate();
@@ -239,7 +240,7 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// Shows and records a state.
+    /// Shows and logs a restart or a new error, and records the state.
     pub(super) fn record(&mut self, state: State, error: Option<Problem>, lifecycle: &Lifecycle) {
         let now = clock::now();
         let next_start = lifecycle.next_start().map(|at| at.saturating_duration_since(now));
@@ -281,7 +282,7 @@ impl<'a> Executor<'a> {
         self.screen.say(text, clock::now());
     }
 
-    /// Notes a failure of an operation that is retried, unless it is the last one again.
+    /// Notes that an operation failed and is retried, unless the same failure was noted and has not been overcome since.
     fn report_retry(&mut self, error: &Error) {
         let text = error.to_string();
         if self.retry_report.is_due(&text, clock::now()) {

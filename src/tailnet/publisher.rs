@@ -16,6 +16,7 @@ use crate::tailnet::publication::{Publication, name_taken, stop_serving};
 
 /// The time limit for publishing or taking back one service: enough for an approval, and not longer than a user waits.
 const LIMIT: Duration = Duration::from_secs(15);
+
 /// How a service is to be published.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PublishRequest {
@@ -52,14 +53,16 @@ impl Tailnet<'_> {
         notify: &mut dyn FnMut(String),
     ) -> Result<()> {
         let _lock = self.registry.acquire_tailnet()?;
-        let now = self.current(reservation)?;
-        let local_port = now.service_port().ok_or_else(|| TailnetError::NoPort { service: now.name().to_owned() })?;
-        let name = request.name.clone().or_else(|| now.tailnet_name.clone());
-        let protocol = request.protocol.unwrap_or(if now.tailnet { now.tailnet_protocol } else { Protocol::Https });
-        let mut wanted = now.clone();
+        let current = self.current(reservation)?;
+        let local_port =
+            current.service_port().ok_or_else(|| TailnetError::NoPort { service: current.name().to_owned() })?;
+        let name = request.name.clone().or_else(|| current.tailnet_name.clone());
+        let protocol =
+            request.protocol.unwrap_or(if current.tailnet { current.tailnet_protocol } else { Protocol::Https });
+        let mut wanted = current.clone();
         (wanted.tailnet, wanted.tailnet_name, wanted.tailnet_protocol) = (true, name, protocol);
-        (wanted.tailnet_pending, wanted.tailnet_undefined) = (None, now.tailnet_undefined);
-        self.check_unused(&wanted)?;
+        (wanted.tailnet_pending, wanted.tailnet_undefined) = (None, current.tailnet_undefined);
+        self.check_name_unused(&wanted)?;
         let deadline = Deadline::after(LIMIT);
         let endpoint = Endpoint { protocol, local_port };
         let program = Tailscale::find(self.environment)?;
@@ -71,8 +74,8 @@ impl Tailnet<'_> {
         }
         let api = Api::from_environment(self.environment, deadline)?;
         // What is served under the name may be changed if it was published under it.
-        let is_renamed = now.tailnet && now.name_on_tailnet() != wanted.name_on_tailnet();
-        let is_ours = now.tailnet && !is_renamed;
+        let is_renamed = current.tailnet && current.name_on_tailnet() != wanted.name_on_tailnet();
+        let is_ours = current.tailnet && !is_renamed;
         // Without credentials this publication makes no definition. An earlier one may have.
         wanted.tailnet_undefined |= !is_ours;
         let mut publication = Publication {
@@ -89,15 +92,15 @@ impl Tailnet<'_> {
         match published {
             Ok(()) if is_renamed => {
                 // It is already reached under the new name.
-                self.withdraw_or_report(&now, notify);
+                self.withdraw_or_report(&current, notify);
                 Ok(())
             }
             // It is still published as before.
-            Err(error) if is_ours && now.tailnet_protocol == protocol => Err(error),
+            Err(error) if is_ours && current.tailnet_protocol == protocol => Err(error),
             // It is published neither as before nor as requested.
             Err(error) if is_ours && publication.has_served => {
-                self.withdraw_or_report(&now, notify);
-                self.record_off(&now)?;
+                self.withdraw_or_report(&current, notify);
+                self.record_unpublished(&current)?;
                 Err(error)
             }
             Err(error) => {
@@ -108,8 +111,8 @@ impl Tailnet<'_> {
         }
     }
 
-    /// Takes a service off the tailnet. One that is not published is not an error. `retry` is the command that finishes
-    /// the job later, if there is one; `notify` gets notes for the user.
+    /// Takes a service off the tailnet. Succeeds if it is not published. `retry` is the command to run again with
+    /// credentials, if there is one; `notify` gets notes for the user.
     ///
     /// # Errors
     /// The step that failed. The record says "published" until the service is off the tailnet.
@@ -120,29 +123,29 @@ impl Tailnet<'_> {
         notify: &mut dyn FnMut(String),
     ) -> Result<()> {
         let _lock = self.registry.acquire_tailnet()?;
-        let now = self.current(reservation)?;
-        self.withdraw(&now, retry, notify)?;
-        if now.tailnet { self.record_off(&now) } else { Ok(()) }
+        let current = self.current(reservation)?;
+        self.withdraw(&current, retry, notify)?;
+        if current.tailnet { self.record_unpublished(&current) } else { Ok(()) }
     }
 
     /// Takes a service off the tailnet without recording it. The caller holds the tailnet's lock.
-    fn withdraw(&self, now: &Reservation, retry: Option<&str>, notify: &mut dyn FnMut(String)) -> Result<()> {
+    fn withdraw(&self, current: &Reservation, retry: Option<&str>, notify: &mut dyn FnMut(String)) -> Result<()> {
         let deadline = Deadline::after(LIMIT);
-        let name = now.name_on_tailnet();
+        let name = current.name_on_tailnet();
         let program = match Tailscale::find(self.environment) {
             // Without the program, nothing can have published it.
-            Err(_) if !now.tailnet => return Ok(()),
+            Err(_) if !current.tailnet => return Ok(()),
             found => found?,
         };
-        let endpoint = Endpoint { protocol: now.tailnet_protocol, local_port: now.port };
-        if !now.tailnet && matches!(program.config(deadline)?.compare(name, endpoint), Serving::Other(_)) {
+        let endpoint = Endpoint { protocol: current.tailnet_protocol, local_port: current.port };
+        if !current.tailnet && matches!(program.config(deadline)?.compare(name, endpoint), Serving::Other(_)) {
             notify(format!("kept svc:{name} on this machine: devport did not create it"));
             return Ok(());
         }
         stop_serving(&program, name, deadline)?;
         match Api::from_environment(self.environment, deadline)? {
-            Some(api) => delete_definition(&api, &program.node(deadline)?, now, notify)?,
-            None if now.tailnet && !now.tailnet_undefined => {
+            Some(api) => delete_definition(&api, &program.node(deadline)?, current, notify)?,
+            None if current.tailnet && !current.tailnet_undefined => {
                 let retry = retry.map(|retry| format!(", or set TAILSCALE_API_KEY and run `{retry}` again"));
                 let retry = retry.unwrap_or_default();
                 notify(format!("kept the definition of svc:{name}: delete it at {SERVICES_PAGE}{retry}"));
@@ -153,16 +156,16 @@ impl Tailnet<'_> {
     }
 
     /// Takes a service off the tailnet; only reports failures.
-    fn withdraw_or_report(&self, now: &Reservation, notify: &mut dyn FnMut(String)) {
-        if let Err(error) = self.withdraw(now, None, notify) {
-            let name = now.name_on_tailnet();
+    fn withdraw_or_report(&self, current: &Reservation, notify: &mut dyn FnMut(String)) {
+        if let Err(error) = self.withdraw(current, None, notify) {
+            let name = current.name_on_tailnet();
             notify(format!("svc:{name} may be left on this machine, and its definition at {SERVICES_PAGE}: {error}"));
         }
     }
 
     /// Records that a service is not published.
-    fn record_off(&self, now: &Reservation) -> Result<()> {
-        let mut off = now.clone();
+    fn record_unpublished(&self, current: &Reservation) -> Result<()> {
+        let mut off = current.clone();
         (off.tailnet, off.tailnet_protocol, off.tailnet_undefined) = (false, Protocol::Https, false);
         self.record(&off)
     }
@@ -173,7 +176,7 @@ impl Tailnet<'_> {
     }
 
     /// Refuses a name under which another service of this machine is published.
-    fn check_unused(&self, wanted: &Reservation) -> Result<()> {
+    fn check_name_unused(&self, wanted: &Reservation) -> Result<()> {
         let name = wanted.name_on_tailnet();
         let others = self.registry.list()?.reservations;
         let same = |other: &&Reservation| other.tailnet && other.hash != wanted.hash && other.name_on_tailnet() == name;
@@ -202,12 +205,12 @@ fn removed_meanwhile(reservation: &Reservation) -> Error {
 }
 
 /// Deletes the definition of a service if devport created it here and no other machine hosts it.
-fn delete_definition(api: &Api, node: &Node, now: &Reservation, notify: &mut dyn FnMut(String)) -> Result<()> {
-    let name = now.name_on_tailnet();
+fn delete_definition(api: &Api, node: &Node, current: &Reservation, notify: &mut dyn FnMut(String)) -> Result<()> {
+    let name = current.name_on_tailnet();
     let Some(definition) = api.definition(name)? else { return Ok(()) };
-    match definition.owner(node, now.hash.as_str()) {
+    match definition.owner(node, current.hash.as_str()) {
         Owner::Us => {}
-        Owner::OtherDevport(_) | Owner::Foreign if !now.tailnet => return Ok(()),
+        Owner::OtherDevport(_) | Owner::Foreign if !current.tailnet => return Ok(()),
         Owner::OtherDevport(comment) => {
             notify(format!("kept the definition of svc:{name}: another machine created it ({comment})"));
             return Ok(());

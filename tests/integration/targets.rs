@@ -117,6 +117,54 @@ fn a_reserved_port_and_a_shared_service_have_bare_names_too() {
 }
 
 #[test]
+fn a_key_of_a_checkout_wins_over_stacks_below_a_directory_without_one() {
+    let env = machine(&stack(&["web"]));
+    fs::create_dir_all(env.file("blog/.git")).unwrap();
+    fs::create_dir_all(env.file("blog/apps")).unwrap();
+    env.write("blog/apps/devport.yaml", &stack(&["web", "db"]));
+    at(&env, "blog/apps", &["up", "-d"]).ok();
+    for (directory, key) in [("blog", "web"), ("empty", "db")] {
+        at(&env, directory, &["start", "--ready", "none", "--key", key, "--", "sleep", "1000"]).ok();
+    }
+    assert_eq!(key_of(&env, "blog", "web"), "web");
+    assert_eq!(key_of(&env, "blog/apps", "web"), "blog-apps/web");
+    // A key of no checkout comes after every stack of this one.
+    assert_eq!(key_of(&env, "blog", "db"), "blog-apps/db");
+}
+
+#[test]
+fn a_key_in_a_directory_without_a_stack_is_found_without_reading_the_other_records() {
+    if !has_program("strace") {
+        return;
+    }
+    let env = machine(&stack(&["web"]));
+    for n in 0..20 {
+        at(&env, "empty", &["reserve", "--key", &format!("other-{n}")]).ok();
+    }
+    fs::create_dir(env.file("blog/.git")).unwrap();
+    env.write("blog/devport.yaml", "- {key: filed, exec: sleep 1000, ready: none}\n");
+    at(&env, "blog", &["start", "-f", "devport.yaml"]).ok();
+    for (directory, key) in [("empty", "alone"), ("shop", "own")] {
+        at(&env, directory, &["start", "--ready", "none", "--key", key, "--", "sleep", "1000"]).ok();
+    }
+    let records_read = |directory: &str, command: &str, key: &str| {
+        let trace = env.file("trace");
+        let mut strace = env.command("strace");
+        strace.current_dir(env.file(directory)).args(["-e", "trace=openat", "-o", &trace, DEVPORT, command, key]);
+        env.finish(&mut strace).ok();
+        let text = fs::read_to_string(&trace).unwrap();
+        text.lines().filter(|line| line.contains("/services/") && line.contains(".json")).count()
+    };
+    for command in ["which", "stop", "start"] {
+        for (directory, key) in [("empty", "alone"), ("blog", "filed")] {
+            let count = records_read(directory, command, key);
+            assert!((1..10).contains(&count), "{command} {key}: {count}");
+        }
+    }
+    assert!(records_read("shop", "which", "own") > 20, "a stack here may have the name");
+}
+
+#[test]
 fn up_executes_no_git() {
     if !has_program("strace") {
         return;
