@@ -150,7 +150,7 @@ pub(crate) struct Wait {
     pub(crate) targets: Vec<String>,
 }
 
-/// Print the environment of a service: the names, and the values on request.
+/// Print the names of a service's environment variables, and the values with --show-secrets.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

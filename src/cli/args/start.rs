@@ -35,7 +35,7 @@ pub(crate) struct NewService {
     /// Assign no port
     #[arg(long, help_heading = "Port")]
     pub(crate) no_port: bool,
-    /// Publish the service on the tailnet
+    /// Publish the service on the tailnet, the private network of Tailscale
     #[arg(long, help_heading = "Tailnet")]
     pub(crate) tailnet: bool,
     /// Name of the service on the tailnet [default: its id]
@@ -68,7 +68,7 @@ Starting a service that is already running only prints it. With --replace, devpo
 directory, environment and options; with -f, only if its entry or its dotenv files have changed.
 
 A CHECK is tcp, http:/PATH, exec:COMMAND, log:REGEX (the service prints a matching line), listen (one of its processes \
-listens on its port), alive (it has been up for a second) or none.")]
+listens on its port), alive (its command has run for a second) or none (its command runs).")]
 pub(crate) struct Start {
     /// Start the services of this file
     #[arg(long, short = 'f', value_name = "FILE", conflicts_with_all = ["NewService", "PolicyArguments"])]
