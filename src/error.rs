@@ -276,7 +276,7 @@ pub(crate) enum Error {
     #[error("the log of {service} has no {run}: {kept}")]
     NoSuchRun {
         service: String,
-        /// `run 99` or `previous run`.
+        /// `run 99` or `run that has ended`.
         run: String,
         /// The runs that it has.
         kept: String,

@@ -1,4 +1,4 @@
-//! devport gives every dev service on this machine a fixed port and a supervisor.
+//! devport runs dev services on fixed ports, and restarts them after a crash.
 //!
 //! This file reads the environment and the current directory, runs the command, and prints its error.
 

@@ -19,12 +19,12 @@ use crate::config::Span;
 /// The page of `devport --help`: one screen of 80 columns and 24 rows, which clap's own page with a line for each
 /// command and option would not fit.
 pub(super) const HELP: &str = "\
-devport: a fixed port and a supervisor for every dev service on this machine
+devport: runs dev services on fixed ports, and restarts them after a crash
 Usage: devport [-C DIR] COMMAND [OPTIONS]
 
 Services   start, run        Start services in the background; run one here
            stop, restart     Stop services; restart them as registered
-           up, down          Start and stop the stack of a devport.yaml
+           up, down          Start and stop the services of a devport.yaml
            signal            Send a signal to a service
            reserve, rm       Reserve a port; remove services and free ports
 Inspect    ls, which         List services; show one, or who listens on a port
@@ -32,10 +32,10 @@ Inspect    ls, which         List services; show one, or who listens on a port
            wait              Wait until services are ready, or have stopped
            port, url, open   Print a port or an address; open it in the browser
            env               Print the environment of a service
-Tailnet    tailup, taildown  Publish a service on the tailnet; unpublish it
+Tailscale  tailup, taildown  Publish a service on Tailscale; unpublish it
 
 Examples   devport start --key api -- npm run dev   start it, with PORT set
-           devport up -d                            start the whole stack
+           devport up -d                            start the services of a file
            devport ls                               see what runs on which port
            devport logs -f api                      follow its output
            devport stop api                         stop it; it keeps its port
@@ -100,7 +100,7 @@ Examples:
   devport port api
   psql -p $(devport port db)")]
     Port(Target),
-    /// Print the address of a service: on the tailnet if it is published there, else on this machine.
+    /// Print the address of a service: on Tailscale if it is published there, else on this machine.
     #[command(after_help = "\
 Examples:
   devport url api

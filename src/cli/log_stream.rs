@@ -117,12 +117,18 @@ impl LogStream {
 pub(super) struct Printer {
     is_json: bool,
     buffer: Vec<u8>,
+    has_printed: bool,
 }
 
 impl Printer {
     /// Creates a printer of JSON if the user requested that, else of text.
     pub(super) fn new(output: Output) -> Self {
-        Self { is_json: output.wants_only_json(), buffer: Vec::new() }
+        Self { is_json: output.wants_only_json(), buffer: Vec::new(), has_printed: false }
+    }
+
+    /// Returns whether any line was printed.
+    pub(super) fn has_printed(&self) -> bool {
+        self.has_printed
     }
 
     /// Prints the lines of several services, merged by time. The lines of one service keep their order.
@@ -159,6 +165,7 @@ impl Printer {
 
     /// Appends a line to the buffer.
     fn push(&mut self, line: &Line, source: &Source) {
+        self.has_printed = true;
         if self.is_json {
             view::push_json(&mut self.buffer, line, &source.name);
         } else {

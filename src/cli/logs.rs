@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::logs::{self, Content, Line, Lines};
 use crate::os::clock;
 use crate::registry::Reservation;
+use crate::text::shorten;
 use crate::view::LineStyle;
 
 /// How many existing lines `-f` prints first, unless `-n` is given. tail(1) has the same default.
@@ -49,7 +50,7 @@ impl Filter {
 pub(super) fn execute(context: &Context, arguments: &Logs) -> Result<()> {
     let filter = Filter {
         since: arguments.since.map(|since| since_when(since.0)),
-        pattern: arguments.grep.as_deref().map(pattern).transpose()?,
+        pattern: arguments.grep.as_deref().map(|text| pattern(text, arguments.ignore_case)).transpose()?,
     };
     let sources = sources(context, arguments)?;
     let mut printer = Printer::new(context.output);
@@ -69,14 +70,20 @@ pub(super) fn execute(context: &Context, arguments: &Logs) -> Result<()> {
             let selects = |line: &Line| filter.selects(line, source.run);
             Ok(logs::tail(&source.log, Some(limit), &selects)?.into_iter().map(Ok))
         });
-        return printer.merge(tails.collect::<Result<Vec<_>>>()?, &shown);
+        printer.merge(tails.collect::<Result<Vec<_>>>()?, &shown)?;
+    } else {
+        let whole = sources.iter().map(|source| {
+            let filter = &filter;
+            let selects = |line: &Result<Line>| line.as_ref().map_or(true, |line| filter.selects(line, source.run));
+            Ok(Lines::open(&source.log)?.filter(selects))
+        });
+        printer.merge(whole.collect::<Result<Vec<_>>>()?, &shown)?;
     }
-    let whole = sources.iter().map(|source| {
-        let filter = &filter;
-        let selects = |line: &Result<Line>| line.as_ref().map_or(true, |line| filter.selects(line, source.run));
-        Ok(Lines::open(&source.log)?.filter(selects))
-    });
-    printer.merge(whole.collect::<Result<Vec<_>>>()?, &shown)
+    if let Some(text) = arguments.grep.as_deref().filter(|_| !printer.has_printed()) {
+        let remedy = if arguments.ignore_case { "" } else { "; -i ignores case" };
+        note(&format!("no line matches {:?}{remedy}", shorten(text)));
+    }
+    Ok(())
 }
 
 /// Returns the time that lies `ago` in the past.
@@ -85,8 +92,11 @@ fn since_when(ago: Duration) -> Timestamp {
 }
 
 /// Compiles the regular expression of `--grep`.
-fn pattern(text: &str) -> Result<Regex> {
-    Check::pattern(text)
+fn pattern(text: &str, ignores_case: bool) -> Result<Regex> {
+    let compiled = Check::pattern(text);
+    // The flag is added to a valid pattern only, so that an error quotes what was typed.
+    let compiled = if ignores_case { compiled.and_then(|_| Check::pattern(&format!("(?i){text}"))) } else { compiled };
+    compiled
         .map_err(|message| Error::Usage { message, hint: "quote it for your shell, and write \\. for a dot".into() })
 }
 
@@ -132,18 +142,25 @@ fn run(context: &Context, arguments: &Logs, reservation: &Reservation) -> Result
     let kept = logs::runs(&context.registry.paths().log(&reservation.hash))?;
     let run = match arguments.run {
         Some(run) => run,
-        None => context.registry.run_state(&reservation.hash)?.map_or(0, |run| run.runs).saturating_sub(1),
+        None => last_ended_run(context, reservation)?,
     };
     if kept.as_ref().is_some_and(|kept| kept.contains(&run)) {
         return Ok(Some(run));
     }
     Err(Error::NoSuchRun {
         service: reservation.name().to_owned(),
-        run: arguments.run.map_or("previous run".into(), |run| format!("run {run}")),
+        run: arguments.run.map_or("run that has ended".into(), |run| format!("run {run}")),
         kept: match kept.map(RangeInclusive::into_inner) {
             None => "it is empty".into(),
             Some((first, last)) if first == last => format!("it has only run {first}"),
             Some((first, last)) => format!("it has runs {first} to {last}"),
         },
     })
+}
+
+/// Returns the number of the last run that has ended; 0 if none has.
+fn last_ended_run(context: &Context, reservation: &Reservation) -> Result<u64> {
+    let runs = context.registry.run_state(&reservation.hash)?.map_or(0, |run| run.runs);
+    let is_running = context.view(reservation).pid.is_some();
+    Ok(if is_running { runs.saturating_sub(1) } else { runs })
 }

@@ -43,7 +43,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub(crate) use context::CallerContext;
 
@@ -58,7 +58,12 @@ pub(crate) fn dispatch(arguments: &[OsString], caller: CallerContext) -> Result<
         return run::launched(&launched, caller);
     }
     match args::Arguments::try_parse_from(args::join_wait(arguments)) {
-        Ok(parsed) => execute(parsed, caller),
+        Ok(parsed) => execute(parsed, caller).map_err(|error| match &error {
+            Error::NoSuchService { target, .. } | Error::PrefixTooShort { target, .. } => {
+                usage::unit_of_wait(arguments, Some(target)).unwrap_or(error)
+            }
+            _ => error,
+        }),
         Err(refused) => match usage::error(&refused, arguments) {
             Some(error) => Err(error),
             None => {

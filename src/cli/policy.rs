@@ -8,7 +8,7 @@ use crate::config::{Check, Policy, RestartWhen, Span, StopSignal};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Readiness and health")]
 pub(super) struct PolicyArguments {
-    /// When the service is ready [default: listen, or alive without a port]
+    /// Readiness check [default: listen, or alive for a service without a port]
     #[arg(long, value_name = "CHECK")]
     pub(super) ready: Option<Check>,
     /// Report the service as not ready after this time

@@ -2,12 +2,10 @@
 
 use crate::cli::args::Restart;
 use crate::cli::context::{Chosen, Context};
-use crate::cli::output::report;
-use crate::cli::{edited, missing_tmux, wait};
-use crate::error::{Error, Result};
-use crate::launch::{Ensured, IfRunning, LaunchMode};
-use crate::registry::Reservation;
-use crate::view::{Outcome, ServiceView};
+use crate::cli::start;
+use crate::error::Result;
+use crate::launch::{IfRunning, LaunchMode, Previous};
+use crate::view::Outcome;
 
 /// Executes `devport restart`.
 ///
@@ -20,36 +18,13 @@ pub(super) fn execute(context: &Context, arguments: &Restart) -> Result<()> {
         context.overview().retain_meant_to_run(&mut services);
     }
     let mode = LaunchMode { is_detached: arguments.no_tmux, if_running: IfRunning::Replace };
-    let (mut started, mut failed) = (Vec::new(), unusable);
-    for reservation in &services {
-        match context.launcher().start_registered(reservation, mode) {
-            Ok(ensured) => started.push(ensured),
-            Err(error) if !several => return Err(error),
-            Err(error) => {
-                failed += 1;
-                report(reservation.name(), &error);
-            }
-        }
-    }
-    missing_tmux::note_once(context, mode, &started);
-    let running: Vec<Reservation> = started.iter().map(|ensured| ensured.reservation.clone()).collect();
-    edited::note_edits(context, &running);
-    let waited = wait::until_ready(context, &running, arguments.wait);
-    let views: Vec<ServiceView> = started.iter().map(|ensured| view(context, ensured)).collect();
-    context.output.print_views(&views, several)?;
-    waited?;
-    if failed > 0 {
-        return Err(Error::SomeFailed { failed, total: services.len() + unusable });
-    }
-    Ok(())
+    start::start_registered(context, &Chosen { services, unusable }, several, mode, arguments.wait, outcome)
 }
 
-/// Returns the view of a service that was started. A service that ran before was restarted, not replaced: its options
-/// are the same.
-fn view(context: &Context, ensured: &Ensured) -> ServiceView {
-    let outcome = match Outcome::from(ensured.previous) {
+/// Returns what was done. A service that ran before was restarted, not replaced: its options are the same.
+fn outcome(previous: Previous) -> Outcome {
+    match Outcome::from(previous) {
         Outcome::Replaced => Outcome::Restarted,
         other => other,
-    };
-    context.view(&ensured.reservation).with(outcome)
+    }
 }

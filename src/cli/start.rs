@@ -4,41 +4,88 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::cli::args::{NewService, Start};
-use crate::cli::context::Context;
-use crate::cli::output::note;
+use crate::cli::context::{Chosen, Context};
+use crate::cli::output::{note, report};
 use crate::cli::policy::PolicyArguments;
 use crate::cli::{edited, missing_tmux, tailnet, wait};
-use crate::config::{EnvSource, PortRequest, Request, ServiceSpec, parse_assignment};
+use crate::config::{EnvSource, PortRequest, Request, ServiceSpec, Span, parse_assignment};
 use crate::error::{Error, Result};
 use crate::identity::{Key, TailnetName};
-use crate::launch::{Ensured, IfRunning, LaunchMode};
+use crate::launch::{Ensured, IfRunning, LaunchMode, Previous};
+use crate::registry::Reservation;
 use crate::text::shorten;
+use crate::view::Outcome;
 
 /// Executes `devport start` without `-f`.
 ///
 /// # Errors
-/// The reason why the service does not run, or is not ready in time.
+/// The reason why a service does not run, or is not ready in time.
 pub(super) fn execute(context: &Context, arguments: Start) -> Result<()> {
     let mode = mode(&arguments, IfRunning::Replace);
-    let ensured = match (arguments.targets.as_slice(), arguments.service.command.is_empty()) {
-        ([], _) => {
-            let spec = spec(context, arguments.service, arguments.policy)?;
-            let ensured = start(context, &spec, mode)?;
-            tailnet::publish_started(context, &spec, &ensured);
-            ensured
-        }
-        ([target], true) => {
-            let ensured = context.launcher().start_registered(&context.resolve(target)?, mode)?;
-            edited::note_edits(context, [&ensured.reservation]);
-            ensured
-        }
-        (words, _) => return Err(misplaced_words(words)),
-    };
+    if !arguments.targets.is_empty() {
+        let chosen = resolve_words(context, &arguments.targets)?;
+        let several = arguments.targets.len() > 1;
+        return start_registered(context, &chosen, several, mode, arguments.wait, Outcome::from);
+    }
+    let spec = spec(context, arguments.service, arguments.policy)?;
+    let ensured = start(context, &spec, mode)?;
+    tailnet::publish_started(context, &spec, &ensured);
     missing_tmux::note_once(context, mode, [&ensured]);
     let waited = wait::until_ready(context, std::slice::from_ref(&ensured.reservation), arguments.wait);
     let view = context.view(&ensured.reservation).with(ensured.previous.into());
     context.output.print_views(&[view], false)?;
     waited
+}
+
+/// Starts registered services, one after the other, and prints them. If there are several, one that fails does not keep
+/// the others from starting. `outcome` says what was done to a service that was in this condition.
+///
+/// # Errors
+/// If a service could not be started, or is not ready in time.
+pub(super) fn start_registered(
+    context: &Context,
+    chosen: &Chosen,
+    several: bool,
+    mode: LaunchMode,
+    wait: Option<Span>,
+    outcome: fn(Previous) -> Outcome,
+) -> Result<()> {
+    let (mut started, mut failed) = (Vec::new(), chosen.unusable);
+    for reservation in &chosen.services {
+        match context.launcher().start_registered(reservation, mode) {
+            Ok(ensured) => started.push(ensured),
+            Err(error) if !several => return Err(error),
+            Err(error) => {
+                failed += 1;
+                report(reservation.name(), &error);
+            }
+        }
+    }
+    missing_tmux::note_once(context, mode, &started);
+    let running: Vec<Reservation> = started.iter().map(|ensured| ensured.reservation.clone()).collect();
+    edited::note_edits(context, &running);
+    let waited = wait::until_ready(context, &running, wait);
+    let view = |ensured: &Ensured| context.view(&ensured.reservation).with(outcome(ensured.previous));
+    context.output.print_views(&started.iter().map(view).collect::<Vec<_>>(), several)?;
+    waited?;
+    if failed > 0 {
+        return Err(Error::SomeFailed { failed, total: chosen.services.len() + chosen.unusable });
+    }
+    Ok(())
+}
+
+/// Returns the registered services that words name.
+///
+/// # Errors
+/// As [`Context::resolve_all`]. If several words name no service at all, they are probably a command without `--`.
+fn resolve_words(context: &Context, words: &[String]) -> Result<Chosen> {
+    let is_unknown = |word: &String| {
+        matches!(context.resolve(word), Err(Error::NoSuchService { .. } | Error::PrefixTooShort { .. }))
+    };
+    if words.len() > 1 && words.iter().all(is_unknown) {
+        return Err(misplaced_words(words));
+    }
+    context.resolve_all(words)
 }
 
 /// Returns how the arguments request services to be started. `replace`: what `--replace` means.
@@ -62,11 +109,11 @@ pub(super) fn start(context: &Context, spec: &ServiceSpec, mode: LaunchMode) -> 
     Ok(ensured)
 }
 
-/// Returns the error for words that are neither options nor one target: probably a command without `--`.
+/// Returns the error for words that are neither options nor targets: probably a command without `--`.
 fn misplaced_words(words: &[String]) -> Error {
     let words = shorten(&words.join(" "));
     Error::Usage {
-        message: format!("unexpected {words:?}"),
+        message: format!("unexpected {words:?}: no service has such a name"),
         hint: format!("put the command after --, as in `devport start --key api -- {words}`"),
     }
 }

@@ -23,6 +23,11 @@ pub(super) fn error(error: &clap::Error, arguments: &[OsString]) -> Option<Error
     let argument = text(error, ContextKind::InvalidArg);
     let name = plain(&argument);
     let value = text(error, ContextKind::InvalidValue);
+    if error.kind() == ErrorKind::ArgumentConflict
+        && let Some(missing) = unit_of_wait(arguments, None)
+    {
+        return Some(missing);
+    }
     let page = if command.is_empty() { "devport --help".into() } else { format!("devport {command} --help") };
     let help = format!("`{page}` describes the options");
     let (message, hint) = match error.kind() {
@@ -46,7 +51,8 @@ pub(super) fn error(error: &clap::Error, arguments: &[OsString]) -> Option<Error
             let why = std::error::Error::source(error).map_or_else(String::new, ToString::to_string);
             // The reasons of devport name the value, and some of clap's do not.
             let named = if why.contains(&value) { String::new() } else { format!(" {value:?}") };
-            (format!("invalid value{named} for {name}: {why}"), help)
+            let hint = if why.contains("has no unit") { unit_hint(&name, &value) } else { help };
+            (format!("invalid value{named} for {name}: {why}"), hint)
         }
         ErrorKind::ArgumentConflict => conflict(&name, &typed_rival(error, arguments), command, help),
         _ => {
@@ -56,6 +62,22 @@ pub(super) fn error(error: &clap::Error, arguments: &[OsString]) -> Option<Error
         }
     };
     Some(Error::Usage { message, hint })
+}
+
+/// Returns the error of a bare number after `--wait`, where a duration was probably meant. Clap takes such a number as a
+/// TARGET: it may be a port or an id. `target`: only this number.
+pub(super) fn unit_of_wait(arguments: &[OsString], target: Option<&str>) -> Option<Error> {
+    let own = arguments.iter().take_while(|word| *word != "--").map(|word| word.to_str().unwrap_or_default());
+    let own: Vec<&str> = own.collect();
+    let number = own.windows(2).find(|pair| pair[0] == "--wait").map(|pair| pair[1])?;
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number && target.is_none_or(|target| target == number))
+        .then(|| Error::Usage { message: format!("--wait {number} has no unit"), hint: unit_hint("--wait", number) })
+}
+
+/// Returns the hint for a duration without a unit.
+fn unit_hint(option: &str, number: &str) -> String {
+    format!("write `{option}={number}s`")
 }
 
 /// Returns whether a word is the name of a command.
@@ -135,6 +157,7 @@ fn unknown_hint(error: &clap::Error, command: &str, argument: &str, help: String
 fn missing(command: &str, argument: &str, help: String) -> (String, String) {
     match (command, plain(argument).as_str()) {
         (_, "--tailnet") => ("--tailnet-name needs --tailnet".into(), help),
+        ("logs", "--grep") => ("--ignore-case needs --grep".into(), help),
         (_, "TARGET" | "target") => (
             format!("`devport {command}` needs a service"),
             format!("name it, as in `devport {command} api`; `devport ls` lists the services"),
@@ -198,6 +221,12 @@ mod tests {
                 "devport start --grace soon -- x",
                 "invalid value for --grace: \"soon\" is not a duration up to 8784h (366 days); write it like 500ms, 30s or 5m | `devport start --help` describes the options",
             ),
+            (
+                "devport logs --since 300",
+                "invalid value for --since: \"300\" has no unit, such as 300s | write `--since=300s`",
+            ),
+            ("devport start --wait 5 --key q -- x", "--wait 5 has no unit | write `--wait=5s`"),
+            ("devport logs -i api", "--ignore-case needs --grep | `devport logs --help` describes the options"),
             (
                 "devport start --port 80 -- x",
                 "invalid value for --port: 80 is not in 1024..=65535 | `devport start --help` describes the options",

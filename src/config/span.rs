@@ -51,6 +51,10 @@ fn duration(text: &str) -> Option<Duration> {
 
 /// Returns the error for a text that is not a duration, or too long.
 fn invalid(text: &str) -> String {
+    let number = text.trim();
+    if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return format!("{text:?} has no unit, such as {number}s");
+    }
     format!("{text:?} is not a duration up to 8784h (366 days); write it like 500ms, 30s or 5m")
 }
 
@@ -129,9 +133,10 @@ mod tests {
             assert_eq!(span.0.as_millis(), ms, "{text}");
             assert_eq!(span.to_string().parse::<Span>().unwrap(), span, "{text}");
         }
-        for text in ["", "5", "-5s", "5 apples", "s"] {
+        for text in ["", "-5s", "5 apples", "s"] {
             assert!(text.parse::<Span>().is_err(), "{text:?}");
         }
+        assert_eq!("5".parse::<Span>().unwrap_err(), "\"5\" has no unit, such as 5s");
     }
 
     #[test]

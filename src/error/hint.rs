@@ -100,6 +100,7 @@ impl Error {
             }
             Self::DanglingCheckout { .. } => "run `git worktree repair` in the main checkout".into(),
             Self::NotInTime { service, .. } => format!("`devport logs {service}` shows more"),
+            Self::NoSuchRun { service, .. } => format!("`devport logs {service}` prints every run that its log has"),
             // The other messages say everything, or the error carries its hint.
             _ => return None,
         };

@@ -133,19 +133,61 @@ fn a_terminal_gets_colours_and_no_other_control_sequence() {
 }
 
 #[test]
+fn the_previous_run_is_the_last_one_that_has_ended() {
+    let env = TestEnv::new();
+    let runs = env.file("runs");
+    let script = format!(
+        "echo x >> {runs}; echo run $$(wc -l < {runs}); test -e {} && exec sleep 1000; exit 1",
+        env.file("fixed")
+    );
+    let options = ["--no-tmux", "--backoff-initial", "1h", "--backoff-max", "1h"];
+    env.devport([&["start", "--key", "a"], &options[..], &["--", "sh", "-c", &script]].concat());
+    env.wait_state("a", "backoff");
+    let previous = || env.devport(["logs", "--previous", "--grep", "run", "a"]).ok().stdout;
+    assert_eq!(previous(), "run 1\n", "it waits for its second run");
+    env.devport(["stop", "a"]).ok();
+    assert_eq!(previous(), "run 1\n", "it is stopped");
+    env.write("fixed", "");
+    env.devport(["start", "a"]).ok();
+    until("it runs", || env.devport(["logs", "a"]).ok().stdout.contains("run 2"));
+    assert_eq!(previous(), "run 1\n", "the second run has not ended");
+    env.devport(["stop", "a"]).ok();
+    assert_eq!(previous(), "run 2\n");
+}
+
+#[test]
+fn a_search_without_a_match_says_so_and_can_ignore_case() {
+    let env = TestEnv::new();
+    env.start("a", &["sh", "-c", "echo ERROR: no; exec sleep 1000"]);
+    until("it has written", || env.devport(["logs", "a"]).ok().stdout.contains("ERROR"));
+    for limit in [&[][..], &["-n", "5"]] {
+        let grep = |options: &[&str]| env.devport([&["logs", "a"], limit, options].concat()).ok();
+        let none = grep(&["--grep", "error"]);
+        assert_eq!(
+            (none.stdout.as_str(), none.stderr.as_str()),
+            ("", "devport: no line matches \"error\"; -i ignores case\n")
+        );
+        let found = grep(&["-i", "--grep", "warn|error"]);
+        assert_eq!((found.stdout.as_str(), found.stderr.as_str()), ("ERROR: no\n", ""));
+        assert_eq!(grep(&["-i", "--grep", "warn"]).stderr, "devport: no line matches \"warn\"\n");
+    }
+    env.devport(["logs", "a", "-i", "--grep", "["]).fails(2, &["\"[\" is not a regular expression"]);
+}
+
+#[test]
 fn a_run_that_the_log_does_not_have_is_an_error() {
     let env = TestEnv::new();
     for key in ["a", "b"] {
         env.start(key, &["sh", "-c", "echo hello; exec sleep 1000"]);
         until("it has written", || env.devport(["logs", key]).ok().stdout.contains("hello"));
     }
-    env.devport(["logs", "--previous", "a"]).fails(1, &["the log of a has no previous run: it has only run 1"]);
+    env.devport(["logs", "--previous", "a"]).fails(1, &["the log of a has no run that has ended: it has only run 1"]);
     env.devport(["logs", "--run", "99", "a"]).fails(1, &["the log of a has no run 99: it has only run 1"]);
     env.devport(["restart", "a"]).ok();
     env.devport(["logs", "--run", "99", "a"]).fails(1, &["the log of a has no run 99: it has runs 1 to 2"]);
     let both = env.devport(["logs", "--previous", "a", "b"]).ok();
     assert!(both.stdout.contains("a | hello"), "{}", both.stdout);
-    assert!(both.stderr.contains("the log of b has no previous run"), "{}", both.stderr);
+    assert!(both.stderr.contains("the log of b has no run that has ended"), "{}", both.stderr);
     env.devport(["logs", "--run", "99"])
         .fails(1, &["the log of a has no run 99", "the log of b has no run 99", "2 of 2"]);
     env.devport(["reserve", "--key", "c"]).ok();

@@ -275,7 +275,7 @@ fn an_invalid_policy_is_refused_with_its_place() {
     for (options, says) in [
         (["--ready", "tpc"], "use tcp, http:/PATH"),
         (["--ready", "log:("], "is not a regular expression: unclosed group"),
-        (["--grace", "5"], "write it like 500ms, 30s or 5m"),
+        (["--grace", "5"], "write `--grace=5s`"),
         (["--restart", "sometimes"], "always, on-failure or never"),
         (["--stop-signal", "FOO"], "there is no signal"),
         (["--health", "none"], "cannot be a health check"),

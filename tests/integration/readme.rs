@@ -176,6 +176,19 @@ fn every_test_command_is_there() {
 }
 
 #[test]
+fn every_script_prints_its_usage_and_does_nothing_else() {
+    let env = TestEnv::new();
+    for entry in fs::read_dir(root().join("scripts")).unwrap() {
+        let script = entry.unwrap().path();
+        let name = script.file_name().unwrap().to_str().unwrap().to_owned();
+        let usage = env.finish(env.command(&script).arg("--help")).ok();
+        assert!(usage.stdout.contains(&format!("scripts/{name}")) || usage.stdout.starts_with("usage: "), "{usage:?}");
+        assert_eq!(usage.stderr, "", "{name}");
+    }
+    assert_eq!(fs::read_dir(env.path("work")).unwrap().count(), 0);
+}
+
+#[test]
 fn nothing_in_the_tree_is_left_for_later() {
     let root = root();
     let words = [["TO", "DO"].concat(), ["FIX", "ME"].concat(), ["un", "implemented!"].concat()];

@@ -23,6 +23,23 @@ fn a_service_gets_a_port_and_keeps_it() {
 }
 
 #[test]
+fn several_registered_services_are_started() {
+    let env = TestEnv::new();
+    for key in ["a", "b"] {
+        env.detach(key, &[], &["sleep", "1000"]);
+    }
+    env.devport(["stop"]).ok();
+    let started = env.devport(["start", "--wait", "--no-tmux", "a", "b"]).ok().json();
+    let rows: Vec<_> = started.as_array().unwrap().iter().map(|view| (&view["key"], &view["outcome"])).collect();
+    assert_eq!(serde_json::json!(rows), serde_json::json!([["a", "started"], ["b", "started"]]));
+    let again = env.devport(["start", "b", "a"]).ok().json();
+    assert!(again.as_array().unwrap().iter().all(|view| view["outcome"] == "already-running"), "{again}");
+    env.devport(["stop"]).ok();
+    env.devport(["start", "a", "nope"]).fails(4, &["no service matching \"nope\""]);
+    assert_eq!(env.which("a")["state"], "stopped", "nothing is started unless all names are known");
+}
+
+#[test]
 fn starting_twice_is_idempotent_and_reports_differences() {
     let env = TestEnv::new();
     let first = env.start("api", &["sleep", "1000"]);
@@ -100,6 +117,12 @@ fn bad_arguments_are_usage_errors_and_start_nothing() {
         (&["start", "--key", "a\nb", "--", "true"], "control character"),
         (&["start", "--key=-a", "--", "true"], "starts with a dash"),
         (&["start", "--key", "a", "sleep", "5"], "put the command after --"),
+        (&["start", "sleep", "5"], "put the command after --, as in `devport start --key api -- sleep 5`"),
+        (&["start", "--wait", "5", "--key", "a", "--", "sleep", "5"], "write `--wait=5s`"),
+        (&["start", "--wait=5", "--key", "a", "--", "sleep", "5"], "write `--wait=5s`"),
+        (&["restart", "--wait", "5"], "write `--wait=5s`"),
+        (&["restart", "--wait", "300", "a"], "write `--wait=300s`"),
+        (&["logs", "--since", "300"], "write `--since=300s`"),
         (&["start", "--key", "a", "--port", "80", "--", "true"], "1024"),
         (&["start", "--key", "a", "--port", "x", "--", "true"], "invalid value \"x\" for --port"),
         (&["start", "--key", "a", "--no-port", "--port", "3000", "--", "true"], "cannot be used with"),

@@ -65,9 +65,13 @@ Examples:
   devport logs -n 50 api
   devport logs -f api web           follow two services, merged by time
   devport logs --since 10m          print the output of all services of this checkout
-  devport logs --previous api       print the run before this one: why it crashed
-  devport logs --grep 'ERROR|WARN' --timestamps api
-  devport logs --json api           one object per line: time, service, run, line")]
+  devport logs --previous api       print the last run that has ended: why it crashed
+  devport logs -i --grep 'error|warn' --timestamps api
+  devport logs --json api           one object per line: time, service, run, line
+
+The log has standard output and standard error in one stream.
+
+If no line matches --grep, devport says so on standard error, and exits with code 0.")]
 pub(crate) struct Logs {
     /// Print only the last N lines [default: all, or 10 with -f]
     #[arg(short = 'n', long, value_name = "N")]
@@ -81,7 +85,7 @@ pub(crate) struct Logs {
     /// Print only the run with this number, which `logs --json` shows
     #[arg(long, value_name = "N", conflicts_with = "previous")]
     pub(crate) run: Option<u64>,
-    /// Print only the run before the last one
+    /// Print only the last run that has ended
     #[arg(long)]
     pub(crate) previous: bool,
     /// Print the time before each line
@@ -90,6 +94,9 @@ pub(crate) struct Logs {
     /// Print only lines that match a regular expression
     #[arg(long, value_name = "REGEX")]
     pub(crate) grep: Option<String>,
+    /// Ignore case in --grep
+    #[arg(long, short, requires = "grep")]
+    pub(crate) ignore_case: bool,
     /// Print the output of all services of this machine
     #[arg(long)]
     pub(crate) all: bool,
@@ -143,7 +150,7 @@ pub(crate) struct Wait {
     pub(crate) targets: Vec<String>,
 }
 
-/// Print the environment of a service: the names, and the values on request.
+/// Print the names of a service's environment variables, and the values with --show-secrets.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -39,7 +39,7 @@ Examples:
   devport restart           every service of this checkout that runs or has failed
   devport restart --all
 
-The command, the directory, the environment and the port are those of the registration, whatever the current shell has.")]
+devport uses the registered command, directory, environment and port, not those of the current shell.")]
 pub(crate) struct Restart {
     /// Keys, ids or ports [default: the services of this checkout that run or have failed]
     #[arg(value_name = "TARGET", conflicts_with = "all")]
@@ -100,7 +100,7 @@ pub(crate) struct Reserve {
     pub(crate) port: Option<u16>,
 }
 
-/// Publish a service on the tailnet.
+/// Publish a service on the tailnet, the private network of Tailscale.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -109,7 +109,7 @@ Examples:
   devport tailup --tcp db                 tcp://<id>.<your tailnet>.ts.net:<its port>
 
 This needs the tailscale program on a tagged machine, and TAILSCALE_API_KEY or an OAuth client, unless an admin defines \
-and approves the service. Everyone whom the tailnet's policy admits can then reach the service.")]
+and approves the service. Everyone whom the tailnet's policy admits can then connect to the service.")]
 pub(crate) struct Tailup {
     /// Publish HTTPS on port 443 (the default)
     #[arg(long, conflicts_with_all = ["http", "tcp"])]
@@ -127,20 +127,20 @@ pub(crate) struct Tailup {
     pub(crate) target: String,
 }
 
-/// Start the services of a file, in the order in which they need each other.
+/// Start the services of a devport.yaml, each after the services that it depends on.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  devport up                    start the stack of devport.yaml, show its logs, stop it with ctrl-c
-  devport up -d                 start it and return when all services are ready
-  devport up -d web             start web and what it needs
-  devport up --dry-run          show what would be started or changed
+  devport up                    start all services, print their logs, stop them with Ctrl-C
+  devport up -d                 start all services, and return when they are ready
+  devport up -d web             start web and the services that it needs
+  devport up --dry-run          print what up would start or restart
 
-The file is devport.yaml, here or in a parent directory, or else a Procfile. A service starts when those in its \
-`depends-on` are ready. A running service is restarted only if its entry or its dotenv files have changed. In a linked \
+devport searches for devport.yaml in this directory and its parent directories, and then for a Procfile. A service \
+starts when those in its `depends-on` are ready. A running service is restarted only if its entry or its dotenv files have changed. In a linked \
 worktree, every service has its own key and port.")]
 pub(crate) struct Up {
-    /// Start only these services of the file, and what they need
+    /// Start only these services of the file, and the services that they need
     #[arg(value_name = "NAME")]
     pub(crate) names: Vec<String>,
     /// File with the services
@@ -149,22 +149,22 @@ pub(crate) struct Up {
     /// Return when all services are ready, and let them run
     #[arg(long, short = 'd', alias = "daemon")]
     pub(crate) detach: bool,
-    /// Do not start what the named services need
+    /// Do not start the services that the named ones need
     #[arg(long, requires = "names")]
     pub(crate) no_deps: bool,
     /// Longest time to wait for all services
     #[arg(long, value_name = "TIME", default_value = "60s")]
     pub(crate) timeout: Span,
-    /// Show what would be done, and do nothing; exit with code 1 if that is anything
+    /// Print what up would do, and do nothing; exit with code 1 if there is anything to do
     #[arg(long, conflicts_with_all = ["detach", "timeout"])]
     pub(crate) dry_run: bool,
 }
 
-/// Stop the services of a stack. Their ports stay reserved.
+/// Stop the services of a devport.yaml. Their ports stay reserved.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  devport down                  stop the stack of this checkout
+  devport down                  stop the services of this checkout's devport.yaml
   devport down web              stop only web
   devport down --rm             also remove the services
 
@@ -173,7 +173,7 @@ pub(crate) struct Down {
     /// Stop only these services of the file
     #[arg(value_name = "NAME")]
     pub(crate) names: Vec<String>,
-    /// File of the stack
+    /// File with the services
     #[arg(long, short = 'f', value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Remove the services and free their ports

@@ -35,7 +35,7 @@ pub(crate) struct NewService {
     /// Assign no port
     #[arg(long, help_heading = "Port")]
     pub(crate) no_port: bool,
-    /// Publish the service on the tailnet
+    /// Publish the service on the tailnet, the private network of Tailscale
     #[arg(long, help_heading = "Tailnet")]
     pub(crate) tailnet: bool,
     /// Name of the service on the tailnet [default: its id]
@@ -49,7 +49,7 @@ pub(crate) struct NewService {
 /// Start services in the background.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "devport start [OPTIONS] -- CMD…\n       devport start [--replace] [--wait] [--no-tmux] TARGET\n       devport start [--replace] [--wait] [--no-tmux] -f FILE [KEY…]"
+    override_usage = "devport start [OPTIONS] -- CMD…\n       devport start [--replace] [--wait] [--no-tmux] TARGET…\n       devport start [--replace] [--wait] [--no-tmux] -f FILE [KEY…]"
 )]
 #[command(after_help = "\
 Examples:
@@ -60,6 +60,7 @@ Examples:
   devport start --key web --wait --ready http:/healthz -- npm run dev
   devport start --key job --no-port --env N=3 -- sh -c 'cd jobs && ./run $$N'
   devport start api                      start it again as it was registered
+  devport start api web                  start these two again
   devport start -f devport.yaml          start every service of the file
   devport start -f devport.yaml api web  start these two
 
@@ -67,7 +68,7 @@ Starting a service that is already running only prints it. With --replace, devpo
 directory, environment and options; with -f, only if its entry or its dotenv files have changed.
 
 A CHECK is tcp, http:/PATH, exec:COMMAND, log:REGEX (the service prints a matching line), listen (one of its processes \
-listens on its port), alive (it has been up for a second) or none.")]
+listens on its port), alive (its command has run for a second) or none (its command runs).")]
 pub(crate) struct Start {
     /// Start the services of this file
     #[arg(long, short = 'f', value_name = "FILE", conflicts_with_all = ["NewService", "PolicyArguments"])]
@@ -81,7 +82,7 @@ pub(crate) struct Start {
     /// Run without a tmux window; the log is the only output
     #[arg(long, alias = "detach")]
     pub(crate) no_tmux: bool,
-    /// A registered service to start again; with -f, the keys to start
+    /// Registered services to start again; with -f, the keys to start
     #[arg(value_name = "TARGET", conflicts_with_all = ["NewService", "PolicyArguments"])]
     pub(crate) targets: Vec<String>,
     #[command(flatten)]
