@@ -18,6 +18,9 @@ pub(super) fn execute(context: &Context, arguments: &Restart) -> Result<()> {
     let Chosen { mut services, unusable } = context.choose("restart", &arguments.targets, arguments.all)?;
     if arguments.targets.is_empty() {
         context.overview().retain_meant_to_run(&mut services);
+        if services.is_empty() && unusable == 0 {
+            context.note_none_runs(arguments.all);
+        }
     }
     let mode = LaunchMode { is_detached: arguments.no_tmux, if_running: IfRunning::Replace };
     let (mut started, mut failed) = (Vec::new(), unusable);
@@ -51,5 +54,5 @@ fn view(context: &Context, ensured: &Ensured) -> ServiceView {
         Outcome::Replaced => Outcome::Restarted,
         other => other,
     };
-    context.view(&ensured.reservation).with(outcome)
+    context.settled_view(&ensured.reservation).with(outcome)
 }

@@ -36,7 +36,7 @@ pub(super) fn execute(context: &Context, arguments: Start) -> Result<()> {
     };
     missing_tmux::note_once(context, mode, [&ensured]);
     let waited = wait::until_ready(context, std::slice::from_ref(&ensured.reservation), arguments.wait);
-    let view = context.view(&ensured.reservation).with(ensured.previous.into());
+    let view = context.settled_view(&ensured.reservation).with(ensured.previous.into());
     context.output.print_views(&[view], false)?;
     waited
 }

@@ -69,8 +69,13 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
     }
     let directory = view.cwd.display().to_string();
     facts.row("directory", &directory);
-    for (name, value) in view.origin() {
-        facts.row_if_some(name, value.filter(|value| *value != directory));
+    let [(_, root), (_, checkout), others @ ..] = view.origin();
+    match (root, checkout) {
+        (Some(root), Some(name)) => facts.row("checkout", &format!("{root} ({name})")),
+        (root, _) => facts.row_if_some("root", root.filter(|root| *root != directory)),
+    }
+    for (name, value) in others {
+        facts.row_if_some(name, value);
     }
     if let Some(details) = &view.details {
         push_setup(&mut facts, view, details);

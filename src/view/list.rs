@@ -21,10 +21,12 @@ pub(crate) struct Group<'a> {
 
 /// How much of a path says where it leads.
 const PATH: Limits = Limits { least: 24, good: 24 };
+/// How much of a name says which service it is. The services of a stack differ at the end of their keys.
+const NAME: Limits = Limits { least: 16, good: 24 };
 
 /// A column, and whether only `--wide` shows it.
 const COLUMNS: [(Column, bool); 17] = [
-    column("NAME", 15, Cut::End(Limits { least: 16, good: 16 }), false),
+    column("NAME", 15, Cut::Start(NAME), false),
     // The id stands in for a name that was cut.
     column("ID", 13, Cut::Never, false),
     column("STATE", 14, Cut::Never, false),
