@@ -46,7 +46,7 @@ fn missing(context: &Context, service: &Reservation, located: &Located) -> Optio
     let is_missing = |other: &&&StackService| {
         let view = located.record(context, other).ok().flatten().map(|record| context.view(&record));
         let is_there = |view: ServiceView| view.status == Status::Running || view.state == State::Completed;
-        other.name != declared.name && !other.request.cmd.is_empty() && !view.is_some_and(is_there)
+        other.name != declared.name && !view.is_some_and(is_there)
     };
     let names: Vec<&str> = needed.iter().filter(is_missing).map(|other| other.name.as_str()).collect();
     let (verb, them) = if names.len() == 1 { ("does", "it") } else { ("do", "them") };

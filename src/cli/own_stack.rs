@@ -11,10 +11,8 @@ pub(super) fn explain(context: &Context, error: Error) -> Error {
     match error {
         // A registration that was refused has a state and its own hint: `up` does not replace it.
         Error::KeyElsewhere { key, owner, state: None, here, hint } => {
-            let hint = match key.rsplit('/').next().and_then(|name| declared_here(context, name)) {
-                Some(name) => format!("`devport up -d {name}` starts this checkout's own"),
-                None => hint,
-            };
+            let own = declared_here(context, &key);
+            let hint = own.map_or(hint, |name| format!("`devport up -d {name}` starts this checkout's own"));
             Error::KeyElsewhere { key, owner, state: None, here, hint }
         }
         Error::NoCommand { service, command } => {
@@ -37,10 +35,12 @@ pub(super) fn up_command(context: &Context, reserved: &Reservation) -> Option<St
     (!declared.request.cmd.is_empty()).then(|| format!("devport up -d {file}{}", declared.name))
 }
 
-/// Returns the name if the nearest file has a service with it and a command.
-fn declared_here<'n>(context: &Context, name: &'n str) -> Option<&'n str> {
+/// Returns the name in a key if the nearest file has a service with that name, a command and another key. The keys of a
+/// list are the same in all checkouts.
+fn declared_here<'k>(context: &Context, key: &'k str) -> Option<&'k str> {
+    let name = key.rsplit('/').next()?;
     let located = Located::find(context, None).ok()?;
-    let is_declared =
-        located.stack.services.iter().any(|service| service.name == name && !service.request.cmd.is_empty());
-    is_declared.then_some(name)
+    let declared = located.stack.services.iter().find(|service| service.name == name)?;
+    let own = located.key(declared).ok()??;
+    (!declared.request.cmd.is_empty() && own.as_str() != key).then_some(name)
 }

@@ -261,6 +261,19 @@ mod tests {
     }
 
     #[test]
+    fn the_checkout_has_its_root_and_name() {
+        let style = style(false, None);
+        let at = |checkout: Option<&str>| ServiceView {
+            root: Some("/w".into()),
+            checkout: checkout.map(str::to_owned),
+            ..view(Liveness::Held(None), State::Ready, None)
+        };
+        assert!(details(&at(Some("main")), style).contains("\ncheckout      /w (main)\n"));
+        let unversioned = details(&at(None), style);
+        assert!(!unversioned.contains("checkout") && !unversioned.contains("root"), "{unversioned}");
+    }
+
+    #[test]
     fn a_policy_is_shown_where_it_differs_from_the_default() {
         assert_eq!(non_default_fields(&Policy { ready: Some(crate::config::Check::Tcp), ..Policy::default() }), "");
         let policy = Policy { max_restarts: Some(3), restart_unhealthy: true, ..Policy::default() };

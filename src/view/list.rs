@@ -214,6 +214,22 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_cut_keeps_its_end_and_other_columns_make_room_for_it() {
+        let named = |key: &str| {
+            let running = view(Liveness::Held(None), State::Ready, None);
+            ServiceView { key: crate::identity::Key::new(key).ok(), ..running }
+        };
+        let services = [named("shop@feature-payment/web"), named("shop@feature-payment-retry/web")];
+        let groups = [Group { title: Some("~/shop".into()), views: services.iter().collect() }];
+        let names = |width| -> Vec<String> {
+            let table = list(&groups, style(false, Some(width)), false);
+            table.lines().skip(2).map(|line| line.split_whitespace().next().unwrap().to_owned()).collect()
+        };
+        assert_eq!(names(100), ["shop@feature-payment/web", "…eature-payment-retry/web"]);
+        assert_eq!(names(80), ["…p@feature-payment/web", "…ure-payment-retry/web"]);
+    }
+
+    #[test]
     fn every_width_has_the_columns_that_matter_most() {
         let services = [view(Liveness::Held(None), State::Ready, None)];
         let headings = |width, is_wide| -> Vec<String> {
