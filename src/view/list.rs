@@ -215,11 +215,11 @@ mod tests {
 
     #[test]
     fn a_name_that_is_cut_keeps_its_end_and_other_columns_make_room_for_it() {
-        let named = |key: &str| {
+        let service = |key: &str| {
             let running = view(Liveness::Held(None), State::Ready, None);
             ServiceView { key: crate::identity::Key::new(key).ok(), ..running }
         };
-        let services = [named("shop@feature-payment/web"), named("shop@feature-payment-retry/web")];
+        let services = [service("shop@feature-payment/web"), service("shop@feature-payment-retry/web")];
         let groups = [Group { title: Some("~/shop".into()), views: services.iter().collect() }];
         let names = |width| -> Vec<String> {
             let table = list(&groups, style(false, Some(width)), false);
