@@ -207,8 +207,8 @@ impl Context {
     /// has ended already and its supervisor is about to record how.
     pub(super) fn settled_view(&self, reservation: &Reservation) -> ServiceView {
         let is_ending = |view: &ServiceView| {
-            let state = matches!(view.state, State::Stopping | State::Stopped | State::Failed | State::Completed);
-            state && view.status == Status::Running
+            let has_ended = matches!(view.state, State::Stopping | State::Stopped | State::Failed | State::Completed);
+            has_ended && view.status == Status::Running
         };
         let settled = || Some(self.view(reservation)).filter(|view| !is_ending(view));
         clock::poll(POLL_INTERVAL, SETTLING, settled).unwrap_or_else(|| self.view(reservation))
