@@ -271,7 +271,11 @@ pub(crate) enum Error {
     NoPort { service: String },
     /// The service has a port and no command.
     #[error("{service} is a reserved port without a command")]
-    NoCommand { service: String },
+    NoCommand {
+        service: String,
+        /// The command line that gives it one.
+        command: String,
+    },
     /// The log has no lines of the requested run.
     #[error("the log of {service} has no {run}: {kept}")]
     NoSuchRun {
@@ -282,8 +286,8 @@ pub(crate) enum Error {
         kept: String,
     },
     /// No browser can be started.
-    #[error("could not open {url} in a browser")]
-    NoBrowser { url: String },
+    #[error("could not open {url} in a browser: {why}")]
+    NoBrowser { url: String, why: String },
     /// The command needs a running service.
     #[error("{service} is not running")]
     NotRunning { service: String },
@@ -334,6 +338,8 @@ pub(crate) enum Error {
         /// For how many seconds the command waited; `None` if waiting longer has no use.
         waited_s: Option<f64>,
         why: String,
+        /// What shows more, or starts the service.
+        hint: String,
     },
     /// A service that runs to completion failed.
     #[error("{service} failed: {why}")]

@@ -38,7 +38,7 @@ pub(super) fn execute(context: &Context, file: &Path, arguments: &Start) -> Resu
     let rows: Vec<Row> = started
         .into_iter()
         .map(|(name, service)| {
-            let view = service.map(|ensured| context.view(&ensured.reservation).with(ensured.previous.into()));
+            let view = service.map(|ensured| context.settled_view(&ensured.reservation).with(ensured.previous.into()));
             (name, view.map_err(|error| error.to_string()))
         })
         .collect();

@@ -10,10 +10,16 @@ use crate::config::CallerEnvironment;
 use crate::error::{Error, Result};
 use crate::identity::Target;
 use crate::launch::Launcher;
+use crate::os::clock;
 use crate::project::Place;
-use crate::registry::{Paths, PortRange, Registry, Reservation};
+use crate::registry::{Paths, PortRange, Registry, Reservation, State};
 use crate::tailnet::{Addresses, Suffix, Tailnet};
-use crate::view::ServiceView;
+use crate::view::{ServiceView, Status};
+
+/// The time between checks whether a service has ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// How long the end of a service is awaited that a command has started: most end within milliseconds after their command.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// What this process inherited from its caller. `main` reads it once.
 #[derive(Debug)]
@@ -170,6 +176,14 @@ impl Context {
         Ok(Chosen { services: listing.reservations, unusable })
     }
 
+    /// Notes that a command without targets found nothing that runs.
+    pub(super) fn note_none_runs(&self, all: bool) {
+        match self.place().filter(|_| !all) {
+            Some(place) => note(&format!("no service of {} runs", place.abbreviate(place.root()))),
+            None => note("no service runs"),
+        }
+    }
+
     /// Returns every service. Records that cannot be used are reported and counted.
     ///
     /// # Errors
@@ -187,6 +201,17 @@ impl Context {
     pub(super) fn view(&self, reservation: &Reservation) -> ServiceView {
         let now = self.registry.find(&reservation.hash).ok().flatten();
         self.rechecks.apply(self.overview().view(now.unwrap_or_else(|| reservation.clone())))
+    }
+
+    /// Returns the view of a service that a command has started, like [`Self::view`]. Waits for a moment if its command
+    /// has ended already and its supervisor is about to record how.
+    pub(super) fn settled_view(&self, reservation: &Reservation) -> ServiceView {
+        let is_ending = |view: &ServiceView| {
+            let has_ended = matches!(view.state, State::Stopping | State::Stopped | State::Failed | State::Completed);
+            has_ended && view.status == Status::Running
+        };
+        let settled = || Some(self.view(reservation)).filter(|view| !is_ending(view));
+        clock::poll(POLL_INTERVAL, SETTLING, settled).unwrap_or_else(|| self.view(reservation))
     }
 
     /// Returns the current view of a service.

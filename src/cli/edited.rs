@@ -1,14 +1,17 @@
-//! Notes that the file of a stack was edited since `up`: `start NAME` and `restart` use what was registered.
+//! Notes what the file of a stack says about services that `start NAME` and `restart` start from their records, alone: it
+//! was edited since `up`, or they need others that do not run.
 
 use std::path::{Path, PathBuf};
 
 use crate::cli::context::Context;
 use crate::cli::output::note;
 use crate::cli::stack::Located;
+use crate::config::StackService;
 use crate::error::{Error, Result};
-use crate::registry::Reservation;
+use crate::registry::{Reservation, State};
+use crate::view::{ServiceView, Status};
 
-/// Notes in what services of stacks differ from their files. Reads each file once.
+/// Notes in what services of stacks differ from their files, and which services they need. Reads each file once.
 pub(super) fn note_edits<'a>(context: &Context, services: impl IntoIterator<Item = &'a Reservation>) {
     let mut files: Vec<(PathBuf, Result<Located>)> = Vec::new();
     for service in services {
@@ -23,13 +26,34 @@ pub(super) fn note_edits<'a>(context: &Context, services: impl IntoIterator<Item
             note(&format!("could not compare {} with its file: {why}", service.name()));
         };
         match &files[index].1 {
-            Ok(located) => match describe_edit(context, service, file, located) {
-                Ok(edit) => edit.iter().for_each(|text| note(text)),
-                Err(error) => note_failure(&error),
-            },
+            Ok(located) => {
+                let edit = describe_edit(context, service, file, located).unwrap_or_else(|error| {
+                    note_failure(&error);
+                    None
+                });
+                edit.iter().chain(&missing(context, service, located)).for_each(|text| note(text));
+            }
             Err(error) => note_failure(error),
         }
     }
+}
+
+/// Returns the note for a service that needs others which do not run; `None` if it needs none of them, or that is not
+/// known.
+fn missing(context: &Context, service: &Reservation, located: &Located) -> Option<String> {
+    let declared = located.service_with_key(service.key.as_ref()?).ok()??;
+    let needed = located.stack.order(std::slice::from_ref(&declared.name), false).ok()?.services;
+    let is_missing = |other: &&&StackService| {
+        let view = located.record(context, other).ok().flatten().map(|record| context.view(&record));
+        let is_there = |view: ServiceView| view.status == Status::Running || view.state == State::Completed;
+        other.name != declared.name && !view.is_some_and(is_there)
+    };
+    let names: Vec<&str> = needed.iter().filter(is_missing).map(|other| other.name.as_str()).collect();
+    let (verb, them) = if names.len() == 1 { ("does", "it") } else { ("do", "them") };
+    (!names.is_empty()).then(|| {
+        let (name, needed, own) = (service.name(), names.join(" and "), &declared.name);
+        format!("{name} needs {needed}, which {verb} not run; `devport up -d {own}` starts {them} first")
+    })
 }
 
 /// Returns the note for a service that differs from its file; `None` if it does not.

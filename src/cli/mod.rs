@@ -16,6 +16,7 @@ mod missing_tmux;
 mod open;
 mod output;
 mod overview;
+mod own_stack;
 mod picker;
 mod policy;
 mod port;
@@ -106,5 +107,5 @@ fn execute(parsed: args::Arguments, mut caller: CallerContext) -> Result<ExitCod
         Command::Tailup(tailup) => tailnet::up(context, tailup),
         Command::Taildown(target) => tailnet::down(context, &target),
     };
-    result.map(|()| ExitCode::SUCCESS)
+    result.map(|()| ExitCode::SUCCESS).map_err(|error| own_stack::explain(context, error))
 }

@@ -8,6 +8,7 @@ use crate::cli::output::note;
 use crate::cli::url;
 use crate::error::{Error, Result};
 use crate::os::spawn;
+use crate::registry::ExitHow;
 
 /// The program that opens an address in the user's browser.
 const OPENER: &str = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
@@ -25,13 +26,22 @@ pub(super) fn execute(context: &Context, arguments: &Target) -> Result<()> {
         .split(':')
         .chain([OPENER])
         .find_map(|browser| command(browser, &url, |name| spawn::find_program(name, environment.get("PATH"))))
-        .ok_or_else(|| Error::NoBrowser { url: url.clone() })?;
+        .ok_or_else(|| Error::NoBrowser { url: url.clone(), why: missing(browsers) })?;
     note(&format!("opening {url}"));
     let status = spawn::tool(&program)
         .args(arguments)
         .status()
         .map_err(Error::system(format!("start {}", program.display())))?;
-    if status.success() { Ok(()) } else { Err(Error::NoBrowser { url }) }
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::NoBrowser { url, why: format!("{}: {}", program.display(), ExitHow::from(status)) })
+}
+
+/// Returns why there is no program: the names of those that were looked for.
+fn missing(browsers: &str) -> String {
+    let names = browsers.split(':').filter_map(|browser| browser.split_whitespace().next()).chain([OPENER]);
+    format!("could not find {}", names.collect::<Vec<_>>().join(" or "))
 }
 
 /// Returns the program and the arguments that show an address, for an entry of `BROWSER`: a command in which `%s` stands

@@ -63,13 +63,15 @@ impl Output {
         }
     }
 
-    /// Prints services: as a table, or as JSON. `several` makes the JSON an array, even of one service.
+    /// Prints services: as a table, or as JSON. `several` makes the JSON an array, even of one service. Without services
+    /// there is no table.
     ///
     /// # Errors
     /// If standard output cannot be written to.
     pub(super) fn print_views(self, views: &[ServiceView], several: bool) -> Result<()> {
         let views: Vec<&ServiceView> = views.iter().collect();
         let text = match (self.wants_table(), views.as_slice(), several) {
+            (true, [], _) => String::new(),
             (true, _, _) => view::list(&[Group { title: None, views }], self.table_style(), false),
             (false, [view], false) => view::service(view, json_layout())?,
             (false, views, _) => view::services(views, json_layout())?,

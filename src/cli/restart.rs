@@ -16,6 +16,9 @@ pub(super) fn execute(context: &Context, arguments: &Restart) -> Result<()> {
     let Chosen { mut services, unusable } = context.choose("restart", &arguments.targets, arguments.all)?;
     if arguments.targets.is_empty() {
         context.overview().retain_meant_to_run(&mut services);
+        if services.is_empty() && unusable == 0 {
+            context.note_none_runs(arguments.all);
+        }
     }
     let mode = LaunchMode { is_detached: arguments.no_tmux, if_running: IfRunning::Replace };
     start::start_registered(context, &Chosen { services, unusable }, several, mode, arguments.wait, outcome)

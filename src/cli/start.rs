@@ -32,7 +32,7 @@ pub(super) fn execute(context: &Context, arguments: Start) -> Result<()> {
     tailnet::publish_started(context, &spec, &ensured);
     missing_tmux::note_once(context, mode, [&ensured]);
     let waited = wait::until_ready(context, std::slice::from_ref(&ensured.reservation), arguments.wait);
-    let view = context.view(&ensured.reservation).with(ensured.previous.into());
+    let view = context.settled_view(&ensured.reservation).with(ensured.previous.into());
     context.output.print_views(&[view], false)?;
     waited
 }
@@ -65,7 +65,7 @@ pub(super) fn start_registered(
     let running: Vec<Reservation> = started.iter().map(|ensured| ensured.reservation.clone()).collect();
     edited::note_edits(context, &running);
     let waited = wait::until_ready(context, &running, wait);
-    let view = |ensured: &Ensured| context.view(&ensured.reservation).with(outcome(ensured.previous));
+    let view = |ensured: &Ensured| context.settled_view(&ensured.reservation).with(outcome(ensured.previous));
     context.output.print_views(&started.iter().map(view).collect::<Vec<_>>(), several)?;
     waited?;
     if failed > 0 {

@@ -34,6 +34,9 @@ pub(super) fn execute(context: &Context, arguments: &Stop) -> Result<()> {
             }
         }
     }
+    if views.is_empty() && failed == 0 {
+        context.note_none_runs(arguments.all);
+    }
     if !views.is_empty() || several {
         context.output.print_views(&views, several)?;
     }

@@ -3,6 +3,7 @@
 use crate::cli::args::Target;
 use crate::cli::context::Context;
 use crate::cli::output::note;
+use crate::cli::own_stack;
 use crate::error::{Error, Result};
 use crate::registry::{Reservation, State};
 use crate::view::Status;
@@ -16,8 +17,8 @@ pub(super) fn execute(context: &Context, arguments: &Target) -> Result<()> {
     context.output.print_fact("url", &address(context, &reservation)?.into())
 }
 
-/// Returns the address of a service: on the tailnet if it is published there, else on this machine. Notes why a service
-/// that runs is not ready.
+/// Returns the address of a service: on the tailnet if it is published there, else on this machine. Notes that a service
+/// is not running, or why it is not ready.
 ///
 /// # Errors
 /// [`Error::NoPort`] if the service has no port, or [`Error::CheckoutGone`] if it runs in a checkout that is gone.
@@ -30,8 +31,18 @@ pub(super) fn address(context: &Context, reservation: &Reservation) -> Result<St
         let root = view.root.unwrap_or(view.cwd);
         return Err(Error::CheckoutGone { service: reservation.name().to_owned(), root });
     }
-    if let (State::Running | State::Unhealthy, Some(error)) = (view.state, &view.error) {
-        note(&format!("{} is not ready: {error}", reservation.name()));
+    let name = reservation.name();
+    match (view.state, &view.error) {
+        (State::Running | State::Unhealthy, Some(error)) => note(&format!("{name} is not ready: {error}")),
+        // A program that devport does not run may use a reserved port.
+        _ if reservation.cmd.is_empty() => {
+            if let Some(command) = own_stack::up_command(context, reservation) {
+                note(&format!("{name} was not started; `{command}` starts it"));
+            }
+        }
+        (state, Some(error)) if !state.is_up() => note(&format!("{name} is {}: {error}", state.as_str())),
+        (state, None) if !state.is_up() => note(&format!("{name} is {}", state.as_str())),
+        _ => {}
     }
     view.url.ok_or_else(without_port)
 }

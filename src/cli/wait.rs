@@ -6,7 +6,7 @@ use crate::checks;
 use crate::cli::args::{Goal, Wait};
 use crate::cli::context::{Chosen, Context};
 use crate::cli::output::note;
-use crate::cli::{last_output, screen};
+use crate::cli::{last_output, own_stack, screen};
 use crate::config::Span;
 use crate::error::{Error, Result};
 use crate::logs;
@@ -204,39 +204,57 @@ impl<'a> Awaited<'a> {
         } else {
             self.context.view_if_registered(self.reservation)
         };
-        let verdict = match view {
-            Ok(view) => verdict(&view, self.goal),
+        let view = match view {
+            Ok(view) => view,
             Err(error) => {
                 self.failure = Some(error);
                 return true;
             }
         };
+        let verdict = verdict(&view, self.goal);
         let verdict = match self.goal {
             Goal::Ready => verdict.or_else(|| self.hopeless_reason().map(Err)),
             Goal::Stopped => verdict,
         };
         self.has_reached = matches!(verdict, Some(Ok(())));
         if let Some(Err(why)) = verdict {
-            self.failure = Some(failure(self.reservation, self.goal, None, why));
+            self.failure = Some(self.failed(&view, None, why));
         }
         self.has_reached || self.failure.is_some()
     }
 
     /// Returns the error of a service that has not reached the goal within `limit`.
-    fn finish(self, limit: Duration) -> Option<Error> {
+    fn finish(mut self, limit: Duration) -> Option<Error> {
         if self.has_reached {
             return None;
         }
-        Some(self.failure.unwrap_or_else(|| match self.context.view_if_registered(self.reservation) {
+        let failure = self.failure.take();
+        Some(failure.unwrap_or_else(|| match self.context.view_if_registered(self.reservation) {
             Ok(view) => {
                 let check = match self.goal {
                     Goal::Ready => failing_check(self.context, self.reservation, &view),
                     Goal::Stopped => None,
                 };
-                failure(self.reservation, self.goal, Some(limit), check.unwrap_or_else(|| reason(&view)))
+                self.failed(&view, Some(limit), check.unwrap_or_else(|| reason(&view)))
             }
             Err(error) => error,
         }))
+    }
+
+    /// Returns the error of a service that has not reached the goal. `waited` is `None` if it never will.
+    fn failed(&self, view: &ServiceView, waited: Option<Duration>, why: String) -> Error {
+        let waited_s = waited.map(|waited| (waited.as_secs_f64() * 10.0).round() / 10.0);
+        let name = self.reservation.name();
+        let was_stopped = view.last_exit.as_ref().is_none_or(|exit| exit.was_requested);
+        let hint = match (self.goal, view.state) {
+            (Goal::Ready, State::Stopped) if was_stopped => {
+                let up = own_stack::up_command(self.context, self.reservation);
+                let start = || format!("devport start --wait {name}");
+                format!("start it with `{}`", up.filter(|_| view.cmd.is_empty()).unwrap_or_else(start))
+            }
+            _ => format!("`devport logs {name}` shows more"),
+        };
+        Error::NotInTime { service: name.to_owned(), state: self.goal.state(), waited_s, why, hint }
     }
 
     /// Returns why the service will not become ready, although its supervisor goes on trying; `None` if it still may.
@@ -271,10 +289,4 @@ fn reason(view: &ServiceView) -> String {
 fn failing_check(context: &Context, reservation: &Reservation, view: &ServiceView) -> Option<String> {
     let is_unexplained = view.state == State::Running && view.error.is_none();
     is_unexplained.then(|| checks::why_not_ready(&context.registry, reservation, LAST_CHECK)).flatten()
-}
-
-/// Returns the error of a service that has not reached the goal. `waited` is `None` if it never will.
-fn failure(reservation: &Reservation, goal: Goal, waited: Option<Duration>, why: String) -> Error {
-    let waited_s = waited.map(|waited| (waited.as_secs_f64() * 10.0).round() / 10.0);
-    Error::NotInTime { service: reservation.name().to_owned(), state: goal.state(), waited_s, why }
 }

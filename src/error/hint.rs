@@ -14,6 +14,7 @@ impl Error {
             | Self::PortTaken { hint, .. }
             | Self::CannotAttach { hint, .. }
             | Self::KeyElsewhere { hint, .. }
+            | Self::NotInTime { hint, .. }
             | Self::InvalidLines { hint, .. } => Some(hint.clone()),
             Self::InvalidFile { hint, .. } | Self::StartFailed { hint, .. } => hint.clone(),
             Self::Tailnet(error) => error.hint(),
@@ -91,15 +92,14 @@ impl Error {
             Self::NotRunning { service } => format!("start it with `devport start {service}`"),
             Self::NoProcess { service, .. } => format!("`devport signal {service}` starts it now"),
             Self::NoPort { service } => format!("`devport which {service}` shows its details"),
-            Self::NoCommand { service } => {
-                format!("start it with a command: `devport start --key {service} -- npm run dev`")
-            }
+            Self::NoCommand { command, .. } => format!("start it with `{command}`"),
             Self::NoBrowser { .. } => "open it by hand, or set BROWSER to a program".into(),
             Self::NoStackFile { .. } => {
-                "name a file with -f, or write one: docs/devport-stack.yaml is an example".into()
+                "name a file with -f, or write one: docs/devport-stack.yaml is an example; `devport start` and `devport stop` \
+                 need none"
+                    .into()
             }
             Self::DanglingCheckout { .. } => "run `git worktree repair` in the main checkout".into(),
-            Self::NotInTime { service, .. } => format!("`devport logs {service}` shows more"),
             Self::NoSuchRun { service, .. } => format!("`devport logs {service}` prints every run that its log has"),
             // The other messages say everything, or the error carries its hint.
             _ => return None,

@@ -264,7 +264,9 @@ impl Launcher<'_> {
     fn prepare_registered(&self, named: &Reservation, if_running: IfRunning) -> Result<(FileLock, Ensured)> {
         let (launch, reservation) = self.lock(named)?;
         if reservation.cmd.is_empty() {
-            return Err(Error::NoCommand { service: reservation.name().to_owned() });
+            let service = reservation.name().to_owned();
+            let command = format!("devport start --key {} -- npm run dev", shell_words::quote(&service));
+            return Err(Error::NoCommand { service, command });
         }
         let place = Place::new(&reservation.cwd, reservation.file.as_deref(), self.caller.home());
         let Ensured { reservation, mut previous, .. } = self.adopt_checkout(reservation, &place)?;

@@ -88,6 +88,14 @@ fn is_done(exits: &[Exit], reservation: &Reservation) -> bool {
     is_clean && reservation.policy.restart != RestartWhen::Always
 }
 
+/// Returns whether the supervisor that recorded a failure has run the command. The exit codes 126 and 127 say that there
+/// was nothing to run (see `supervisor/lifecycle.rs`).
+fn has_run(run: &RunState) -> bool {
+    let is_of_this_start = |exit: &&Exit| run.began_at.is_some_and(|began| exit.at >= began);
+    let exit = run.exits.last().filter(is_of_this_start);
+    exit.is_some_and(|exit| !matches!(exit.how, ExitHow::Code(126 | 127)))
+}
+
 /// Derives the result of a start from a run state; `None` if the start is undecided.
 fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<()>> {
     let service = reservation.name();
@@ -103,16 +111,22 @@ fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<()>> {
             );
             Some(Err(Error::PortTaken { port: reservation.port, owner, hint }))
         }
+        // The command has run and is not restarted. One that is restarted has started too.
+        State::Failed if has_run(&run) => Some(Ok(())),
         State::Failed => {
+            let is_new = run.exits.is_empty() && reservation.file.is_none();
+            let forget = is_new.then(|| format!("it stays registered; `devport rm {}` removes it", reservation.name()));
+            let hint = [shell_hint(&reservation.cmd), forget]
+                .into_iter()
+                .flatten()
+                .reduce(|hint, forget| format!("{hint}; {forget}"));
             let why = run.error.map_or_else(String::new, |why| why.to_string());
-            Some(Err(start_failed(reservation, why, shell_hint(&reservation.cmd))))
+            Some(Err(start_failed(reservation, why, hint)))
         }
         // A short command ends before its state is read.
-        State::Stopping | State::Stopped if is_done(&run.exits, reservation) => Some(Ok(())),
-        State::Stopping | State::Stopped => {
-            Some(Err(start_failed(reservation, "it was stopped immediately".into(), None)))
-        }
-        State::Starting | State::Orphaned | State::Completed | State::Unknown => None,
+        State::Stopped if is_done(&run.exits, reservation) => Some(Ok(())),
+        State::Stopped => Some(Err(start_failed(reservation, "it was stopped immediately".into(), None))),
+        State::Starting | State::Stopping | State::Orphaned | State::Completed | State::Unknown => None,
     }
 }
 

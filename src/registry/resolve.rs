@@ -193,9 +193,8 @@ fn elsewhere_error(target: &Target, services: &[Reservation], place: &Place) -> 
             Ownership::Gone(root) => format!("{}, which no longer exists", place.abbreviate(&root)),
         })
     };
-    let id = services.first().map(|service| service.hashid.to_string()).unwrap_or_default();
-    let (key, owner, ids, output) = if let [only] = services {
-        (only.name().to_owned(), owner(only)?, "its id works", "its output")
+    let (key, owner, ids) = if let [only] = services {
+        (only.name().to_owned(), owner(only)?, format!("its id {} works", only.hashid))
     } else {
         let entry = |service: &Reservation| Ok(format!("{} ({})", owner(service)?, service.hashid));
         let owners = services.iter().take(SUGGESTIONS).map(entry).collect::<Result<Vec<_>>>()?.join(", ");
@@ -203,14 +202,14 @@ fn elsewhere_error(target: &Target, services: &[Reservation], place: &Place) -> 
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        (target.as_str().to_owned(), owners + &more, "their ids work", "the output of the first")
+        (target.as_str().to_owned(), owners + &more, "their ids work".into())
     };
     Ok(Error::KeyElsewhere {
         key,
         owner,
         state: None,
         here: place.abbreviate(place.root()),
-        hint: format!("{ids} from everywhere: `devport logs {id}` shows {output}"),
+        hint: format!("{ids} from everywhere, with every command"),
     })
 }
 

@@ -69,8 +69,13 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
     }
     let directory = view.cwd.display().to_string();
     facts.row("directory", &directory);
-    for (name, value) in view.origin() {
-        facts.row_if_some(name, value.filter(|value| *value != directory));
+    let [(_, root), (_, checkout), others @ ..] = view.origin();
+    match (root, checkout) {
+        (Some(root), Some(name)) => facts.row("checkout", &format!("{root} ({name})")),
+        (root, _) => facts.row_if_some("root", root.filter(|root| *root != directory)),
+    }
+    for (name, value) in others {
+        facts.row_if_some(name, value);
     }
     if let Some(details) = &view.details {
         push_setup(&mut facts, view, details);
@@ -253,6 +258,19 @@ mod tests {
         assert!(
             colored.contains("\u{1b}[32mready\u{1b}[0m") && without_colors(&colored).contains("state         ready\n")
         );
+    }
+
+    #[test]
+    fn the_checkout_has_its_root_and_name() {
+        let style = style(false, None);
+        let at = |checkout: Option<&str>| ServiceView {
+            root: Some("/w".into()),
+            checkout: checkout.map(str::to_owned),
+            ..view(Liveness::Held(None), State::Ready, None)
+        };
+        assert!(details(&at(Some("main")), style).contains("\ncheckout      /w (main)\n"));
+        let unversioned = details(&at(None), style);
+        assert!(!unversioned.contains("checkout") && !unversioned.contains("root"), "{unversioned}");
     }
 
     #[test]

@@ -21,10 +21,12 @@ pub(crate) struct Group<'a> {
 
 /// How much of a path says where it leads.
 const PATH: Limits = Limits { least: 24, good: 24 };
+/// How much of a name says which service it is. The services of a stack differ at the end of their keys.
+const NAME: Limits = Limits { least: 16, good: 24 };
 
 /// A column, and whether only `--wide` shows it.
 const COLUMNS: [(Column, bool); 17] = [
-    column("NAME", 15, Cut::End(Limits { least: 16, good: 16 }), false),
+    column("NAME", 15, Cut::Start(NAME), false),
     // The id stands in for a name that was cut.
     column("ID", 13, Cut::Never, false),
     column("STATE", 14, Cut::Never, false),
@@ -209,6 +211,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_name_that_is_cut_keeps_its_end_and_other_columns_make_room_for_it() {
+        let service = |key: &str| {
+            let running = view(Liveness::Held(None), State::Ready, None);
+            ServiceView { key: crate::identity::Key::new(key).ok(), ..running }
+        };
+        let services = [service("shop@feature-payment/web"), service("shop@feature-payment-retry/web")];
+        let groups = [Group { title: Some("~/shop".into()), views: services.iter().collect() }];
+        let names = |width| -> Vec<String> {
+            let table = list(&groups, style(false, Some(width)), false);
+            table.lines().skip(2).map(|line| line.split_whitespace().next().unwrap().to_owned()).collect()
+        };
+        assert_eq!(names(100), ["shop@feature-payment/web", "…eature-payment-retry/web"]);
+        assert_eq!(names(80), ["…p@feature-payment/web", "…ure-payment-retry/web"]);
     }
 
     #[test]

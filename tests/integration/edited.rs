@@ -66,6 +66,28 @@ fn edits_of_dotenv_files_siblings_and_the_list_of_services_are_seen() {
 }
 
 #[test]
+fn a_service_that_is_started_alone_names_those_that_it_needs() {
+    let env = machine(
+        "services:\n  \
+         db: {exec: sleep 1000, ready: none}\n  \
+         migrate: {exec: \"true\", one-shot: true, depends-on: [db]}\n  \
+         api: {exec: sleep 1000, ready: none, depends-on: [migrate]}\n  \
+         web: {exec: sleep 1000, ready: none, depends-on: [api]}\n",
+    );
+    at(&env, "shop", &["up", "-d"]).ok();
+    assert_eq!(notes(&env, &["restart"]), "");
+    at(&env, "shop", &["down"]).ok();
+    let needs = |what: &str, them: &str| {
+        format!("devport: shop/web needs {what} not run; `devport up -d web` starts {them} first\n")
+    };
+    assert_eq!(notes(&env, &["start", "web"]), needs("db and api, which do", "them"));
+    at(&env, "shop", &["start", "db"]).ok();
+    assert_eq!(notes(&env, &["restart", "web"]), needs("api, which does", "it"));
+    at(&env, "shop", &["up", "-d", "web"]).ok();
+    assert_eq!(notes(&env, &["start", "--replace", "web"]), "");
+}
+
+#[test]
 fn a_file_with_mistakes_or_none_does_not_keep_a_service_from_its_restart() {
     let env = running();
     env.write("shop/devport.yaml", "services:\n  web: {exec: sleep 1000, prot: 3}\n");

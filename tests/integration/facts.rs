@@ -12,6 +12,10 @@ fn one_fact_stands_alone_on_standard_output() {
     let view = env.start("a", &["sleep", "1000"]);
     assert_eq!(env.devport(["port", "a"]).ok().stdout, format!("{}\n", view["port"]));
     assert_eq!(env.devport(["url", "a"]).ok().stdout, format!("http://localhost:{}\n", view["port"]));
+    env.devport(["stop", "a"]).ok();
+    let stopped = env.devport(["url", "a"]).ok();
+    assert_eq!(stopped.stdout, format!("http://localhost:{}\n", view["port"]));
+    assert_eq!(stopped.stderr, "devport: a is stopped\n");
     env.devport(["start", "--no-port", "--key", "b", "--", "sleep", "1000"]).ok();
     env.devport(["port", "b"]).fails(1, &["b has no port"]);
     env.devport(["url", "missing"]).fails(4, &["no service matching"]);
@@ -27,7 +31,12 @@ fn open_hands_the_address_to_a_browser() {
     env.devport(["open", "a"]).ok();
     assert_eq!(fs::read_to_string(env.file("seen")).unwrap(), format!("http://localhost:{}\n", view["port"]));
     env.set("BROWSER", "/bin/false");
-    env.devport(["open", "a"]).fails(1, &["could not open http://localhost:"]);
+    env.devport(["open", "a"])
+        .fails(1, &["could not open http://localhost:", " in a browser: /bin/false: exit code 1"]);
+    env.set("BROWSER", "nosuchbrowser --new %s:/nonexistent/firefox");
+    env.set("PATH", "/nonexistent");
+    let tried = "in a browser: could not find nosuchbrowser or /nonexistent/firefox or ";
+    env.devport(["open", "a"]).fails(1, &[tried, "hint: open it by hand, or set BROWSER"]);
 }
 
 #[test]

@@ -29,9 +29,13 @@ fn stop_means_what_runs_in_this_checkout() {
     assert_eq!(keys(&machine.at("shop/apps", ["stop"]).ok()), set(&["web"]), "what has stopped before is left out");
     let runs = |key: &str| machine.env.ls().iter().any(|view| view["key"] == key && view["status"] == "running");
     assert!(runs("web-feat") && runs("blog") && !runs("web"));
-    assert_eq!(keys(&machine.at("shop", ["stop"]).ok()), set(&[]));
+    let nothing = machine.at("shop", ["stop"]).ok();
+    assert_eq!((keys(&nothing), nothing.stderr.as_str()), (set(&[]), "devport: no service of ~/shop runs\n"));
+    let table = machine.at("shop", ["restart", "--format", "table"]).ok();
+    assert_eq!((table.stdout.as_str(), table.stderr.as_str()), ("", "devport: no service of ~/shop runs\n"));
     assert_eq!(keys(&machine.at(FEAT, ["stop"]).ok()), set(&["web-feat"]));
     assert_eq!(keys(&machine.at("shop", ["stop", "--all"]).ok()), set(&["blog"]));
+    assert_eq!(machine.at("shop", ["stop", "--all"]).ok().stderr, "devport: no service runs\n");
     machine.at("shop", ["stop", "--all", "web"]).fails(2, &["--all cannot be used with TARGET"]);
 }
 
@@ -44,8 +48,7 @@ fn restart_means_what_runs_or_has_failed_in_this_checkout() {
     machine.at("shop", ["stop", "stopped"]).ok();
     machine.at("shop", ["reserve", "--key", "port"]).ok();
     let job = ["start", "--no-port", "--max-restarts", "1", "--backoff-initial", "1ms", "--key", "job"];
-    // If it fails before `start` sees it run, `start` says so.
-    machine.at("shop", job.iter().chain(&["--", "sh", "-c", "test -e fixed || exit 7; exec sleep 1000"]));
+    machine.at("shop", job.iter().chain(&["--", "sh", "-c", "test -e fixed || exit 7; exec sleep 1000"])).ok();
     let state = |key: &str| machine.env.ls().into_iter().find(|view| view["key"] == key).unwrap();
     until("the job has failed", || state("job")["state"] == "failed");
     std::fs::write(machine.home("shop/fixed"), "").unwrap();
@@ -91,7 +94,9 @@ fn wait_means_what_should_run_in_this_checkout() {
     machine.start("shop", "stopped");
     machine.at("shop", ["stop"]).ok();
     // A script must not take "nothing runs" for "ready".
-    machine.at("shop", ["wait"]).fails(5, &["stopped is not ready: it is stopped"]);
+    machine
+        .at("shop", ["wait"])
+        .fails(5, &["stopped is not ready: it is stopped\nhint: start it with `devport start --wait stopped`\n"]);
     assert_eq!(keys(&machine.at("shop", ["wait", "--for", "stopped"]).ok()), set(&[]));
     machine.start("shop", "web");
     let never = ["start", "--ready", "log:never", "--no-port", "--key", "blog", "--", "sleep", "1000"];

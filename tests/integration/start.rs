@@ -321,3 +321,30 @@ fn a_state_directory_that_cannot_be_written_is_reported_as_a_sandbox() {
     let full = full.fails(1, &["no space left on device", "free some space"]);
     assert!(!full.stderr.contains("sandbox"), "{full:?}");
 }
+
+#[test]
+fn a_command_that_has_ended_is_shown_in_its_final_state() {
+    let env = TestEnv::new();
+    // It leaves a process that ends only after the grace period: meanwhile the state is `stopping`.
+    let script = "trap '' TERM; sleep 1000 & exit 3";
+    let options = ["--no-port", "--restart", "never", "--grace", "100ms", "--", "sh", "-c", script];
+    // What `start` sees is a matter of chance.
+    for number in 0..8 {
+        let key = format!("a{number}");
+        let view = env.devport(["start", "--key", &key].iter().chain(&options)).ok().json();
+        let shown = (view["status"].as_str().unwrap(), view["state"].as_str().unwrap());
+        assert!([("stopped", "failed"), ("running", "running")].contains(&shown), "{view}");
+        assert_eq!(env.wait_state(&key, "failed")["error"], "exit code 3, and `restart` is never");
+    }
+}
+
+#[test]
+fn a_command_that_does_not_exist_stays_registered_and_the_hint_removes_it() {
+    let env = TestEnv::new();
+    let hint = "hint: it stays registered; `devport rm a` removes it\n";
+    env.devport(["start", "--key", "a", "--", "nodemonx"]).fails(1, &["nodemonx: command not found", hint]);
+    env.devport(["start", "--no-port", "--key", "a", "--restart", "never", "--", "true"]).ok();
+    // A service that has run is not to be removed for a program that is missing.
+    let missing = env.devport(["start", "--key", "a", "--", "nodemonx"]).fails(1, &["nodemonx: command not found"]);
+    assert!(!missing.stderr.contains("devport rm"), "{missing:?}");
+}

@@ -79,10 +79,12 @@ fn a_name_that_only_other_checkouts_have_is_refused_with_their_ids() {
         6,
         &[
             &format!("shop/web belongs to {}; this is {}\n", path("shop"), path(FEAT)),
-            &format!("its id works from everywhere: `devport logs {}` shows its output", id("shop/web")),
+            "hint: `devport up -d web` starts this checkout's own\n",
         ],
     );
     assert_eq!(one.stdout, "");
+    let hint = format!("hint: its id {} works from everywhere, with every command\n", id("shop/web"));
+    at(&env, "blog", &["url", "web"]).fails(6, &[&hint]);
     at(&env, "blog", &["up", "-d"]).ok();
     at(&env, FEAT, &["up", "-d"]).ok();
     let (main, feat) = (id("shop/web"), id("shop@feat/web"));
@@ -162,6 +164,25 @@ fn a_key_in_a_directory_without_a_stack_is_found_without_reading_the_other_recor
         }
     }
     assert!(records_read("shop", "which", "own") > 20, "a stack here may have the name");
+}
+
+#[test]
+fn what_was_never_started_in_this_checkout_is_started_with_up() {
+    let env = machine(&format!("{}  debug: {{}}\n", stack(&["db", "web"])));
+    at(&env, FEAT, &["up", "-d", "db"]).ok();
+    let url = |name: &str| at(&env, FEAT, &["url", name]).ok();
+    assert_eq!(url("web").stderr, "devport: shop@feat/web was not started; `devport up -d web` starts it\n");
+    assert!(url("web").stdout.starts_with("http://localhost:"));
+    assert_eq!((url("db").stderr, url("debug").stderr), (String::new(), String::new()));
+    let hint = "hint: start it with `devport up -d web`\n";
+    at(&env, FEAT, &["start", "web"]).fails(1, &["shop@feat/web is a reserved port without a command", hint]);
+    at(&env, FEAT, &["wait", "web"]).fails(5, &["shop@feat/web is not ready: it is stopped", hint]);
+    at(&env, FEAT, &["start", "debug"]).fails(1, &["`devport start --key shop@feat/debug -- "]);
+    let file = fs::canonicalize(env.file(FEAT)).unwrap().join("devport.yaml").display().to_string();
+    let elsewhere = format!("start it with `devport up -d -f {file} web`");
+    at(&env, "blog", &["start", "shop@feat/web"]).fails(1, &[&elsewhere]);
+    at(&env, "blog", &["up", "-d", "-f", &file, "web"]).ok();
+    assert_eq!(url("web").stderr, "");
 }
 
 #[test]
