@@ -207,6 +207,6 @@ mod tests {
         }
         assert_eq!(progress(&rows[..3], style(false, Some(80)), 24).len(), 3);
         let narrow = progress(&[row("a-rather-long-name-of-a-service", steps[1])], style(false, Some(40)), 24);
-        assert_eq!(narrow, ["a-rather-long-…  starting       1.2 s"]);
+        assert_eq!(narrow, ["a-rather-long-n…  starting         1.2 s"]);
     }
 }
