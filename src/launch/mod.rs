@@ -10,8 +10,10 @@ mod launcher;
 mod response;
 mod stop;
 mod tmux;
+mod viewing;
 
 pub(crate) use ensure::{Comparison, Ensured, IfRunning, LaunchMode, Previous};
 pub(crate) use launcher::Launcher;
 pub(crate) use stop::{Ended, Urgency, kill_group, stop, stop_and_hold, supervisor};
 pub(crate) use tmux::{Tmux, count_viewers, own_window};
+pub(crate) use viewing::Viewing;

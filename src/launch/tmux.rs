@@ -50,15 +50,6 @@ pub(super) struct Window {
     pub(super) pid: i32,
 }
 
-/// The session and the window that contain a pane.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct WindowId {
-    /// The session's id, such as `$0`.
-    pub(crate) session: String,
-    /// The window's id, such as `@3`.
-    pub(crate) window: String,
-}
-
 /// A tmux command that marks a window, running in the background.
 #[derive(Debug)]
 pub(super) struct Marking<'a> {
@@ -110,7 +101,7 @@ impl Tmux {
     ///
     /// # Errors
     /// As [`Self::run`], or if the command fails.
-    fn query(&self, name: &'static str, arguments: &[&OsStr]) -> Result<String> {
+    pub(super) fn query(&self, name: &'static str, arguments: &[&OsStr]) -> Result<String> {
         let response = self.run(name, arguments)?;
         response.failure.map_or(Ok(response.output), Err)
     }
@@ -187,34 +178,27 @@ impl Tmux {
         Marking { tmux: self, window: window.id.clone(), marker, client }
     }
 
-    /// Returns the window that contains a pane; `None` if the pane is closed, or belongs to another service.
+    /// Returns the id of the window that contains a pane, such as `@3`; `None` if the pane is closed, or belongs to
+    /// another service.
     ///
     /// # Errors
     /// [`Error::Tmux`] if tmux fails.
-    pub(crate) fn find(&self, pane: &Pane, base: &Path, reservation: &Reservation) -> Result<Option<WindowId>> {
-        let format = format!("#{{pane_id}}\t#{{session_id}}\t#{{window_id}}\t#{{{MARKER}}}");
+    pub(crate) fn find(&self, pane: &Pane, base: &Path, reservation: &Reservation) -> Result<Option<String>> {
+        let format = format!("#{{pane_id}}\t#{{window_id}}\t#{{{MARKER}}}");
         let panes = self.query("list-panes", &["list-panes", "-a", "-F", &format].map(OsStr::new))?;
         let marker = base.join(reservation.hash.as_str());
         let window = |line: &str| {
             let fields: Vec<&str> = line.split('\t').collect();
-            let [id, session, window, service] = fields.as_slice() else { return None };
-            (*id == pane.pane && Path::new(service) == marker)
-                .then(|| WindowId { session: (*session).into(), window: (*window).into() })
+            let [id, window, service] = fields.as_slice() else { return None };
+            (*id == pane.pane && Path::new(service) == marker).then(|| (*window).to_owned())
         };
-        // A user may have linked the window into other sessions. Any of them shows it.
         Ok(panes.lines().find_map(window))
     }
 
-    /// Returns the program and arguments that show a window: in the client that the caller runs in, or in a new client.
-    pub(crate) fn show(&self, window: &WindowId, is_inside: bool) -> (PathBuf, Vec<OsString>) {
-        let mut arguments: Vec<OsString> = Vec::new();
-        if let Some(socket) = &self.socket {
-            arguments.extend(["-S".into(), socket.into()]);
-        }
-        let target = format!("{}:{}", window.session, window.window);
-        let command = if is_inside { "switch-client" } else { "attach-session" };
-        arguments.extend([command.into(), "-t".into(), target.into()]);
-        (self.program.clone(), arguments)
+    /// Returns the program and arguments of a tmux command that has the caller's terminal.
+    pub(super) fn client(&self, commands: Vec<OsString>) -> (PathBuf, Vec<OsString>) {
+        let socket = self.socket.iter().flat_map(|socket| ["-S".into(), socket.into()]);
+        (self.program.clone(), socket.chain(commands).collect())
     }
 }
 
@@ -264,7 +248,7 @@ fn literal_name(name: &str) -> OsString {
 }
 
 /// Escapes an argument, so that a `;` at its end does not end the command.
-fn unsplit(argument: &OsStr) -> OsString {
+pub(super) fn unsplit(argument: &OsStr) -> OsString {
     let mut bytes = argument.as_bytes().to_vec();
     if bytes.last() == Some(&b';') {
         bytes.pop();

@@ -5,9 +5,13 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill, raise};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use super::sys::{self, ControllingTerminal};
 
@@ -80,9 +84,26 @@ pub(crate) fn tool(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Replaces this process by a program; returns only if that fails.
-pub(crate) fn replace(program: &Path, arguments: &[OsString]) -> io::Error {
-    Command::new(program).args(arguments).exec()
+/// Runs a program in the caller's terminal until it ends; returns whether it succeeded. If the program suspends itself, so
+/// does this process, until the user's shell continues both.
+///
+/// # Errors
+/// If it cannot be executed or waited for.
+pub(crate) fn in_foreground(program: &Path, arguments: &[OsString]) -> io::Result<bool> {
+    let pid = i32::try_from(Command::new(program).args(arguments).spawn()?.id()).map_err(io::Error::other)?;
+    let pid = Pid::from_raw(pid);
+    loop {
+        match waitpid(pid, Some(WaitPidFlag::WUNTRACED)) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(code == 0),
+            Ok(WaitStatus::Signaled(..)) => return Ok(false),
+            Ok(WaitStatus::Stopped(..)) => {
+                raise(Signal::SIGSTOP)?;
+                kill(pid, Signal::SIGCONT)?;
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Finds a program in the absolute directories of a `PATH`; `None` if none has it.

@@ -68,23 +68,160 @@ fn ctrl_c_ends_the_service_and_ctrl_z_restarts_it() {
     assert_eq!(env.which("other")["state"], "running");
 }
 
-#[test]
-fn inside_of_tmux_the_client_switches() {
+/// Starts two services; the second prints a greeting.
+fn two_services() -> TestEnv {
     let env = TestEnv::new();
-    env.start("a", &["sh", "-c", "echo here I am; exec sleep 1000"]);
-    // A client of the service's tmux server, within the terminal of the other one.
-    let terminal = Terminal::run(&env, "tmux new-session -s mine");
-    until("the client is there", || env.tmux(&["list-clients", "-F", "#{session_name}"]).stdout == "mine\n");
-    env.tmux(&[
-        "send-keys",
-        "-t",
-        "=mine:",
-        &format!("DEVPORT_HOME={} {DEVPORT} attach a", env.path("state").display()),
-        "Enter",
-    ])
-    .ok();
+    env.start("one", &["sleep", "1000"]);
+    env.start("two", &["sh", "-c", "echo here I am; exec sleep 1000"]);
+    env
+}
+
+/// Opens an interactive shell, and attaches a service in it.
+fn attach_in_shell<'a>(env: &'a TestEnv, service: &str) -> Terminal<'a> {
+    let terminal = Terminal::run(env, "bash --norc -i");
+    terminal.shows("bash-");
+    terminal.keys(&[&format!("{DEVPORT} attach {service}"), "Enter"]);
+    terminal
+}
+
+/// Opens a session `mine` in the tmux server of the services, and attaches `two` in it.
+fn attach_inside(env: &TestEnv) -> Terminal<'_> {
+    let terminal = Terminal::run(env, "tmux new-session -s mine bash --norc -i");
+    terminal.shows("bash-");
+    let attach = format!("DEVPORT_HOME={} {DEVPORT} attach two; echo attach: $?", env.path("state").display());
+    terminal.keys(&[&attach, "Enter"]);
     terminal.shows("here I am");
-    assert_eq!(env.tmux(&["list-clients", "-F", "#{session_name}"]).stdout, "devport\n");
+    terminal
+}
+
+fn sessions(env: &TestEnv) -> String {
+    env.tmux(&["list-sessions", "-F", "#{session_name}"]).stdout
+}
+
+fn clients(env: &TestEnv) -> String {
+    env.tmux(&["list-clients", "-F", "#{session_name}"]).stdout
+}
+
+#[test]
+fn a_second_ctrl_c_does_not_reach_another_service() {
+    let env = two_services();
+    let terminal = attach_in_shell(&env, "two");
+    terminal.shows("here I am");
+    terminal.keys(&["C-c", "C-c", "C-c"]);
+    terminal.shows("devport: two is stopped\n");
+    env.wait_state("two", "stopped");
+    terminal.keys(&["C-c"]);
+    assert_eq!(env.which("one")["state"], "running");
+    assert_eq!((sessions(&env).as_str(), clients(&env).as_str()), ("devport\n", ""));
+}
+
+#[test]
+fn the_end_of_the_only_service_is_reported_with_its_exit() {
+    let env = TestEnv::new();
+    let script = "read line; exit 3";
+    env.devport(["start", "--key", "two", "--restart", "never", "--no-port", "--", "sh", "-c", script]).ok();
+    let terminal = attach_in_shell(&env, "two");
+    until("the client is there", || !clients(&env).is_empty());
+    terminal.keys(&["Enter"]);
+    terminal.shows("devport: two has failed: exit code 3, and `restart` is never\n");
+}
+
+#[test]
+fn a_restart_keeps_the_terminal_on_the_service() {
+    // Without another service, tmux ends too, and a new server has the same ids.
+    for others in [0, 1] {
+        let env = TestEnv::new();
+        if others == 1 {
+            env.start("one", &["sleep", "1000"]);
+        }
+        env.start("two", &["sh", "-c", "echo here I am; exec sleep 1000"]);
+        let terminal = attach_in_shell(&env, "two");
+        terminal.shows("here I am");
+        let shown = || env.tmux(&["list-clients", "-F", "#{window_name} #{pane_pid}"]).stdout;
+        env.devport(["restart", "two"]).ok();
+        let new = format!("two {}\n", env.supervisor("two"));
+        until("the terminal shows the new window", || shown() == new);
+        env.devport(["rm", "two"]).ok();
+        terminal.shows("devport: two was removed");
+    }
+}
+
+#[test]
+fn two_terminals_show_one_service_and_others_show_another() {
+    let env = two_services();
+    let first = attach_in_shell(&env, "two");
+    let second = attach_in_shell(&env, "two");
+    first.shows("here I am");
+    second.shows("here I am");
+    let third = attach_in_shell(&env, "one");
+    until("each has a session", || clients(&env).lines().count() == 3);
+    let count = ["display-message", "-p", "-t", "=devport:two", "#{window_active_clients}"];
+    assert_eq!(env.tmux(&count).stdout, "2\n");
+    first.keys(&["C-b", "d"]);
+    first.shows("[detached");
+    until("one shows it", || env.tmux(&count).stdout == "1\n");
+    second.keys(&["C-c"]);
+    second.shows("devport: two is stopped");
+    assert!(!first.screen().contains("two is stopped"));
+    assert_eq!(env.which("one")["state"], "running");
+    third.keys(&["C-c"]);
+    third.shows("devport: one is stopped");
+    assert_eq!(sessions(&env), "");
+}
+
+#[test]
+fn a_window_that_the_user_opens_next_to_the_service_stays() {
+    let env = two_services();
+    let terminal = attach_in_shell(&env, "two");
+    terminal.shows("here I am");
+    terminal.keys(&["C-b", "c"]);
+    until("the window is open", || env.tmux(&["list-windows", "-a"]).stdout.lines().count() == 4);
+    terminal.keys(&["C-b", "d"]);
+    terminal.shows("[detached");
+    assert_eq!(sessions(&env).lines().count(), 2);
+    assert_eq!(env.which("two")["state"], "running");
+}
+
+#[test]
+fn a_suspended_terminal_continues() {
+    let env = two_services();
+    let terminal = attach_in_shell(&env, "two");
+    terminal.shows("here I am");
+    terminal.keys(&["C-b", "C-z"]);
+    terminal.shows("Stopped");
+    terminal.keys(&["fg", "Enter"]);
+    terminal.shows("here I am");
+    terminal.keys(&["C-b", "d"]);
+    terminal.shows("[detached");
+    assert_eq!(sessions(&env), "devport\n");
+}
+
+#[test]
+fn inside_of_tmux_the_client_switches_and_ctrl_b_l_goes_back() {
+    let env = two_services();
+    let terminal = attach_inside(&env);
+    assert!(clients(&env).starts_with("devport-"), "{}", clients(&env));
+    terminal.keys(&["C-b", "L"]);
+    until("the client is back", || clients(&env) == "mine\n");
+    terminal.shows("attach: 0");
+    assert_eq!(sessions(&env), "devport\nmine\n");
+    assert_eq!(env.which("two")["state"], "running");
+}
+
+#[test]
+fn inside_of_tmux_a_second_ctrl_c_does_not_reach_another_service() {
+    let env = two_services();
+    let terminal = attach_inside(&env);
+    // tmux would switch to the session in which something happened last.
+    env.tmux(&["set-option", "-g", "detach-on-destroy", "off"]).ok();
+    terminal.keys(&["C-c", "C-c", "C-c"]);
+    terminal.shows("the window of two has closed: `devport which two` shows why");
+    env.wait_state("two", "stopped");
+    until("the client is back", || clients(&env) == "mine\n");
+    terminal.shows("attach: 0");
+    terminal.keys(&["C-c"]);
+    assert_eq!(env.which("one")["state"], "running");
+    assert_eq!(sessions(&env), "devport\nmine\n");
 }
 
 #[test]
@@ -93,7 +230,8 @@ fn in_another_tmux_server_attach_reports_where_the_service_is() {
     env.start("a", &["sleep", "1000"]);
     let mut command = env.command(DEVPORT);
     command.env("TMUX", "/tmp/elsewhere,1,0").args(["attach", "a"]);
-    env.finish(&mut command).fails(1, &["another tmux server", "tmux -S"]);
+    env.finish(&mut command)
+        .fails(1, &["another tmux server", "detach from this one first, then run `devport attach a`"]);
 }
 
 #[test]

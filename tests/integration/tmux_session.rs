@@ -31,11 +31,11 @@ fn windows_of_a_stack_open_in_its_session_and_close_with_their_services() {
     until("the first window is closed", || windows(&env) == ["dev shop/web", "dev-of-the-user mine", "devport plain"]);
     let terminal = Terminal::run(&env, &format!("{DEVPORT} attach shop/web"));
     terminal.shows("here I am");
-    assert_eq!(env.tmux(&["list-clients", "-F", "#{session_name}"]).stdout, "dev\n");
+    assert_eq!(env.tmux(&["list-clients", "-F", "#{window_name}"]).stdout, "shop/web\n");
     drop(terminal);
     let mut elsewhere = env.command(DEVPORT);
     elsewhere.env("TMUX", "/tmp/elsewhere,1,0").args(["attach", "shop/web"]);
-    env.finish(&mut elsewhere).fails(1, &["another tmux server", "attach -t dev`"]);
+    env.finish(&mut elsewhere).fails(1, &["another tmux server", "`devport attach shop/web`"]);
     at(&env, "shop", &["stop"]).ok();
     until("the window is closed", || windows(&env) == ["dev-of-the-user mine", "devport plain"]);
 }

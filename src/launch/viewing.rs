@@ -1,0 +1,103 @@
+//! Shows the window of a service in a session of its own, one for each terminal that shows it.
+//!
+//! In a session with other services, tmux would show one of their windows when this one closes, and the user's next keys
+//! would go there. All clients of a session also show the same window. The session ends when no client shows it.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+use crate::launch::tmux::{Tmux, unsplit};
+
+/// A session that shows the window of one service.
+#[derive(Debug)]
+pub(crate) struct Viewing<'a> {
+    tmux: &'a Tmux,
+    /// The id of the service's window, such as `@3`.
+    window: String,
+    /// The name of the session: letters, digits and `-`.
+    session: String,
+    /// The session as a target.
+    target: String,
+}
+
+/// The client that the caller runs in, and what it shows. Each is a name or id of tmux without blanks.
+struct Client {
+    name: String,
+    session: String,
+    window: String,
+}
+
+impl<'a> Viewing<'a> {
+    /// Prepares a session; opens nothing. `name` has only letters, digits and `-`, and no other session has it.
+    pub(crate) fn new(tmux: &'a Tmux, window: String, name: String) -> Self {
+        Self { tmux, window, target: format!("={name}:"), session: name }
+    }
+
+    /// Returns the program and arguments of a client that shows the window in this terminal, and ends with the window.
+    pub(crate) fn client(&self) -> (PathBuf, Vec<OsString>) {
+        let mut arguments = self.open(1);
+        arguments.extend([";", "attach-session", "-t", &self.target].map(OsString::from));
+        self.tmux.client(arguments)
+    }
+
+    /// Shows the window in the client that the caller runs in. When the window closes, the client shows what it shows
+    /// now, and a message. `pane`: the pane that the caller runs in, if it is known.
+    ///
+    /// # Errors
+    /// [`Error::Tmux`] if no client shows the caller, or a command fails.
+    pub(crate) fn switch(&self, pane: Option<&OsStr>, message: &str) -> Result<()> {
+        let client = self.caller(pane)?;
+        let target = self.target.as_str();
+        // tmux shows the user's own window as soon as the service's window has closed, even before the hook runs.
+        let mut arguments = self.open(2);
+        arguments.extend([";", "link-window", "-d", "-s", &client.window, "-t", target].map(OsString::from));
+        // As an option, the message is not parsed as a command or a format.
+        arguments.extend([";", "set-option", "-t", target, "@devport_message"].map(OsString::from));
+        arguments.push(unsplit(OsStr::new(message)));
+        let Client { name, session, .. } = &client;
+        let go_back = format!(
+            "if-shell -F -t '{target}' '#{{==:#{{session_windows}},1}}' \
+             \"display-message -c '{name}' -t '{target}' '#{{@devport_message}}' ; switch-client -c '{name}' -t '{session}'\""
+        );
+        arguments.extend([";", "set-hook", "-t", target, "window-unlinked", &go_back].map(OsString::from));
+        arguments.extend([";", "switch-client", "-c", name, "-t", target].map(OsString::from));
+        let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
+        self.tmux.query("switch-client", &arguments).map(drop)
+    }
+
+    /// Returns the commands that create the session, which is to have this number of windows. Without a client, it ends
+    /// with the next client that detaches, or with its first window: attach one in the same sequence of commands.
+    fn open(&self, windows: usize) -> Vec<OsString> {
+        let Self { window, session, target, .. } = self;
+        // A session begins with a window of its own. The service's window replaces it at once.
+        let mut arguments =
+            ["new-session", "-d", "-s", session, "-c", "/", "--", "sleep", "10"].map(OsString::from).to_vec();
+        let first = format!("{target}^");
+        arguments.extend([";", "link-window", "-k", "-s", window, "-t", &first].map(OsString::from));
+        arguments.extend([";", "set-option", "-t", target, "detach-on-destroy", "on"].map(OsString::from));
+        arguments.extend([";", "set-option", "-t", target, "destroy-unattached", "on"].map(OsString::from));
+        // A window that the user opens in the session stays open, so the session does too.
+        let keep = format!(
+            "if-shell -F -t '{target}' '#{{!=:#{{session_windows}},{windows}}}' \
+             \"set-option -t '{target}' destroy-unattached off\""
+        );
+        arguments.extend([";", "set-hook", "-t", target, "window-linked", &keep].map(OsString::from));
+        arguments
+    }
+
+    /// Finds the client that the caller runs in.
+    fn caller(&self, pane: Option<&OsStr>) -> Result<Client> {
+        let mut arguments = vec![OsStr::new("display-message"), OsStr::new("-p")];
+        if let Some(pane) = pane {
+            arguments.extend([OsStr::new("-t"), pane]);
+        }
+        arguments.push(OsStr::new("#{session_id} #{window_id} #{client_name}"));
+        let shown = self.tmux.query("display-message", &arguments)?;
+        let fields: Vec<&str> = shown.split_whitespace().collect();
+        let [session, window, name] = fields.as_slice() else {
+            return Err(Error::Tmux { command: "switch-client", message: "no client shows this terminal".into() });
+        };
+        Ok(Client { name: (*name).into(), session: (*session).into(), window: (*window).into() })
+    }
+}
