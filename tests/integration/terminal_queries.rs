@@ -79,7 +79,7 @@ fn in_a_window_that_no_client_shows_devport_responds_and_the_window_gets_no_quer
 fn responses_in_sight(env: &TestEnv) -> Vec<String> {
     env.start("a", &["sh", "-c", "while ! [ -e seen ]; do sleep 0.01; done; exec python3 query.py"]);
     let _terminal = Terminal::run(env, &format!("{DEVPORT} attach a"));
-    let count = ["display-message", "-p", "-t", "=devport:", "#{window_active_clients}"];
+    let count = ["display-message", "-p", "-t", "=devport:a", "#{window_active_clients}"];
     eventually("the client shows the window", || (env.tmux(&count).stdout == "1\n").then_some(()));
     env.write("seen", "");
     responses(env)
