@@ -67,7 +67,7 @@ pub(super) fn execute(context: &Context, arguments: &Attach) -> Result<()> {
         let still_runs = Window::of(context, &reservation).is_ok_and(|now| now == attached);
         // If there is no tmux server now, there is no window either.
         if still_runs && matches!(find(&attached.pane), Ok(Some(_))) {
-            let failed = Error::Tmux { command: "attach-session", message: "its message is above".into() };
+            let failed = Error::Tmux { command: "attach-session", message: "the reason is above".into() };
             return if succeeded { Ok(()) } else { Err(failed) };
         }
         let Some(reopened) = reopened(context, &reservation, &attached) else { break };

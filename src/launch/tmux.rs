@@ -17,7 +17,7 @@ use crate::os::{spawn, tool};
 use crate::registry::{Pane, Reservation};
 
 /// The user option on a window that names its service: state directory and hash.
-const MARKER: &str = "@devport_service";
+pub(super) const MARKER: &str = "@devport_service";
 /// How long a tmux command may take. It takes milliseconds unless the server hangs.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How many times devport tries to open a window. An attempt fails if another process creates or ends the session in between; eight

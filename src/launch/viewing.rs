@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
-use crate::launch::tmux::{Tmux, unsplit};
+use crate::launch::tmux::{MARKER, Tmux, unsplit};
 
 /// A session that shows the window of one service.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ struct Client {
     name: String,
     session: String,
     window: String,
+    /// Whether that is the window of a service.
+    shows_service: bool,
 }
 
 impl<'a> Viewing<'a> {
@@ -42,28 +44,33 @@ impl<'a> Viewing<'a> {
     }
 
     /// Shows the window in the client that the caller runs in. When the window closes, the client shows what it shows
-    /// now, and a message. `pane`: the pane that the caller runs in, if it is known.
+    /// now, and a message. If that is another service, the client detaches instead. `pane`: the pane that the caller runs in, if it is known.
     ///
     /// # Errors
     /// [`Error::Tmux`] if no client shows the caller, or a command fails.
     pub(crate) fn switch(&self, pane: Option<&OsStr>, message: &str) -> Result<()> {
         let client = self.caller(pane)?;
-        let target = self.target.as_str();
-        // tmux shows the user's own window as soon as the service's window has closed, even before the hook runs.
+        let mut arguments = if client.shows_service { self.open(1) } else { self.open_next_to(&client, message) };
+        arguments.extend([";", "switch-client", "-c", &client.name, "-t", &self.target].map(OsString::from));
+        let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
+        self.tmux.query("switch-client", &arguments).map(drop)
+    }
+
+    /// Returns the commands that create the session with the window from which a client comes, and go back with a message
+    /// when the service's window closes. tmux shows the other window at once, even before the hook runs.
+    fn open_next_to(&self, client: &Client, message: &str) -> Vec<OsString> {
+        let (Self { target, .. }, Client { name, session, window, .. }) = (self, client);
         let mut arguments = self.open(2);
-        arguments.extend([";", "link-window", "-d", "-s", &client.window, "-t", target].map(OsString::from));
+        arguments.extend([";", "link-window", "-d", "-s", window, "-t", target].map(OsString::from));
         // As an option, the message is not parsed as a command or a format.
         arguments.extend([";", "set-option", "-t", target, "@devport_message"].map(OsString::from));
         arguments.push(unsplit(OsStr::new(message)));
-        let Client { name, session, .. } = &client;
         let go_back = format!(
             "if-shell -F -t '{target}' '#{{==:#{{session_windows}},1}}' \
              \"display-message -c '{name}' -t '{target}' '#{{@devport_message}}' ; switch-client -c '{name}' -t '{session}'\""
         );
         arguments.extend([";", "set-hook", "-t", target, "window-unlinked", &go_back].map(OsString::from));
-        arguments.extend([";", "switch-client", "-c", name, "-t", target].map(OsString::from));
-        let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
-        self.tmux.query("switch-client", &arguments).map(drop)
+        arguments
     }
 
     /// Returns the commands that create the session, which is to have this number of windows. Without a client, it ends
@@ -92,12 +99,18 @@ impl<'a> Viewing<'a> {
         if let Some(pane) = pane {
             arguments.extend([OsStr::new("-t"), pane]);
         }
-        arguments.push(OsStr::new("#{session_id} #{window_id} #{client_name}"));
+        let format = format!("#{{session_id}} #{{window_id}} #{{?{MARKER},1,0}} #{{client_name}}");
+        arguments.push(OsStr::new(&format));
         let shown = self.tmux.query("display-message", &arguments)?;
         let fields: Vec<&str> = shown.split_whitespace().collect();
-        let [session, window, name] = fields.as_slice() else {
+        let [session, window, service, name] = fields.as_slice() else {
             return Err(Error::Tmux { command: "switch-client", message: "no client shows this terminal".into() });
         };
-        Ok(Client { name: (*name).into(), session: (*session).into(), window: (*window).into() })
+        Ok(Client {
+            name: (*name).into(),
+            session: (*session).into(),
+            window: (*window).into(),
+            shows_service: *service == "1",
+        })
     }
 }

@@ -225,6 +225,23 @@ fn inside_of_tmux_a_second_ctrl_c_does_not_reach_another_service() {
 }
 
 #[test]
+fn from_the_window_of_a_service_the_client_detaches_at_the_end_of_another() {
+    let env = two_services();
+    let terminal = attach_in_shell(&env, "two");
+    terminal.shows("here I am");
+    let attach = format!("DEVPORT_HOME={} {DEVPORT} attach one", env.path("state").display());
+    env.tmux(&["bind-key", "-n", "F5", "run-shell", &attach]).ok();
+    terminal.keys(&["F5"]);
+    let shown = || env.tmux(&["list-clients", "-F", "#{window_name}"]).stdout;
+    until("the client shows the other service", || shown() == "one\n");
+    terminal.keys(&["C-c", "C-c"]);
+    terminal.shows("[exited]");
+    env.wait_state("one", "stopped");
+    assert_eq!(env.which("two")["state"], "running");
+    assert_eq!(sessions(&env), "devport\n");
+}
+
+#[test]
 fn in_another_tmux_server_attach_reports_where_the_service_is() {
     let env = TestEnv::new();
     env.start("a", &["sleep", "1000"]);
