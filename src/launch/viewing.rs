@@ -44,7 +44,8 @@ impl<'a> Viewing<'a> {
     }
 
     /// Shows the window in the client that the caller runs in. When the window closes, the client shows what it shows
-    /// now, and a message. If that is another service, the client detaches instead. `pane`: the pane that the caller runs in, if it is known.
+    /// now, and a message. If that is another service, the client detaches instead. `pane`: the pane that the caller runs
+    /// in, if it is known.
     ///
     /// # Errors
     /// [`Error::Tmux`] if no client shows the caller, or a command fails.
