@@ -196,7 +196,12 @@ pub(crate) enum Error {
     PortOfCheck { service: String, other: u16, port: u16 },
     /// The service has a port already, and ports never move.
     #[error("{service} already has port {port}, and ports never change")]
-    PortFixed { service: String, port: u16 },
+    PortFixed {
+        service: String,
+        port: u16,
+        /// How to move it.
+        hint: String,
+    },
     /// Every port of the range is reserved or taken.
     #[error("no free port in {first}-{last}: {reserved} reserved, {listening} taken by other programs")]
     PoolExhausted {

@@ -57,7 +57,7 @@ impl Rechecks {
         let failures = self.failures();
         let failure = failures.get(&view.hash).filter(|failure| failure.started_at == view.started_at);
         if let (State::Ready, Some(failure)) = (view.state, failure) {
-            (view.state, view.error) = (State::Running, Some(failure.why.clone()));
+            (view.state, view.error, view.short_error) = (State::Running, Some(failure.why.clone()), None);
         }
         view
     }

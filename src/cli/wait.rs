@@ -1,5 +1,6 @@
 //! `devport wait`, and `--wait` of other commands: wait until services are ready, or have stopped.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use crate::checks;
@@ -11,9 +12,9 @@ use crate::config::Span;
 use crate::error::{Error, Result};
 use crate::logs;
 use crate::os::{clock, process};
-use crate::registry::{Reservation, State};
+use crate::registry::{Problem, Reservation, State};
 use crate::text::printable;
-use crate::view::{ServiceView, Status};
+use crate::view::{self, ServiceView, Status};
 
 /// The time between checks of a service: a script waits at most this much too long.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -242,7 +243,7 @@ impl<'a> Awaited<'a> {
     }
 
     /// Returns the error of a service that has not reached the goal. `waited` is `None` if it never will.
-    fn failed(&self, view: &ServiceView, waited: Option<Duration>, why: String) -> Error {
+    fn failed(&self, view: &ServiceView, waited: Option<Duration>, mut why: String) -> Error {
         let waited_s = waited.map(|waited| (waited.as_secs_f64() * 10.0).round() / 10.0);
         let name = self.reservation.name();
         let was_stopped = view.last_exit.as_ref().is_none_or(|exit| exit.was_requested);
@@ -252,8 +253,20 @@ impl<'a> Awaited<'a> {
                 let start = || format!("devport start --wait {name}");
                 format!("start it with `{}`", up.filter(|_| view.cmd.is_empty()).unwrap_or_else(start))
             }
-            _ => format!("`devport logs {name}` shows more"),
+            (Goal::Ready, state) => match command_after_fix(state) {
+                Some(command) => {
+                    let name = shell_words::quote(name);
+                    format!("after the fix, run `{command} {name}`; `devport logs {name}` shows more")
+                }
+                None => format!("`devport logs {name}` shows more"),
+            },
+            (Goal::Stopped, _) => format!("`devport logs {name}` shows more"),
         };
+        if let Some(next) = view::next_start(view, clock::wall())
+            && matches!(view.state, State::Backoff | State::CrashLoop)
+        {
+            let _ = write!(why, "; devport tries again in {next}");
+        }
         Error::NotInTime { service: name.to_owned(), state: self.goal.state(), waited_s, why, hint }
     }
 
@@ -271,12 +284,23 @@ impl<'a> Awaited<'a> {
             None => self.wrong_port_since = None,
         }
         let exit = run.repeated_failure()?;
-        if run.child.is_some() || run.runs == self.compared_runs {
+        // The next start is scheduled once no process is left.
+        if run.child.is_some() || run.next_start_at.is_none() || run.runs == self.compared_runs {
             return None;
         }
         self.compared_runs = run.runs;
         let last_line = |run| logs::run_output(&registry.paths().log(&self.reservation.hash), run, 1);
-        (last_line(run.runs) == last_line(run.runs - 1)).then(|| format!("it ended twice in the same way: {exit}"))
+        (last_line(run.runs) == last_line(run.runs - 1))
+            .then(|| format!("it ended twice in the same way: {}", Problem::Exited(exit.clone())))
+    }
+}
+
+/// Returns the command that starts a service again whose command has failed; `None` if it has not.
+fn command_after_fix(state: State) -> Option<&'static str> {
+    match state {
+        State::Backoff | State::CrashLoop => Some("devport restart --wait"),
+        State::Failed => Some("devport start --wait"),
+        _ => None,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::config::check::Check;
 use crate::config::span::{Size, Span};
@@ -151,6 +152,26 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// Returns the options of `devport start` for what differs from the default.
+    pub(crate) fn start_options(&self) -> Vec<String> {
+        /// What only a file can set.
+        const ONLY_IN_FILES: [&str; 4] = ["log", "check", "ready-interval", "health-"];
+        let fields = |policy: &Self| match serde_json::to_value(policy) {
+            Ok(Value::Object(fields)) => fields,
+            _ => serde_json::Map::new(),
+        };
+        let default = fields(&Self::default());
+        let differs = |(name, value): &(String, Value)| default.get(name) != Some(value);
+        let option = |(name, value): (String, Value)| match value {
+            _ if ONLY_IN_FILES.iter().any(|prefix| name.starts_with(prefix)) => None,
+            Value::Bool(_) => Some(["--on-unhealthy".to_owned(), "restart".to_owned()]),
+            Value::String(text) => Some([format!("--{name}"), text]),
+            Value::Number(number) => Some([format!("--{name}"), number.to_string()]),
+            _ => None,
+        };
+        fields(self).into_iter().filter(differs).filter_map(option).flatten().collect()
+    }
+
     /// Returns whether this is the default, which records omit.
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()

@@ -47,6 +47,18 @@ pub(crate) enum EnvSource {
     Values(Vec<(String, String)>),
 }
 
+/// Returns the options of `devport start` for a service, apart from key, port and variables.
+pub(crate) fn start_options<'a>(
+    port_env: Option<&str>,
+    env_files: impl IntoIterator<Item = &'a PathBuf>,
+    policy: &Policy,
+) -> Vec<String> {
+    let port_env = port_env.map(|name| ["--port-env".to_owned(), name.to_owned()]);
+    let env_file = |path: &PathBuf| ["--env-file".to_owned(), path.display().to_string()];
+    let files = env_files.into_iter().flat_map(env_file);
+    port_env.into_iter().flatten().chain(files).chain(policy.start_options()).collect()
+}
+
 impl Request {
     /// Returns the name for messages: the key, or else the command.
     pub(crate) fn name(&self) -> String {

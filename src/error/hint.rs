@@ -12,6 +12,7 @@ impl Error {
             Self::Io { source, path, .. } => io_hint(source, path),
             Self::Usage { hint, .. }
             | Self::PortTaken { hint, .. }
+            | Self::PortFixed { hint, .. }
             | Self::CannotAttach { hint, .. }
             | Self::KeyElsewhere { hint, .. }
             | Self::NotInTime { hint, .. }
@@ -55,9 +56,6 @@ impl Error {
             Self::PortReserved { removable, .. } => reserved_hint(removable.as_deref()),
             Self::PortOfCheck { .. } => {
                 "write only the path, such as http:/healthz: a check queries the port of its service".into()
-            }
-            Self::PortFixed { service, .. } => {
-                format!("remove it with `devport rm {service}`, then start it with the new port")
             }
             Self::PoolExhausted { .. } => {
                 "remove services that you no longer need with `devport rm`, or set DEVPORT_PORT_RANGE to a larger range"

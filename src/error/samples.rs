@@ -48,7 +48,7 @@ fn samples() -> Vec<Error> {
         Error::PortReserved { port: 5432, owner: "db in ~/shop".into(), removable: Some("db".into()) },
         Error::PortTaken { port: 3000, owner: "pid 7 (nginx)".into(), hint: "choose another port".into() },
         Error::PortOfCheck { service: api(), other: 3000, port: 19001 },
-        Error::PortFixed { service: api(), port: 19001 },
+        Error::PortFixed { service: api(), port: 19001, hint: "remove it".into() },
         Error::PoolExhausted { first: 19000, last: 19999, reserved: 998, listening: 2 },
         Error::LockBusy { what: "the lock of api".into(), holder: "pid 7 (devport)".into(), waited_s: 10 },
         Error::StartFailed { service: api(), why: "npn: command not found in its PATH".into(), hint: None },

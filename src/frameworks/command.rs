@@ -113,7 +113,8 @@ impl Framework {
                 words.next_if(|value| !value.starts_with('-'));
             } else {
                 let is_option = self.port_options.iter().any(sets);
-                let is_argument = self.is_positional() && is_port(word);
+                // A quoted `$PORT` that the caller's shell replaced is an empty word.
+                let is_argument = self.is_positional() && (is_port(word) || word.is_empty());
                 if !(is_option || is_argument || assigns || is_bare) {
                     kept.push(word.clone());
                 }

@@ -8,9 +8,11 @@ mod command;
 mod framework;
 mod package;
 mod recognize;
+mod source;
 mod table;
 
 #[cfg(test)]
 mod page;
 
 pub(crate) use advice::{Launch, PortAdvice};
+pub(crate) use source::Source;

@@ -28,8 +28,24 @@ pub(super) fn of_process(line: &str, package: Option<&Package>) -> Option<&'stat
 
 /// Returns whether a process runs JavaScript or TypeScript.
 pub(super) fn is_javascript(line: &str) -> bool {
-    let program = line.split_ascii_whitespace().next().unwrap_or_default();
-    matches!(basename(program), "node" | "nodejs" | "bun" | "deno")
+    matches!(basename(first_word(line)), "node" | "nodejs" | "bun" | "deno")
+}
+
+/// Returns how the code of a program reads a variable; `None` if its language is not known. `line` is a command line.
+pub(super) fn expression(line: &str, variable: &str) -> Option<String> {
+    match basename(first_word(line)) {
+        "node" | "nodejs" | "bun" | "deno" | "npm" | "npx" | "pnpm" | "yarn" | "tsx" | "nodemon" => {
+            Some(format!("process.env.{variable}"))
+        }
+        python if python.starts_with("python") => Some(format!("os.environ[\"{variable}\"]")),
+        "go" => Some(format!("os.Getenv(\"{variable}\")")),
+        "cargo" => Some(format!("std::env::var(\"{variable}\")")),
+        _ => None,
+    }
+}
+
+fn first_word(line: &str) -> &str {
+    line.split_ascii_whitespace().next().unwrap_or_default()
 }
 
 /// Recognizes an app whose own code listens, by its dependencies.

@@ -30,7 +30,7 @@ pub(crate) use port::PortRange;
 pub(crate) use register::{Registration, listener_text};
 pub(crate) use reservation::{Protocol, Reservation};
 pub(crate) use resolve::nearest;
-pub(crate) use run_state::{Exit, ExitHow, Pane, Problem, RunState, State, StateChange, UP_AFTER};
+pub(crate) use run_state::{Exit, ExitHow, Pane, PortInUse, Problem, RunState, State, StateChange, UP_AFTER};
 pub(crate) use scan::{Scan, supervisor_mark};
 pub(crate) use store::Registry;
 pub(crate) use supervision::Supervision;

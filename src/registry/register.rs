@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use crate::config::{PortRequest, ServiceSpec, Variables};
+use crate::config::{PortRequest, ServiceSpec, Variables, start_options};
 use crate::error::{Error, Result};
-use crate::identity::{ServiceHash, TailnetName};
+use crate::frameworks::Source;
+use crate::identity::{Key, ServiceHash, TailnetName};
 use crate::os::process::ProcessIdentity;
 use crate::os::socket;
 use crate::project::{CheckoutName, DirectoryId, Ownership, Place};
@@ -166,16 +167,14 @@ impl Registry {
             PortRequest::NoPort => Ok(None),
             PortRequest::Any | PortRequest::ByHash if reservation.port != 0 => Ok(None),
             PortRequest::Exactly(port) if reservation.port == port => Ok(None),
-            PortRequest::Exactly(_) if reservation.port != 0 => {
-                Err(Error::PortFixed { service: spec.name().to_owned(), port: reservation.port })
+            PortRequest::Exactly(port) if reservation.port != 0 => {
+                let hint = move_hint(spec, reservation.name(), port);
+                Err(Error::PortFixed { service: spec.name().to_owned(), port: reservation.port, hint })
             }
             PortRequest::Exactly(port) => {
                 self.check_unreserved(port, &spec.place)?;
                 if !is_free(port)? {
-                    let hint = "choose another port, or request none: a service without `port:` or `--port` gets \
-                                its own"
-                        .into();
-                    return Err(Error::PortTaken { port, owner: listener_text(port), hint });
+                    return Err(Error::PortTaken { port, owner: listener_text(port), hint: self.taken_hint(port) });
                 }
                 reservation.port = port;
                 Ok(None)
@@ -201,6 +200,20 @@ impl Registry {
                 }
             }
         }
+    }
+
+    /// Returns what to do about a requested port on which another program listens.
+    fn taken_hint(&self, port: u16) -> String {
+        // Only a message: what cannot be found out is omitted. devport restarts a service whose process is killed.
+        let service = |pid| self.find(&self.claimed_service(pid).ok().flatten()?).ok().flatten();
+        let end = |pid: i32| match service(pid) {
+            Some(service) => format!("devport stop {}", shell_words::quote(service.name())),
+            None => format!("kill {pid}"),
+        };
+        let mut commands: Vec<String> = socket::listeners(port).unwrap_or_default().into_iter().map(end).collect();
+        commands.dedup();
+        let end = if commands.is_empty() { String::new() } else { format!("end it with `{}`, ", commands.join("; ")) };
+        format!("{end}choose another port, or request none: a service without `port:` or `--port` gets its own")
     }
 
     /// Returns the port of every record, also of records that do not parse.
@@ -300,6 +313,25 @@ fn check_same_name(reservation: &Reservation, spec: &ServiceSpec) -> Result<()> 
         hash: spec.hash.to_string(),
         other: reservation.name().to_owned(),
     })
+}
+
+/// Returns how to give a service another port than its own.
+fn move_hint(spec: &ServiceSpec, name: &str, port: u16) -> String {
+    let request = &spec.request;
+    let source = Source {
+        name,
+        key: request.key.as_ref().map(Key::as_str),
+        options: start_options(request.port_env.as_deref(), request.env_files(), &request.policy),
+        file: None,
+        is_stack: false,
+    };
+    let rm = format!("devport rm {}", shell_words::quote(name));
+    match source.with_port(port, &request.cmd) {
+        Some(commands) if request.file.is_none() && !request.cmd.is_empty() => {
+            format!("{commands} moves it; `rm` also deletes its log")
+        }
+        _ => format!("`{rm}` removes it with its log; then repeat this command"),
+    }
 }
 
 /// Describes the listeners of a port for a message.

@@ -10,8 +10,9 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::config::{ChildVariables, DEFAULT_SESSION, PORT_VARIABLE, Policy, Variables};
+use crate::config::{ChildVariables, DEFAULT_SESSION, PORT_VARIABLE, Policy, Variables, start_options};
 use crate::error::{Error, Result};
+use crate::frameworks::Source;
 use crate::identity::{HashId, Key, SHORTEST_PREFIX, ServiceHash, TailnetName};
 use crate::project::{DirectoryId, Site};
 
@@ -342,6 +343,17 @@ impl Reservation {
     /// Returns the name of the tmux session with the service's window.
     pub(crate) fn tmux_session(&self) -> &str {
         self.tmux_session.as_deref().unwrap_or(DEFAULT_SESSION)
+    }
+
+    /// Returns where its command is written.
+    pub(crate) fn source(&self) -> Source<'_> {
+        Source {
+            name: self.name(),
+            key: self.key.as_ref().map(Key::as_str),
+            options: start_options(self.port_env.as_deref(), &self.env_files, &self.policy),
+            file: self.file.as_deref(),
+            is_stack: self.stack.is_some(),
+        }
     }
 
     /// Returns the name of the variable that holds the port.

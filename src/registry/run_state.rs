@@ -146,6 +146,15 @@ impl Problem {
     pub(crate) fn is_about_port(&self) -> bool {
         matches!(self, Self::PortTaken { .. } | Self::WrongPort { .. })
     }
+
+    /// Returns the fact without the advice, for a column of a table.
+    pub(crate) fn short(&self) -> String {
+        match self {
+            Self::WrongPort { listens, .. } => format!("listens on {}", ports(listens)),
+            Self::Exited(Exit { how, port_in_use: Some(taken), .. }) => format!("{how}: port {} is taken", taken.port),
+            other => other.to_string(),
+        }
+    }
 }
 
 impl From<String> for Problem {
@@ -160,16 +169,23 @@ impl From<&str> for Problem {
     }
 }
 
+/// Lists ports for people.
+fn ports(ports: &[u16]) -> String {
+    ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PortTaken { port, owner } => write!(f, "port {port} is taken by {owner}"),
             Self::WrongPort { port, listens, advice } => {
-                let listens: Vec<String> = listens.iter().map(u16::to_string).collect();
-                write!(f, "it listens on {}, not on its port {port}", listens.join(", "))?;
+                write!(f, "it listens on {}, not on its port {port}", ports(listens))?;
                 advice.as_ref().map_or(Ok(()), |advice| write!(f, "; {advice}"))
             }
-            Self::Exited(exit) => exit.fmt(f),
+            Self::Exited(exit) => {
+                exit.fmt(f)?;
+                exit.port_in_use.as_ref().map_or(Ok(()), |taken| write!(f, "; {}", taken.advice))
+            }
             Self::CheckoutGone => f.write_str("its checkout is gone"),
             Self::Other(text) => f.write_str(text),
         }
@@ -195,13 +211,26 @@ pub(crate) struct Exit {
     /// and that devport ended because none of them listened on the service's port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) left_behind: Option<String>,
+    /// The other port that the child could not use, as it printed; `None` if it printed no such error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) port_in_use: Option<Box<PortInUse>>,
+}
+
+/// A port that a service tried to use although it is not its own, and that another process has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PortInUse {
+    pub(crate) port: u16,
+    /// The process that listens there, such as `pid 7 (nginx)`.
+    pub(crate) owner: String,
+    /// Why the service tries to use it, and what to do.
+    pub(crate) advice: PortAdvice,
 }
 
 impl Exit {
     /// Creates the exit of a child that was not ready and that devport did not end.
     pub(crate) fn new(at: Timestamp, how: ExitHow, ran: Duration) -> Self {
         let ran_ms = u64::try_from(ran.as_millis()).unwrap_or(u64::MAX);
-        Self { at, how, ran_ms, was_ready: false, was_requested: false, left_behind: None }
+        Self { at, how, ran_ms, was_ready: false, was_requested: false, left_behind: None, port_in_use: None }
     }
 
     /// Returns how long the child had run.
@@ -214,8 +243,11 @@ impl Exit {
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} after {:.1} s", self.how, self.ran().as_secs_f64())?;
-        match &self.left_behind {
-            Some(processes) => write!(f, "; devport ended what it left in the background: {processes}"),
+        if let Some(processes) = &self.left_behind {
+            write!(f, "; devport ended what it left in the background: {processes}")?;
+        }
+        match &self.port_in_use {
+            Some(taken) => write!(f, "; port {} is taken by {}", taken.port, taken.owner),
             None => Ok(()),
         }
     }

@@ -6,13 +6,14 @@ use crate::error::{Error, reason};
 use crate::os::clock;
 use crate::os::process::ProcessIdentity;
 use crate::project::{DirectoryId, Presence};
-use crate::registry::{Exit, ExitHow, Problem, Scan, State};
+use crate::registry::{Exit, ExitHow, PortInUse, Problem, Scan, State};
+use crate::supervisor::address_in_use;
 use crate::supervisor::audience::Audience;
 use crate::supervisor::checkout_watch::CheckoutWatch;
 use crate::supervisor::event::{Event, StopCause};
 use crate::supervisor::lifecycle::Lifecycle;
 use crate::supervisor::query_responder::QueryResponder;
-use crate::supervisor::readiness_probe::ReadinessProbe;
+use crate::supervisor::readiness_probe::{ProbeTarget, ReadinessProbe};
 use crate::supervisor::recorder::{Recorder, Transition, is_restart_pending};
 use crate::supervisor::retry_report::RetryReport;
 use crate::supervisor::running_child::{OutputSink, RunningChild};
@@ -157,11 +158,26 @@ impl<'a> Executor<'a> {
         let exit = self.service.child.as_mut()?.end(how);
         let ran = exit.ran();
         let left_behind = processes.iter().map(ToString::to_string).reduce(|all, process| format!("{all}, {process}"));
-        let exit = Exit { was_requested: lifecycle.is_clearing(), left_behind, ..exit };
+        let was_requested = lifecycle.is_clearing();
+        let port_in_use = if was_requested || how == ExitHow::Code(0) { None } else { self.port_in_use() };
+        let exit = Exit { was_requested, left_behind, port_in_use, ..exit };
         self.screen.say(&exit.to_string(), clock::now());
         self.recorder.child_exited(exit);
         self.last_exit = Some(how);
         Some(Event::Exited { how, ran })
+    }
+
+    /// Returns the port of another process that the child could not use, as it printed before it exited. Its own port is
+    /// checked before the next start.
+    fn port_in_use(&self) -> Option<Box<PortInUse>> {
+        let own = self.service.reservation.service_port()?;
+        let port = address_in_use::port_in(&self.recorder.last_output(address_in_use::LINES))?;
+        if port == own {
+            return None;
+        }
+        // Without an owner, the output is about something that has passed.
+        let owner = self.service.port_owner(port).ok().flatten()?;
+        Some(Box::new(PortInUse { port, owner, advice: self.service.port_advice(&[], None) }))
     }
 
     /// Returns the processes that the command left when it exited; none if they cannot be listed, which is noted. The

@@ -6,6 +6,7 @@
 //! `signals`, `stream` and `readiness_probe`. Nothing here prints with the standard macros, which panic if the terminal has
 //! vanished.
 
+mod address_in_use;
 mod audience;
 mod backoff;
 mod checkout_watch;

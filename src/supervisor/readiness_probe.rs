@@ -35,8 +35,8 @@ pub(super) trait ProbeTarget {
     /// Why it cannot be executed, as a sentence fragment.
     fn start_check(&self, words: &[String]) -> Result<ProcessIdentity, String>;
 
-    /// Finds out why the service listens on a wrong port, from the command lines of its processes that listen.
-    fn port_advice(&self, listeners: &[String]) -> PortAdvice;
+    /// Finds out why the service listens on this wrong port, from the command lines of its processes that listen.
+    fn port_advice(&self, listeners: &[String], port: Option<u16>) -> PortAdvice;
 }
 
 /// Finds out whether a child is ready and healthy.
@@ -216,7 +216,7 @@ impl ReadinessProbe {
             let is_listener = |pid: &&i32| socket::listens(&[**pid]).is_ok_and(|sockets| !sockets.is_empty());
             let lines: Vec<String> =
                 pids.iter().filter(is_listener).filter_map(|pid| process::command_line(*pid)).collect();
-            let advice = Some(Box::new(target.port_advice(&lines)));
+            let advice = Some(Box::new(target.port_advice(&lines, listens.first().copied())));
             return Err(Problem::WrongPort { port, listens, advice });
         }
         let strangers: Vec<String> = socket::listeners(port)
@@ -241,7 +241,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::frameworks::Launch;
+    use crate::frameworks::{Launch, Source};
     use crate::os::clock;
 
     /// The pid of the command of a check: above the system's highest, so that no process has it.
@@ -261,8 +261,9 @@ mod tests {
                 .map_err(|error| error.to_string())
         }
 
-        fn port_advice(&self, listeners: &[String]) -> PortAdvice {
-            Launch { words: &[], directory: Path::new("/"), variable: "PORT", listeners }.advise()
+        fn port_advice(&self, listeners: &[String], port: Option<u16>) -> PortAdvice {
+            let source = Source { name: "a", key: None, options: Vec::new(), file: None, is_stack: false };
+            Launch { words: &[], directory: Path::new("/"), variable: "PORT", listeners, port, source }.advise()
         }
     }
 

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::config::Policy;
 use crate::error::Result;
-use crate::logs::{LogWriter, Mark};
+use crate::logs::{self, LogWriter, Mark};
 use crate::os::Listener;
 use crate::os::process::ProcessIdentity;
 use crate::os::{clock, socket};
@@ -96,6 +96,11 @@ impl<'a> Recorder<'a> {
     /// Appends output of the child to the log.
     pub(super) fn append_output(&mut self, bytes: &[u8]) {
         self.log.append(bytes, clock::wall());
+    }
+
+    /// Returns the last lines of output of the current run.
+    pub(super) fn last_output(&self, limit: usize) -> Vec<Vec<u8>> {
+        logs::run_output(&self.registry.paths().log(self.identity.hash()), self.run.runs, limit)
     }
 
     /// Appends a message of devport to the log.

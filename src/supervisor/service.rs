@@ -249,8 +249,9 @@ impl ProbeTarget for Service<'_> {
             .map_err(|error| error.why)
     }
 
-    fn port_advice(&self, listeners: &[String]) -> PortAdvice {
+    fn port_advice(&self, listeners: &[String], port: Option<u16>) -> PortAdvice {
         let Reservation { cmd: words, cwd: directory, .. } = &self.reservation;
-        Launch { words, directory, variable: self.reservation.port_variable(), listeners }.advise()
+        let (variable, source) = (self.reservation.port_variable(), self.reservation.source());
+        Launch { words, directory, variable, listeners, port, source }.advise()
     }
 }

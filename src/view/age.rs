@@ -16,6 +16,11 @@ pub(super) fn span(from: Timestamp, to: Timestamp) -> String {
     }
 }
 
+/// Returns the time until the next start of a service, such as `26s`; `None` if none is scheduled.
+pub(crate) fn next_start(view: &ServiceView, now: Timestamp) -> Option<String> {
+    view.next_start_at.map(|next| span(now, next))
+}
+
 /// Returns for how long a service has been running, or when it last ran.
 pub(super) fn up(view: &ServiceView, now: Timestamp) -> String {
     match view.started_at {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::config::{PORT_VARIABLE, Policy};
 use crate::registry::Exit;
 use crate::text::printable;
-use crate::view::age::{span, up};
+use crate::view::age::{next_start, span, up};
 use crate::view::grid::TableStyle;
 use crate::view::list::paint;
 use crate::view::port::PortView;
@@ -58,7 +58,7 @@ pub(crate) fn details(view: &ServiceView, style: TableStyle) -> String {
         facts.row("state", state);
     }
     facts.row_if_some("error", view.error.as_ref());
-    facts.row_if_some("next start", view.next_start_at.map(|next| format!("in {}", span(style.now, next))));
+    facts.row_if_some("next start", next_start(view, style.now).map(|next| format!("in {next}")));
     facts.row_if_some("address", view.local_address());
     facts.row_if_some("tailnet", view.tailnet_url.as_ref());
     push_process(&mut facts, view, style.now);

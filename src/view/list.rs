@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::registry::State;
-use crate::view::age::{span, up};
+use crate::view::age::{next_start, up};
 use crate::view::grid::{Cell, Column, Cut, Grid, Limits, TableStyle};
 use crate::view::service::ServiceView;
 
@@ -124,8 +124,8 @@ fn or_dash(value: Option<impl ToString>) -> Cell {
 /// reach it.
 fn warning_and_command(view: &ServiceView, now: Timestamp) -> String {
     let command = if view.cmd.is_empty() { "(reserved)".to_owned() } else { shell_words::join(&view.cmd) };
-    match (&view.error, view.next_start_at) {
-        (Some(error), Some(next)) => format!("[{error}; restarts in {}]  {command}", span(now, next)),
+    match (view.short_error.as_ref().or(view.error.as_ref()), next_start(view, now)) {
+        (Some(error), Some(next)) => format!("[{error}; restarts in {next}]  {command}"),
         // A stopped service is no concern; `which` says why it last failed.
         (Some(error), None) if view.state != State::Stopped => format!("[{error}]  {command}"),
         _ if view.gone => format!("[its checkout is gone]  {command}"),

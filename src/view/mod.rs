@@ -10,6 +10,7 @@ mod port;
 mod progress;
 mod service;
 
+pub(crate) use age::next_start;
 pub(crate) use details::{details, port_details};
 pub(crate) use grid::TableStyle;
 pub(crate) use json::{Layout, object, service, services, values};

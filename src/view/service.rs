@@ -11,7 +11,7 @@ use crate::config::{Policy, local_url};
 use crate::identity::{HashId, Key, ServiceHash};
 use crate::launch::Previous;
 use crate::observe::Observation;
-use crate::registry::{Exit, Liveness, Reservation, State, StateChange};
+use crate::registry::{Exit, Liveness, Problem, Reservation, State, StateChange};
 use crate::view::port::ListenerView;
 
 /// Whether a supervisor holds a service's identity lock.
@@ -82,6 +82,9 @@ pub(crate) struct ServiceView {
     pub(crate) last_exit: Option<Exit>,
     /// Why the service is not well; `None` if it is.
     pub(crate) error: Option<String>,
+    /// What the supervisor recorded as `error`, without the advice; `None` if `error` is something else.
+    #[serde(skip)]
+    pub(crate) short_error: Option<String>,
     /// The addresses that the service listens on. One that it added after it became ready may be missing.
     pub(crate) listens: Vec<SocketAddr>,
     /// Other machines can reach one of these addresses.
@@ -227,6 +230,11 @@ impl ServiceView {
             started_at: current_run.filter(|_| is_alive).and_then(|run| run.started_at),
             restarts: run.as_ref().map_or(0, |run| run.restarts),
             last_exit: run.as_ref().and_then(|run| run.exits.last().cloned()),
+            short_error: run
+                .as_ref()
+                .and_then(|run| run.error.as_ref())
+                .filter(|problem| observed.error.as_ref() == Some(&problem.to_string()))
+                .map(Problem::short),
             error: observed.error,
             exposed: listens.iter().any(|address| !address.ip().is_loopback()),
             listens,

@@ -58,8 +58,8 @@ fn a_service_that_ignores_its_port_is_reported() {
     until("it is reported", || env.which("a")["error"].is_string());
     let view = env.which("a");
     let error = view["error"].as_str().unwrap();
-    let advice = "http.server does not read PORT: \
-                  start it with `python3 -m http.server --bind 127.0.0.1 '$PORT'`";
+    let advice = "http.server does not read PORT: start it with `devport start --replace --wait --key a -- \
+                  python3 -m http.server --bind 127.0.0.1 '$PORT'`";
     assert_eq!(error, format!("it listens on {other}, not on its port {}; {advice}", view["port"]));
     assert_eq!(view["state"], "running");
     assert!(env.devport(["logs", "a"]).ok().stdout.contains(advice));
@@ -89,13 +89,97 @@ fn the_remedy_for_a_wrong_port_can_be_pasted_and_works() {
     env.write("package.json", "{\"scripts\": {\"dev\": \"vite\"}}");
     let start = ["start", "--replace", "--wait", "--key", "web", "--"];
     let failed = env.devport([&start[..], &["npm", "run", "dev"]].concat());
-    let line = "npm run dev -- --port '$PORT' --strictPort";
+    let line = "devport start --replace --wait --key web -- npm run dev -- --port '$PORT' --strictPort";
     failed.fails(5, &["it listens on", &format!("Vite does not read PORT: start it with `{line}`")]);
     assert!(env.which("web")["error"].as_str().unwrap().ends_with(&format!("`{line}`")));
-    let words = shell_words::split(line).unwrap();
-    let words = start.iter().map(|word| (*word).to_owned()).chain(words);
-    env.devport(words).ok();
+    env.devport(&shell_words::split(line).unwrap()[1..]).ok();
     assert_eq!(env.which("web")["state"], "ready");
+}
+
+/// A program that ignores PORT.
+const FIXED: &str =
+    "import http.server as h; h.HTTPServer(('127.0.0.1', OTHER), h.BaseHTTPRequestHandler).serve_forever()";
+
+/// Returns the commands in the last backticks of a text, each as its words without `devport`.
+fn advised(text: &str) -> Vec<Vec<String>> {
+    let line = text.trim_end_matches('`').rsplit('`').next().unwrap();
+    line.split("; ").map(|command| shell_words::split(command).unwrap()[1..].to_vec()).collect()
+}
+
+#[test]
+fn a_program_with_a_fixed_port_is_to_read_the_variable_or_gets_its_port() {
+    let env = TestEnv::new();
+    let other = env.first_port + 32;
+    env.write("hard.py", &FIXED.replace("OTHER", &other.to_string()));
+    let start = ["start", "--wait", "--replace", "--key", "hard", "--restart", "on-failure", "--", "python3"];
+    for arguments in [&["hard.py"][..], &["hard.py", "--port", "$PORT"]] {
+        let why =
+            "it ignores PORT: make its code read `os.environ[\"PORT\"]`, or give it its own fixed port: `devport rm";
+        let failed = env.devport(start.iter().chain(arguments)).fails(5, &[why]);
+        assert!(!failed.stderr.contains("'$PORT'"), "{failed:?}");
+    }
+    let table = env.devport(["ls", "--format", "table"]).ok().stdout;
+    assert!(table.contains(&format!("  [listens on {other}]  python3 hard.py")), "{table}");
+    env.devport(["start", "--key", "b", "--port", &other.to_string(), "--", "true"])
+        .fails(1, &["is taken by", "hint: end it with `devport stop hard`, "]);
+    let error = env.which("hard")["error"].as_str().unwrap().to_owned();
+    let commands = advised(&error);
+    assert_eq!(commands.len(), 2, "{error}");
+    for command in &commands {
+        env.devport(command).ok();
+    }
+    let view = env.which("hard");
+    assert_eq!((&view["state"], &view["policy"]["restart"]), (&"ready".into(), &"on-failure".into()));
+    assert_eq!(port(&view), other);
+}
+
+#[test]
+fn a_service_of_a_stack_is_told_which_entry_to_change() {
+    let env = TestEnv::new();
+    fs::create_dir(env.file(".git")).unwrap();
+    let other = env.first_port + 33;
+    let text = |port: &str| {
+        format!("name: shop\nservices:\n  web:\n    exec: python3 -m http.server --bind 127.0.0.1 {port}\n")
+    };
+    let file = env.write("devport.yaml", &text(&other.to_string()));
+    let file = fs::canonicalize(file).unwrap();
+    let line = "python3 -m http.server --bind 127.0.0.1 $PORT";
+    let edit = format!("in {}, change the command of web to `{line}`, then run `devport up -d web`", file.display());
+    env.devport(["up", "-d"]).fails(5, &[&edit]);
+    env.write("devport.yaml", &text("$PORT"));
+    env.devport(["up", "-d", "web"]).ok();
+    assert_eq!(env.which("web")["state"], "ready");
+}
+
+#[test]
+fn an_unquoted_variable_is_named() {
+    let env = TestEnv::new();
+    // What the shell makes of `./uvicorn main:app --port $PORT`.
+    let start = ["start", "--wait=8s", "--key", "a", "--restart", "never", "--"];
+    let code = FIXED.replace("OTHER", &(env.first_port + 34).to_string());
+    env.write("uvicorn", &format!("#!/usr/bin/env python3\n{code}\n"));
+    fs::set_permissions(env.file("uvicorn"), fs::Permissions::from_mode(0o755)).unwrap();
+    let failed = env.devport(start.iter().chain(&["./uvicorn", "main:app", "--port"]));
+    let line = "devport start --replace --wait --key a --restart never -- ./uvicorn main:app --port '$PORT'";
+    let why = format!("quote '$PORT', or your shell replaces it by nothing: start it with `{line}`");
+    failed.fails(5, &["uvicorn does not read PORT: ", &why]);
+}
+
+#[test]
+fn a_service_that_fails_because_another_port_is_taken_says_by_whom() {
+    let env = TestEnv::new();
+    let other = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let number = other.local_addr().unwrap().port();
+    let script = format!("echo 'Error: listen EADDRINUSE: address already in use :::{number}' >&2; exit 1");
+    let failed = env.devport(["start", "--wait", "--key", "a", "--", "sh", "-c", &script]);
+    let taken = format!("; port {number} is taken by pid {} (", std::process::id());
+    failed.fails(5, &["exit code 1 after", &taken, "it ignores PORT: make it read PORT", "devport tries again in "]);
+    until("it waits", || env.which("a")["error"].as_str().is_some_and(|error| error.contains(&taken)));
+    let short = format!("[exit code 1: port {number} is taken; restarts in ");
+    until("the table says so", || env.devport(["ls", "--format", "table"]).ok().stdout.contains(&short));
+    drop(other);
+    env.devport(["restart", "a"]).ok();
+    until("it failed again", || env.which("a")["error"].as_str().is_some_and(|error| !error.contains("is taken")));
 }
 
 #[test]

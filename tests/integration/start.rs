@@ -160,11 +160,16 @@ fn a_port_can_be_requested() {
     let listener = std::net::TcpListener::bind(("::1", wanted + 1)).unwrap();
     let taken = (wanted + 1).to_string();
     let me = format!("pid {}", std::process::id());
-    env.devport(["start", "--key", "b", "--port", &taken, "--", "true"]).fails(1, &["is taken by", &me]);
+    let end = format!("hint: end it with `kill {}`, ", std::process::id());
+    env.devport(["start", "--key", "b", "--port", &taken, "--", "true"]).fails(1, &["is taken by", &me, &end]);
     drop(listener);
     env.devport(["stop", "a"]).ok();
-    env.devport(["start", "--key", "a", "--port", &taken, "--", "true"])
-        .fails(1, &["already has port", "ports never change"]);
+    let commands = format!("devport rm a; devport start --wait --key a --port {taken} --grace 2s -- sleep 1000");
+    let hint = format!("hint: `{commands}` moves it; `rm` also deletes its log");
+    env.devport(["start", "--key", "a", "--grace", "2s", "--port", &taken, "--", "sleep", "1000"])
+        .fails(1, &["already has port", "ports never change", &hint]);
+    env.devport(["reserve", "--key", "a", "--port", &taken])
+        .fails(1, &["`devport rm a` removes it with its log; then"]);
     assert_eq!(env.ls().len(), 1, "nothing was registered");
 }
 

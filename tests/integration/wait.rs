@@ -46,6 +46,25 @@ fn a_wait_that_fails_reports_why_with_the_end_of_the_output() {
 }
 
 #[test]
+fn a_wait_that_fails_says_what_to_run_after_the_fix() {
+    let env = TestEnv::new();
+    let start = ["start", "--wait=8s", "--key", "a", "--replace"];
+    let words = ["--", "sh", "-c", "test -e fixed && exec python3 -m http.server --bind 127.0.0.1 $$PORT; exit 3"];
+    for (options, again, when) in
+        [(&["--restart", "never"][..], "start", ""), (&["--backoff-initial", "20s"], "restart", "exit code 3 after ")]
+    {
+        let failed = env.devport(start.iter().chain(options).chain(&words));
+        let hint = format!("after the fix, run `devport {again} --wait a`");
+        let failed = failed.fails(5, &[&hint, when]);
+        let is_tried_again = failed.stderr.contains("; devport tries again in ");
+        assert_eq!(is_tried_again, again == "restart", "{failed:?}");
+        env.write("fixed", "");
+        env.devport([again, "--wait", "a"]).ok();
+        fs::remove_file(env.file("fixed")).unwrap();
+    }
+}
+
+#[test]
 fn several_are_waited_for_together() {
     let env = TestEnv::new();
     env.start("good", &SERVER);
