@@ -9,6 +9,9 @@ use crate::support::documents::{blocks, documents};
 use crate::support::terminal::Terminal;
 use crate::support::{DEVPORT, TestEnv, until};
 
+/// The port of a dev server that ignores its own, in the documents.
+const VITE_PORT: &str = "5173";
+
 /// Returns the lines of a picture without markup.
 fn lines_of_picture(picture: &str) -> Vec<String> {
     let tag = Regex::new("<[^>]*>").unwrap();
@@ -47,7 +50,8 @@ fn replay(session: &[String]) -> Vec<String> {
         let Some(found) = prompt.captures(line) else { continue };
         script.extend(found.get(1).map(|directory| format!("cd {}", directory.as_str())));
         script.push(format!("printf '%s\\n' {}", shell_words::quote(line)));
-        script.push(found[2].to_owned());
+        // Another program of this machine may have the port that a reader knows.
+        script.push(found[2].replace(VITE_PORT, &(env.first_port + 37).to_string()));
     }
     let script = env.write("session.sh", &script.join("\n"));
     let terminal = Terminal::sized(&env, 80, &format!("sh {script}"));
