@@ -256,7 +256,7 @@ impl<'a> Awaited<'a> {
             (Goal::Ready, state) => match command_after_fix(state) {
                 Some(command) => {
                     let name = shell_words::quote(name);
-                    format!("after the fix, run `{command} {name}`; `devport logs {name}` shows more")
+                    format!("after the fix, run `{command} {name}`")
                 }
                 None => format!("`devport logs {name}` shows more"),
             },
