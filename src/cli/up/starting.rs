@@ -250,7 +250,13 @@ impl<'a> Starting<'a> {
                     if let (Some(ensured), Error::NotInTime { .. } | Error::NotCompleted { .. }) = (&ensured, &error) {
                         last_output::show(self.context, &ensured.reservation);
                     }
-                    note_with_hint(&format!("{}: {error}", service.name), error.hint().as_deref());
+                    // `restart` would use the old entry of the file.
+                    let up = || format!("after the fix, run `devport up -d {}`", service.name);
+                    let hint = match &error {
+                        Error::NotInTime { .. } | Error::NotCompleted { .. } => Some(up()),
+                        error => error.hint().or_else(|| Some(up())),
+                    };
+                    note_with_hint(&format!("{}: {error}", service.name), hint.as_deref());
                 }
                 self.skip_dependants(position);
                 (Outcome::Failed, Some(error))
@@ -267,10 +273,15 @@ impl<'a> Starting<'a> {
     /// Skips the services that need one that failed.
     fn skip_dependants(&mut self, failed: usize) {
         let skipped = self.schedule.fail(failed);
-        let name = |position: &usize| self.tasks[*position].service.name.as_str();
+        let described = |position: &usize| {
+            let task = &self.tasks[*position];
+            let is_up = task.wanted.as_ref().is_some_and(|(_, comparison)| comparison.is_up);
+            format!("{}{}", task.service.name, if is_up { " (it runs on as it was)" } else { "" })
+        };
         if !skipped.is_empty() && !self.is_cancelled {
-            let names: Vec<&str> = skipped.iter().map(name).collect();
-            note(&format!("skipped because {} did not come up: {}", name(&failed), names.join(", ")));
+            let names: Vec<String> = skipped.iter().map(described).collect();
+            let failed = &self.tasks[failed].service.name;
+            note(&format!("skipped because {failed} did not come up: {}", names.join(", ")));
         }
         for position in skipped {
             self.skip(position);
