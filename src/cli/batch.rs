@@ -55,7 +55,7 @@ pub(super) fn execute(context: &Context, file: &Path, arguments: &Start) -> Resu
 /// # Errors
 /// If it is not valid, or is in object form.
 fn load(context: &Context, file: &Path) -> Result<Vec<Request>> {
-    match load_config(&FileContext { path: file, caller: context.environment(), checkout: None })? {
+    match load_config(&FileContext { path: file, caller: context.environment(), checkout: None, checks_paths: true })? {
         ConfigFile::List(entries) => Ok(entries),
         ConfigFile::Stack(_) => Err(Error::Usage {
             message: format!("{} is a stack, whose services `start` does not order", file.display()),

@@ -47,6 +47,19 @@ impl Located {
     /// # Errors
     /// If there is no file, it is not valid, or the checkout is broken.
     pub(super) fn find(context: &Context, file: Option<&Path>) -> Result<Self> {
+        Self::read(context, file, true)
+    }
+
+    /// Finds and reads the file as [`Self::find`] does, for a command that only stops services: directories and dotenv
+    /// files may be missing.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub(super) fn find_to_stop(context: &Context, file: Option<&Path>) -> Result<Self> {
+        Self::read(context, file, false)
+    }
+
+    fn read(context: &Context, file: Option<&Path>, checks_paths: bool) -> Result<Self> {
         let cwd = context.cwd()?;
         let file = match file {
             Some(file) => canonical(&cwd.join(file))?,
@@ -62,7 +75,7 @@ impl Located {
             return Err(Error::DanglingCheckout { root: checkout.root });
         }
         let read = |values: Option<&CheckoutNames>| {
-            load_config(&FileContext { path: &file, caller: context.environment(), checkout: values })
+            load_config(&FileContext { path: &file, caller: context.environment(), checkout: values, checks_paths })
         };
         let unnamed = match read(None)? {
             ConfigFile::Stack(stack) => stack,

@@ -156,7 +156,7 @@ mod tests {
 
     fn read(text: &str) -> Result<ConfigFile> {
         let caller = CallerEnvironment::default();
-        parse(text, &FileContext { path: Path::new("d.yaml"), caller: &caller, checkout: None })
+        parse(text, &FileContext { path: Path::new("d.yaml"), caller: &caller, checkout: None, checks_paths: true })
     }
 
     fn parsed(text: &str) -> Result<Vec<Request>> {

@@ -30,6 +30,8 @@ pub(crate) struct FileContext<'a> {
     pub(crate) caller: &'a CallerEnvironment,
     /// The names of its checkout; `None` if they are not known yet: `${checkout.root}` in a path stays as it is then.
     pub(crate) checkout: Option<&'a CheckoutNames>,
+    /// Whether directories and dotenv files must exist: not for a command that only stops services.
+    pub(crate) checks_paths: bool,
 }
 
 /// Reads the fields of a file in object form. Adds what is wrong to the mistakes.
@@ -159,7 +161,7 @@ fn expand_early(text: &str, context: &FileContext<'_>) -> Result<String, String>
 /// Adds a mistake if the directory of a service does not exist, and one for each missing dotenv file.
 fn check_paths(entry: &Entry, is_shared: bool, context: &FileContext<'_>, mistakes: &mut Mistakes) {
     // A shared service runs from the main checkout, which may have what is not committed.
-    if is_shared && context.checkout.is_some_and(|checkout| !checkout.is_main()) {
+    if !context.checks_paths || is_shared && context.checkout.is_some_and(|checkout| !checkout.is_main()) {
         return;
     }
     let directory = context.path.parent().unwrap_or(Path::new(""));
@@ -248,8 +250,12 @@ mod tests {
     /// Reads the text of `d.yaml` in `directory` in the checkout `feat-1`, with `DB_PORT=5433` in the environment.
     fn read_in(directory: &Path, text: &str) -> Result<Stack> {
         let caller = CallerEnvironment::new([("DB_PORT".into(), "5433".into()), ("HOME".into(), "/".into())]);
-        let context =
-            FileContext { path: &directory.join("d.yaml"), caller: &caller, checkout: Some(&checkout("feat-1")) };
+        let context = FileContext {
+            path: &directory.join("d.yaml"),
+            caller: &caller,
+            checkout: Some(&checkout("feat-1")),
+            checks_paths: true,
+        };
         match parse(text, &context)? {
             ConfigFile::Stack(stack) => Ok(stack),
             ConfigFile::List(entries) => panic!("{entries:?}"),
@@ -463,7 +469,8 @@ mod tests {
         assert!(services(text).is_ok());
         let caller = CallerEnvironment::default();
         let main = checkout("main");
-        let context = FileContext { path: Path::new("d.yaml"), caller: &caller, checkout: Some(&main) };
+        let context =
+            FileContext { path: Path::new("d.yaml"), caller: &caller, checkout: Some(&main), checks_paths: true };
         assert_eq!(parse(&format!("services:\n{text}"), &context).unwrap_err().lines().len(), 2);
     }
 

@@ -520,3 +520,13 @@ fn checks_that_run_commands_do_not_disturb_each_other() {
     let again = at(&env, "shop", &["up", "-d", "--timeout", "4s"]).ok();
     assert!(outcomes(&again).iter().all(|(_, outcome)| outcome == "already-running"), "{again:?}");
 }
+
+#[test]
+fn down_needs_no_dotenv_file() {
+    let env = machine("services:\n  a: {exec: sleep 1000, no-port: true, env: .env}\n");
+    env.write("shop/.env", "A=1\n");
+    at(&env, "shop", &["up", "-d"]).ok();
+    fs::remove_file(env.file("shop/.env")).unwrap();
+    at(&env, "shop", &["up", "-d"]).fails(3, &["the env file", "does not exist"]);
+    assert_eq!(outcomes(&at(&env, "shop", &["down"]).ok()), [("shop/a".into(), "stopped".into())]);
+}

@@ -257,6 +257,11 @@ impl Foreground<'_> {
         let lock = spare_shared(self.context, self.located, &stack, &mut services);
         if let Err(error) = &lock {
             report("shared services", error);
+            // Others may need them.
+            for (service, slot) in stack.iter().zip(&mut services).filter(|(service, _)| service.shared) {
+                note(&format!("{} stays", service.name));
+                *slot = None;
+            }
         }
         end_all(self.context, &services, needs, Ending::Stop, &mut || self.wants_kill());
     }

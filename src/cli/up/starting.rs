@@ -194,7 +194,9 @@ impl<'a> Starting<'a> {
         note(&format!("{} came up late", self.tasks[position].service.name));
         self.schedule.recover(position);
         if let Status::Ended(end) = &mut self.statuses[position] {
-            (end.outcome, end.error) = (Outcome::Started, None);
+            let is_one_shot = self.tasks[position].service.one_shot;
+            end.outcome = if is_one_shot { Outcome::Completed } else { Outcome::Started };
+            end.error = None;
         }
         for (position, status) in self.statuses.iter_mut().enumerate() {
             let was_skipped = matches!(status, Status::Ended(end) if end.outcome == Outcome::Skipped);
