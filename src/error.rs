@@ -355,9 +355,9 @@ pub(crate) enum Error {
     /// A command in the foreground was interrupted, and has stopped what it started.
     #[error("interrupted by {signal}")]
     Interrupted {
-        /// Its name.
+        /// The name of the signal.
         signal: String,
-        /// 128 and its number.
+        /// 128 plus the number of the signal.
         code: u8,
     },
     /// `up` would start, restart or register services.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::context::Context;
 use crate::cli::output::note;
+use crate::cli::own_stack::up_line;
 use crate::cli::stack::Located;
 use crate::config::StackService;
 use crate::error::{Error, Result};
@@ -31,7 +32,7 @@ pub(super) fn note_edits<'a>(context: &Context, services: impl IntoIterator<Item
                     note_failure(&error);
                     None
                 });
-                edit.iter().chain(&missing(context, service, located)).for_each(|text| note(text));
+                edit.iter().chain(&missing(context, service, file, located)).for_each(|text| note(text));
             }
             Err(error) => note_failure(error),
         }
@@ -40,7 +41,7 @@ pub(super) fn note_edits<'a>(context: &Context, services: impl IntoIterator<Item
 
 /// Returns the note for a service that needs others which do not run; `None` if it needs none of them, or that is not
 /// known.
-fn missing(context: &Context, service: &Reservation, located: &Located) -> Option<String> {
+fn missing(context: &Context, service: &Reservation, file: &Path, located: &Located) -> Option<String> {
     let declared = located.service_with_key(service.key.as_ref()?).ok()??;
     let needed = located.stack.order(std::slice::from_ref(&declared.name), false).ok()?.services;
     let is_missing = |other: &&&StackService| {
@@ -51,8 +52,8 @@ fn missing(context: &Context, service: &Reservation, located: &Located) -> Optio
     let names: Vec<&str> = needed.iter().filter(is_missing).map(|other| other.name.as_str()).collect();
     let (verb, them) = if names.len() == 1 { ("does", "it") } else { ("do", "them") };
     (!names.is_empty()).then(|| {
-        let (name, needed, own) = (service.name(), names.join(" and "), &declared.name);
-        format!("{name} needs {needed}, which {verb} not run; `devport up -d {own}` starts {them} first")
+        let (name, needed, up) = (service.name(), names.join(" and "), up_line(context, file, &declared.name));
+        format!("{name} needs {needed}, which {verb} not run; `{up}` starts {them} first")
     })
 }
 
@@ -61,7 +62,8 @@ fn missing(context: &Context, service: &Reservation, located: &Located) -> Optio
 /// # Errors
 /// If what the file declares cannot be resolved, such as a missing dotenv file.
 fn describe_edit(context: &Context, service: &Reservation, file: &Path, located: &Located) -> Result<Option<String>> {
-    let (name, file) = (service.name(), file.display());
+    let (name, path) = (service.name(), file);
+    let file = path.display();
     let declared = service.key.as_ref().map_or(Ok(None), |key| located.service_with_key(key))?;
     let Some(declared) = declared else {
         return Ok(Some(format!("{file} no longer has {name}; `devport rm {name}` removes it")));
@@ -71,6 +73,7 @@ fn describe_edit(context: &Context, service: &Reservation, file: &Path, located:
     Ok((!differences.is_empty()).then(|| {
         let differences: Vec<&str> = differences.iter().map(|difference| difference.now.as_str()).collect();
         let differences = differences.join(" and ");
-        format!("{name} still has {differences}; `devport up -d {}` applies the changes of {file}", declared.name)
+        let up = up_line(context, path, &declared.name);
+        format!("{name} still has {differences}; `{up}` applies the changes of {file}")
     }))
 }

@@ -1,8 +1,11 @@
 //! How a service is started that this checkout's file declares and that was not started yet. Reads the file, so it is
 //! only for errors and notes.
 
+use std::path::Path;
+
 use crate::cli::context::Context;
 use crate::cli::stack::Located;
+use crate::config::nearest_file;
 use crate::error::Error;
 use crate::registry::Reservation;
 
@@ -30,9 +33,18 @@ pub(super) fn up_command(context: &Context, reserved: &Reservation) -> Option<St
     let (key, file) = (reserved.key.as_ref()?, reserved.file.as_deref()?);
     let located = Located::find(context, Some(file)).ok()?;
     let declared = located.service_with_key(key).ok()??;
-    let is_here = context.place().is_some_and(|place| place.lists(reserved.site()));
-    let file = if is_here { String::new() } else { format!("-f {} ", shell_words::quote(&file.to_string_lossy())) };
-    (!declared.request.cmd.is_empty()).then(|| format!("devport up -d {file}{}", declared.name))
+    (!declared.request.cmd.is_empty()).then(|| up_line(context, file, &declared.name))
+}
+
+/// Returns the command that starts a service of a file, as it can be typed in the current directory: `up` finds the
+/// nearest file without `-f`.
+pub(super) fn up_line(context: &Context, file: &Path, name: &str) -> String {
+    let is_nearest = context.place().and_then(|place| nearest_file(&place)).is_some_and(|nearest| nearest == file);
+    if is_nearest {
+        format!("devport up -d {name}")
+    } else {
+        format!("devport up -d -f {} {name}", shell_words::quote(&file.to_string_lossy()))
+    }
 }
 
 /// Returns the name in a key if the nearest file has a service with that name, a command and another key. The keys of a

@@ -126,9 +126,21 @@ impl Located {
     /// # Errors
     /// As [`Self::lock`].
     pub(super) fn lock_shared(&self, context: &Context) -> Result<FileLock> {
+        context.registry.acquire_stack(&self.shared_name())
+    }
+
+    /// Takes that lock if it is free; `None` if another command holds it.
+    ///
+    /// # Errors
+    /// If the state directory cannot be written to.
+    pub(super) fn try_lock_shared(&self, context: &Context) -> Result<Option<FileLock>> {
+        context.registry.try_acquire_stack(&self.shared_name())
+    }
+
+    /// Returns the path that stands for the shared services: the same in all checkouts, and no file of a stack.
+    fn shared_name(&self) -> PathBuf {
         let repository = self.checkout.repository.as_deref().unwrap_or(&self.checkout.root);
-        let name = self.names.as_ref().map_or("", |names| names.stack.name.as_str());
-        context.registry.acquire_stack(&repository.join(name))
+        repository.join(self.names.as_ref().map_or("", |names| names.stack.name.as_str()))
     }
 
     /// Returns whether this is the main checkout, or there are no checkouts.

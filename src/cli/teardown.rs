@@ -9,8 +9,9 @@ use crate::cli::output::{note, report};
 use crate::cli::stack::Located;
 use crate::cli::{rm, stop};
 use crate::config::{Schedule, StackService};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::launch::{Ended, Urgency};
+use crate::os::parallel;
 use crate::registry::{FileLock, Reservation};
 use crate::view::{Outcome, ServiceView};
 
@@ -45,8 +46,12 @@ pub(super) fn end_all(
             while let Some(service) = next.pop() {
                 if let Some(reservation) = &services[service] {
                     let sender = sender.clone();
-                    // The receiver outlives the threads.
-                    scope.spawn(move || drop(sender.send((service, end_one(context, reservation, ending)))));
+                    scope.spawn(move || {
+                        let result = parallel::catch(|| end_one(context, reservation, ending))
+                            .unwrap_or_else(|error| Err(Error::system("end the service")(error)));
+                        // The receiver outlives the threads.
+                        drop(sender.send((service, result)));
+                    });
                 } else {
                     schedule.complete(service);
                     next.extend(schedule.begin());
@@ -109,7 +114,7 @@ fn is_user(context: &Context, located: &Located, shared: &StackService, other: &
         && context.registry.liveness(&other.hash).is_held()
 }
 
-/// Ends one service.
+/// Ends one service in order, and returns its view.
 fn end_one(context: &Context, reservation: &Reservation, ending: Ending) -> Result<ServiceView> {
     if ending == Ending::Remove {
         return rm::remove(context, reservation);

@@ -1,4 +1,4 @@
-//! Shows the window of a service in a session of its own, one for each terminal that shows it.
+//! Shows the window of a service in a separate tmux session. Each terminal that shows the service has its own session.
 //!
 //! In a session with other services, tmux would show one of their windows when this one closes, and the user's next keys
 //! would go there. All clients of a session also show the same window. The session ends when no client shows it.
@@ -58,19 +58,24 @@ impl<'a> Viewing<'a> {
     }
 
     /// Returns the commands that create the session with the window from which a client comes, and go back with a message
-    /// when the service's window closes. tmux shows the other window at once, even before the hook runs.
+    /// when the service's window closes, but not when the other one does. tmux shows the other window at once, even before the hook runs.
     fn open_next_to(&self, client: &Client, message: &str) -> Vec<OsString> {
-        let (Self { target, .. }, Client { name, session, window, .. }) = (self, client);
+        let (Self { target, window: own, .. }, Client { name, session, window, .. }) = (self, client);
         let mut arguments = self.open(2);
         arguments.extend([";", "link-window", "-d", "-s", window, "-t", target].map(OsString::from));
         // As an option, the message is not parsed as a command or a format.
         arguments.extend([";", "set-option", "-t", target, "@devport_message"].map(OsString::from));
         arguments.push(unsplit(OsStr::new(message)));
         let go_back = format!(
-            "if-shell -F -t '{target}' '#{{==:#{{session_windows}},1}}' \
+            "if-shell -F -t '{target}' '#{{&&:#{{==:#{{session_windows}},1}},#{{!=:#{{window_id}},{own}}}}}' \
              \"display-message -c '{name}' -t '{target}' '#{{@devport_message}}' ; switch-client -c '{name}' -t '{session}'\""
         );
         arguments.extend([";", "set-hook", "-t", target, "window-unlinked", &go_back].map(OsString::from));
+        // If the other window closes first, the current one of the user's session takes its place.
+        let replace = format!(
+            "if-shell -F -t '{target}' '#{{&&:#{{==:#{{session_windows}},1}},#{{==:#{{window_id}},{own}}}}}'              \"link-window -d -s '{session}:' -t '{target}'\""
+        );
+        arguments.extend([";", "set-hook", "-a", "-t", target, "window-unlinked", &replace].map(OsString::from));
         arguments
     }
 
@@ -78,7 +83,7 @@ impl<'a> Viewing<'a> {
     /// with the next client that detaches, or with its first window: attach one in the same sequence of commands.
     fn open(&self, windows: usize) -> Vec<OsString> {
         let Self { window, session, target, .. } = self;
-        // A session begins with a window of its own. The service's window replaces it at once.
+        // `new-session` always makes a window. The service's window replaces it at once.
         let mut arguments =
             ["new-session", "-d", "-s", session, "-c", "/", "--", "sleep", "10"].map(OsString::from).to_vec();
         let first = format!("{target}^");

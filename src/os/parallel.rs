@@ -1,7 +1,9 @@
 //! Spreads many small system calls over the processors of the machine. On 2 processors, `ls` of 1,000 services takes
 //! 16 ms instead of 21; with fewer services than [`WORTH_IT`] there is one thread.
 
+use std::io;
 use std::num::NonZero;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -12,6 +14,15 @@ const WORTH_IT: usize = 128;
 /// How many items a thread takes at once. A new thread may start milliseconds late, so the others must be able to take
 /// over its share.
 const PORTION: usize = 16;
+
+/// Runs a function, and returns an error if it panics: a thread that waits for the result of another one must get one.
+/// The panic's message has been printed.
+///
+/// # Errors
+/// If the function panics.
+pub(crate) fn catch<T>(function: impl FnOnce() -> T) -> io::Result<T> {
+    panic::catch_unwind(AssertUnwindSafe(function)).map_err(|_| io::Error::other("a bug"))
+}
 
 /// Applies a function to every item and returns the results in the order of the items.
 pub(crate) fn map<T: Sync, R: Send>(items: &[T], function: impl Fn(&T) -> R + Sync) -> impl Iterator<Item = R> {

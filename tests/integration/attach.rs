@@ -225,6 +225,25 @@ fn inside_of_tmux_a_second_ctrl_c_does_not_reach_another_service() {
 }
 
 #[test]
+fn inside_of_tmux_the_service_stays_when_the_window_that_the_user_came_from_closes() {
+    let env = two_services();
+    let terminal = Terminal::run(&env, "tmux new-session -s mine bash --norc -i");
+    terminal.shows("bash-");
+    // The window ends with its command, as soon as `attach` has switched the client.
+    let attach = format!("DEVPORT_HOME={} {DEVPORT} attach two", env.path("state").display());
+    env.tmux(&["new-window", "-t", "=mine:", &attach]).ok();
+    terminal.shows("here I am");
+    let windows = || env.tmux(&["list-windows", "-t", "=mine:", "-F", "#{window_id}"]).stdout.lines().count();
+    until("the window is closed", || windows() == 1);
+    // A hook that went back would have run before this command.
+    let shown = env.tmux(&["list-clients", "-F", "#{window_name}"]).stdout;
+    assert_eq!(shown, "two\n");
+    terminal.keys(&["C-c"]);
+    terminal.shows("the window of two has closed");
+    until("the client is back", || clients(&env) == "mine\n");
+}
+
+#[test]
 fn from_the_window_of_a_service_the_client_detaches_at_the_end_of_another() {
     let env = two_services();
     let terminal = attach_in_shell(&env, "two");

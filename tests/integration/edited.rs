@@ -37,8 +37,9 @@ fn restart_and_start_name_what_an_edit_would_change() {
     for arguments in [&["restart", "web"][..], &["restart"], &["start", "web"], &["start", "--replace", "web"]] {
         assert_eq!(notes(&env, arguments), expected, "{arguments:?}");
     }
-    // Its file is that of the main checkout, wherever the command runs.
-    assert_eq!(at(&env, FEAT, &["restart", "web"]).ok().stderr, expected);
+    // Its file is that of the main checkout, wherever the command runs, and `up` would find another one there.
+    let from_feat = expected.replace("up -d web", &format!("up -d -f {file} web"));
+    assert_eq!(at(&env, FEAT, &["restart", "web"]).ok().stderr, from_feat);
     assert_eq!(notes(&env, &["restart", "api"]), "", "the edit does not concern it");
     at(&env, "shop", &["up", "-d"]).ok();
     assert_eq!(notes(&env, &["restart", "web"]), "");
@@ -85,6 +86,22 @@ fn a_service_that_is_started_alone_names_those_that_it_needs() {
     assert_eq!(notes(&env, &["restart", "web"]), needs("api, which does", "it"));
     at(&env, "shop", &["up", "-d", "web"]).ok();
     assert_eq!(notes(&env, &["start", "--replace", "web"]), "");
+}
+
+#[test]
+fn a_file_that_up_does_not_find_is_named_in_the_command() {
+    let env = machine("");
+    fs::remove_file(env.file("shop/devport.yaml")).unwrap();
+    fs::create_dir(env.file("shop/dev")).unwrap();
+    let file = |value: &str| format!("services:\n  web: {{exec: sleep 1000, ready: none, env: {{A: '{value}'}}}}\n");
+    env.write("shop/dev/stack.yaml", &file("1"));
+    at(&env, "shop", &["up", "-d", "-f", "dev/stack.yaml"]).ok();
+    env.write("shop/dev/stack.yaml", &file("2"));
+    let path = fs::canonicalize(env.file("shop/dev/stack.yaml")).unwrap().display().to_string();
+    let note = notes(&env, &["restart", "web"]);
+    assert!(note.contains(&format!("`devport up -d -f {path} web` applies the changes")), "{note}");
+    at(&env, "shop", &["up", "-d", "-f", &path, "web"]).ok();
+    assert_eq!(notes(&env, &["restart", "web"]), "");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::view;
 /// Prints what `up` would do with each service.
 ///
 /// # Errors
-/// [`Error::WouldChange`] if it would do anything, or the first error of a service that cannot be started.
+/// [`Error::WouldChange`] if it would do anything, or the error of a service that cannot be started.
 pub(super) fn execute(context: &Context, located: &Located, plan: Plan<'_>) -> Result<()> {
     let unlisted = located.unlisted(context)?;
     let mut sets = Sets { not_in_file: unlisted.iter().map(Reservation::name).collect(), ..Sets::default() };
@@ -45,14 +45,15 @@ pub(super) fn execute(context: &Context, located: &Located, plan: Plan<'_>) -> R
     } else {
         write_output(view::object(&sets, json_layout())?.as_bytes())?;
     }
-    let mut first = None;
-    for (task, error) in plan.tasks.iter().zip(plan.errors) {
-        let Some(error) = error else { continue };
-        report(&task.service.name, &error);
-        first.get_or_insert(error);
+    let errors = plan.tasks.iter().zip(plan.errors).filter_map(|(task, error)| Some((&task.service.name, error?)));
+    let mut errors: Vec<(&String, Error)> = errors.collect();
+    // The caller prints the last one.
+    let last = errors.pop();
+    for (name, error) in &errors {
+        report(name, error);
     }
-    match first {
-        Some(error) => Err(error),
+    match last {
+        Some((_, error)) => Err(error),
         None if would_change => Err(Error::WouldChange),
         None => Ok(()),
     }

@@ -30,7 +30,7 @@ use crate::view::{self, LineStyle, Outcome};
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often to print new lines of logs: a person does not notice a delay of 50 ms.
 const LOG_INTERVAL: Duration = Duration::from_millis(50);
-/// How long to wait for the last lines of the logs. Nobody may read standard output.
+/// How long to wait for the last lines of the logs: a full pipe without a reader blocks them.
 const LAST_LINES: Duration = Duration::from_secs(1);
 /// How long after a signal the next one is taken for a copy of it: `npm run` passes ctrl-c on to a command that has
 /// received it too.

@@ -1,7 +1,6 @@
 //! `Job`: starts one service in a thread and waits until it is ready, or has completed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use crate::cli::args::Goal;
@@ -11,8 +10,11 @@ use crate::cli::{tailnet, wait};
 use crate::config::ServiceSpec;
 use crate::error::{Error, Result};
 use crate::launch::{Ensured, IfRunning, LaunchMode, Previous};
-use crate::os::clock::Deadline;
-use crate::registry::Reservation;
+use crate::os::clock::{self, Deadline};
+use crate::registry::{FileLock, Reservation};
+
+/// The time between attempts to take the lock of the shared services.
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What a thread needs to start a service.
 pub(super) struct Job<'a> {
@@ -41,35 +43,6 @@ pub(super) struct Report {
     pub(super) result: Result<()>,
 }
 
-/// Sends a report when it is dropped: also if the thread panics, so that nothing waits for it without end.
-pub(super) struct Reporter {
-    sender: Sender<Report>,
-    report: Option<Report>,
-}
-
-impl Reporter {
-    /// Creates a reporter that sends a failure until [`Self::set`] is called.
-    pub(super) fn new(sender: Sender<Report>, position: usize) -> Self {
-        let result = Err(Error::System { verb: "start the service".into(), source: std::io::Error::other("a bug") });
-        Self { sender, report: Some(Report { position, ensured: None, result }) }
-    }
-
-    pub(super) fn set(&mut self, (ensured, result): (Option<Ensured>, Result<()>)) {
-        if let Some(report) = &mut self.report {
-            (report.ensured, report.result) = (ensured, result);
-        }
-    }
-}
-
-impl Drop for Reporter {
-    fn drop(&mut self) {
-        if let Some(report) = self.report.take() {
-            // The receiver outlives the threads.
-            let _ = self.sender.send(report);
-        }
-    }
-}
-
 impl Job<'_> {
     /// Starts the service and waits until it is ready, or has completed. Returns the service if it was started or ran
     /// already, and why it did not come up.
@@ -96,7 +69,7 @@ impl Job<'_> {
         if self.shared.is_empty() {
             return launcher.start(&self.spec, self.mode);
         }
-        let lock = self.located.lock_shared(self.context)?;
+        let lock = self.lock_shared()?;
         for shared in &self.shared {
             if !launcher.compare(shared)?.is_up {
                 let mode = LaunchMode { if_running: IfRunning::Keep, ..self.mode };
@@ -107,6 +80,23 @@ impl Job<'_> {
         let started = launcher.start(&self.spec, self.mode);
         drop(lock);
         started
+    }
+
+    /// Waits for the lock of the shared services, which `down` of another checkout holds while services end.
+    fn lock_shared(&self) -> Result<FileLock> {
+        let lock = clock::poll(LOCK_INTERVAL, self.deadline.remaining(), || {
+            if self.is_cancelled.load(Ordering::Relaxed) {
+                return Some(Err(Error::Cancelled));
+            }
+            self.located.try_lock_shared(self.context).transpose()
+        });
+        lock.unwrap_or_else(|| {
+            Err(Error::LockBusy {
+                what: "the lock of the shared services".into(),
+                holder: "a command in another checkout".into(),
+                waited_s: self.deadline.limit.as_secs(),
+            })
+        })
     }
 
     /// Returns what is left of a start that failed.

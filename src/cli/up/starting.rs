@@ -12,13 +12,14 @@ use jiff::Timestamp;
 use crate::cli::context::Context;
 use crate::cli::output::{note, note_with_hint};
 use crate::cli::stack::Located;
-use crate::cli::up::job::{Job, Report, Reporter};
+use crate::cli::up::job::{Job, Report};
 use crate::cli::up::plan::{Plan, Task};
 use crate::cli::{last_output, screen};
 use crate::config::Schedule;
 use crate::error::{Error, Result};
 use crate::launch::{Ensured, IfRunning, LaunchMode, Previous};
 use crate::os::clock::{self, Deadline};
+use crate::os::parallel;
 use crate::os::terminal::WindowSize;
 use crate::registry::{Reservation, State};
 use crate::view::{self, Outcome, ProgressRow, ServiceView, Step};
@@ -50,7 +51,6 @@ pub(super) struct Starting<'a> {
 enum Status {
     Waiting,
     Begun(Begun),
-    /// It has ended.
     Ended(Box<TaskResult>),
 }
 
@@ -116,9 +116,14 @@ impl<'a> Starting<'a> {
             let result = loop {
                 for position in self.begin() {
                     let Some(job) = self.job(position, is_cancelled) else { continue };
-                    let mut reporter = Reporter::new(sender.clone(), position);
+                    let sender = sender.clone();
                     self.running += 1;
-                    scope.spawn(move || reporter.set(job.bring_up()));
+                    scope.spawn(move || {
+                        let (ensured, result) = parallel::catch(|| job.bring_up())
+                            .unwrap_or_else(|error| (None, Err(Error::system("start the service")(error))));
+                        // The receiver outlives the threads.
+                        drop(sender.send(Report { position, ensured, result }));
+                    });
                 }
                 self.draw();
                 match tick(self) {
