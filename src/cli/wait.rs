@@ -212,15 +212,16 @@ impl<'a> Awaited<'a> {
                 return true;
             }
         };
-        let verdict = verdict(&view, self.goal);
-        let verdict = match self.goal {
-            Goal::Ready => verdict.or_else(|| self.hopeless_reason().map(Err)),
-            Goal::Stopped => verdict,
+        self.failure = match verdict(&view, self.goal) {
+            Some(result) => {
+                self.has_reached = result.is_ok();
+                result.err().map(|why| self.failed(&view, None, why))
+            }
+            None => {
+                self.has_reached = false;
+                self.hopeless()
+            }
         };
-        self.has_reached = matches!(verdict, Some(Ok(())));
-        if let Some(Err(why)) = verdict {
-            self.failure = Some(self.failed(&view, None, why));
-        }
         self.has_reached || self.failure.is_some()
     }
 
@@ -240,6 +241,17 @@ impl<'a> Awaited<'a> {
             }
             Err(error) => error,
         }))
+    }
+
+    /// Returns the error of a service that will not become ready, although its supervisor goes on trying; `None` if it
+    /// still may.
+    fn hopeless(&mut self) -> Option<Error> {
+        let why = (self.goal == Goal::Ready).then(|| self.hopeless_reason())??;
+        // A view from before the reason may be from before the last failure.
+        Some(match self.context.view_if_registered(self.reservation) {
+            Ok(view) => self.failed(&view, None, why),
+            Err(error) => error,
+        })
     }
 
     /// Returns the error of a service that has not reached the goal. `waited` is `None` if it never will.
@@ -270,7 +282,7 @@ impl<'a> Awaited<'a> {
         Error::NotInTime { service: name.to_owned(), state: self.goal.state(), waited_s, why, hint }
     }
 
-    /// Returns why the service will not become ready, although its supervisor goes on trying; `None` if it still may.
+    /// Returns the reason of [`Self::hopeless`].
     fn hopeless_reason(&mut self) -> Option<String> {
         let registry = &self.context.registry;
         let run = registry.run_state(&self.reservation.hash).ok()??;
