@@ -171,9 +171,18 @@ impl Context {
         let unusable = listing.unusable.iter().filter(|error| matches!(error, Error::Io { .. })).count();
         listing.reservations.retain(|reservation| place.lists(reservation.site()));
         if listing.reservations.is_empty() && unusable == 0 {
-            return Err(Error::NoServicesHere { checkout: place.abbreviate(place.root()), verb });
+            return Err(self.no_services_here(verb)?);
         }
         Ok(Chosen { services: listing.reservations, unusable })
+    }
+
+    /// Returns the error for a command without targets in a checkout that has no services. `verb` is the command's name.
+    ///
+    /// # Errors
+    /// As [`Self::cwd`].
+    pub(super) fn no_services_here(&self, verb: &'static str) -> Result<Error> {
+        let place = Place::new(&self.cwd()?, None, self.environment().home());
+        Ok(Error::NoServicesHere { checkout: place.abbreviate(place.root()), verb })
     }
 
     /// Notes that a command without targets found nothing that runs.

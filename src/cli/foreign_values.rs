@@ -83,7 +83,7 @@ pub(super) fn note_replaced_variables(context: &Context, siblings: &[(String, St
     let names: Vec<&str> = siblings.iter().filter(is_replaced).map(|(name, _)| name.as_str()).collect();
     if !names.is_empty() {
         let names = names.join(", ");
-        note(&format!("the services get their siblings' values of {names}, not those of this environment"));
+        note(&format!("the services get the stack's values of {names}, not those of this environment"));
     }
 }
 

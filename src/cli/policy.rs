@@ -5,7 +5,7 @@ use clap::Args;
 use crate::config::{Check, Policy, RestartWhen, Span, StopSignal};
 
 /// The options for readiness, restarts and stopping. Each defaults to the value of [`Policy::default`].
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Readiness and health")]
 pub(super) struct PolicyArguments {
     /// Readiness check [default: listen, or alive for a service without a port]
@@ -44,6 +44,11 @@ pub(super) struct PolicyArguments {
 }
 
 impl PolicyArguments {
+    /// Returns whether no option was given, or each has its default value.
+    pub(super) fn is_default(&self) -> bool {
+        self.clone().into_policy() == Policy::default()
+    }
+
     /// Converts the options to a policy.
     pub(super) fn into_policy(self) -> Policy {
         let default = Policy::default();

@@ -27,6 +27,9 @@ pub(super) fn execute(context: &Context, arguments: Start) -> Result<()> {
         let several = arguments.targets.len() > 1;
         return start_registered(context, &chosen, several, mode, arguments.wait, Outcome::from);
     }
+    if arguments.service == NewService::default() && arguments.policy.is_default() && !arguments.replace {
+        return start_registered(context, &all_here(context)?, true, mode, arguments.wait, Outcome::from);
+    }
     let spec = spec(context, arguments.service, arguments.policy)?;
     let ensured = start(context, &spec, mode)?;
     tailnet::publish_started(context, &spec, &ensured);
@@ -86,6 +89,33 @@ fn resolve_words(context: &Context, words: &[String]) -> Result<Chosen> {
         return Err(misplaced_words(words));
     }
     context.resolve_all(words)
+}
+
+/// Returns the services of this checkout that have a command and belong to no stack: `up` starts those of a stack in
+/// their order.
+///
+/// # Errors
+/// As [`Context::choose`], or if only services of stacks are here.
+fn all_here(context: &Context) -> Result<Chosen> {
+    let mut chosen = context.choose("start", &[], false)?;
+    let total = chosen.services.len();
+    chosen.services.retain(|service| service.stack.is_none());
+    let is_stack_here = chosen.services.len() < total;
+    chosen.services.retain(|service| !service.cmd.is_empty());
+    let is_empty = chosen.services.is_empty() && chosen.unusable == 0;
+    if is_empty && is_stack_here {
+        return Err(Error::Usage {
+            message: "the services of this checkout are in a stack, and `start` does not order them".into(),
+            hint: "start them with `devport up -d`".into(),
+        });
+    }
+    if is_empty {
+        return Err(context.no_services_here("start")?);
+    }
+    if is_stack_here {
+        note("`devport up -d` starts the services of the stack");
+    }
+    Ok(chosen)
 }
 
 /// Returns how the arguments request services to be started. `replace`: what `--replace` means.

@@ -45,6 +45,9 @@ impl Error {
             Self::NoSuchService { nearest, .. } | Self::PrefixTooShort { nearest, .. } => {
                 did_you_mean(nearest).unwrap_or_else(|| "`devport ls` lists the services".into())
             }
+            Self::NoServicesHere { verb: "start", .. } => {
+                "put a command after --, as in `devport start --key api -- npm run dev`".into()
+            }
             Self::NoServicesHere { verb, .. } => {
                 format!("name a service, or use `devport {verb} --all` for those of the whole machine")
             }

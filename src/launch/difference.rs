@@ -55,7 +55,7 @@ pub(super) fn differences(service: &Reservation, spec: &ServiceSpec) -> Vec<Diff
         let changed = changed_env_files(service);
         let text = match request.stack {
             Some(_) if !changed.is_empty() => format!("variables from before {} changed", changed.join(", ")),
-            Some(_) => "other variables of `env` or its siblings".into(),
+            Some(_) => "other variables, from `env` or from other services of the stack".into(),
             None if has_only_files && !request.env.is_empty() => "variables from before its env files changed".into(),
             None => "other variables of --env, `env` or its env files".into(),
         };

@@ -55,6 +55,6 @@ fn variables_of_the_caller_that_siblings_replace_are_named_once() {
     env.set("API_URL", &format!("http://localhost:{api}"));
     env.set("DB_URL", "postgres://secret@db");
     let up = at(&env, "shop", &["up", "-d"]).ok().stderr;
-    let note = "devport: the services get their siblings' values of DB_URL, API_PORT, not those of this environment\n";
+    let note = "devport: the services get the stack's values of DB_URL, API_PORT, not those of this environment\n";
     assert!(up.matches(note).count() == 1 && !up.contains("4711") && !up.contains("secret"), "{up}");
 }

@@ -146,3 +146,32 @@ fn a_directory_without_version_control_is_a_checkout() {
     machine.at("other", ["stop"]).fails(4, &["~/other has no services"]);
     assert_eq!(keys(&machine.at("loose", ["stop"]).ok()), set(&["db"]));
 }
+
+#[test]
+fn start_means_what_is_stopped_in_this_checkout() {
+    let machine = Machine::new();
+    machine.at("shop", ["start"]).fails(4, &["~/shop has no services", "put a command after --"]);
+    for (directory, key) in [("shop", "web"), ("shop/apps/api", "api"), ("shop", "runs"), ("blog", "blog")] {
+        machine.start(directory, key);
+    }
+    machine.at("shop", ["reserve", "--key", "port"]).ok();
+    machine.at("shop", ["stop", "web", "api"]).ok();
+    machine.at("blog", ["stop"]).ok();
+    let started = machine.at("shop", ["start"]).ok();
+    let outcomes: Vec<String> = started.json().as_array().unwrap().iter().map(outcome).collect();
+    assert_eq!((keys(&started), started.stderr.as_str()), (set(&["api", "runs", "web"]), ""));
+    assert_eq!(outcomes.iter().filter(|outcome| *outcome == "started").count(), 2, "{outcomes:?}");
+    // An option without a command is probably a mistake.
+    for option in ["--replace", "--no-port", "--grace=3s"] {
+        machine.at("shop", ["start", option]).fails(2, &["there is no command to run"]);
+    }
+    // `up` knows the order of a stack.
+    std::fs::write(machine.home("shop/devport.yaml"), "services: {db: {exec: sleep 1000, ready: none}}\n").unwrap();
+    machine.at("shop", ["up", "-d"]).ok();
+    machine.at("shop", ["stop"]).ok();
+    let started = machine.at("shop", ["start"]).ok();
+    assert_eq!(keys(&started), set(&["api", "runs", "web"]));
+    assert_eq!(started.stderr, "devport: `devport up -d` starts the services of the stack\n");
+    machine.at("shop", ["rm", "api", "runs", "web"]).ok();
+    machine.at("shop", ["start"]).fails(2, &["are in a stack", "start them with `devport up -d`"]);
+}

@@ -158,7 +158,10 @@ fn up_restarts_what_changed_in_the_file_and_nothing_else() {
     let pids = || ["a", "b"].map(|name| number(&at(&env, "shop", &["which", name]).ok().json()["pid"]));
     let first = pids();
     env.write("shop/.env", "A=2\n");
-    assert_eq!(outcomes(&at(&env, "shop", &["up", "-d"]).ok())[1], ("shop/b".into(), "replaced".into()));
+    let up = at(&env, "shop", &["up", "-d"]).ok();
+    assert_eq!(outcomes(&up)[1], ("shop/b".into(), "replaced".into()));
+    assert!(up.stderr.contains("devport: b is restarted: its env changed\n"), "{up:?}");
+    assert!(!up.stderr.contains("a is restarted"), "{up:?}");
     let second = pids();
     assert_eq!((first[0] == second[0], first[1] == second[1]), (true, false));
     // What the file no longer has ends with the rest.

@@ -111,8 +111,7 @@ fn a_directory_that_is_gone_is_an_error_and_changes_nothing() {
 fn bad_arguments_are_usage_errors_and_start_nothing() {
     let env = TestEnv::new();
     for (arguments, part) in [
-        (&["start"][..], "no command"),
-        (&["start", "--key", "a"], "no command"),
+        (&["start", "--key", "a"][..], "no command"),
         (&["start", "--key", "a", "--", ""], "empty word"),
         (&["start", "--key", "a\nb", "--", "true"], "control character"),
         (&["start", "--key=-a", "--", "true"], "starts with a dash"),

@@ -10,7 +10,7 @@ use crate::config::Span;
 
 /// The options that describe a new service. Nothing may be flattened into this: clap would leave the options out of the
 /// group, and would accept them together with a file or a registered service.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Service")]
 pub(crate) struct NewService {
     /// Name of the service; without one, the directory and the command identify it
@@ -49,7 +49,7 @@ pub(crate) struct NewService {
 /// Start services in the background.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "devport start [OPTIONS] -- CMD…\n       devport start [--replace] [--wait] [--no-tmux] TARGET…\n       devport start [--replace] [--wait] [--no-tmux] -f FILE [KEY…]"
+    override_usage = "devport start [OPTIONS] -- CMD…\n       devport start [--replace] [--wait] [--no-tmux] [TARGET…]\n       devport start [--replace] [--wait] [--no-tmux] -f FILE [KEY…]"
 )]
 #[command(after_help = "\
 Examples:
@@ -61,6 +61,7 @@ Examples:
   devport start --key job --no-port --env N=3 -- sh -c 'cd jobs && ./run $$N'
   devport start api                      start it again as it was registered
   devport start api web                  start these two again
+  devport start                          start what is stopped in this checkout
   devport start -f devport.yaml          start every service of the file
   devport start -f devport.yaml api web  start these two
 
@@ -82,7 +83,7 @@ pub(crate) struct Start {
     /// Run without a tmux window; the log is the only output
     #[arg(long, alias = "detach")]
     pub(crate) no_tmux: bool,
-    /// Registered services to start again; with -f, the keys to start
+    /// Registered services to start again; with -f, the keys to start [default: those of this checkout; with -f, all]
     #[arg(value_name = "TARGET", conflicts_with_all = ["NewService", "PolicyArguments"])]
     pub(crate) targets: Vec<String>,
     #[command(flatten)]

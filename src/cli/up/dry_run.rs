@@ -87,8 +87,7 @@ fn change(task: &Task<'_>) -> Change {
     let Some((_, comparison)) = &task.wanted else {
         return if task.registered.is_some() { Change::Unchanged } else { Change::New };
     };
-    let mut fields: Vec<&str> = comparison.differences.iter().map(|difference| difference.field).collect();
-    fields.dedup();
+    let fields = task.changed_fields();
     match (comparison.is_registered, fields.is_empty()) {
         (false, _) => Change::New,
         (true, false) => Change::Changed(fields),

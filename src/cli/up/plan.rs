@@ -45,6 +45,22 @@ impl Task<'_> {
     pub(super) fn is_current(&self) -> bool {
         self.wanted.as_ref().is_some_and(|(_, comparison)| comparison.is_up && comparison.differences.is_empty())
     }
+
+    /// Notes which changes of the file restart the service, if it runs.
+    pub(super) fn note_restart(&self) {
+        let fields = self.changed_fields();
+        if !fields.is_empty() && self.wanted.as_ref().is_some_and(|(_, comparison)| comparison.is_up) {
+            note(&format!("{} is restarted: its {} changed", self.service.name, fields.join(", ")));
+        }
+    }
+
+    /// Returns the fields in which the file differs from the registered service, each once.
+    pub(super) fn changed_fields(&self) -> Vec<&'static str> {
+        let differences = self.wanted.iter().flat_map(|(_, comparison)| &comparison.differences);
+        let mut fields: Vec<&str> = differences.map(|difference| difference.field).collect();
+        fields.dedup();
+        fields
+    }
 }
 
 impl<'a> Plan<'a> {

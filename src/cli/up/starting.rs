@@ -231,6 +231,7 @@ impl<'a> Starting<'a> {
                     self.skip(position);
                     self.skip_dependants(position);
                 } else {
+                    self.tasks[position].note_restart();
                     self.statuses[position] = Status::Begun(Begun { since: clock::now(), at: clock::wall() });
                     begun.push(position);
                 }
