@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 
 use crate::cli::args::Attach;
 use crate::cli::context::Context;
-use crate::cli::output::note;
+use crate::cli::output::note_with_hint;
 use crate::cli::{missing_tmux, picker};
 use crate::error::{Error, Result};
 use crate::launch::{Tmux, Viewing};
@@ -39,7 +39,7 @@ pub(super) fn execute(context: &Context, arguments: &Attach) -> Result<()> {
         None => false,
         Some(socket) if socket == attached.pane.socket => true,
         Some(_) => {
-            let hint = format!("detach from this one first, then run `devport attach {}`", reservation.name());
+            let hint = format!("detach from this one first (Ctrl-B D), then run `devport attach {}`", reservation.name());
             return Err(cannot("its window is in another tmux server than this terminal", &hint));
         }
     };
@@ -73,7 +73,8 @@ pub(super) fn execute(context: &Context, arguments: &Attach) -> Result<()> {
         let Some(reopened) = reopened(context, &reservation, &attached) else { break };
         attached = reopened;
     }
-    note(&ending(context, &reservation));
+    let (ending, hint) = ending(context, &reservation);
+    note_with_hint(&ending, hint.as_deref());
     Ok(())
 }
 
@@ -84,13 +85,15 @@ fn reopened(context: &Context, reservation: &Reservation, closed: &Window) -> Op
     Window::of(context, reservation).ok().filter(|window| window != closed)
 }
 
-/// Says what became of a service whose window has closed.
-fn ending(context: &Context, reservation: &Reservation) -> String {
+/// Says what became of a service whose window has closed, and how to start it again if it does not run.
+fn ending(context: &Context, reservation: &Reservation) -> (String, Option<String>) {
     let name = reservation.name();
-    let Ok(view) = context.view_if_registered(reservation) else { return format!("{name} was removed") };
+    let Ok(view) = context.view_if_registered(reservation) else { return (format!("{name} was removed"), None) };
     let state = if view.state == State::Failed { "has failed" } else { &format!("is {}", view.state.as_str()) };
     let why = view.error.or_else(|| Some(view.last_exit.filter(|exit| !exit.was_requested)?.to_string()));
-    why.map_or_else(|| format!("{name} {state}"), |why| format!("{name} {state}: {why}"))
+    let ending = why.map_or_else(|| format!("{name} {state}"), |why| format!("{name} {state}: {why}"));
+    let has_ended = matches!(view.state, State::Stopped | State::Failed);
+    (ending, has_ended.then(|| format!("start it again with `devport start {}`", shell_words::quote(name))))
 }
 
 /// The tmux window of a running service.

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use crate::error::{Error, Result};
 use crate::launch::tmux::{MARKER, Tmux, unsplit};
 
+/// How long the keys are shown, in milliseconds. A key ends it earlier.
+const KEYS_TIME: &str = "5000";
+
 /// A session that shows the window of one service.
 #[derive(Debug)]
 pub(crate) struct Viewing<'a> {
@@ -30,6 +33,13 @@ struct Client {
     shows_service: bool,
 }
 
+/// Returns the message, as a format of tmux, that says which keys work in the window. `leave`: the key that leaves it,
+/// after the user's prefix.
+fn keys(leave: &str) -> String {
+    let prefix = "#{?#{==:#{prefix},C-b},Ctrl-B,#{prefix}}";
+    format!("{prefix} {leave} goes back; Ctrl-C stops the service, Ctrl-Z restarts it")
+}
+
 impl<'a> Viewing<'a> {
     /// Prepares a session; opens nothing. `name` has only letters, digits and `-`, and no other session has it.
     pub(crate) fn new(tmux: &'a Tmux, window: String, name: String) -> Self {
@@ -40,6 +50,7 @@ impl<'a> Viewing<'a> {
     pub(crate) fn client(&self) -> (PathBuf, Vec<OsString>) {
         let mut arguments = self.open(1);
         arguments.extend([";", "attach-session", "-t", &self.target].map(OsString::from));
+        arguments.extend([";", "display-message", &keys("D")].map(OsString::from));
         self.tmux.client(arguments)
     }
 
@@ -53,6 +64,7 @@ impl<'a> Viewing<'a> {
         let client = self.caller(pane)?;
         let mut arguments = if client.shows_service { self.open(1) } else { self.open_next_to(&client, message) };
         arguments.extend([";", "switch-client", "-c", &client.name, "-t", &self.target].map(OsString::from));
+        arguments.extend([";", "display-message", "-c", &client.name, &keys("L")].map(OsString::from));
         let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
         self.tmux.query("switch-client", &arguments).map(drop)
     }
@@ -89,6 +101,7 @@ impl<'a> Viewing<'a> {
         let first = format!("{target}^");
         arguments.extend([";", "link-window", "-k", "-s", window, "-t", &first].map(OsString::from));
         arguments.extend([";", "set-option", "-t", target, "detach-on-destroy", "on"].map(OsString::from));
+        arguments.extend([";", "set-option", "-t", target, "display-time", KEYS_TIME].map(OsString::from));
         arguments.extend([";", "set-option", "-t", target, "destroy-unattached", "on"].map(OsString::from));
         // A window that the user opens in the session stays open, so the session does too.
         let keep = format!(

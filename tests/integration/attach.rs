@@ -104,12 +104,26 @@ fn clients(env: &TestEnv) -> String {
 }
 
 #[test]
+fn the_window_says_which_keys_leave_it_and_stop_the_service() {
+    let env = two_services();
+    let terminal = attach_in_shell(&env, "two");
+    terminal.shows("Ctrl-B D goes back; Ctrl-C stops the service, Ctrl-Z restarts it");
+    terminal.keys(&["C-b", "d"]);
+    terminal.shows("[detached");
+    env.tmux(&["set-option", "-g", "prefix", "C-a"]).ok();
+    let again = attach_in_shell(&env, "two");
+    again.shows("C-a D goes back; Ctrl-C");
+    let inside = attach_inside(&env);
+    inside.shows("C-a L goes back; Ctrl-C");
+}
+
+#[test]
 fn a_second_ctrl_c_does_not_reach_another_service() {
     let env = two_services();
     let terminal = attach_in_shell(&env, "two");
     terminal.shows("here I am");
     terminal.keys(&["C-c", "C-c", "C-c"]);
-    terminal.shows("devport: two is stopped\n");
+    terminal.shows("devport: two is stopped\nhint: start it again with `devport start two`\n");
     env.wait_state("two", "stopped");
     terminal.keys(&["C-c"]);
     assert_eq!(env.which("one")["state"], "running");
@@ -267,7 +281,7 @@ fn in_another_tmux_server_attach_reports_where_the_service_is() {
     let mut command = env.command(DEVPORT);
     command.env("TMUX", "/tmp/elsewhere,1,0").args(["attach", "a"]);
     env.finish(&mut command)
-        .fails(1, &["another tmux server", "detach from this one first, then run `devport attach a`"]);
+        .fails(1, &["another tmux server", "detach from this one first (Ctrl-B D), then run `devport attach a`"]);
 }
 
 #[test]
