@@ -193,23 +193,30 @@ fn elsewhere_error(target: &Target, services: &[Reservation], place: &Place) -> 
             Ownership::Gone(root) => format!("{}, which no longer exists", place.abbreviate(&root)),
         })
     };
-    let (key, owner, ids) = if let [only] = services {
-        (only.name().to_owned(), owner(only)?, format!("its id {} works", only.hashid))
+    // The whole keys of stacks work from everywhere, and are easier to remember than ids.
+    let name = |service: &Reservation| match service.stack {
+        Some(_) => service.name().to_owned(),
+        None => service.hashid.to_string(),
+    };
+    let (key, owner, hint) = if let [only] = services {
+        let kind = if only.stack.is_some() { "whole key" } else { "id" };
+        (only.name().to_owned(), owner(only)?, format!("its {kind} {} works", name(only)))
     } else {
-        let entry = |service: &Reservation| Ok(format!("{} ({})", owner(service)?, service.hashid));
-        let owners = services.iter().take(SUGGESTIONS).map(entry).collect::<Result<Vec<_>>>()?.join(", ");
-        let more = match services.len().saturating_sub(SUGGESTIONS) {
+        let shown = &services[..services.len().min(SUGGESTIONS)];
+        let owners = shown.iter().map(owner).collect::<Result<Vec<_>>>()?.join(", ");
+        let more = match services.len() - shown.len() {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        (target.as_str().to_owned(), owners + &more, "their ids work".into())
+        let names: Vec<String> = shown.iter().map(name).collect();
+        (target.as_str().to_owned(), owners + &more, format!("the names {} work", names.join(", ")))
     };
     Ok(Error::KeyElsewhere {
         key,
         owner,
         state: None,
         here: place.abbreviate(place.root()),
-        hint: format!("{ids} from everywhere, with every command"),
+        hint: format!("{hint} from everywhere, with every command"),
     })
 }
 

@@ -68,7 +68,7 @@ fn the_stack_of_the_nearest_file_is_meant_first() {
 }
 
 #[test]
-fn a_name_that_only_other_checkouts_have_is_refused_with_their_ids() {
+fn a_name_that_only_other_checkouts_have_is_refused_with_their_whole_keys() {
     let env = machine(&stack(&["web"]));
     fs::create_dir(env.file("blog/.git")).unwrap();
     env.write("blog/devport.yaml", &stack(&["api"]));
@@ -83,14 +83,14 @@ fn a_name_that_only_other_checkouts_have_is_refused_with_their_ids() {
         ],
     );
     assert_eq!(one.stdout, "");
-    let hint = format!("hint: its id {} works from everywhere, with every command\n", id("shop/web"));
-    at(&env, "blog", &["url", "web"]).fails(6, &[&hint]);
+    let hint = "hint: its whole key shop/web works from everywhere, with every command\n";
+    at(&env, "blog", &["url", "web"]).fails(6, &[hint]);
     at(&env, "blog", &["up", "-d"]).ok();
     at(&env, FEAT, &["up", "-d"]).ok();
     let (main, feat) = (id("shop/web"), id("shop@feat/web"));
-    let several = at(&env, "blog", &["stop", "web"]).fails(6, &["web belongs to ", "their ids work from everywhere"]);
-    for (directory, id) in [("shop", &main), (FEAT, &feat)] {
-        assert!(several.stderr.contains(&format!("{} ({id})", path(directory))), "{several:?}");
+    let several = at(&env, "blog", &["stop", "web"]).fails(6, &["web belongs to ", " work from everywhere"]);
+    for part in [&path("shop"), &path(FEAT), "shop/web", "shop@feat/web"] {
+        assert!(several.stderr.contains(part), "{part}: {several:?}");
     }
     assert_eq!(several.stdout, "");
     for target in [&main, &feat, "shop/web", "shop@feat/web"] {
