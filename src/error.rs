@@ -364,7 +364,7 @@ pub(crate) enum Error {
     #[error("`devport up` would change services")]
     WouldChange,
     /// There is no file that names the services of a stack.
-    #[error("there is no devport.yaml in {} or its parent directories up to {}", .directory.display(), .root.display())]
+    #[error("there is no devport.yaml in {}{}", .directory.display(), up_to(.directory, .root))]
     NoStackFile { directory: PathBuf, root: PathBuf },
     /// The `.git` file of a checkout names a directory that does not exist.
     #[error("the .git file of {} points to a directory that does not exist", .root.display())]
@@ -448,6 +448,11 @@ fn mistake_lines(path: &Path, mistakes: &[Mistake], omitted: usize) -> Vec<Strin
 
 fn records(count: usize) -> String {
     if count == 1 { "1 record".into() } else { format!("{count} records") }
+}
+
+/// Returns where else a file was searched for, or nothing if `root` is the directory.
+fn up_to(directory: &Path, root: &Path) -> String {
+    if directory == root { String::new() } else { format!(" or its parent directories up to {}", root.display()) }
 }
 
 /// Returns `:7` for line 7, or nothing.

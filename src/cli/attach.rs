@@ -39,7 +39,8 @@ pub(super) fn execute(context: &Context, arguments: &Attach) -> Result<()> {
         None => false,
         Some(socket) if socket == attached.pane.socket => true,
         Some(_) => {
-            let hint = format!("detach from this one first (Ctrl-B D), then run `devport attach {}`", reservation.name());
+            let hint =
+                format!("detach from this one first (Ctrl-B D), then run `devport attach {}`", reservation.name());
             return Err(cannot("its window is in another tmux server than this terminal", &hint));
         }
     };

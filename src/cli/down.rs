@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// If the file or a name is not valid, or a service does not end in time.
 pub(super) fn execute(context: &Context, arguments: &Down) -> Result<()> {
     let located = Located::find_to_stop(context, arguments.file.as_deref())?;
-    let order = located.stack.order(&arguments.names, true)?;
+    let order = located.order(&arguments.names, true)?;
     let lock = located.lock(context)?;
     let mut services = Vec::with_capacity(order.services.len());
     for service in &order.services {

@@ -8,7 +8,7 @@ use crate::cli::context::Context;
 use crate::cli::foreign_values;
 use crate::cli::output::note;
 use crate::config::{
-    CheckoutNames, ConfigFile, EnvSource, FileContext, PortRequest, Reference, Request, ServiceSpec, Stack,
+    CheckoutNames, ConfigFile, EnvSource, FileContext, Order, PortRequest, Reference, Request, ServiceSpec, Stack,
     StackService, load_config, local_url, nearest_file, object_form,
 };
 use crate::error::{Error, Result};
@@ -241,6 +241,22 @@ impl Located {
             ports.insert(service.name.as_str(), port.unwrap_or_default());
         }
         Ok(ports)
+    }
+
+    /// Returns the named services in their order, as [`Stack::order`].
+    ///
+    /// # Errors
+    /// [`Error::NoSuchEntry`] if the file has no service with a name.
+    pub(super) fn order(&self, names: &[String], alone: bool) -> Result<Order<'_>> {
+        self.stack.order(names, alone).map_err(|error| match error {
+            Error::NoSuchService { target, nearest } => Error::NoSuchEntry {
+                key: target,
+                path: self.file.clone(),
+                nearest,
+                keys: self.stack.services.iter().map(|service| service.name.clone()).collect(),
+            },
+            error => error,
+        })
     }
 
     /// Reserves the ports of all services, so that each gets those of its siblings, and notes values that would lead them

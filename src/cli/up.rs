@@ -26,7 +26,7 @@ use crate::view;
 /// If the file or a name is not valid, or [`Error::SomeNotUp`] if not all services came up.
 pub(super) fn execute(context: &Context, arguments: &Up) -> Result<()> {
     let located = Located::find(context, arguments.file.as_deref())?;
-    let order = located.stack.order(&arguments.names, arguments.no_deps)?;
+    let order = located.order(&arguments.names, arguments.no_deps)?;
     located.check_keys(context)?;
     if arguments.dry_run {
         let ports = located.known_ports(context)?;

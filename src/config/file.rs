@@ -18,7 +18,7 @@ use crate::os::file::{read_any, read_regular};
 use crate::project::Place;
 
 /// The hint for mistakes in a `devport.yaml`.
-const EXAMPLES: &str = "devport.yaml.example (a list) and docs/devport-stack.yaml (`services:`) show every field";
+const EXAMPLES: &str = "`devport up --help` lists every field";
 
 /// The names of the files that are searched for, in the order of their preference.
 const FILE_NAMES: [&str; 4] = ["devport.yaml", "devport.yml", "Procfile.dev", "Procfile"];

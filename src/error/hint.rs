@@ -96,8 +96,8 @@ impl Error {
             Self::NoCommand { command, .. } => format!("start it with `{command}`"),
             Self::NoBrowser { .. } => "open it by hand, or set BROWSER to a program".into(),
             Self::NoStackFile { .. } => {
-                "name a file with -f, or write one: docs/devport-stack.yaml is an example; `devport start` and `devport stop` \
-                 need none"
+                "name a file with -f, or write one, such as `services: {web: {exec: npm run dev}}`; `devport start` and \
+                 `devport stop` need none"
                     .into()
             }
             Self::DanglingCheckout { .. } => "run `git worktree repair` in the main checkout".into(),

@@ -106,7 +106,7 @@ fn stacks() -> Vec<Error> {
                 mistake(7, "unknown field `prot`, did you mean `port`?"),
             ],
             omitted: 3,
-            hint: "devport.yaml.example shows every field".into(),
+            hint: "`devport up --help` lists every field".into(),
         },
         Error::CheckoutGone { service: "web".into(), root: root() },
         Error::NotCompleted { service: "migrate".into(), why: "exit code 1 after 0.2 s".into() },
@@ -156,6 +156,7 @@ fn targets() -> Vec<Error> {
         Error::NoSuchService { target: "xyz".into(), nearest: vec![] },
         Error::NoSuchService { target: "devport.yaml".into(), nearest: vec![] },
         Error::NoServicesHere { checkout: "~/shop".into(), verb: "stop" },
+        Error::NoServicesHere { checkout: "~/shop".into(), verb: "start" },
         Error::NoSuchEntry {
             key: "wbe".into(),
             path: "devport.yaml".into(),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::support::documents::{blocks, documents};
+use crate::support::documents::{blocks, documents, root};
 use crate::support::{DEVPORT, TestEnv};
 
 /// The commands with a help page.
@@ -178,4 +178,19 @@ fn every_devport_yaml_of_the_documents_is_valid() {
         }
     }
     assert!(count >= 3, "only {count} files");
+}
+
+#[test]
+fn the_help_of_up_lists_every_field() {
+    let page = fs::read_to_string(root().join("docs/devport-yaml.md")).unwrap();
+    let settings_of_checks = ["status", "interval", "timeout", "failures"];
+    let row = |line: &str| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned());
+    let fields = page.lines().filter_map(row).filter(|field| !field.starts_with('$'));
+    let fields: Vec<String> = fields.filter(|field| !settings_of_checks.contains(&field.as_str())).collect();
+    assert!(fields.len() > 20, "{fields:?}");
+    let help = TestEnv::new().devport(["up", "--help"]).ok().stdout;
+    let words: Vec<&str> = help.split(|c: char| !c.is_ascii_lowercase() && c != '-').collect();
+    for field in fields {
+        assert!(words.contains(&field.as_str()), "{field}: {help}");
+    }
 }

@@ -209,9 +209,16 @@ fn a_preferred_port_goes_to_the_main_checkout_only() {
 #[test]
 fn a_directory_without_a_stack_or_a_checkout_that_is_broken_is_refused() {
     let env = machine("");
-    at(&env, "empty", &["up", "-d"]).fails(3, &["there is no devport.yaml in"]);
+    let missing = at(&env, "empty", &["up", "-d"]).fails(3, &["there is no devport.yaml in /", "/empty\nhint: "]);
+    assert!(!missing.stderr.contains("parent"), "{missing:?}");
     env.write(&format!("{FEAT}/devport.yaml"), "services:\n  a: {exec: sleep 1000, no-port: true}\n");
     env.write(&format!("{FEAT}/.git"), "gitdir: /nonexistent\n");
+    at(&env, "shop", &["up", "-d"]).ok();
+    env.write("shop/devport.yaml", "services:\n  web: sleep 1000\n  worker: sleep 1000\n");
+    for command in ["up", "down"] {
+        at(&env, "shop", &[command, "db"]).fails(4, &["devport.yaml has no service \"db\"", "it has web, worker"]);
+        at(&env, "shop", &[command, "wbe"]).fails(4, &["did you mean web?"]);
+    }
     at(&env, FEAT, &["up", "-d"]).fails(1, &["points to a directory that does not exist", "git worktree repair"]);
     env.write(
         "shop/devport.yaml",

@@ -138,7 +138,17 @@ Examples:
 
 devport searches for devport.yaml in this directory and its parent directories, and then for a Procfile. A service \
 starts when those in its `depends-on` are ready. A running service is restarted only if its entry or its dotenv files have changed. In a linked \
-worktree, every service has its own key and port.")]
+worktree, every service has its own key and port.
+
+A devport.yaml has the fields services, name and tmux-session:
+  services:
+    db:  {exec: ./db.sh, ready: tcp}
+    web: {exec: npm run dev -- --port $PORT, env: .env, depends-on: [db]}
+
+A service has exec, cwd, env, depends-on, one-shot, shared, port, port-env, no-port, scheme, ready, health, \
+on-unhealthy, restart, backoff, max-restarts, window, stop-signal, grace, log, tailnet and tailnet-name. Without \
+exec, it is a reserved port. Instead of services, the file can be a list of services, each with a key. \
+docs/devport-yaml.md describes every field.")]
 pub(crate) struct Up {
     /// Start only these services of the file, and the services that they need
     #[arg(value_name = "NAME")]
