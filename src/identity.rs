@@ -48,6 +48,11 @@ impl Key {
         Err(Error::InvalidKey { key: shorten(&key), why })
     }
 
+    /// The name of a stack's service in its file: `web` of `shop@feat/web`. A key of another service may have slashes too.
+    pub(crate) fn name_in_stack(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or(&self.0)
+    }
+
     /// The name as text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0

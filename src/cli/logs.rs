@@ -14,6 +14,7 @@ use crate::cli::output::note;
 use crate::config::Check;
 use crate::error::{Error, Result};
 use crate::logs::{self, Content, Line, Lines};
+use crate::identity::Key;
 use crate::os::clock;
 use crate::registry::Reservation;
 use crate::text::shorten;
@@ -108,8 +109,7 @@ fn sources(context: &Context, arguments: &Logs) -> Result<Vec<Source>> {
         reservations.retain(|reservation| !reservation.cmd.is_empty());
     }
     let several = reservations.len() != 1;
-    let names: Vec<&str> = reservations.iter().map(Reservation::name).collect();
-    let prefixes = if several { prefixes(&names, context.output) } else { vec![String::new()] };
+    let prefixes = if several { prefixes(&labels(&reservations), context.output) } else { vec![String::new()] };
     let mut sources = Vec::with_capacity(reservations.len());
     let (mut failed, total) = (0, reservations.len());
     for (reservation, prefix) in reservations.iter().zip(prefixes) {
@@ -129,6 +129,21 @@ fn sources(context: &Context, arguments: &Logs) -> Result<Vec<Source>> {
         }
     }
     if sources.is_empty() && failed > 0 { Err(Error::SomeFailed { failed, total }) } else { Ok(sources) }
+}
+
+/// Returns the names before the lines: those of the file if all services are of one stack, as `up` prints them, else the
+/// keys.
+fn labels(reservations: &[Reservation]) -> Vec<&str> {
+    let stack = |reservation: &Reservation| Some((reservation.stack.clone()?, reservation.root.clone()));
+    let first = reservations.first().and_then(stack);
+    let are_of_one = first.is_some() && reservations.iter().all(|reservation| stack(reservation) == first);
+    reservations
+        .iter()
+        .map(|reservation| {
+            let key = reservation.key.as_ref().filter(|_| are_of_one);
+            key.map_or(reservation.name(), Key::name_in_stack)
+        })
+        .collect()
 }
 
 /// Returns the number of the run whose lines are printed; `None`: all runs.

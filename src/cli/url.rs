@@ -40,8 +40,10 @@ pub(super) fn address(context: &Context, reservation: &Reservation) -> Result<St
                 note(&format!("{name} was not started; `{command}` starts it"));
             }
         }
-        (state, Some(error)) if !state.is_up() => note(&format!("{name} is {}: {error}", state.as_str())),
-        (state, None) if !state.is_up() => note(&format!("{name} is {}", state.as_str())),
+        (state, error) if !state.is_up() => {
+            let why = error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+            note(&format!("{name} does not run (state {}){why}", state.as_str()));
+        }
         _ => {}
     }
     view.url.ok_or_else(without_port)

@@ -68,7 +68,7 @@ impl Registry {
             return Ok(Vec::new());
         }
         let is_named = |reservation: &Reservation| {
-            let own = reservation.key.as_ref().and_then(|key| key.as_str().rsplit('/').next());
+            let own = reservation.key.as_ref().map(Key::name_in_stack);
             reservation.stack.is_some() && own == Some(name)
         };
         // A key ends like this in the JSON of a record.

@@ -15,7 +15,7 @@ fn one_fact_stands_alone_on_standard_output() {
     env.devport(["stop", "a"]).ok();
     let stopped = env.devport(["url", "a"]).ok();
     assert_eq!(stopped.stdout, format!("http://localhost:{}\n", view["port"]));
-    assert_eq!(stopped.stderr, "devport: a is stopped\n");
+    assert_eq!(stopped.stderr, "devport: a does not run (state stopped)\n");
     env.devport(["start", "--no-port", "--key", "b", "--", "sleep", "1000"]).ok();
     env.devport(["port", "b"]).fails(1, &["b has no port"]);
     env.devport(["url", "missing"]).fails(4, &["no service matching"]);

@@ -86,6 +86,14 @@ fn logs_mean_every_log_of_this_checkout() {
     assert_eq!(output("shop", &["logs"]), ["a | from a", "b | from b"]);
     assert_eq!(output("blog", &["logs"]), ["from c"]);
     assert_eq!(output("blog", &["logs", "--all"]).len(), 3);
+    // The services of one stack have the names of its file.
+    let file = "services:\n  web: &a {exec: 'sh -c \"echo from stack; exec sleep 1000\"', ready: log:from}\n  db: *a\n";
+    std::fs::write(machine.home("blog/devport.yaml"), file).unwrap();
+    machine.at("blog", ["rm", "c"]).ok();
+    machine.at("blog", ["up", "-d"]).ok();
+    assert_eq!(output("blog", &["logs"]), ["db  | from stack", "web | from stack"]);
+    let all = output("blog", &["logs", "--all"]);
+    assert!(all.contains(&"blog/web | from stack".to_owned()), "{all:?}");
 }
 
 #[test]
