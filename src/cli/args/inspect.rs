@@ -50,7 +50,7 @@ Examples:
   devport attach api
   devport attach            choose from the running services
 
-Ctrl-B D goes back; inside tmux, Ctrl-B L does. In the window, Ctrl-C stops the service and Ctrl-Z restarts it. When the
+Ctrl-B D goes back; inside tmux, Ctrl-B L does. In the window, Ctrl-C stops the service and Ctrl-Z restarts it. When the \
 service ends, attach ends too: it never shows another service.")]
 pub(crate) struct Attach {
     /// Key, id or port of the service; without one, choose from a list
