@@ -41,12 +41,14 @@ pub(super) fn above<T>(print: impl FnOnce() -> T) -> T {
     print()
 }
 
-/// Returns the escape sequences that move the cursor to the first line and erase to the end of the screen (ECMA-48, CUU
-/// and ED). A terminal that has become narrower has wrapped the lines.
+/// Returns the escape sequences that erase the lines and move the cursor to the first of them (ECMA-48, CUU and EL). A
+/// terminal that has become narrower has wrapped the lines. tmux keeps in its history what one sequence (ED) erases from
+/// the first row of the screen on.
 fn erase(lines: &[String]) -> String {
     let columns = WindowSize::of(io::stderr()).map_or(usize::MAX, |size| size.columns().into());
     let rows: usize = lines.iter().map(|line| shown_width(line).div_ceil(columns).max(1)).sum();
-    if rows == 0 { String::new() } else { format!("\r\u{1b}[{rows}A\u{1b}[J") }
+    let up = format!("\r\u{1b}[{rows}A");
+    if rows == 0 { String::new() } else { format!("{up}{}{up}", "\u{1b}[2K\n".repeat(rows)) }
 }
 
 /// Returns the lines. A thread that panicked while it had them has left them whole.

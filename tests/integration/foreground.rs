@@ -187,6 +187,8 @@ fn progress_is_redrawn_in_place_on_a_terminal() {
     terminal.shows("STATE");
     let screen = terminal.screen();
     assert!(!screen.contains("waiting") && screen.contains("ready"), "{screen}");
+    let history = terminal.tmux(&["capture-pane", "-p", "-S", "-", "-t", "=t:"]).ok().stdout;
+    assert!(!history.contains("waiting"), "{history}");
 }
 
 /// A service with a shared database, which needs it through a one-shot.
