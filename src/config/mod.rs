@@ -37,7 +37,7 @@ pub(crate) use expand::expand;
 pub(crate) use file::{ConfigFile, load as load_config, may_have_stack, nearest_file};
 pub(crate) use object_form::object_form;
 pub(crate) use policy::{CHECK_TIMEOUT, Policy, RestartWhen, StopSignal};
-pub(crate) use request::{EnvSource, PortRequest, Request, start_options};
+pub(crate) use request::{EnvSource, PortRequest, Request, StartOptions};
 pub(crate) use schedule::Schedule;
 pub(crate) use service::ServiceSpec;
 pub(crate) use shell::shell_hint;

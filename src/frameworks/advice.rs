@@ -370,13 +370,13 @@ mod tests {
 
     /// The source of a service whose command was typed.
     fn typed(key: Option<&str>) -> Source<'_> {
-        Source { name: key.unwrap_or("4b5"), key, options: Vec::new(), file: None, is_stack: false }
+        Source { name: key.unwrap_or("4b5"), key, options: Vec::new(), env_names: &[], file: None, is_stack: false }
     }
 
     /// The source of the service `web` in a file.
     fn written(file: &'static str, is_stack: bool) -> Source<'static> {
         let name = if is_stack { "shop/web" } else { "web" };
-        Source { name, key: Some(name), options: Vec::new(), file: Some(Path::new(file)), is_stack }
+        Source { name, key: Some(name), options: Vec::new(), env_names: &[], file: Some(Path::new(file)), is_stack }
     }
 
     fn advise_from(source: Source<'_>, line: &str) -> String {

@@ -10,8 +10,10 @@ pub(crate) struct Source<'a> {
     /// The name that commands take: the key, or else the id.
     pub(crate) name: &'a str,
     pub(crate) key: Option<&'a str>,
-    /// The options of `devport start` that the service was started with, apart from key and port.
+    /// The options of `devport start` that the service was started with, apart from key, port and `--env`.
     pub(crate) options: Vec<String>,
+    /// The names of the variables that `--env` set. Their values may be secrets.
+    pub(crate) env_names: &'a [String],
     /// The file that has the command; `None` if it was typed.
     pub(crate) file: Option<&'a Path>,
     /// Whether that file is a stack.
@@ -23,10 +25,10 @@ impl Source<'_> {
     pub(super) fn with_command(&self, words: &[String]) -> String {
         match self.file {
             None if self.key.is_some() => {
-                format!("start it with `{}`", self.start(&["--replace", "--wait"], &[], words))
+                format!("start it with `{}`", self.start("--replace --wait", None, words))
             }
             // The command is part of the identity of a service without a key.
-            None => format!("start it with `{}; {}`", self.rm(), self.start(&["--wait"], &[], words)),
+            None => format!("start it with `{}`", self.start_anew(None, words)),
             Some(file) => {
                 let (entry, line) = (self.entry(), join_for_shell(words));
                 let (file, again) = (file.display(), self.start_from(file, "--replace --wait"));
@@ -38,10 +40,7 @@ impl Source<'_> {
     /// Returns how to give the service this fixed port, as a sentence fragment; `None` if its file has no ports.
     pub(crate) fn with_port(&self, port: u16, words: &[String]) -> Option<String> {
         match self.file {
-            None => {
-                let port = port.to_string();
-                Some(format!("`{}; {}`", self.rm(), self.start(&["--wait"], &["--port", &port], words)))
-            }
+            None => Some(format!("`{}`", self.start_anew(Some(port), words))),
             Some(file) if file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") => {
                 let (entry, again) = (self.entry(), self.start_from(file, "--wait"));
                 let file = file.display();
@@ -60,17 +59,35 @@ impl Source<'_> {
         format!("devport rm {}", shell_words::quote(self.name))
     }
 
+    /// Returns the line that removes the service and starts a typed command in its place.
+    fn start_anew(&self, port: Option<u16>, words: &[String]) -> String {
+        self.with_variables(&format!("{}; {}", self.rm(), self.start_command("--wait", port, words)))
+    }
+
     /// Returns the line that starts a typed command.
-    fn start(&self, options: &[&str], port: &[&str], words: &[String]) -> String {
-        let key = self.key.map(|key| ["--key", key]);
-        let options = ["devport", "start"]
-            .iter()
-            .chain(options)
-            .copied()
-            .chain(key.into_iter().flatten())
-            .chain(port.iter().copied());
-        let options = options.chain(self.options.iter().map(String::as_str));
-        shell_words::join(options.chain(["--"]).chain(words.iter().map(String::as_str)))
+    fn start(&self, options: &str, port: Option<u16>, words: &[String]) -> String {
+        self.with_variables(&self.start_command(options, port, words))
+    }
+
+    /// Returns the command that starts a typed command, which finds the variables of `--env` in `$env1`, `$env2` and so on.
+    fn start_command(&self, options: &str, port: Option<u16>, words: &[String]) -> String {
+        let key = self.key.into_iter().flat_map(|key| ["--key".into(), key.to_owned()]);
+        let port = port.into_iter().flat_map(|port| ["--port".into(), port.to_string()]);
+        let quoted =
+            key.chain(port).chain(self.options.iter().cloned()).map(|word| shell_words::quote(&word).into_owned());
+        let variables = (1..=self.env_names.len()).map(|index| format!("--env \"$env{index}\""));
+        let options: Vec<String> = [options.to_owned()].into_iter().chain(quoted).chain(variables).collect();
+        format!("devport start {} -- {}", options.join(" "), shell_words::join(words))
+    }
+
+    /// Puts before a line what it needs to set the variables of `--env` again. The advice is logged and printed as JSON,
+    /// so it cannot have their values.
+    fn with_variables(&self, line: &str) -> String {
+        let name = shell_words::quote(self.name);
+        let read = |(index, variable): (usize, &String)| {
+            format!("env{}=$(devport env --show-secrets {name} | grep '^{variable}='); ", index + 1)
+        };
+        self.env_names.iter().enumerate().map(read).collect::<String>() + line
     }
 
     /// Returns the line that starts the entry of a file.

@@ -164,7 +164,8 @@ fn a_port_can_be_requested() {
     env.devport(["start", "--key", "b", "--port", &taken, "--", "true"]).fails(1, &["is taken by", &me, &end]);
     drop(listener);
     env.devport(["stop", "a"]).ok();
-    let commands = format!("devport rm a; devport start --wait --key a --port {taken} --grace 2s -- sleep 1000");
+    let options = format!("--wait --key a --port {taken} --cwd {} --grace 2s", env.path("work").display());
+    let commands = format!("devport rm a; devport start {options} -- sleep 1000");
     let hint = format!("hint: `{commands}` moves it; `rm` also deletes its log");
     env.devport(["start", "--key", "a", "--grace", "2s", "--port", &taken, "--", "sleep", "1000"])
         .fails(1, &["already has port", "ports never change", &hint]);
