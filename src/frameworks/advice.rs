@@ -514,7 +514,7 @@ mod tests {
                 written("/w/devport.yaml", true),
                 "vite",
                 "in /w/devport.yaml, change the command of web to `vite --port $PORT --strictPort`, then run \
-                 `devport up -d web`",
+                 `devport up -d -f /w/devport.yaml web`",
             ),
             (written("/w/Procfile", true), "vite", "then run `devport up -d -f /w/Procfile web`"),
             (written("/w/list.yaml", false), "vite", "then run `devport start --replace --wait -f /w/list.yaml web`"),
@@ -522,7 +522,7 @@ mod tests {
                 written("/w/devport.yaml", true),
                 "node a.js",
                 "or give it its own fixed port: `port: 3000` for web in /w/devport.yaml, then `devport rm shop/web; \
-                 devport up -d web`",
+                 devport up -d -f /w/devport.yaml web`",
             ),
             (written("/w/Procfile", true), "node a.js", "it ignores PORT: make its code read `process.env.PORT`"),
             (typed(None), "vite", "`devport rm 4b5; devport start --wait -- vite --port '$PORT' --strictPort`"),

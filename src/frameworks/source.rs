@@ -25,7 +25,7 @@ impl Source<'_> {
     pub(super) fn with_command(&self, words: &[String]) -> String {
         match self.file {
             None if self.key.is_some() => {
-                format!("start it with `{}`", self.start("--replace --wait", None, words))
+                format!("start it with `{}`", self.with_variables(&self.start_command("--replace --wait", None, words)))
             }
             // The command is part of the identity of a service without a key.
             None => format!("start it with `{}`", self.start_anew(None, words)),
@@ -64,11 +64,6 @@ impl Source<'_> {
         self.with_variables(&format!("{}; {}", self.rm(), self.start_command("--wait", port, words)))
     }
 
-    /// Returns the line that starts a typed command.
-    fn start(&self, options: &str, port: Option<u16>, words: &[String]) -> String {
-        self.with_variables(&self.start_command(options, port, words))
-    }
-
     /// Returns the command that starts a typed command, which finds the variables of `--env` in `$env1`, `$env2` and so on.
     fn start_command(&self, options: &str, port: Option<u16>, words: &[String]) -> String {
         let key = self.key.into_iter().flat_map(|key| ["--key".into(), key.to_owned()]);
@@ -90,15 +85,12 @@ impl Source<'_> {
         self.env_names.iter().enumerate().map(read).collect::<String>() + line
     }
 
-    /// Returns the line that starts the entry of a file.
+    /// Returns the line that starts the entry of a file. It names the file, because the line may be typed in any directory.
     fn start_from(&self, file: &Path, options: &str) -> String {
         let (entry, path) = (shell_words::quote(self.entry()), file.to_string_lossy());
         let path = shell_words::quote(&path);
-        match self.is_stack {
-            true if file.ends_with("devport.yaml") => format!("devport up -d {entry}"),
-            true => format!("devport up -d -f {path} {entry}"),
-            false => format!("devport start {options} -f {path} {entry}"),
-        }
+        let command = if self.is_stack { "up -d".into() } else { format!("start {options}") };
+        format!("devport {command} -f {path} {entry}")
     }
 
     /// Returns the name of the service in its file.

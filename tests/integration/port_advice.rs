@@ -107,10 +107,12 @@ fn a_service_of_a_stack_is_told_which_entry_to_change() {
     let file = env.write("devport.yaml", &text(&other.to_string()));
     let file = fs::canonicalize(file).unwrap();
     let line = "python3 -m http.server --bind 127.0.0.1 $PORT";
-    let edit = format!("in {}, change the command of web to `{line}`, then run `devport up -d web`", file.display());
+    let file = file.display();
+    let up = format!("devport up -d -f {file} web");
+    let edit = format!("in {file}, change the command of web to `{line}`, then run `{up}`");
     env.devport(["up", "-d"]).fails(5, &[&edit]);
     env.write("devport.yaml", &text("$PORT"));
-    env.devport(["up", "-d", "web"]).ok();
+    paste(&env, Path::new("/"), &up).ok();
     assert_eq!(env.which("web")["state"], "ready");
 }
 
