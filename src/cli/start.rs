@@ -79,13 +79,11 @@ pub(super) fn start_registered(
 /// # Errors
 /// As [`Context::resolve_all`]. If several words name no service at all, they are probably a command without `--`.
 fn resolve_words(context: &Context, words: &[String]) -> Result<Chosen> {
-    let is_unknown = |word: &String| {
-        matches!(context.resolve(word), Err(Error::NoSuchService { .. } | Error::PrefixTooShort { .. }))
-    };
-    if words.len() > 1 && words.iter().all(is_unknown) {
-        return Err(misplaced_words(words));
-    }
-    context.resolve_all(words)
+    let is_unknown = |error: &Error| matches!(error, Error::NoSuchService { .. } | Error::PrefixTooShort { .. });
+    context.resolve_all(words).map_err(|error| {
+        let are_all_unknown = || words.iter().all(|word| context.resolve(word).is_err_and(|error| is_unknown(&error)));
+        if words.len() > 1 && is_unknown(&error) && are_all_unknown() { misplaced_words(words) } else { error }
+    })
 }
 
 /// Returns how the arguments request services to be started. `replace`: what `--replace` means.

@@ -175,6 +175,22 @@ fn a_port_can_be_requested() {
 }
 
 #[test]
+fn each_of_several_keys_is_resolved_once() {
+    if is_missing() {
+        return;
+    }
+    let env = TestEnv::new();
+    for key in ["a", "b"] {
+        env.detach(key, &[], &["sleep", "1000"]);
+    }
+    let record = env.state_file("services", "a", "json");
+    let opens = |keys: &[&str]| env.count_opens(&record, [&["start"], keys].concat());
+    assert_eq!(opens(&["a", "b"]), opens(&["a"]));
+    env.devport(["start", "a", "c"]).fails(4, &["no service matching \"c\""]);
+    env.devport(["start", "c", "d"]).fails(2, &["unexpected \"c d\"", "put the command after --"]);
+}
+
+#[test]
 fn a_service_without_a_port_has_none() {
     let env = TestEnv::new();
     let out = env.file("out");
