@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::args::{NewService, Start};
 use crate::cli::context::{Chosen, Context};
 use crate::cli::output::{note, report};
+use crate::cli::own_stack::never_started;
 use crate::cli::policy::PolicyArguments;
 use crate::cli::{edited, missing_tmux, tailnet, wait};
 use crate::config::{EnvSource, PortRequest, Request, ServiceSpec, Span, parse_assignment};
@@ -81,8 +82,11 @@ pub(super) fn start_registered(
 fn resolve_words(context: &Context, words: &[String]) -> Result<Chosen> {
     let is_unknown = |error: &Error| matches!(error, Error::NoSuchService { .. } | Error::PrefixTooShort { .. });
     context.resolve_all(words).map_err(|error| {
-        let are_all_unknown = || words.iter().all(|word| context.resolve(word).is_err_and(|error| is_unknown(&error)));
-        if words.len() > 1 && is_unknown(&error) && are_all_unknown() { misplaced_words(words) } else { error }
+        let is_foreign = |word: &String| {
+            context.resolve(word).is_err_and(|error| is_unknown(&error)) && never_started(context, word).is_none()
+        };
+        let are_misplaced = words.len() > 1 && is_unknown(&error) && words.iter().all(is_foreign);
+        if are_misplaced { misplaced_words(words) } else { error }
     })
 }
 

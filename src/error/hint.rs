@@ -45,6 +45,7 @@ impl Error {
             Self::NoSuchService { nearest, .. } | Self::PrefixTooShort { nearest, .. } => {
                 did_you_mean(nearest).unwrap_or_else(|| "`devport ls` lists the services".into())
             }
+            Self::NeverStarted { command, .. } => format!("start it with `{command}`"),
             Self::NoServicesHere { verb, .. } => {
                 format!("name a service, or use `devport {verb} --all` for those of the whole machine")
             }

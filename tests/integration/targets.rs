@@ -102,6 +102,31 @@ fn a_name_that_only_other_checkouts_have_is_refused_with_their_ids() {
 }
 
 #[test]
+fn a_service_of_a_stack_that_was_never_started_is_named_with_its_file() {
+    let env = machine(&format!("{}  debug: {{}}\n", stack(&["web", "api"])));
+    let file =
+        |directory: &str| fs::canonicalize(env.file(directory)).unwrap().join("devport.yaml").display().to_string();
+    let up = |name: &str| format!("hint: start it with `devport up -d {name}`\n");
+    let message = format!("devport: shop/web was not started: {} declares it\n{}", file("shop"), up("web"));
+    for command in
+        ["url", "which", "logs", "stop", "restart", "wait", "attach", "start", "run", "port", "env", "signal"]
+    {
+        let done = at(&env, "shop", &[command, "web"]).fails(4, &[&message]);
+        assert_eq!((done.stdout, done.stderr.lines().count()), (String::new(), 2), "{command}");
+    }
+    at(&env, "shop", &["start", "web", "api"]).fails(4, &[&message]);
+    at(&env, "shop", &["start", "npm", "dev"]).fails(2, &["put the command after --"]);
+    at(&env, "shop", &["url", "shop/web"]).fails(4, &[&message]);
+    at(&env, "shop", &["url", "debug"]).fails(4, &["shop/debug was not started", &up("debug")]);
+    at(&env, "shop", &["url", "wbe"]).fails(4, &["no service matching \"wbe\""]);
+    at(&env, FEAT, &["url", "api"]).fails(4, &["shop@feat/api was not started", &file(FEAT), &up("api")]);
+    env.write("blog/devport.yaml", "- {key: my blog, exec: sleep 1000}\n");
+    at(&env, "blog", &["logs", "my blog"]).fails(4, &["my blog was not started", &up("'my blog'")]);
+    at(&env, "shop", &["up", "-d", "debug"]).ok();
+    at(&env, "shop", &["url", "debug"]).ok();
+}
+
+#[test]
 fn a_reserved_port_and_a_shared_service_have_bare_names_too() {
     let text = "services:\n  api-debug: {}\n  db: {exec: sleep 1000, ready: none, shared: true}\n";
     let env = machine(text);
