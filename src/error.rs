@@ -287,8 +287,8 @@ pub(crate) enum Error {
     #[error("{service} is a reserved port without a command")]
     NoCommand {
         service: String,
-        /// The command line that gives it one.
-        command: String,
+        /// What gives it one.
+        hint: String,
     },
     /// The log has no lines of the requested run.
     #[error("the log of {service} has no {run}: {kept}")]

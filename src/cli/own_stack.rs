@@ -35,10 +35,10 @@ pub(super) fn explain(context: &Context, error: Error) -> Error {
         Error::NoSuchService { ref target, .. } | Error::PrefixTooShort { ref target, .. } => {
             never_started(context, target).unwrap_or(error)
         }
-        Error::NoCommand { service, command } => {
+        Error::NoCommand { service, hint } => {
             let reserved = context.resolve(&service).ok();
-            let command = reserved.and_then(|reserved| up_command(context, &reserved)).unwrap_or(command);
-            Error::NoCommand { service, command }
+            let hint = reserved.and_then(|reserved| start_hint(context, &reserved)).unwrap_or(hint);
+            Error::NoCommand { service, hint }
         }
         error => error,
     }
@@ -59,7 +59,21 @@ pub(super) fn up_command(context: &Context, reserved: &Reservation) -> Option<St
     let (key, file) = (reserved.key.as_ref()?, reserved.file.as_deref()?);
     let located = Located::find(context, Some(file)).ok()?;
     let declared = located.service_with_key(key).ok()??;
-    (!declared.request.cmd.is_empty()).then(|| up_line(context, file, &declared.name))
+    (!declared.is_port_only()).then(|| up_line(context, file, &declared.name))
+}
+
+/// Returns what to do so that a reserved port of a stack has a service, as a hint; `None` if it belongs to no stack. Only
+/// its file can give it a command.
+pub(super) fn start_hint(context: &Context, reserved: &Reservation) -> Option<String> {
+    let (key, file) = (reserved.key.as_ref()?, reserved.file.as_deref().filter(|_| reserved.stack.is_some())?);
+    let name = key.as_str().rsplit('/').next()?;
+    let (up, path) = (up_line(context, file, name), file.display());
+    let declared = |located: &Located| located.service_with_key(key).ok().flatten().map(StackService::is_port_only);
+    Some(match Located::find_to_stop(context, Some(file)).ok().as_ref().map(declared) {
+        Some(Some(false)) => format!("start it with `{up}`"),
+        Some(None) => format!("{path} no longer has {name}: add it with `exec`, then run `{up}`"),
+        Some(Some(true)) | None => format!("add `exec` to {name} in {path}, then run `{up}`"),
+    })
 }
 
 /// Returns the command that starts a service of a file, as it can be typed in the current directory: `up` finds the

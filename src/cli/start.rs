@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::args::{NewService, Start};
 use crate::cli::context::{Chosen, Context};
 use crate::cli::output::{note, report};
-use crate::cli::own_stack::never_started;
+use crate::cli::own_stack::{explain, never_started};
 use crate::cli::policy::PolicyArguments;
 use crate::cli::{edited, missing_tmux, tailnet, wait};
 use crate::config::{EnvSource, PortRequest, Request, ServiceSpec, Span, parse_assignment};
@@ -58,7 +58,7 @@ pub(super) fn start_registered(
             Err(error) if !several => return Err(error),
             Err(error) => {
                 failed += 1;
-                report(reservation.name(), &error);
+                report(reservation.name(), &explain(context, error));
             }
         }
     }

@@ -15,6 +15,7 @@ impl Error {
             | Self::PortFixed { hint, .. }
             | Self::CannotAttach { hint, .. }
             | Self::KeyElsewhere { hint, .. }
+            | Self::NoCommand { hint, .. }
             | Self::NotInTime { hint, .. }
             | Self::InvalidLines { hint, .. } => Some(hint.clone()),
             Self::InvalidFile { hint, .. } | Self::StartFailed { hint, .. } => hint.clone(),
@@ -91,7 +92,6 @@ impl Error {
             Self::NotRunning { service } => format!("start it with `devport start {service}`"),
             Self::NoProcess { service, .. } => format!("`devport signal {service}` starts it now"),
             Self::NoPort { service } => format!("`devport which {service}` shows its details"),
-            Self::NoCommand { command, .. } => format!("start it with `{command}`"),
             Self::NoBrowser { .. } => "open it by hand, or set BROWSER to a program".into(),
             Self::NoStackFile { .. } => {
                 "name a file with -f, or write one: docs/devport-stack.yaml is an example; `devport start` and `devport stop` \

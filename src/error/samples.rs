@@ -58,7 +58,7 @@ fn samples() -> Vec<Error> {
         Error::UnknownSupervisor { service: api(), why: "its lock is held, but names no process that holds it".into() },
         Error::UnprovenOrphan { service: api(), process: "pid 7 (node)".into() },
         Error::NoPort { service: api() },
-        Error::NoCommand { service: "db".into(), command: "devport start --key db -- npm run dev".into() },
+        Error::NoCommand { service: "db".into(), hint: "start it with `devport start --key db -- npm run dev`".into() },
         Error::NoSuchRun { service: api(), run: "run 9".into(), kept: "it has runs 1 to 3".into() },
         Error::NoBrowser { url: "http://localhost:19001".into(), why: "could not find xdg-open".into() },
         Error::NotRunning { service: api() },

@@ -202,12 +202,23 @@ fn what_was_never_started_in_this_checkout_is_started_with_up() {
     let hint = "hint: start it with `devport up -d web`\n";
     at(&env, FEAT, &["start", "web"]).fails(1, &["shop@feat/web is a reserved port without a command", hint]);
     at(&env, FEAT, &["wait", "web"]).fails(5, &["shop@feat/web is not ready: it is stopped", hint]);
-    at(&env, FEAT, &["start", "debug"]).fails(1, &["`devport start --key shop@feat/debug -- "]);
     let file = fs::canonicalize(env.file(FEAT)).unwrap().join("devport.yaml").display().to_string();
     let elsewhere = format!("start it with `devport up -d -f {file} web`");
     at(&env, "blog", &["start", "shop@feat/web"]).fails(1, &[&elsewhere]);
     at(&env, "blog", &["up", "-d", "-f", &file, "web"]).ok();
     assert_eq!(url("web").stderr, "");
+
+    let add = format!("hint: add `exec` to debug in {file}, then run `devport up -d debug`\n");
+    for arguments in [["start", "shop@feat/debug"], ["restart", "debug"], ["run", "debug"]] {
+        at(&env, FEAT, &arguments).fails(1, &["shop@feat/debug is a reserved port without a command", &add]);
+    }
+    at(&env, FEAT, &["start", "debug", "web"]).fails(1, &[&add]);
+    at(&env, FEAT, &["wait", "debug"]).fails(5, &[&add]);
+    env.write(&format!("{FEAT}/devport.yaml"), &stack(&["db", "web"]));
+    let gone = format!("hint: {file} no longer has debug: add it with `exec`, then run `devport up -d debug`\n");
+    at(&env, FEAT, &["start", "debug"]).fails(1, &[&gone]);
+    env.write(&format!("{FEAT}/devport.yaml"), "services: [");
+    at(&env, FEAT, &["start", "debug"]).fails(1, &[&add]);
 }
 
 #[test]
