@@ -148,6 +148,30 @@ fn a_service_that_fails_because_another_port_is_taken_says_by_whom() {
     until("it failed again", || env.which("a")["error"].as_str().is_some_and(|error| !error.contains("is taken")));
 }
 
+#[test]
+fn a_service_that_is_given_up_because_another_port_is_taken_says_by_whom() {
+    let env = TestEnv::new();
+    let other = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let number = other.local_addr().unwrap().port();
+    let script = format!("echo 'Error: listen EADDRINUSE: address already in use :::{number}' >&2; exit 3");
+    let taken = format!("; port {number} is taken by pid {} (", std::process::id());
+    for (options, why) in [
+        (&["--restart", "never"][..], "exit code 3, and `restart` is never"),
+        (&["--max-restarts", "1", "--backoff-initial", "10ms"], "it ended again after 1 restart within 1m"),
+    ] {
+        let words = [options, &["--key", "a", "--", "sh", "-c", &script]].concat();
+        let why = [&format!("{why}{taken}"), "it ignores PORT: make it read PORT"];
+        let failed = env.devport([&["start", "--replace", "--wait"], &words[..]].concat()).fails(5, &why);
+        assert!(failed.stderr.contains("hint: after the fix, run `devport start --wait a`"), "{failed:?}");
+        let error = env.which("a")["error"].as_str().unwrap().to_owned();
+        assert!(why.iter().all(|part| error.contains(part)), "{error}");
+        let table = env.devport(["ls", "--format", "table"]).ok().stdout;
+        assert!(table.contains(&format!("[port {number} is taken]")), "{table}");
+        let ended = env.devport([&["run", "--replace"], &words[..]].concat()).fails(3, &why);
+        assert!(ended.stderr.contains("a ended: exit code 3"), "{ended:?}");
+    }
+}
+
 /// A value for each option of `start` that describes a service, other than the default; "" for a flag.
 const OPTIONS: [(&str, &str); 19] = [
     ("--key", "web"),
