@@ -99,3 +99,53 @@ impl Source<'_> {
         key.split_once('/').filter(|_| self.is_stack).map_or(key, |(_, entry)| entry)
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// The source of a service whose command was typed.
+    pub(in crate::frameworks) fn typed(key: Option<&str>) -> Source<'_> {
+        Source { name: key.unwrap_or("4b5"), key, options: Vec::new(), env_names: &[], file: None, is_stack: false }
+    }
+
+    /// The source of the service `web` in a file.
+    pub(in crate::frameworks) fn written(file: &'static str, is_stack: bool) -> Source<'static> {
+        let name = if is_stack { "shop/web" } else { "web" };
+        Source { name, key: Some(name), options: Vec::new(), env_names: &[], file: Some(Path::new(file)), is_stack }
+    }
+
+    fn words(line: &str) -> Vec<String> {
+        shell_words::split(line).unwrap()
+    }
+
+    #[test]
+    fn a_typed_command_is_started_with_its_options_and_one_without_a_key_is_removed_first() {
+        let options = vec!["--ready".into(), "http:/a b".into()];
+        let source = Source { options, env_names: &["A".into(), "B".into()], ..typed(Some("web")) };
+        let read = "env1=$(devport env --show-secrets web | grep '^A='); env2=$(devport env --show-secrets web | grep '^B='); ";
+        let options = "--key web --ready 'http:/a b' --env \"$env1\" --env \"$env2\" -- vite '$PORT'";
+        let replace = format!("start it with `{read}devport start --replace --wait {options}`");
+        assert_eq!(source.with_command(&words("vite '$PORT'")), replace);
+        let anew = "start it with `devport rm 4b5; devport start --wait -- vite`";
+        assert_eq!(typed(None).with_command(&words("vite")), anew);
+        let fixed = "`devport rm web; devport start --wait --key web --port 3000 -- vite`";
+        assert_eq!(typed(Some("web")).with_port(3000, &words("vite")).unwrap(), fixed);
+    }
+
+    #[test]
+    fn the_file_of_a_service_is_named_in_every_command() {
+        for (file, is_stack, again) in [
+            ("/w/devport.yaml", true, "devport up -d -f /w/devport.yaml web"),
+            ("/w/Procfile", true, "devport up -d -f /w/Procfile web"),
+            ("/a b/list.yaml", false, "devport start --replace --wait -f '/a b/list.yaml' web"),
+        ] {
+            let expected = format!("in {file}, change the command of web to `vite --port $PORT`, then run `{again}`");
+            assert_eq!(written(file, is_stack).with_command(&words("vite --port '$PORT'")), expected);
+        }
+        let fixed =
+            "`port: 3000` for web in /w/devport.yaml, then `devport rm shop/web; devport up -d -f /w/devport.yaml web`";
+        assert_eq!(written("/w/devport.yaml", true).with_port(3000, &[]).unwrap(), fixed);
+        assert_eq!(written("/w/Procfile", true).with_port(3000, &[]), None);
+    }
+}
