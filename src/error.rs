@@ -115,6 +115,15 @@ pub(crate) enum Error {
         /// The most similar keys, best first.
         nearest: Vec<String>,
     },
+    /// The target names a service of the nearest file, and no checkout has registered it.
+    #[error("{service} was not started: {} declares it", file.display())]
+    NeverStarted {
+        /// Its key, or else its name in the file.
+        service: String,
+        file: PathBuf,
+        /// The command line that starts it.
+        command: String,
+    },
     /// A command without targets means the services of this checkout, which has none.
     #[error("{checkout} has no services")]
     NoServicesHere {
@@ -278,8 +287,8 @@ pub(crate) enum Error {
     #[error("{service} is a reserved port without a command")]
     NoCommand {
         service: String,
-        /// The command line that gives it one.
-        command: String,
+        /// What gives it one.
+        hint: String,
     },
     /// The log has no lines of the requested run.
     #[error("the log of {service} has no {run}: {kept}")]

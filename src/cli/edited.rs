@@ -1,41 +1,55 @@
 //! Notes what the file of a stack says about services that `start NAME` and `restart` start from their records, alone: it
 //! was edited since `up`, or they need others that do not run.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::cli::context::Context;
 use crate::cli::output::note;
 use crate::cli::own_stack::up_line;
-use crate::cli::stack::Located;
+use crate::cli::stack::{Located, Ports};
 use crate::config::StackService;
 use crate::error::{Error, Result};
 use crate::registry::{Reservation, State};
 use crate::view::{ServiceView, Status};
 
-/// Notes in what services of stacks differ from their files, and which services they need. Reads each file once.
+/// Notes in what services of stacks differ from their files, and which services they need. Reads each file and its ports
+/// once.
 pub(super) fn note_edits<'a>(context: &Context, services: impl IntoIterator<Item = &'a Reservation>) {
-    let mut files: Vec<(PathBuf, Result<Located>)> = Vec::new();
+    let mut files: Vec<(&Path, Vec<&Reservation>)> = Vec::new();
     for service in services {
-        let Some(file) = service.file.as_ref().filter(|_| service.stack.is_some()) else { continue };
-        let index = files.iter().position(|(path, _)| path == file).unwrap_or_else(|| {
-            files.push((file.clone(), Located::find(context, Some(file))));
-            files.len() - 1
-        });
-        let note_failure = |error: &Error| {
-            // The first mistake in the file is enough for a note.
-            let why = error.lines().into_iter().next().unwrap_or_default();
-            note(&format!("could not compare {} with its file: {why}", service.name()));
-        };
-        match &files[index].1 {
-            Ok(located) => {
-                let edit = describe_edit(context, service, file, located).unwrap_or_else(|error| {
-                    note_failure(&error);
-                    None
-                });
-                edit.iter().chain(&missing(context, service, file, located)).for_each(|text| note(text));
-            }
-            Err(error) => note_failure(error),
+        let Some(file) = service.file.as_deref().filter(|_| service.stack.is_some()) else { continue };
+        match files.iter_mut().find(|(path, _)| *path == file) {
+            Some((_, of_file)) => of_file.push(service),
+            None => files.push((file, vec![service])),
         }
+    }
+    for (file, services) in files {
+        note_edits_of_file(context, file, &services);
+    }
+}
+
+/// Notes in what services of one file differ from it, and which services they need.
+fn note_edits_of_file(context: &Context, file: &Path, services: &[&Reservation]) {
+    let note_failure = |service: &Reservation, error: &Error| {
+        // The first mistake in the file is enough for a note.
+        let why = error.lines().into_iter().next().unwrap_or_default();
+        note(&format!("could not compare {} with its file: {why}", service.name()));
+    };
+    let note_failures = |error: &Error| services.iter().for_each(|service| note_failure(service, error));
+    let located = match Located::find(context, Some(file)) {
+        Ok(located) => located,
+        Err(error) => return note_failures(&error),
+    };
+    let ports = match located.known_ports(context) {
+        Ok(ports) => ports,
+        Err(error) => return note_failures(&error),
+    };
+    for service in services {
+        let edit = describe_edit(context, service, file, &located, &ports).unwrap_or_else(|error| {
+            note_failure(service, &error);
+            None
+        });
+        edit.iter().chain(&missing(context, service, file, &located)).for_each(|text| note(text));
     }
 }
 
@@ -61,14 +75,20 @@ fn missing(context: &Context, service: &Reservation, file: &Path, located: &Loca
 ///
 /// # Errors
 /// If what the file declares cannot be resolved, such as a missing dotenv file.
-fn describe_edit(context: &Context, service: &Reservation, file: &Path, located: &Located) -> Result<Option<String>> {
+fn describe_edit(
+    context: &Context,
+    service: &Reservation,
+    file: &Path,
+    located: &Located,
+    ports: &Ports<'_>,
+) -> Result<Option<String>> {
     let (name, path) = (service.name(), file);
     let file = path.display();
     let declared = service.key.as_ref().map_or(Ok(None), |key| located.service_with_key(key))?;
     let Some(declared) = declared else {
         return Ok(Some(format!("{file} no longer has {name}; `devport rm {name}` removes it")));
     };
-    let spec = located.spec(context, declared, &located.known_ports(context)?)?;
+    let spec = located.spec(context, declared, ports)?;
     let differences = context.launcher().compare(&spec)?.differences;
     Ok((!differences.is_empty()).then(|| {
         let differences: Vec<&str> = differences.iter().map(|difference| difference.now.as_str()).collect();

@@ -103,6 +103,11 @@ impl Located {
         Ok(Self { file, stack, checkout, names: Some(names) })
     }
 
+    /// Returns the canonical path of its file.
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// Takes the lock of the stack, under which its services are started and stopped together.
     ///
     /// # Errors

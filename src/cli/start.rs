@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::args::{NewService, Start};
 use crate::cli::context::{Chosen, Context};
 use crate::cli::output::{note, report};
+use crate::cli::own_stack::{explain, never_started};
 use crate::cli::policy::PolicyArguments;
 use crate::cli::{edited, missing_tmux, tailnet, wait};
 use crate::config::{EnvSource, PortRequest, Request, ServiceSpec, Span, parse_assignment};
@@ -60,7 +61,7 @@ pub(super) fn start_registered(
             Err(error) if !several => return Err(error),
             Err(error) => {
                 failed += 1;
-                report(reservation.name(), &error);
+                report(reservation.name(), &explain(context, error));
             }
         }
     }
@@ -82,13 +83,14 @@ pub(super) fn start_registered(
 /// # Errors
 /// As [`Context::resolve_all`]. If several words name no service at all, they are probably a command without `--`.
 fn resolve_words(context: &Context, words: &[String]) -> Result<Chosen> {
-    let is_unknown = |word: &String| {
-        matches!(context.resolve(word), Err(Error::NoSuchService { .. } | Error::PrefixTooShort { .. }))
-    };
-    if words.len() > 1 && words.iter().all(is_unknown) {
-        return Err(misplaced_words(words));
-    }
-    context.resolve_all(words)
+    let is_unknown = |error: &Error| matches!(error, Error::NoSuchService { .. } | Error::PrefixTooShort { .. });
+    context.resolve_all(words).map_err(|error| {
+        let is_foreign = |word: &String| {
+            context.resolve(word).is_err_and(|error| is_unknown(&error)) && never_started(context, word).is_none()
+        };
+        let are_misplaced = words.len() > 1 && is_unknown(&error) && words.iter().all(is_foreign);
+        if are_misplaced { misplaced_words(words) } else { error }
+    })
 }
 
 /// Returns the services of this checkout that have a command and belong to no stack: `up` starts those of a stack in

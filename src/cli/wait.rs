@@ -261,9 +261,8 @@ impl<'a> Awaited<'a> {
         let was_stopped = view.last_exit.as_ref().is_none_or(|exit| exit.was_requested);
         let hint = match (self.goal, view.state) {
             (Goal::Ready, State::Stopped) if was_stopped => {
-                let up = own_stack::up_command(self.context, self.reservation);
-                let start = || format!("devport start --wait {name}");
-                format!("start it with `{}`", up.filter(|_| view.cmd.is_empty()).unwrap_or_else(start))
+                let reserved = view.cmd.is_empty().then(|| own_stack::start_hint(self.context, self.reservation));
+                reserved.flatten().unwrap_or_else(|| format!("start it with `devport start --wait {name}`"))
             }
             (Goal::Ready, state) => match command_after_fix(state) {
                 Some(command) => {

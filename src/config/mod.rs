@@ -11,7 +11,9 @@ mod environment;
 mod expand;
 mod fields;
 mod file;
+mod file_context;
 mod mistakes;
+mod names;
 mod object_form;
 mod plan;
 mod policy;
@@ -35,14 +37,14 @@ pub(crate) use environment::{
 };
 pub(crate) use expand::expand;
 pub(crate) use file::{ConfigFile, load as load_config, may_have_stack, nearest_file};
+pub(crate) use file_context::FileContext;
 pub(crate) use object_form::object_form;
 pub(crate) use policy::{CHECK_TIMEOUT, Policy, RestartWhen, StopSignal};
-pub(crate) use request::{EnvSource, PortRequest, Request, start_options};
+pub(crate) use request::{EnvSource, PortRequest, Request, StartOptions};
 pub(crate) use schedule::Schedule;
 pub(crate) use service::ServiceSpec;
 pub(crate) use shell::shell_hint;
 pub(crate) use span::Span;
-pub(crate) use stack_file::FileContext;
 pub(crate) use {
     reference::{CheckoutNames, Reference},
     stack::{DEFAULT_SESSION, Order, Stack, StackService},

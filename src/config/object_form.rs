@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 
-use crate::config::stack_file::LONGEST_NAME;
+use crate::config::names::LONGEST_NAME;
 use crate::config::yaml::{self, Kind, Node, Value};
 
 /// Texts that YAML 1.1 or 1.2 reads as something else than a text.

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use crate::config::check::Check;
 use crate::config::mistakes::Mistakes;
+use crate::config::names::service_name;
 use crate::config::request::Request;
 use crate::config::stack::{Stack, StackService};
-use crate::config::stack_file::service_name;
 
 /// Reads the text of a Procfile. What is wrong is added to the mistakes.
 pub(super) fn read(text: &str, mistakes: &mut Mistakes) -> Stack {

@@ -47,22 +47,60 @@ pub(crate) enum EnvSource {
     Values(Vec<(String, String)>),
 }
 
-/// Returns the options of `devport start` for a service, apart from key, port and variables.
-pub(crate) fn start_options<'a>(
-    port_env: Option<&str>,
-    env_files: impl IntoIterator<Item = &'a PathBuf>,
-    policy: &Policy,
-) -> Vec<String> {
-    let port_env = port_env.map(|name| ["--port-env".to_owned(), name.to_owned()]);
-    let env_file = |path: &PathBuf| ["--env-file".to_owned(), path.display().to_string()];
-    let files = env_files.into_iter().flat_map(env_file);
-    port_env.into_iter().flatten().chain(files).chain(policy.start_options()).collect()
+/// What the options of `devport start` say about a service, apart from its key, its port and the variables of `--env`.
+#[derive(Debug)]
+pub(crate) struct StartOptions<'a> {
+    pub(crate) cwd: &'a Path,
+    pub(crate) port_env: Option<&'a str>,
+    pub(crate) env_files: Vec<&'a Path>,
+    pub(crate) is_on_tailnet: bool,
+    /// Its name on the tailnet; `None` for its id.
+    pub(crate) tailnet_name: Option<&'a str>,
+    pub(crate) policy: &'a Policy,
+}
+
+impl StartOptions<'_> {
+    /// Returns the options with their values. They mean the same in every directory.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let option = |name: &str, value: &str| [name.to_owned(), value.to_owned()];
+        let path = |name: &str, path: &Path| option(name, &path.to_string_lossy());
+        let mut words = path("--cwd", self.cwd).to_vec();
+        words.extend(self.port_env.into_iter().flat_map(|variable| option("--port-env", variable)));
+        words.extend(self.env_files.iter().flat_map(|file| path("--env-file", file)));
+        if self.is_on_tailnet {
+            words.push("--tailnet".into());
+            words.extend(self.tailnet_name.into_iter().flat_map(|name| option("--tailnet-name", name)));
+        }
+        words.extend(self.policy.start_options());
+        words
+    }
 }
 
 impl Request {
     /// Returns the name for messages: the key, or else the command.
     pub(crate) fn name(&self) -> String {
         self.key.as_ref().map_or_else(|| shell_words::join(&self.cmd), Key::to_string)
+    }
+
+    /// Returns what the options of `devport start` say about it.
+    pub(crate) fn start_options(&self) -> StartOptions<'_> {
+        StartOptions {
+            cwd: &self.cwd,
+            port_env: self.port_env.as_deref(),
+            env_files: self.env_files().map(PathBuf::as_path).collect(),
+            is_on_tailnet: self.tailnet,
+            tailnet_name: self.tailnet_name.as_ref().map(TailnetName::as_str),
+            policy: &self.policy,
+        }
+    }
+
+    /// Returns the names of the variables that options set; none if a file declares the service.
+    pub(crate) fn env_names(&self) -> Vec<String> {
+        let names = |source: &EnvSource| match source {
+            EnvSource::Values(values) => values.iter().map(|(name, _)| name.clone()).collect(),
+            EnvSource::File(_) => Vec::new(),
+        };
+        if self.file.is_some() { Vec::new() } else { self.env.iter().flat_map(names).collect() }
     }
 
     /// Returns the dotenv files, in order.

@@ -141,3 +141,39 @@ impl Stack {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::stack_file::tests::{SHOP, checkout, read};
+
+    #[test]
+    fn references_are_replaced_when_the_ports_are_known() {
+        let stack = read(SHOP).unwrap();
+        let checkout = checkout("feat-1");
+        let api = stack.services[2].resolved(|reference| match reference {
+            Reference::Port("db") => Some("19005".into()),
+            Reference::Url("db") => Some("postgres://localhost:19005".into()),
+            other => checkout.value_of(other),
+        });
+        let url = ("DATABASE_URL".to_owned(), "postgres://localhost:19005/shop_feat_1".to_owned());
+        assert_eq!(api.env, [EnvSource::Values(vec![url])]);
+        assert_eq!(api.policy.ready.unwrap().to_string(), "exec:check postgres://localhost:19005");
+        assert_eq!(stack.services[4].resolved(|_| None).cmd[5], "$PORT");
+    }
+
+    #[test]
+    fn the_order_is_that_of_the_named_services() {
+        let stack = read(SHOP).unwrap();
+        let names = |names: &[&str], alone| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let order = stack.order(&names, alone)?;
+            let names: Vec<&str> = order.services.iter().map(|service| service.name.as_str()).collect();
+            crate::error::Result::Ok(names.join(" "))
+        };
+        assert_eq!(names(&["api"], false).unwrap(), "db migrate api");
+        assert_eq!(names(&["web", "db"], true).unwrap(), "db web");
+        let error = names(&["wbe"], false).unwrap_err();
+        assert_eq!(error.hint().as_deref(), Some("did you mean web?"));
+    }
+}

@@ -1,38 +1,22 @@
 //! Reads a `devport.yaml` in object form.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 
-use crate::config::entry::{Entry, directory_problem};
-use crate::config::environment::CallerEnvironment;
+use crate::config::entry::Entry;
 use crate::config::expand::expand;
 use crate::config::fields::{
     COMMON_FIELDS, STACK_FIELDS, TOP_FIELDS, boolean, foreign_service_field, foreign_top_field, known_fields, text,
     wrong_type,
 };
+use crate::config::file_context::FileContext;
 use crate::config::mistakes::Mistakes;
+use crate::config::names::{service_name, session_name, stack_name};
 use crate::config::policy::RestartWhen;
-use crate::config::reference::{CheckoutNames, Reference, references, substitute};
-use crate::config::request::expand_home;
+use crate::config::reference::{Reference, references, substitute};
 use crate::config::stack::{DEFAULT_SESSION, Stack, StackService};
-use crate::config::stack_check::{Draft, check_services};
+use crate::config::stack_check::{Draft, check_paths, check_services};
 use crate::config::yaml::{Kind, Name, Node, Value};
 use crate::text::shorten;
-
-/// The most characters in the name of a stack or a service. A key has both and the name of a checkout, in 128 bytes.
-pub(super) const LONGEST_NAME: usize = 40;
-
-/// Where a file is read.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct FileContext<'a> {
-    pub(crate) path: &'a Path,
-    /// Expands `$NAME` in paths and ports.
-    pub(crate) caller: &'a CallerEnvironment,
-    /// The names of its checkout; `None` if they are not known yet: `${checkout.root}` in a path stays as it is then.
-    pub(crate) checkout: Option<&'a CheckoutNames>,
-    /// Whether directories and dotenv files must exist: not for a command that only stops services.
-    pub(crate) checks_paths: bool,
-}
 
 /// Reads the fields of a file in object form. Adds what is wrong to the mistakes.
 pub(super) fn read(fields: &[(Name, Node)], context: &FileContext<'_>, mistakes: &mut Mistakes) -> Stack {
@@ -158,92 +142,18 @@ fn expand_early(text: &str, context: &FileContext<'_>) -> Result<String, String>
     Ok(expand(&text, |name| context.caller.get(name).and_then(|value| value.to_str())))
 }
 
-/// Adds a mistake if the directory of a service does not exist, and one for each missing dotenv file.
-fn check_paths(entry: &Entry, is_shared: bool, context: &FileContext<'_>, mistakes: &mut Mistakes) {
-    // A shared service runs from the main checkout, which may have what is not committed.
-    if !context.checks_paths || is_shared && context.checkout.is_some_and(|checkout| !checkout.is_main()) {
-        return;
-    }
-    let directory = context.path.parent().unwrap_or(Path::new(""));
-    let absolute = |path: &Path| directory.join(expand_home(path, context.caller.home()));
-    // Without the checkout, a path with `${checkout.root}` is not known.
-    let is_known = |path: &Path| !path.to_string_lossy().contains("${checkout.");
-    if let Some(line) = entry.cwd_line.filter(|_| is_known(&entry.request.cwd)) {
-        let problem = directory_problem(&absolute(&entry.request.cwd));
-        if let Some(problem) = problem {
-            mistakes.add(line, problem);
-        }
-    }
-    for (path, line) in entry.env_files.iter().filter(|(path, _)| is_known(path)) {
-        let path = absolute(path);
-        if !path.exists() {
-            mistakes.add(*line, format!("the env file {} does not exist", path.display()));
-        }
-    }
-}
-
-/// Checks the name of a stack.
-fn stack_name(name: &str) -> Result<String, String> {
-    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if name.len() <= LONGEST_NAME && !name.is_empty() && !name.starts_with('-') && name.chars().all(is_allowed) {
-        return Ok(name.to_owned());
-    }
-    let suggestion = suggestion(name, |c| Some(c.to_ascii_lowercase()).filter(|c| is_allowed(*c)));
-    Err(format!(
-        "`{}` cannot be the name of a stack: use a-z, 0-9 and -, at most {LONGEST_NAME} characters{suggestion}",
-        shorten(name)
-    ))
-}
-
-/// Checks the name of a service.
-pub(super) fn service_name(name: &str) -> Result<(), String> {
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if name == "devport" {
-        return Err("a service cannot be called devport: DEVPORT_URL has another meaning".into());
-    }
-    let is_valid = name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_allowed);
-    if is_valid && name.len() <= LONGEST_NAME {
-        return Ok(());
-    }
-    let suggestion = suggestion(name, |c| Some(c).filter(|c| is_allowed(*c)));
-    Err(format!(
-        "`{}` cannot be the name of a service: use letters, digits, - and _, at most {LONGEST_NAME} characters{suggestion}",
-        shorten(name)
-    ))
-}
-
-/// Checks the name of a tmux session: tmux gives `:` and `.` a meaning.
-fn session_name(name: &str) -> Result<String, String> {
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if !name.is_empty() && name.len() <= LONGEST_NAME && !name.starts_with('-') && name.chars().all(is_allowed) {
-        return Ok(name.to_owned());
-    }
-    Err(format!(
-        "`{}` cannot be the name of a tmux session: use letters, digits, - and _, at most {LONGEST_NAME} characters",
-        shorten(name)
-    ))
-}
-
-/// Returns `, such as …` with the nearest valid name; empty if there is none. `convert` returns `None` for a character
-/// that becomes `-`.
-fn suggestion(name: &str, convert: impl Fn(char) -> Option<char>) -> String {
-    let valid: String = name.chars().take(LONGEST_NAME).map(|c| convert(c).unwrap_or('-')).collect();
-    match valid.trim_matches(['-', '_']) {
-        "" | "devport" => String::new(),
-        valid => format!(", such as `{valid}`"),
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::config::environment::CallerEnvironment;
     use crate::config::file::{ConfigFile, parse};
+    use crate::config::reference::CheckoutNames;
     use crate::config::request::{EnvSource, PortRequest};
     use crate::error::Result;
     use proptest::prelude::*;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
-    fn checkout(name: &str) -> CheckoutNames {
+    pub(in crate::config) fn checkout(name: &str) -> CheckoutNames {
         CheckoutNames { name: name.into(), slug: name.replace('-', "_"), root: "/w/feat".into() }
     }
 
@@ -262,16 +172,16 @@ mod tests {
         }
     }
 
-    fn read(text: &str) -> Result<Stack> {
+    pub(in crate::config) fn read(text: &str) -> Result<Stack> {
         read_in(Path::new(""), text)
     }
 
     /// Returns the stack with this text below `services:`.
-    fn services(text: &str) -> Result<Stack> {
+    pub(in crate::config) fn services(text: &str) -> Result<Stack> {
         read(&format!("services:\n{text}"))
     }
 
-    const SHOP: &str = "name: shop\ntmux-session: dev\nservices:\n  db:        {exec: ./pg.sh, port: 5432, shared: true, scheme: postgres, ready: tcp}\n  migrate:   {exec: ./migrate.sh, one-shot: true, depends-on: [db], env: {DB: \"shop_${checkout.slug}\"}}\n  api:       {exec: [npm, run, api], depends-on: [migrate], env: [{DATABASE_URL: \"postgres://localhost:${services.db.port}/shop_${checkout.slug}\"}], ready: \"exec:check ${services.db.url}\"}\n  api-debug: {}\n  web:       {exec: npm run dev -- --port $PORT --strictPort, depends-on: [api]}\n";
+    pub(in crate::config) const SHOP: &str = "name: shop\ntmux-session: dev\nservices:\n  db:        {exec: ./pg.sh, port: 5432, shared: true, scheme: postgres, ready: tcp}\n  migrate:   {exec: ./migrate.sh, one-shot: true, depends-on: [db], env: {DB: \"shop_${checkout.slug}\"}}\n  api:       {exec: [npm, run, api], depends-on: [migrate], env: [{DATABASE_URL: \"postgres://localhost:${services.db.port}/shop_${checkout.slug}\"}], ready: \"exec:check ${services.db.url}\"}\n  api-debug: {}\n  web:       {exec: npm run dev -- --port $PORT --strictPort, depends-on: [api]}\n";
 
     #[test]
     fn every_field_of_a_stack_is_read() {
@@ -298,21 +208,6 @@ mod tests {
     }
 
     #[test]
-    fn references_are_replaced_when_the_ports_are_known() {
-        let stack = read(SHOP).unwrap();
-        let checkout = checkout("feat-1");
-        let api = stack.services[2].resolved(|reference| match reference {
-            Reference::Port("db") => Some("19005".into()),
-            Reference::Url("db") => Some("postgres://localhost:19005".into()),
-            other => checkout.value_of(other),
-        });
-        let url = ("DATABASE_URL".to_owned(), "postgres://localhost:19005/shop_feat_1".to_owned());
-        assert_eq!(api.env, [EnvSource::Values(vec![url])]);
-        assert_eq!(api.policy.ready.unwrap().to_string(), "exec:check postgres://localhost:19005");
-        assert_eq!(stack.services[4].resolved(|_| None).cmd[5], "$PORT");
-    }
-
-    #[test]
     fn paths_ports_and_names_are_expanded_when_the_file_is_read() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("feat_1")).unwrap();
@@ -327,10 +222,19 @@ mod tests {
     }
 
     /// A text below `services:`, the line of its only mistake, and a part of the message.
-    type Row = (&'static str, usize, &'static str);
+    pub(in crate::config) type Row = (&'static str, usize, &'static str);
 
-    /// Unknown fields and names, and what several services have to do with each other.
-    const NAMES: &[Row] = &[
+    /// Asserts that each text has its mistake, and that no message shows a value.
+    pub(in crate::config) fn assert_mistakes(rows: &[Row]) {
+        for (text, line, part) in rows {
+            let error = services(text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("d.yaml:{line}: ")), "{text:?}: {error}");
+            assert!(error.contains(*part) && !error.contains('\n') && !error.contains("hunter"), "{text:?}: {error}");
+        }
+    }
+
+    /// Fields and values of one service.
+    const MISTAKES: &[Row] = &[
         ("  a: {exec: x, depends_on: [b]}\n", 2, "did you mean `depends-on`?"),
         ("  a: {exec: x, oneshot: true}\n", 2, "did you mean `one-shot`?"),
         ("  a:\n    exec: x\n    environment: {A: hunter2}\n", 4, "did you mean `env`?"),
@@ -341,60 +245,14 @@ mod tests {
         ("  a: {exec: x, key: b}\n", 2, "text before its colon"),
         ("  a: {exec: x, shraed: true}\n", 2, "did you mean `shared`?"),
         ("  a: {exec: x, frobnicate: true}\n", 2, "(there are exec, "),
-        ("  api: x\n  web:\n    exec: y\n    depends-on:\n      - aip\n", 6, "no service `aip`, did you mean `api`?"),
-        ("  api: x\n  web: {exec: y, depends-on: [database]}\n", 3, "no service `database` in this file"),
-        ("  a: {exec: x, depends-on: [a]}\n", 2, "`a` depends on itself"),
-        (
-            "  a:\n    exec: x\n    depends-on: [b]\n  b: {exec: x, depends-on: [c]}\n  c: {exec: x, depends-on: [a]}\n",
-            4,
-            "circle: a -> b -> c -> a",
-        ),
         ("  a: x\n  b: {exec: y, depends-on: a}\n", 3, "expected a list of services such as [db, api], found a text"),
         ("  a: x\n  b: {exec: y, depends-on: {a: {condition: service_healthy}}}\n", 3, "found a map"),
         ("  a: x\n  b: {exec: y, depends-on: [a, a]}\n", 3, "is twice in"),
-        ("  a: {}\n  b: {exec: y, depends-on: [a]}\n", 3, "only reserves a port"),
-        (
-            "  a: {exec: x, port: 5432}\n  b:\n    exec: y\n    port: 5432\n",
-            5,
-            "port 5432 is already that of the service on line 2",
-        ),
-        ("  {a: {exec: x, port: 5432}, b: {exec: y, port: 5432}}\n", 2, "on line 2; leave one out"),
-        ("  api-debug: x\n  api_debug: y\n", 3, "on line 2: API_DEBUG_PORT"),
-        ("  api: x\n  API: y\n", 3, "on line 2: API_PORT"),
-    ];
-
-    /// Values.
-    const VALUES: &[Row] = &[
-        ("  a: {exec: x, no-port: true, tailnet: true}\n", 2, "`tailnet: true` needs a port"),
-        ("  a: {exec: x, one-shot: true, tailnet: true}\n", 2, "`tailnet: true` needs a port"),
-        ("  a: {no-port: true}\n", 2, "neither `exec` nor a port"),
-        ("  a: {one-shot: true, port: 5432}\n", 2, "this one-shot has no `exec`"),
         ("  a: {exec: x, one-shot: true, restart: always}\n", 2, "a one-shot runs once"),
-        (
-            "  a: {exec: x, shared: true, depends-on: [b]}\n  b: y\n",
-            2,
-            "`a` is shared by all checkouts, and `b` is not",
-        ),
-        ("  a: {exec: 'x ${services.b.url}', shared: true}\n  b: y\n", 2, "`a` is shared by all checkouts"),
-        ("  a: {exec: x, shared: true, env: {A: '${checkout.slug}'}}\n", 2, "`${checkout…}` cannot be used"),
-        ("  a:\n    exec: x\n    cwd: nowhere\n", 4, "directory nowhere does not exist"),
-        ("  a:\n    exec: x\n    env: [nowhere.env]\n", 4, "env file nowhere.env does not exist"),
-        ("  a: {exec: x, cwd: src/main.rs}\n", 2, "is not a directory"),
         ("  a: {exec: x, cwd: './${services.b.port}'}\n  b: y\n", 2, "before the services have ports"),
         ("  a: {exec: x, port: '${HOME}'}\n", 2, "does not expand to a number"),
         ("  a:\n    exec: x\n    port-env: DEVPORT_X\n", 4, "devport sets itself"),
         ("  a: {exec: x, port: '5432'}\n", 2, "expected a port in 1024-65535, found a text"),
-        ("  a:\n    exec: x --db ${services.bd.port}\n  db: y\n", 3, "no service `bd`, did you mean `db`?"),
-        ("  a: {exec: 'x ${services.db.prot}'}\n  db: y\n", 2, "${services.db.port}"),
-        ("  a: {exec: 'x ${services.m.url}'}\n  m: {exec: y, one-shot: true}\n", 2, "`m` has no port to refer to"),
-        (
-            "  a: {exec: x}\n  b:\n    exec: y\n    env:\n      A: hunter2 ${checkout.foo}\n",
-            6,
-            "a checkout has `name`, `slug` and `root`",
-        ),
-        ("  my app: x\n", 2, "such as `my-app`"),
-        ("  -a: x\n", 2, "such as `a`"),
-        ("  devport: x\n", 2, "cannot be called devport"),
         ("  a: x\n  b: y\n  a: z\n", 4, "`a` is already on line 2"),
         ("  a: 5\n", 2, "expected a command, or a map with `exec`, found a number"),
         ("  a: {exec: x, one-shot: 1}\n", 2, "expected a boolean"),
@@ -403,11 +261,7 @@ mod tests {
 
     #[test]
     fn mistakes_have_their_line_and_a_suggestion() {
-        for (text, line, part) in NAMES.iter().chain(VALUES) {
-            let error = services(text).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("d.yaml:{line}: ")), "{text:?}: {error}");
-            assert!(error.contains(*part) && !error.contains('\n') && !error.contains("hunter"), "{text:?}: {error}");
-        }
+        assert_mistakes(MISTAKES);
     }
 
     #[test]
@@ -435,46 +289,6 @@ mod tests {
     }
 
     #[test]
-    fn all_mistakes_of_a_stack_are_reported() {
-        let text = "  a: {exec: x, depends-on: [b, nope]}\n  b: {exec: x, depends-on: [a]}\n  c: {exec: x, cwd: nowhere, port: 80}\n";
-        let error = services(text).unwrap_err();
-        let starts: Vec<String> = error.lines().iter().map(|line| line[..9].to_owned()).collect();
-        assert_eq!(starts, ["d.yaml:2:", "d.yaml:2:", "d.yaml:4:", "d.yaml:4:"]);
-        assert!(matches!(error, crate::error::Error::InvalidLines { .. }));
-    }
-
-    #[test]
-    fn large_files_are_checked_in_linear_time() {
-        let file = |line: fn(usize) -> String| services(&(0..10_000).map(line).collect::<String>());
-        let chain = file(|n| match n {
-            0 => "  s0: {exec: x}\n".into(),
-            _ => format!("  s{n}: {{exec: x, depends-on: [s{}]}}\n", n - 1),
-        });
-        assert_eq!(chain.unwrap().order(&[], false).unwrap().services.len(), 10_000);
-        let wrong: [fn(usize) -> String; 4] = [
-            |n| format!("  s{n}: {{exec: x, depends-on: [s{}, s0]}}\n", (n + 1) % 10_000),
-            |n| format!("  s{n}: {{exec: '${{services.t{n}.port}}', depends-on: [u{n}], w{n}: 5}}\n"),
-            |n| format!("  s{n}: {{exec: x, port: {}}}\n", 2000 + n / 4),
-            |n| format!("  s{}: {{exec: x}}\n", n / 2),
-        ];
-        for line in wrong {
-            let lines = file(line).unwrap_err().lines();
-            assert!(lines.len() >= 20 && lines.iter().all(|line| line.len() < 1000), "{lines:?}");
-        }
-    }
-
-    #[test]
-    fn a_shared_service_may_need_what_only_the_main_checkout_has() {
-        let text = "  db: {exec: x, cwd: nowhere, env: nowhere.env, shared: true}\n";
-        assert!(services(text).is_ok());
-        let caller = CallerEnvironment::default();
-        let main = checkout("main");
-        let context =
-            FileContext { path: Path::new("d.yaml"), caller: &caller, checkout: Some(&main), checks_paths: true };
-        assert_eq!(parse(&format!("services:\n{text}"), &context).unwrap_err().lines().len(), 2);
-    }
-
-    #[test]
     fn the_example_in_the_docs_is_valid_and_shows_every_field() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/devport-stack.yaml");
         let text = std::fs::read_to_string(&path).unwrap();
@@ -489,21 +303,6 @@ mod tests {
         for word in ["${services.", "${checkout.slug}", ":-"] {
             assert!(text.contains(word), "{word}");
         }
-    }
-
-    #[test]
-    fn the_order_is_that_of_the_named_services() {
-        let stack = read(SHOP).unwrap();
-        let names = |names: &[&str], alone| {
-            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-            let order = stack.order(&names, alone)?;
-            let names: Vec<&str> = order.services.iter().map(|service| service.name.as_str()).collect();
-            crate::error::Result::Ok(names.join(" "))
-        };
-        assert_eq!(names(&["api"], false).unwrap(), "db migrate api");
-        assert_eq!(names(&["web", "db"], true).unwrap(), "db web");
-        let error = names(&["wbe"], false).unwrap_err();
-        assert_eq!(error.hint().as_deref(), Some("did you mean web?"));
     }
 
     proptest! {

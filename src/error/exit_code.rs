@@ -19,6 +19,7 @@ impl Error {
             | Self::InvalidDirectory { .. }
             | Self::PortOfCheck { .. } => 3,
             Self::NoSuchService { .. }
+            | Self::NeverStarted { .. }
             | Self::NoServicesHere { .. }
             | Self::NoSuchEntry { .. }
             | Self::PrefixTooShort { .. }

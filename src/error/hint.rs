@@ -15,6 +15,7 @@ impl Error {
             | Self::PortFixed { hint, .. }
             | Self::CannotAttach { hint, .. }
             | Self::KeyElsewhere { hint, .. }
+            | Self::NoCommand { hint, .. }
             | Self::NotInTime { hint, .. }
             | Self::InvalidLines { hint, .. } => Some(hint.clone()),
             Self::InvalidFile { hint, .. } | Self::StartFailed { hint, .. } => hint.clone(),
@@ -48,6 +49,7 @@ impl Error {
             Self::NoServicesHere { verb: "start", .. } => {
                 "put a command after --, as in `devport start --key api -- npm run dev`".into()
             }
+            Self::NeverStarted { command, .. } => format!("start it with `{command}`"),
             Self::NoServicesHere { verb, .. } => {
                 format!("name a service, or use `devport {verb} --all` for those of the whole machine")
             }
@@ -93,7 +95,6 @@ impl Error {
             Self::NotRunning { service } => format!("start it with `devport start {service}`"),
             Self::NoProcess { service, .. } => format!("`devport signal {service}` starts it now"),
             Self::NoPort { service } => format!("`devport which {service}` shows its details"),
-            Self::NoCommand { command, .. } => format!("start it with `{command}`"),
             Self::NoBrowser { .. } => "open it by hand, or set BROWSER to a program".into(),
             Self::NoStackFile { .. } => {
                 "name a file with -f, or write one, such as `services: {web: {exec: npm run dev}}`; `devport start` and \

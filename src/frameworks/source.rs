@@ -10,8 +10,10 @@ pub(crate) struct Source<'a> {
     /// The name that commands take: the key, or else the id.
     pub(crate) name: &'a str,
     pub(crate) key: Option<&'a str>,
-    /// The options of `devport start` that the service was started with, apart from key and port.
+    /// The options of `devport start` that the service was started with, apart from key, port and `--env`.
     pub(crate) options: Vec<String>,
+    /// The names of the variables that `--env` set. Their values may be secrets.
+    pub(crate) env_names: &'a [String],
     /// The file that has the command; `None` if it was typed.
     pub(crate) file: Option<&'a Path>,
     /// Whether that file is a stack.
@@ -23,10 +25,10 @@ impl Source<'_> {
     pub(super) fn with_command(&self, words: &[String]) -> String {
         match self.file {
             None if self.key.is_some() => {
-                format!("start it with `{}`", self.start(&["--replace", "--wait"], &[], words))
+                format!("start it with `{}`", self.with_variables(&self.start_command("--replace --wait", None, words)))
             }
             // The command is part of the identity of a service without a key.
-            None => format!("start it with `{}; {}`", self.rm(), self.start(&["--wait"], &[], words)),
+            None => format!("start it with `{}`", self.start_anew(None, words)),
             Some(file) => {
                 let (entry, line) = (self.entry(), join_for_shell(words));
                 let (file, again) = (file.display(), self.start_from(file, "--replace --wait"));
@@ -38,10 +40,7 @@ impl Source<'_> {
     /// Returns how to give the service this fixed port, as a sentence fragment; `None` if its file has no ports.
     pub(crate) fn with_port(&self, port: u16, words: &[String]) -> Option<String> {
         match self.file {
-            None => {
-                let port = port.to_string();
-                Some(format!("`{}; {}`", self.rm(), self.start(&["--wait"], &["--port", &port], words)))
-            }
+            None => Some(format!("`{}`", self.start_anew(Some(port), words))),
             Some(file) if file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") => {
                 let (entry, again) = (self.entry(), self.start_from(file, "--wait"));
                 let file = file.display();
@@ -60,33 +59,93 @@ impl Source<'_> {
         format!("devport rm {}", shell_words::quote(self.name))
     }
 
-    /// Returns the line that starts a typed command.
-    fn start(&self, options: &[&str], port: &[&str], words: &[String]) -> String {
-        let key = self.key.map(|key| ["--key", key]);
-        let options = ["devport", "start"]
-            .iter()
-            .chain(options)
-            .copied()
-            .chain(key.into_iter().flatten())
-            .chain(port.iter().copied());
-        let options = options.chain(self.options.iter().map(String::as_str));
-        shell_words::join(options.chain(["--"]).chain(words.iter().map(String::as_str)))
+    /// Returns the line that removes the service and starts a typed command in its place.
+    fn start_anew(&self, port: Option<u16>, words: &[String]) -> String {
+        self.with_variables(&format!("{}; {}", self.rm(), self.start_command("--wait", port, words)))
     }
 
-    /// Returns the line that starts the entry of a file.
+    /// Returns the command that starts a typed command, which finds the variables of `--env` in `$env1`, `$env2` and so on.
+    fn start_command(&self, options: &str, port: Option<u16>, words: &[String]) -> String {
+        let key = self.key.into_iter().flat_map(|key| ["--key".into(), key.to_owned()]);
+        let port = port.into_iter().flat_map(|port| ["--port".into(), port.to_string()]);
+        let quoted =
+            key.chain(port).chain(self.options.iter().cloned()).map(|word| shell_words::quote(&word).into_owned());
+        let variables = (1..=self.env_names.len()).map(|index| format!("--env \"$env{index}\""));
+        let options: Vec<String> = [options.to_owned()].into_iter().chain(quoted).chain(variables).collect();
+        format!("devport start {} -- {}", options.join(" "), shell_words::join(words))
+    }
+
+    /// Puts before a line what it needs to set the variables of `--env` again. The advice is logged and printed as JSON,
+    /// so it cannot have their values.
+    fn with_variables(&self, line: &str) -> String {
+        let name = shell_words::quote(self.name);
+        let read = |(index, variable): (usize, &String)| {
+            format!("env{}=$(devport env --show-secrets {name} | grep '^{variable}='); ", index + 1)
+        };
+        self.env_names.iter().enumerate().map(read).collect::<String>() + line
+    }
+
+    /// Returns the line that starts the entry of a file. It names the file, because the line may be typed in any directory.
     fn start_from(&self, file: &Path, options: &str) -> String {
         let (entry, path) = (shell_words::quote(self.entry()), file.to_string_lossy());
         let path = shell_words::quote(&path);
-        match self.is_stack {
-            true if file.ends_with("devport.yaml") => format!("devport up -d {entry}"),
-            true => format!("devport up -d -f {path} {entry}"),
-            false => format!("devport start {options} -f {path} {entry}"),
-        }
+        let command = if self.is_stack { "up -d".into() } else { format!("start {options}") };
+        format!("devport {command} -f {path} {entry}")
     }
 
     /// Returns the name of the service in its file.
     fn entry(&self) -> &str {
         let key = self.key.unwrap_or(self.name);
         key.split_once('/').filter(|_| self.is_stack).map_or(key, |(_, entry)| entry)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// The source of a service whose command was typed.
+    pub(in crate::frameworks) fn typed(key: Option<&str>) -> Source<'_> {
+        Source { name: key.unwrap_or("4b5"), key, options: Vec::new(), env_names: &[], file: None, is_stack: false }
+    }
+
+    /// The source of the service `web` in a file.
+    pub(in crate::frameworks) fn written(file: &'static str, is_stack: bool) -> Source<'static> {
+        let name = if is_stack { "shop/web" } else { "web" };
+        Source { name, key: Some(name), options: Vec::new(), env_names: &[], file: Some(Path::new(file)), is_stack }
+    }
+
+    fn words(line: &str) -> Vec<String> {
+        shell_words::split(line).unwrap()
+    }
+
+    #[test]
+    fn a_typed_command_is_started_with_its_options_and_one_without_a_key_is_removed_first() {
+        let options = vec!["--ready".into(), "http:/a b".into()];
+        let source = Source { options, env_names: &["A".into(), "B".into()], ..typed(Some("web")) };
+        let read = "env1=$(devport env --show-secrets web | grep '^A='); env2=$(devport env --show-secrets web | grep '^B='); ";
+        let options = "--key web --ready 'http:/a b' --env \"$env1\" --env \"$env2\" -- vite '$PORT'";
+        let replace = format!("start it with `{read}devport start --replace --wait {options}`");
+        assert_eq!(source.with_command(&words("vite '$PORT'")), replace);
+        let anew = "start it with `devport rm 4b5; devport start --wait -- vite`";
+        assert_eq!(typed(None).with_command(&words("vite")), anew);
+        let fixed = "`devport rm web; devport start --wait --key web --port 3000 -- vite`";
+        assert_eq!(typed(Some("web")).with_port(3000, &words("vite")).unwrap(), fixed);
+    }
+
+    #[test]
+    fn the_file_of_a_service_is_named_in_every_command() {
+        for (file, is_stack, again) in [
+            ("/w/devport.yaml", true, "devport up -d -f /w/devport.yaml web"),
+            ("/w/Procfile", true, "devport up -d -f /w/Procfile web"),
+            ("/a b/list.yaml", false, "devport start --replace --wait -f '/a b/list.yaml' web"),
+        ] {
+            let expected = format!("in {file}, change the command of web to `vite --port $PORT`, then run `{again}`");
+            assert_eq!(written(file, is_stack).with_command(&words("vite --port '$PORT'")), expected);
+        }
+        let fixed =
+            "`port: 3000` for web in /w/devport.yaml, then `devport rm shop/web; devport up -d -f /w/devport.yaml web`";
+        assert_eq!(written("/w/devport.yaml", true).with_port(3000, &[]).unwrap(), fixed);
+        assert_eq!(written("/w/Procfile", true).with_port(3000, &[]), None);
     }
 }

@@ -265,8 +265,8 @@ impl Launcher<'_> {
         let (launch, reservation) = self.lock(named)?;
         if reservation.cmd.is_empty() {
             let service = reservation.name().to_owned();
-            let command = format!("devport start --key {} -- npm run dev", shell_words::quote(&service));
-            return Err(Error::NoCommand { service, command });
+            let hint = format!("start it with `devport start --key {} -- npm run dev`", shell_words::quote(&service));
+            return Err(Error::NoCommand { service, hint });
         }
         let place = Place::new(&reservation.cwd, reservation.file.as_deref(), self.caller.home());
         let Ensured { reservation, mut previous, .. } = self.adopt_checkout(reservation, &place)?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use crate::config::{PortRequest, ServiceSpec, Variables, start_options};
+use crate::config::{PortRequest, ServiceSpec, Variables};
 use crate::error::{Error, Result};
 use crate::frameworks::Source;
 use crate::identity::{Key, ServiceHash, TailnetName};
@@ -82,6 +82,7 @@ impl Registry {
         reservation.env_files = spec.request.env_files().cloned().collect();
         reservation.env_digest.clone_from(&spec.env_digest);
         reservation.env_file_digests.clone_from(&spec.env_file_digests);
+        reservation.env_names = spec.request.env_names();
         reservation.env_at_spawn.clone_from(&spec.env_at_spawn);
         reservation.started_by.clone_from(&spec.started_by);
         record_checkout(&mut reservation, &spec.place)?;
@@ -321,13 +322,16 @@ fn move_hint(spec: &ServiceSpec, name: &str, port: u16) -> String {
     let source = Source {
         name,
         key: request.key.as_ref().map(Key::as_str),
-        options: start_options(request.port_env.as_deref(), request.env_files(), &request.policy),
+        options: request.start_options().words(),
+        env_names: &[],
         file: None,
         is_stack: false,
     };
     let rm = format!("devport rm {}", shell_words::quote(name));
+    // The values of `--env` may be secrets, and the record has others.
+    let is_repeatable = request.file.is_none() && !request.cmd.is_empty() && request.env_names().is_empty();
     match source.with_port(port, &request.cmd) {
-        Some(commands) if request.file.is_none() && !request.cmd.is_empty() => {
+        Some(commands) if is_repeatable => {
             format!("{commands} moves it; `rm` also deletes its log")
         }
         _ => format!("`{rm}` removes it with its log; then repeat this command"),

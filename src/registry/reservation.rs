@@ -10,7 +10,7 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::config::{ChildVariables, DEFAULT_SESSION, PORT_VARIABLE, Policy, Variables, start_options};
+use crate::config::{ChildVariables, DEFAULT_SESSION, PORT_VARIABLE, Policy, StartOptions, Variables};
 use crate::error::{Error, Result};
 use crate::frameworks::Source;
 use crate::identity::{HashId, Key, SHORTEST_PREFIX, ServiceHash, TailnetName};
@@ -112,6 +112,9 @@ pub(crate) struct Reservation {
     /// Identifies the content of each of `env_files` at registration; empty in records of earlier versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) env_file_digests: Vec<String>,
+    /// The names of the variables that `--env` set; none in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) env_names: Vec<String>,
     /// Variables of its `env` that refer to what is known only at a spawn, such as `$PORT`.
     #[serde(default, skip_serializing_if = "Variables::is_empty")]
     pub(crate) env_at_spawn: Variables,
@@ -219,6 +222,7 @@ impl Reservation {
             env_files: Vec::new(),
             env_digest: None,
             env_file_digests: Vec::new(),
+            env_names: Vec::new(),
             env_at_spawn: Variables::default(),
             scheme: None,
             last_up: Timestamp::UNIX_EPOCH,
@@ -345,12 +349,28 @@ impl Reservation {
         self.tmux_session.as_deref().unwrap_or(DEFAULT_SESSION)
     }
 
+    /// Returns what the options of `devport start` say about it.
+    fn start_options(&self) -> StartOptions<'_> {
+        // `start` publishes HTTPS only. Another protocol is from `tailup`.
+        let published = (self.tailnet && self.tailnet_protocol.is_https()).then(|| self.name_on_tailnet());
+        let name = self.tailnet_pending.as_deref().or(published);
+        StartOptions {
+            cwd: &self.cwd,
+            port_env: self.port_env.as_deref(),
+            env_files: self.env_files.iter().map(PathBuf::as_path).collect(),
+            is_on_tailnet: name.is_some(),
+            tailnet_name: name.filter(|name| *name != self.hashid.as_str()),
+            policy: &self.policy,
+        }
+    }
+
     /// Returns where its command is written.
     pub(crate) fn source(&self) -> Source<'_> {
         Source {
             name: self.name(),
             key: self.key.as_ref().map(Key::as_str),
-            options: start_options(self.port_env.as_deref(), &self.env_files, &self.policy),
+            options: self.start_options().words(),
+            env_names: &self.env_names,
             file: self.file.as_deref(),
             is_stack: self.stack.is_some(),
         }

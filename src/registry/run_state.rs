@@ -134,6 +134,8 @@ pub(crate) enum Problem {
     },
     /// The last run ended, and devport has not restarted it yet.
     Exited(Exit),
+    /// devport has given up, for this reason, after the command could not use a port that another process has.
+    GaveUp { why: String, port_in_use: Box<PortInUse> },
     /// The checkout of the service was deleted, or another directory is at its path.
     CheckoutGone,
     /// Anything else. Earlier versions recorded every problem in this form.
@@ -142,6 +144,14 @@ pub(crate) enum Problem {
 }
 
 impl Problem {
+    /// Returns why devport has given up after an exit. `port_in_use` is the other port that the child could not use.
+    pub(crate) fn gave_up(why: String, port_in_use: Option<Box<PortInUse>>) -> Self {
+        match port_in_use {
+            Some(port_in_use) => Self::GaveUp { why, port_in_use },
+            None => Self::Other(why),
+        }
+    }
+
     /// Returns whether the service uses its port in a way that waiting will not fix.
     pub(crate) fn is_about_port(&self) -> bool {
         matches!(self, Self::PortTaken { .. } | Self::WrongPort { .. })
@@ -152,6 +162,7 @@ impl Problem {
         match self {
             Self::WrongPort { listens, .. } => format!("listens on {}", ports(listens)),
             Self::Exited(Exit { how, port_in_use: Some(taken), .. }) => format!("{how}: port {} is taken", taken.port),
+            Self::GaveUp { port_in_use: taken, .. } => format!("port {} is taken", taken.port),
             other => other.to_string(),
         }
     }
@@ -186,6 +197,7 @@ impl fmt::Display for Problem {
                 exit.fmt(f)?;
                 exit.port_in_use.as_ref().map_or(Ok(()), |taken| write!(f, "; {}", taken.advice))
             }
+            Self::GaveUp { why, port_in_use } => write!(f, "{why}; {port_in_use}; {}", port_in_use.advice),
             Self::CheckoutGone => f.write_str("its checkout is gone"),
             Self::Other(text) => f.write_str(text),
         }
@@ -226,6 +238,12 @@ pub(crate) struct PortInUse {
     pub(crate) advice: PortAdvice,
 }
 
+impl fmt::Display for PortInUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "port {} is taken by {}", self.port, self.owner)
+    }
+}
+
 impl Exit {
     /// Creates the exit of a child that was not ready and that devport did not end.
     pub(crate) fn new(at: Timestamp, how: ExitHow, ran: Duration) -> Self {
@@ -247,7 +265,7 @@ impl fmt::Display for Exit {
             write!(f, "; devport ended what it left in the background: {processes}")?;
         }
         match &self.port_in_use {
-            Some(taken) => write!(f, "; port {} is taken by {}", taken.port, taken.owner),
+            Some(taken) => write!(f, "; {taken}"),
             None => Ok(()),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::registry::{ExitHow, Problem, State};
+use crate::registry::{ExitHow, PortInUse, Problem, State};
 
 /// Something that has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub(super) enum Event {
         how: ExitHow,
         /// How long it ran.
         ran: Duration,
+        /// The other port that it could not use; `None` if it printed no such error.
+        port_in_use: Option<Box<PortInUse>>,
     },
     /// The service is ready.
     Ready,

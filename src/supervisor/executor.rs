@@ -160,11 +160,11 @@ impl<'a> Executor<'a> {
         let left_behind = processes.iter().map(ToString::to_string).reduce(|all, process| format!("{all}, {process}"));
         let was_requested = lifecycle.is_clearing();
         let port_in_use = if was_requested || how == ExitHow::Code(0) { None } else { self.port_in_use() };
-        let exit = Exit { was_requested, left_behind, port_in_use, ..exit };
+        let exit = Exit { was_requested, left_behind, port_in_use: port_in_use.clone(), ..exit };
         self.screen.say(&exit.to_string(), clock::now());
         self.recorder.child_exited(exit);
         self.last_exit = Some(how);
-        Some(Event::Exited { how, ran })
+        Some(Event::Exited { how, ran, port_in_use })
     }
 
     /// Returns the port of another process that the child could not use, as it printed before it exited. Its own port is

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Policy, RestartWhen};
 use crate::os::clock::later;
-use crate::registry::{ExitHow, Problem, State, UP_AFTER};
+use crate::registry::{ExitHow, PortInUse, Problem, State, UP_AFTER};
 use crate::supervisor::backoff::{AfterCrash, Backoff};
 use crate::supervisor::event::{Action, Event, Outcome, StopCause};
 
@@ -133,7 +133,7 @@ impl Lifecycle {
                 self.phase = Phase::PortConflict { until: now + PORT_RETRY };
                 vec![Action::Record(State::PortConflict, Some(why))]
             }
-            Event::Exited { how, ran } => self.exited(how, ran, now),
+            Event::Exited { how, ran, port_in_use } => self.exited(how, ran, port_in_use, now),
             Event::Ready | Event::Healthy => self.show_as(State::Ready, None),
             Event::NotReady(why) => self.show_as(State::Running, Some(why)),
             Event::Unhealthy(why) => self.unhealthy(why, now),
@@ -175,7 +175,7 @@ impl Lifecycle {
     fn unhealthy(&mut self, why: Problem, now: Instant) -> Vec<Action> {
         match self.phase {
             Phase::Running { since, .. } if self.policy.restart_unhealthy => {
-                self.crash(now.saturating_duration_since(since), now, Some(why))
+                self.crash(now.saturating_duration_since(since), now, Some(why), None)
             }
             _ => self.show_as(State::Unhealthy, Some(why)),
         }
@@ -188,7 +188,7 @@ impl Lifecycle {
             return self.end(Outcome::Failed(why));
         }
         match self.backoff.after_crash(Duration::ZERO, now) {
-            AfterCrash::GiveUp => self.end(Outcome::Failed(self.gave_up(Some(why)))),
+            AfterCrash::GiveUp => self.end(Outcome::Failed(self.limit_text(Some(&why)).into())),
             AfterCrash::Wait(wait) => self.wait_for_start(later(now, wait), State::Backoff, Some(why)),
             AfterCrash::Loop(wait) => self.wait_for_start(later(now, wait), State::CrashLoop, Some(why)),
         }
@@ -201,7 +201,13 @@ impl Lifecycle {
     }
 
     /// Decides what follows an exit. The rest of the tree is always ended first.
-    fn exited(&mut self, how: ExitHow, ran: Duration, now: Instant) -> Vec<Action> {
+    fn exited(
+        &mut self,
+        how: ExitHow,
+        ran: Duration,
+        port_in_use: Option<Box<PortInUse>>,
+        now: Instant,
+    ) -> Vec<Action> {
         if !matches!(self.phase, Phase::Running { .. }) {
             return Vec::new();
         }
@@ -213,31 +219,42 @@ impl Lifecycle {
             }
             (ExitHow::Code(127), _) if ran <= UP_AFTER => Outcome::Failed("exit code 127: command not found".into()),
             (ExitHow::Code(0), RestartWhen::OnFailure | RestartWhen::Never) => Outcome::Stopped,
-            (how, RestartWhen::Never) => Outcome::Failed(format!("{how}, and `restart` is never").into()),
-            _ => return self.crash(ran, now, None),
+            (how, RestartWhen::Never) => {
+                Outcome::Failed(Problem::gave_up(format!("{how}, and `restart` is never"), port_in_use))
+            }
+            _ => return self.crash(ran, now, None, port_in_use),
         };
         self.clear_for_end(outcome, now)
     }
 
     /// Ends the rest of the tree after a crash, and schedules a restart unless the limit is reached.
-    fn crash(&mut self, ran: Duration, now: Instant, why: Option<Problem>) -> Vec<Action> {
+    fn crash(
+        &mut self,
+        ran: Duration,
+        now: Instant,
+        why: Option<Problem>,
+        port_in_use: Option<Box<PortInUse>>,
+    ) -> Vec<Action> {
         let (wait, shown) = match self.backoff.after_crash(ran, now) {
             AfterCrash::Wait(wait) => (wait, State::Backoff),
             AfterCrash::Loop(wait) => (wait, State::CrashLoop),
-            AfterCrash::GiveUp => return self.clear_for_end(Outcome::Failed(self.gave_up(why)), now),
+            AfterCrash::GiveUp => {
+                let why = Problem::gave_up(self.limit_text(why.as_ref()), port_in_use);
+                return self.clear_for_end(Outcome::Failed(why), now);
+            }
         };
         self.crashed = true;
         self.clear(NextStep::StartAt { at: later(now, wait), shown, why: why.clone() }, now, shown, why)
     }
 
     /// Returns why the service is not restarted any more. `why` is `None` if the child ended by itself.
-    fn gave_up(&self, why: Option<Problem>) -> Problem {
+    fn limit_text(&self, why: Option<&Problem>) -> String {
         let most = self.policy.max_restarts.unwrap_or(0);
         let times = if most == 1 { "1 restart".into() } else { format!("{most} restarts") };
         let limit = format!("after {times} within {}", self.policy.window);
         match why {
-            Some(why) => format!("{why}; gave up {limit}").into(),
-            None => format!("it ended again {limit}").into(),
+            Some(why) => format!("{why}; gave up {limit}"),
+            None => format!("it ended again {limit}"),
         }
     }
 
@@ -345,7 +362,7 @@ mod tests {
     }
 
     fn exited(how: ExitHow) -> Event {
-        Event::Exited { how, ran: Duration::ZERO }
+        Event::Exited { how, ran: Duration::ZERO, port_in_use: None }
     }
 
     fn crash(life: &mut Lifecycle, now: Instant) {
@@ -369,7 +386,7 @@ mod tests {
     fn a_command_that_does_not_exist_fails_unless_it_was_up() {
         let now = clock::now();
         for code in [126, 127] {
-            let exited = |ran| Event::Exited { how: ExitHow::Code(code), ran };
+            let exited = |ran| Event::Exited { how: ExitHow::Code(code), ran, port_in_use: None };
             let states = |actions: Vec<Action>| match actions.first() {
                 Some(Action::Record(state, _)) => *state,
                 other => panic!("{other:?}"),
@@ -548,7 +565,7 @@ mod tests {
         for restarts in 1..=12 {
             let ran = Duration::from_millis(5500);
             now += ran;
-            let crashed = life.step(Event::Exited { how: ExitHow::Code(1), ran }, now);
+            let crashed = life.step(Event::Exited { how: ExitHow::Code(1), ran, port_in_use: None }, now);
             assert_eq!(crashed[0], Action::Record(State::Backoff, None), "never a crash loop");
             life.step(Event::TreeGone, now);
             let due = life.deadline().unwrap();

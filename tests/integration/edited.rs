@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::stacks::{FEAT, at, machine};
-use crate::support::TestEnv;
+use crate::support::{TestEnv, strace};
 
 const FILE: &str = "services:\n  \
                     web: {exec: sleep 1000, ready: none, env: .env, shared: true}\n  \
@@ -43,6 +43,19 @@ fn restart_and_start_name_what_an_edit_would_change() {
     assert_eq!(notes(&env, &["restart", "api"]), "", "the edit does not concern it");
     at(&env, "shop", &["up", "-d"]).ok();
     assert_eq!(notes(&env, &["restart", "web"]), "");
+}
+
+#[test]
+fn the_ports_of_a_stack_are_read_once_for_all_its_services() {
+    if strace::is_missing() {
+        return;
+    }
+    let env = machine(&format!("{FILE}  debug: {{}}\n"));
+    env.write("shop/.env", "A=1\n");
+    at(&env, "shop", &["up", "-d"]).ok();
+    let debug = env.state_file("services", "shop/debug", "json");
+    let opens = |names: &[&str]| env.count_opens(&debug, [&["start"], names].concat());
+    assert_eq!(opens(&["shop/web", "shop/api"]), opens(&["shop/web"]));
 }
 
 #[test]

@@ -31,6 +31,7 @@ mod layers;
 mod listeners;
 mod logs;
 mod ls;
+mod port_advice;
 mod processes;
 mod readiness;
 mod readme;

@@ -163,13 +163,30 @@ fn a_port_can_be_requested() {
     env.devport(["start", "--key", "b", "--port", &taken, "--", "true"]).fails(1, &["is taken by", &me, &end]);
     drop(listener);
     env.devport(["stop", "a"]).ok();
-    let commands = format!("devport rm a; devport start --wait --key a --port {taken} --grace 2s -- sleep 1000");
+    let options = format!("--wait --key a --port {taken} --cwd {} --grace 2s", env.path("work").display());
+    let commands = format!("devport rm a; devport start {options} -- sleep 1000");
     let hint = format!("hint: `{commands}` moves it; `rm` also deletes its log");
     env.devport(["start", "--key", "a", "--grace", "2s", "--port", &taken, "--", "sleep", "1000"])
         .fails(1, &["already has port", "ports never change", &hint]);
     env.devport(["reserve", "--key", "a", "--port", &taken])
         .fails(1, &["`devport rm a` removes it with its log; then"]);
     assert_eq!(env.ls().len(), 1, "nothing was registered");
+}
+
+#[test]
+fn each_of_several_keys_is_resolved_once() {
+    if is_missing() {
+        return;
+    }
+    let env = TestEnv::new();
+    for key in ["a", "b"] {
+        env.detach(key, &[], &["sleep", "1000"]);
+    }
+    let record = env.state_file("services", "a", "json");
+    let opens = |keys: &[&str]| env.count_opens(&record, [&["start"], keys].concat());
+    assert_eq!(opens(&["a", "b"]), opens(&["a"]));
+    env.devport(["start", "a", "c"]).fails(4, &["no service matching \"c\""]);
+    env.devport(["start", "c", "d"]).fails(2, &["unexpected \"c d\"", "put the command after --"]);
 }
 
 #[test]

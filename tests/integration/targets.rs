@@ -102,6 +102,31 @@ fn a_name_that_only_other_checkouts_have_is_refused_with_their_whole_keys() {
 }
 
 #[test]
+fn a_service_of_a_stack_that_was_never_started_is_named_with_its_file() {
+    let env = machine(&format!("{}  debug: {{}}\n", stack(&["web", "api"])));
+    let file =
+        |directory: &str| fs::canonicalize(env.file(directory)).unwrap().join("devport.yaml").display().to_string();
+    let up = |name: &str| format!("hint: start it with `devport up -d {name}`\n");
+    let message = format!("devport: shop/web was not started: {} declares it\n{}", file("shop"), up("web"));
+    for command in
+        ["url", "which", "logs", "stop", "restart", "wait", "attach", "start", "run", "port", "env", "signal"]
+    {
+        let done = at(&env, "shop", &[command, "web"]).fails(4, &[&message]);
+        assert_eq!((done.stdout, done.stderr.lines().count()), (String::new(), 2), "{command}");
+    }
+    at(&env, "shop", &["start", "web", "api"]).fails(4, &[&message]);
+    at(&env, "shop", &["start", "npm", "dev"]).fails(2, &["put the command after --"]);
+    at(&env, "shop", &["url", "shop/web"]).fails(4, &[&message]);
+    at(&env, "shop", &["url", "debug"]).fails(4, &["shop/debug was not started", &up("debug")]);
+    at(&env, "shop", &["url", "wbe"]).fails(4, &["no service matching \"wbe\""]);
+    at(&env, FEAT, &["url", "api"]).fails(4, &["shop@feat/api was not started", &file(FEAT), &up("api")]);
+    env.write("blog/devport.yaml", "- {key: my blog, exec: sleep 1000}\n");
+    at(&env, "blog", &["logs", "my blog"]).fails(4, &["my blog was not started", &up("'my blog'")]);
+    at(&env, "shop", &["up", "-d", "debug"]).ok();
+    at(&env, "shop", &["url", "debug"]).ok();
+}
+
+#[test]
 fn a_reserved_port_and_a_shared_service_have_bare_names_too() {
     let text = "services:\n  api-debug: {}\n  db: {exec: sleep 1000, ready: none, shared: true}\n";
     let env = machine(text);
@@ -177,12 +202,23 @@ fn what_was_never_started_in_this_checkout_is_started_with_up() {
     let hint = "hint: start it with `devport up -d web`\n";
     at(&env, FEAT, &["start", "web"]).fails(1, &["shop@feat/web is a reserved port without a command", hint]);
     at(&env, FEAT, &["wait", "web"]).fails(5, &["shop@feat/web is not ready: it is stopped", hint]);
-    at(&env, FEAT, &["start", "debug"]).fails(1, &["`devport start --key shop@feat/debug -- "]);
     let file = fs::canonicalize(env.file(FEAT)).unwrap().join("devport.yaml").display().to_string();
     let elsewhere = format!("start it with `devport up -d -f {file} web`");
     at(&env, "blog", &["start", "shop@feat/web"]).fails(1, &[&elsewhere]);
     at(&env, "blog", &["up", "-d", "-f", &file, "web"]).ok();
     assert_eq!(url("web").stderr, "");
+
+    let add = format!("hint: add `exec` to debug in {file}, then run `devport up -d debug`\n");
+    for arguments in [["start", "shop@feat/debug"], ["restart", "debug"], ["run", "debug"]] {
+        at(&env, FEAT, &arguments).fails(1, &["shop@feat/debug is a reserved port without a command", &add]);
+    }
+    at(&env, FEAT, &["start", "debug", "web"]).fails(1, &[&add]);
+    at(&env, FEAT, &["wait", "debug"]).fails(5, &[&add]);
+    env.write(&format!("{FEAT}/devport.yaml"), &stack(&["db", "web"]));
+    let gone = format!("hint: {file} no longer has debug: add it with `exec`, then run `devport up -d debug`\n");
+    at(&env, FEAT, &["start", "debug"]).fails(1, &[&gone]);
+    env.write(&format!("{FEAT}/devport.yaml"), "services: [");
+    at(&env, FEAT, &["start", "debug"]).fails(1, &[&add]);
 }
 
 #[test]

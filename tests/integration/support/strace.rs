@@ -52,6 +52,16 @@ impl TestEnv {
         command
     }
 
+    /// Runs devport, which must succeed, and returns how often its first thread opened a file.
+    #[track_caller]
+    pub(crate) fn count_opens<I: IntoIterator<Item: AsRef<OsStr>>>(&self, file: &Path, arguments: I) -> usize {
+        let trace = self.path("trace");
+        let mut command = self.command("strace");
+        command.args(["-qq", "-e", "trace=?open,openat", "-o"]).arg(&trace).arg(DEVPORT).args(arguments);
+        self.finish(&mut command).ok();
+        fs::read_to_string(trace).unwrap().matches(&format!("\"{}\"", file.display())).count()
+    }
+
     /// Starts devport with a delay, and waits until it is delayed.
     pub(crate) fn delayed<I: IntoIterator<Item: AsRef<OsStr>>>(&self, fault: Fault<'_>, arguments: I) -> Child {
         let mut command = self.faulty(fault, arguments);
