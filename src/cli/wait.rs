@@ -265,11 +265,10 @@ impl<'a> Awaited<'a> {
                 reserved.flatten().unwrap_or_else(|| format!("start it with `devport start --wait {name}`"))
             }
             (Goal::Ready, state) => match command_after_fix(state) {
-                Some(command) => {
-                    let name = shell_words::quote(name);
-                    format!("after the fix, run `{command} {name}`")
+                Some(command) if !why.contains(command) => {
+                    format!("after the fix, run `{command} {}`", shell_words::quote(name))
                 }
-                None => format!("`devport logs {name}` shows more"),
+                _ => format!("`devport logs {name}` shows more"),
             },
             (Goal::Stopped, _) => format!("`devport logs {name}` shows more"),
         };

@@ -69,6 +69,7 @@ impl fmt::Display for PortAdvice {
             }
             (Some(name), Cause::Ignored) => {
                 write!(f, "{name} does not use the port that its command passes: set it in its configuration")?;
+                self.fmt_remedy(f)?;
                 return self.fmt_fixed_port(f);
             }
             (Some(name), Cause::AppCode) => {
@@ -93,9 +94,12 @@ impl fmt::Display for PortAdvice {
                     Some(script) => write!(f, "in the script {script} of package.json, write `{part}`")?,
                     None => write!(f, "where it is started, write `{part}`")?,
                 }
-                self.remedy.as_ref().map_or(Ok(()), |remedy| write!(f, ", {remedy}"))
+                self.fmt_remedy(f)
             }
-            (None, None, _) => f.write_str("set it in its configuration"),
+            (None, None, _) => {
+                f.write_str("set it in its configuration")?;
+                self.fmt_remedy(f)
+            }
         }
     }
 }
@@ -107,11 +111,18 @@ impl PortAdvice {
             Some(expression) => write!(f, "make its code read `{expression}`")?,
             None => write!(f, "make it read {}", self.variable)?,
         }
+        self.fmt_remedy(f)?;
         self.fmt_fixed_port(f)
     }
 
+    /// Says which command applies the change.
+    fn fmt_remedy(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.remedy.as_ref().map_or(Ok(()), |remedy| write!(f, ", {remedy}"))
+    }
+
     fn fmt_fixed_port(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.fixed_port.as_ref().map_or(Ok(()), |fixed| write!(f, ", or give it its own fixed port: {fixed}"))
+        let Some(fixed) = &self.fixed_port else { return Ok(()) };
+        write!(f, ", or give it that fixed port, which deletes its log: {fixed}")
     }
 }
 

@@ -170,7 +170,6 @@ impl Launch<'_> {
                 advice.line = Some(shell_words::join(words));
             }
             Place::Part { part, script } => {
-                advice.remedy = Some(format!("then run `{}`", self.source.restart()));
                 (advice.part, advice.script) = (Some(part), script);
             }
             Place::Nowhere | Place::Passed => {}
@@ -198,7 +197,7 @@ impl Launch<'_> {
             line: None,
             part: None,
             script: None,
-            remedy: None,
+            remedy: Some(format!("then run `{}`", self.source.restart())),
             // The ports below need privileges, and devport gives none of them.
             fixed_port: self.port.filter(|port| *port >= 1024).and_then(|port| self.source.with_port(port, words)),
             expression: lines.into_iter().find_map(|line| recognize::expression(line, self.variable)),
@@ -335,8 +334,8 @@ mod tests {
     #[test]
     fn an_app_that_listens_by_its_own_code_is_recognized_by_its_dependencies() {
         let package = r#"{"scripts": {"dev": "node server.js"}, "dependencies": {"express": "5"}}"#;
-        let expected = "the port of Express is set in the app's own code: make its code read `process.env.PORT`, or give \
-                        it its own fixed port: `devport rm web; devport start --wait --key web --port 3000 -- ";
+        let expected = "the port of Express is set in the app's own code: make its code read `process.env.PORT`, then run \
+                        `devport restart --wait web`, or give it that fixed port, which deletes its log: `devport rm web; devport start --wait --key web --port 3000 -- ";
         for line in ["npm run dev", "node server.js", "npx nodemon server.js"] {
             let advice = advise(line, package, "node server.js").to_string();
             assert_eq!(advice, format!("{expected}{line}`"));
@@ -354,7 +353,9 @@ mod tests {
             ("./server -v", "./server -v", "make it read PORT", "./server -v"),
         ] {
             let fixed = format!("`devport rm web; devport start --wait --key web --port 3000 -- {kept}`");
-            let expected = format!("it ignores PORT: {code}, or give it its own fixed port: {fixed}");
+            let restart = "then run `devport restart --wait web`";
+            let fixed = format!("or give it that fixed port, which deletes its log: {fixed}");
+            let expected = format!("it ignores PORT: {code}, {restart}, {fixed}");
             assert_eq!(advise(line, "", listener).to_string(), expected, "{line}");
         }
     }
@@ -374,8 +375,8 @@ mod tests {
 
     #[test]
     fn what_the_command_has_already_is_not_advised() {
-        let fixed = ": set it in its configuration, or give it its own fixed port: `devport rm web; devport start --wait \
-                     --key web --port 3000 -- ";
+        let fixed = ": set it in its configuration, then run `devport restart --wait web`, or give it that fixed port, \
+                     which deletes its log: `devport rm web; devport start --wait --key web --port 3000 -- ";
         for line in ["vite --strictPort --port '$PORT'", "python3 -m http.server '$PORT' --bind 127.0.0.1"] {
             let advice = advise(line, "", "").to_string();
             assert!(advice.contains(&format!(" does not use the port that its command passes{fixed}")), "{advice}");

@@ -80,8 +80,8 @@ fn a_program_with_a_fixed_port_is_to_read_the_variable_or_gets_its_port() {
     env.write("hard.py", &FIXED.replace("OTHER", &other.to_string()));
     let start = ["start", "--wait", "--replace", "--key", "hard", "--restart", "on-failure", "--", "python3"];
     for arguments in [&["hard.py"][..], &["hard.py", "--port", "$PORT"]] {
-        let why =
-            "it ignores PORT: make its code read `os.environ[\"PORT\"]`, or give it its own fixed port: `devport rm";
+        let why = "it ignores PORT: make its code read `os.environ[\"PORT\"]`, then run `devport restart --wait hard`, or give it \
+             that fixed port, which deletes its log: `devport rm";
         let failed = env.devport(start.iter().chain(arguments)).fails(5, &[why]);
         assert!(!failed.stderr.contains("'$PORT'"), "{failed:?}");
     }
