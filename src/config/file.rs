@@ -25,6 +25,9 @@ const EXAMPLES: &str = "`devport up --help` lists every field";
 const FILE_NAMES: [&str; 4] = ["devport.yaml", "devport.yml", "Procfile.dev", "Procfile"];
 /// The largest file that is searched for `services`, in bytes. A larger one may have a stack.
 const LARGEST: u64 = 1024 * 1024;
+/// The largest file that is parsed for the name of its stack, in bytes. A larger one takes longer than reading a thousand
+/// records.
+const LARGEST_PARSED: u64 = 64 * 1024;
 
 /// What a file declares.
 #[derive(Debug)]
@@ -62,6 +65,22 @@ pub(crate) fn may_have_stack(place: &Place) -> bool {
         let text = read_regular(&file, LARGEST).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         is_procfile(&file) || text.is_none_or(|text| text.contains("services"))
     })
+}
+
+/// Returns the name of the stack in a file: `default` if the file does not give it one. `None` if the file is no stack, or
+/// is too large to be parsed for a name. Checks nothing else in it.
+pub(crate) fn stack_name_in(file: &Path, default: impl FnOnce() -> String) -> Option<String> {
+    if is_procfile(file) {
+        return Some(default());
+    }
+    let text = String::from_utf8(read_regular(file, LARGEST_PARSED).ok()?).ok()?;
+    let Value::Map(fields) = yaml::parse(&text).ok()??.value else { return None };
+    let value = fields.into_iter().find(|(field, _)| field.text == "name").map(|(_, node)| node.value);
+    match value {
+        Some(Value::Scalar(Kind::Text, name)) => Some(name),
+        Some(_) => None,
+        None => Some(default()),
+    }
 }
 
 /// Returns whether a file is a Procfile, by its name.

@@ -36,7 +36,7 @@ pub(crate) use environment::{
     CREDENTIAL_PREFIX, CallerEnvironment, ChildVariables, PORT_VARIABLE, VITE_HOSTS, Variables, allows_host, local_url,
 };
 pub(crate) use expand::expand;
-pub(crate) use file::{ConfigFile, load as load_config, may_have_stack, nearest_file};
+pub(crate) use file::{ConfigFile, load as load_config, may_have_stack, nearest_file, stack_name_in};
 pub(crate) use file_context::FileContext;
 pub(crate) use object_form::object_form;
 pub(crate) use policy::{CHECK_TIMEOUT, Policy, RestartWhen, StopSignal};

@@ -11,4 +11,4 @@ pub(crate) use checkout::{Root, VersionControl, root_of, same_root};
 pub(crate) use directory::{DirectoryId, Presence};
 pub(crate) use owner::{Ownership, Place, Site};
 pub(crate) use repository::{Checkout, CheckoutKind, branch};
-pub(crate) use stack::{CheckoutName, Stack, StackUser, default_name};
+pub(crate) use stack::{CheckoutName, Stack, StackUser, default_name, possible_keys};

@@ -74,6 +74,11 @@ impl Place {
         self.roots.first().filter(is_known).map(Checkout::of)
     }
 
+    /// Reads what names the stacks of the directory's checkout; `None` if its `.git` file names no directory.
+    pub(crate) fn checkout_of_stacks(&self) -> Option<Checkout> {
+        self.roots.first().filter(|root| root.control != VersionControl::Dangling).map(Checkout::of)
+    }
+
     /// Reads the branch that is checked out in the directory's checkout; `None` if there is none, or it cannot be read.
     pub(crate) fn branch(&self) -> Option<String> {
         self.roots.first().and_then(branch)

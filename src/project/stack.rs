@@ -130,6 +130,13 @@ impl Stack {
     }
 }
 
+/// Returns the keys that a service of a stack can have in a checkout: with git's name of the checkout, and with the name
+/// from its path. Which one it has depends on the other records.
+pub(crate) fn possible_keys(stack: &str, checkout: &Checkout, service: &str) -> [String; 2] {
+    [CheckoutName::of(checkout), CheckoutName::of_path(&checkout.root)]
+        .map(|checkout| Stack { name: stack.to_owned(), checkout, rival: None }.key(service))
+}
+
 /// Returns the name of a stack whose file does not give it one: the folder of the repository, and the path from the root
 /// to the file's directory. It is the same in all checkouts of the repository.
 pub(crate) fn default_name(checkout: &Checkout, directory: &Path) -> String {

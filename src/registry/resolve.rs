@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::config::may_have_stack;
+use crate::config::{may_have_stack, nearest_file, stack_name_in};
 use crate::error::{Error, Result};
 use crate::identity::{Key, SHORTEST_PREFIX, ServiceHash, Target};
-use crate::project::{Ownership, Place};
+use crate::project::{Ownership, Place, default_name, possible_keys};
 use crate::registry::reservation::Reservation;
 use crate::registry::store::Registry;
 use crate::text::shorten;
@@ -29,6 +29,9 @@ impl Registry {
             Some(reservation) if place.is_some_and(|place| is_own_key(&reservation, place)) => return Ok(reservation),
             by_key => by_key,
         };
+        if let Some(reservation) = place.and_then(|place| self.find_in_nearest_stack(target, place)) {
+            return Ok(reservation);
+        }
         let mut elsewhere = self.services_of_stacks(target)?;
         if let Some(place) = place
             && let Some(reservation) = in_stacks_of(place, &elsewhere, target)?
@@ -58,6 +61,25 @@ impl Registry {
     fn find_by_key(&self, target: &Target) -> Result<Option<Reservation>> {
         let Some(key) = target.as_key() else { return Ok(None) };
         Ok(self.find(&ServiceHash::of_key(&key))?.filter(|reservation| reservation.key.as_ref() == Some(&key)))
+    }
+
+    /// Finds the service with this name in the stack of the nearest file by the keys that it can have, without reading all
+    /// records; `None` if it is not found in this way. As in a list, a record that cannot be used is no match.
+    fn find_in_nearest_stack(&self, target: &Target, place: &Place) -> Option<Reservation> {
+        let file = nearest_file(place)?;
+        let checkout = place.checkout_of_stacks()?;
+        let name = stack_name_in(&file, || default_name(&checkout, file.parent().unwrap_or(Path::new("/"))))?;
+        let find = |key: String| self.find(&ServiceHash::of_key(&Key::new(key).ok()?)).ok().flatten();
+        let is_ours = |found: &Reservation| {
+            let own = found.key.as_ref().and_then(|key| key.as_str().rsplit('/').next());
+            let is_named = own == Some(target.as_str()) && found.stack.as_ref() == Some(&name);
+            is_named && found.file.as_ref() == Some(&file) && place.lists(found.site())
+        };
+        let [first, second] = possible_keys(&name, &checkout, target.as_str()).map(|key| find(key).filter(is_ours));
+        match (first, second) {
+            (Some(_), Some(_)) => None,
+            (first, second) => first.or(second),
+        }
     }
 
     /// Returns the services with this name in the stacks of all checkouts.

@@ -159,6 +159,48 @@ fn a_key_of_a_checkout_wins_over_stacks_below_a_directory_without_one() {
     assert_eq!(key_of(&env, "blog", "db"), "blog-apps/db");
 }
 
+/// Returns how many records the first thread of a command reads.
+fn records_read(env: &TestEnv, directory: &str, command: &str, key: &str) -> usize {
+    let trace = env.file("trace");
+    let mut strace = env.command("strace");
+    strace.current_dir(env.file(directory)).args(["-e", "trace=openat", "-o", &trace, DEVPORT, command, key]);
+    env.finish(&mut strace).ok();
+    let text = fs::read_to_string(&trace).unwrap();
+    text.lines().filter(|line| line.contains("/services/") && line.contains(".json")).count()
+}
+
+#[test]
+fn a_service_of_the_nearest_stack_is_found_without_reading_the_other_records() {
+    if !has_program("strace") {
+        return;
+    }
+    let env = machine(&stack(&["web"]));
+    fs::create_dir(env.file("blog/.git")).unwrap();
+    fs::create_dir_all(env.file("shop/apps/ui")).unwrap();
+    env.write("blog/devport.yaml", &format!("name: shop\n{}", stack(&["web"])));
+    env.write("empty/devport.yaml", &stack(&["web"]));
+    let places = ["shop", FEAT, "blog", "empty"];
+    for directory in places {
+        at(&env, directory, &["up", "-d"]).ok();
+    }
+    for n in 0..20 {
+        at(&env, "empty", &["reserve", "--key", &format!("other-{n}")]).ok();
+    }
+    for directory in places {
+        let view = at(&env, directory, &["which", "web"]).ok().json();
+        let root = fs::canonicalize(env.file(directory)).unwrap();
+        assert_eq!(view["root"].as_str(), root.to_str(), "{directory}");
+        for command in ["which", "url", "stop"] {
+            let count = records_read(&env, directory, command, "web");
+            assert!((1..10).contains(&count), "{command} in {directory}: {count}");
+        }
+    }
+    assert!((1..10).contains(&records_read(&env, "shop/apps/ui", "url", "web")), "below the file");
+    // A service that the file no longer has is found by its record.
+    env.write("shop/devport.yaml", &stack(&["api"]));
+    assert_eq!(key_of(&env, "shop", "web"), "shop/web");
+}
+
 #[test]
 fn a_key_in_a_directory_without_a_stack_is_found_without_reading_the_other_records() {
     if !has_program("strace") {
@@ -174,21 +216,13 @@ fn a_key_in_a_directory_without_a_stack_is_found_without_reading_the_other_recor
     for (directory, key) in [("empty", "alone"), ("shop", "own")] {
         at(&env, directory, &["start", "--ready", "none", "--key", key, "--", "sleep", "1000"]).ok();
     }
-    let records_read = |directory: &str, command: &str, key: &str| {
-        let trace = env.file("trace");
-        let mut strace = env.command("strace");
-        strace.current_dir(env.file(directory)).args(["-e", "trace=openat", "-o", &trace, DEVPORT, command, key]);
-        env.finish(&mut strace).ok();
-        let text = fs::read_to_string(&trace).unwrap();
-        text.lines().filter(|line| line.contains("/services/") && line.contains(".json")).count()
-    };
     for command in ["which", "stop", "start"] {
         for (directory, key) in [("empty", "alone"), ("blog", "filed")] {
-            let count = records_read(directory, command, key);
+            let count = records_read(&env, directory, command, key);
             assert!((1..10).contains(&count), "{command} {key}: {count}");
         }
     }
-    assert!(records_read("shop", "which", "own") > 20, "a stack here may have the name");
+    assert!(records_read(&env, "shop", "which", "own") > 20, "a stack here may have the name");
 }
 
 #[test]
