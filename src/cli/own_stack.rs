@@ -66,7 +66,7 @@ pub(super) fn up_command(context: &Context, reserved: &Reservation) -> Option<St
 /// its file can give it a command.
 pub(super) fn start_hint(context: &Context, reserved: &Reservation) -> Option<String> {
     let (key, file) = (reserved.key.as_ref()?, reserved.file.as_deref().filter(|_| reserved.stack.is_some())?);
-    let name = key.as_str().rsplit('/').next()?;
+    let name = key.name_in_stack();
     let (up, path) = (up_line(context, file, name), file.display());
     let declared = |located: &Located| located.service_with_key(key).ok().flatten().map(StackService::is_port_only);
     Some(match Located::find_to_stop(context, Some(file)).ok().as_ref().map(declared) {

@@ -71,7 +71,7 @@ impl Registry {
         let name = stack_name_in(&file, || default_name(&checkout, file.parent().unwrap_or(Path::new("/"))))?;
         let find = |key: String| self.find(&ServiceHash::of_key(&Key::new(key).ok()?)).ok().flatten();
         let is_ours = |found: &Reservation| {
-            let own = found.key.as_ref().and_then(|key| key.as_str().rsplit('/').next());
+            let own = found.key.as_ref().map(Key::name_in_stack);
             let is_named = own == Some(target.as_str()) && found.stack.as_ref() == Some(&name);
             is_named && found.file.as_ref() == Some(&file) && place.lists(found.site())
         };
