@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::error::Error;
+use crate::text::shorten;
 
 /// Commands of other tools, and the command of devport that does the same.
 const SYNONYMS: [(&[&str], &str); 7] = [
@@ -54,7 +55,10 @@ pub(super) fn error(error: &clap::Error, arguments: &[OsString]) -> Option<Error
             let hint = if why.contains("has no unit") { unit_hint(&name, &value) } else { help };
             (format!("invalid value{named} for {name}: {why}"), hint)
         }
-        ErrorKind::ArgumentConflict => conflict(&name, &typed_rival(error, arguments), command, help),
+        ErrorKind::ArgumentConflict => match without_dashes(command, arguments) {
+            Some(refused) => refused,
+            None => conflict(&name, &typed_rival(error, arguments), command, help),
+        },
         _ => {
             let message = error.to_string();
             let first = message.lines().next().unwrap_or_default();
@@ -138,6 +142,7 @@ fn unknown_hint(error: &clap::Error, command: &str, argument: &str, help: String
         ("restart" | "rm" | "wait", "-f" | "--file") => {
             format!("this command reads no file; name the services, as in `devport {command} api web`")
         }
+        ("start", "--all" | "-a") => "`devport start` starts the services of this checkout; name those of others".into(),
         ("rm", "--all" | "-a") => "name the services to remove: `devport rm` also deletes their logs".into(),
         ("start" | "run", "-d" | "--background") => {
             "`devport start` runs in the background; `devport run` runs in this terminal".into()
@@ -164,6 +169,24 @@ fn missing(command: &str, argument: &str, help: String) -> (String, String) {
         ),
         (_, name) => (format!("`devport {command}` needs {name}"), help),
     }
+}
+
+/// Returns the message and the hint for a `start` or `run` with a key and words that are probably its command; `None` if
+/// it has no key, or a `--` or a file.
+fn without_dashes(command: &str, arguments: &[OsString]) -> Option<(String, String)> {
+    let words: Vec<&str> = arguments.iter().skip(1).filter_map(|word| word.to_str()).collect();
+    let has = |options: &[&str]| words.iter().any(|word| options.contains(&word.split('=').next().unwrap_or_default()));
+    if !matches!(command, "start" | "run") || !has(&["--key", "-k"]) || has(&["--", "--file", "-f"]) {
+        return None;
+    }
+    let key = words.iter().position(|word| matches!(*word, "--key" | "-k") || word.starts_with("--key="))?;
+    let (options, line) = words.split_at_checked(key + if words[key].contains('=') { 1 } else { 2 })?;
+    // Of other options, only clap knows which word is the value of one.
+    let example = match line.first() {
+        Some(word) if !word.starts_with('-') => format!("{} -- {}", options.join(" "), shorten(&line.join(" "))),
+        _ => format!("{command} --key api -- npm run dev"),
+    };
+    Some(("there is no command to run".into(), format!("put the command after --, as in `devport {example}`")))
 }
 
 /// Returns the message and the hint for two arguments that exclude each other.
@@ -242,6 +265,18 @@ mod tests {
             (
                 "devport start -f x.yaml --grace 5s",
                 "--grace cannot be used with --file | write the option into the file",
+            ),
+            (
+                "devport start --replace -k x node server.js",
+                "there is no command to run | put the command after --, as in `devport start --replace -k x -- node server.js`",
+            ),
+            (
+                "devport run --key=x --restart never node server.js",
+                "there is no command to run | put the command after --, as in `devport run --key api -- npm run dev`",
+            ),
+            (
+                "devport start --all",
+                "unexpected \"--all\" | `devport start` starts the services of this checkout; name those of others",
             ),
             (
                 "devport start y2 --restart never",
