@@ -142,7 +142,9 @@ fn unknown_hint(error: &clap::Error, command: &str, argument: &str, help: String
         ("restart" | "rm" | "wait", "-f" | "--file") => {
             format!("this command reads no file; name the services, as in `devport {command} api web`")
         }
-        ("start", "--all" | "-a") => "`devport start` starts the services of this checkout; name those of others".into(),
+        ("start", "--all" | "-a") => {
+            "`devport start` starts the services of this checkout; name those of others".into()
+        }
         ("rm", "--all" | "-a") => "name the services to remove: `devport rm` also deletes their logs".into(),
         ("start" | "run", "-d" | "--background") => {
             "`devport start` runs in the background; `devport run` runs in this terminal".into()
@@ -191,6 +193,9 @@ fn without_dashes(command: &str, arguments: &[OsString]) -> Option<(String, Stri
 
 /// Returns the message and the hint for two arguments that exclude each other.
 fn conflict(one: &str, other: &str, command: &str, help: String) -> (String, String) {
+    if one == other {
+        return (format!("{one} may be given only once"), help);
+    }
     let hint = match (command, [one, other]) {
         (_, pair) if pair.contains(&"TARGET") && matches!(command, "start" | "run") => format!(
             "a registered service keeps its options; to change them, put the command after --, as in \
@@ -272,7 +277,11 @@ mod tests {
             ),
             (
                 "devport run --key=x --restart never node server.js",
-                "there is no command to run | put the command after --, as in `devport run --key api -- npm run dev`",
+                "unexpected \"server.js\" | put the command after --, as in `devport run --key api -- npm run dev`",
+            ),
+            (
+                "devport start --no-port --no-port -- x",
+                "--no-port may be given only once | `devport start --help` describes the options",
             ),
             (
                 "devport start --all",

@@ -51,6 +51,7 @@ pub(crate) enum EnvSource {
 #[derive(Debug)]
 pub(crate) struct StartOptions<'a> {
     pub(crate) cwd: &'a Path,
+    pub(crate) no_port: bool,
     pub(crate) port_env: Option<&'a str>,
     pub(crate) env_files: Vec<&'a Path>,
     pub(crate) is_on_tailnet: bool,
@@ -65,6 +66,7 @@ impl StartOptions<'_> {
         let option = |name: &str, value: &str| [name.to_owned(), value.to_owned()];
         let path = |name: &str, path: &Path| option(name, &path.to_string_lossy());
         let mut words = path("--cwd", self.cwd).to_vec();
+        words.extend(self.no_port.then(|| "--no-port".to_owned()));
         words.extend(self.port_env.into_iter().flat_map(|variable| option("--port-env", variable)));
         words.extend(self.env_files.iter().flat_map(|file| path("--env-file", file)));
         if self.is_on_tailnet {
@@ -86,6 +88,7 @@ impl Request {
     pub(crate) fn start_options(&self) -> StartOptions<'_> {
         StartOptions {
             cwd: &self.cwd,
+            no_port: self.port == PortRequest::NoPort,
             port_env: self.port_env.as_deref(),
             env_files: self.env_files().map(PathBuf::as_path).collect(),
             is_on_tailnet: self.tailnet,

@@ -50,6 +50,15 @@ impl Source<'_> {
         }
     }
 
+    /// Returns the line that starts the service with this command again, whether or not it runs, and reads its dotenv
+    /// files again.
+    pub(crate) fn replace(&self, words: &[String]) -> String {
+        match self.file {
+            None => self.with_variables(&self.start_command("--replace", None, words)),
+            Some(file) => self.start_from(file, "--replace"),
+        }
+    }
+
     /// Returns the command that starts the service again after a change outside of devport.
     pub(super) fn restart(&self) -> String {
         format!("devport restart --wait {}", shell_words::quote(self.name))
@@ -90,7 +99,9 @@ impl Source<'_> {
         let (entry, path) = (shell_words::quote(self.entry()), file.to_string_lossy());
         let path = shell_words::quote(&path);
         let command = if self.is_stack { "up -d".into() } else { format!("start {options}") };
-        format!("devport {command} -f {path} {entry}")
+        // A file names no service without a key.
+        let entry = if self.key.is_some() { format!(" {entry}") } else { String::new() };
+        format!("devport {command} -f {path}{entry}")
     }
 
     /// Returns the name of the service in its file.

@@ -55,7 +55,7 @@ pub(super) fn differences(service: &Reservation, spec: &ServiceSpec) -> Vec<Diff
         let changed = changed_env_files(service);
         let text = match request.stack {
             Some(_) if !changed.is_empty() => format!("variables from before {} changed", changed.join(", ")),
-            Some(_) => "other variables, from `env` or from other services of the stack".into(),
+            Some(_) => "its earlier variables".into(),
             None if has_only_files && !request.env.is_empty() => "variables from before its env files changed".into(),
             None => "other variables of --env, `env` or its env files".into(),
         };
@@ -78,13 +78,9 @@ pub(super) fn outdated_env_files(service: &Reservation) -> Option<String> {
     if changed.is_empty() || service.stack.is_some() {
         return None;
     }
-    let command = match &service.file {
-        Some(file) => format!("`devport start -f {} --replace` applies", file.display()),
-        None => "`devport start --replace` with its command and options applies".into(),
-    };
     let (verb, object) = if changed.len() == 1 { ("has", "it") } else { ("have", "them") };
-    let (name, files) = (service.name(), changed.join(", "));
-    Some(format!("{files} {verb} changed since {name} was registered; {command} {object}"))
+    let (name, files, line) = (service.name(), changed.join(", "), service.source().replace(&service.cmd));
+    Some(format!("{files} {verb} changed since {name} was registered; `{line}` applies {object}"))
 }
 
 /// Names the variables in which two environments differ, such as `PATH, NODE_ENV and 3 more`; `None` if they do not.

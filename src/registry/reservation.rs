@@ -356,6 +356,7 @@ impl Reservation {
         let name = self.tailnet_pending.as_deref().or(published);
         StartOptions {
             cwd: &self.cwd,
+            no_port: self.no_port,
             port_env: self.port_env.as_deref(),
             env_files: self.env_files.iter().map(PathBuf::as_path).collect(),
             is_on_tailnet: name.is_some(),

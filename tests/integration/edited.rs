@@ -72,7 +72,7 @@ fn edits_of_dotenv_files_siblings_and_the_list_of_services_are_seen() {
     // A sibling that is not shared is no concern of a shared service.
     env.write("shop/devport.yaml", &format!("{FILE}  debug: {{port: {}}}\n", env.first_port + 39));
     let note = notes(&env, &["restart"]);
-    assert!(note.contains("shop/api still has other variables") && !note.contains("shop/web"), "{note}");
+    assert!(note.contains("shop/api still has its earlier variables") && !note.contains("shop/web"), "{note}");
     at(&env, "shop", &["up", "-d"]).ok();
     env.write("shop/devport.yaml", &FILE.replace("  api:", "  backend:"));
     let note = notes(&env, &["restart", "api"]);

@@ -139,9 +139,11 @@ fn a_start_by_name_names_the_dotenv_files_that_changed_since_the_registration() 
     std::fs::remove_file(env.file("c.env")).unwrap();
     let noted = env.devport(["restart", "a", "c"]).ok().stderr;
     let file = env.file("devport.yaml");
-    let of_a = format!("/b.env has changed since a was registered; `devport start -f {file} --replace` applies it");
+    let of_a = format!("/b.env has changed since a was registered; `devport start --replace -f {file} a` applies it");
     assert!(noted.contains(&of_a) && !noted.contains("a.env"), "{noted}");
-    assert!(noted.contains("/c.env has changed since c was registered; `devport start --replace` with its"), "{noted}");
+    let of_c = "/c.env has changed since c was registered; `devport start --replace --key c --cwd ";
+    assert!(noted.contains(of_c), "{noted}");
+    assert!(noted.contains("/c.env -- sleep 1000` applies it") && noted.contains(" --no-port "), "{noted}");
     let running = env.devport(["start", "a"]).ok();
     assert!(!running.stderr.contains(note), "it was not started: {}", running.stderr);
     env.devport(["start", "-f", "devport.yaml", "--replace"]).ok();
