@@ -13,7 +13,7 @@ use crate::config::{EnvSource, PortRequest, Request, ServiceSpec, Span, parse_as
 use crate::error::{Error, Result};
 use crate::identity::{Key, TailnetName};
 use crate::launch::{Ensured, IfRunning, LaunchMode, Previous};
-use crate::registry::Reservation;
+use crate::registry::{PortRange, Reservation};
 use crate::text::shorten;
 use crate::view::Outcome;
 
@@ -33,6 +33,7 @@ pub(super) fn execute(context: &Context, arguments: Start) -> Result<()> {
     }
     let spec = spec(context, arguments.service, arguments.policy)?;
     let ensured = start(context, &spec, mode)?;
+    note_fixed_port(context, &spec, &ensured);
     tailnet::publish_started(context, &spec, &ensured);
     missing_tmux::note_once(context, mode, [&ensured]);
     let waited = wait::until_ready(context, std::slice::from_ref(&ensured.reservation), arguments.wait);
@@ -194,6 +195,19 @@ fn utf8(word: OsString) -> Result<String> {
         what: "a word of the command".into(),
         lossy: word.to_string_lossy().into_owned(),
     })
+}
+
+/// Notes that a service that was replaced keeps a port outside of the range, although the request names none: the user may
+/// expect another one.
+fn note_fixed_port(context: &Context, spec: &ServiceSpec, ensured: &Ensured) {
+    let PortRange { first, last } = context.registry.range();
+    let fixed = ensured.reservation.service_port().filter(|port| !(first..=last).contains(port));
+    if let (PortRequest::Any, Previous::Stopped, Some(port)) = (spec.request.port, ensured.previous, fixed) {
+        let name = ensured.reservation.name();
+        note(&format!(
+            "{name} keeps port {port}; to get a port of {first}-{last}, remove it first with `devport rm {name}`"
+        ));
+    }
 }
 
 /// Notes how a service that was left running differs from the request.

@@ -271,6 +271,14 @@ mod tests {
                 "devport start -f x.yaml --grace 5s",
                 "--grace cannot be used with --file | write the option into the file",
             ),
+        ] {
+            assert_eq!(refused(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_combined_is_explained() {
+        for (line, expected) in [
             (
                 "devport start --replace -k x node server.js",
                 "there is no command to run | put the command after --, as in `devport start --replace -k x -- node server.js`",

@@ -81,7 +81,8 @@ impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Time { .. } | Self::Continued { .. } => Ok(()),
-            Self::Started { pid, .. } => write!(f, "started, pid {pid}"),
+            Self::Started { pid, run: 0 } => write!(f, "started, pid {pid}"),
+            Self::Started { pid, run } => write!(f, "run {run} started, pid {pid}"),
             Self::Ended(how) => write!(f, "ended: {how}"),
             Self::Note(text) => f.write_str(text),
         }

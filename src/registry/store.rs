@@ -44,6 +44,11 @@ impl Registry {
         Self { paths, range, notify }
     }
 
+    /// The range of ports for new services.
+    pub(crate) fn range(&self) -> PortRange {
+        self.range
+    }
+
     /// The paths of the state files.
     pub(crate) fn paths(&self) -> &Paths {
         &self.paths

@@ -15,9 +15,9 @@ fn runs_and_exits_are_marked_across_restarts() {
     let text = env.devport(["logs", "a"]).ok().stdout;
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 6, "{text}");
-    assert!(lines[0].ends_with(&format!("started, pid {}", first["pid"])) && lines[1] == "hello", "{text}");
+    assert!(lines[0].ends_with(&format!("run 1 started, pid {}", first["pid"])) && lines[1] == "hello", "{text}");
     assert!(lines[2].contains("ended: killed by SIGTERM after"), "{text}");
-    assert!(lines[3].ends_with(&format!("started, pid {}", second["pid"])), "{text}");
+    assert!(lines[3].ends_with(&format!("run 2 started, pid {}", second["pid"])), "{text}");
     let last = env.devport(["logs", "-n", "2", "a"]).ok().stdout;
     assert_eq!(last.lines().collect::<Vec<_>>(), lines[4..]);
 }

@@ -174,6 +174,22 @@ fn a_port_can_be_requested() {
 }
 
 #[test]
+fn a_replaced_service_that_keeps_a_port_outside_of_the_range_says_so() {
+    let mut env = TestEnv::new();
+    let fixed = env.first_port + 20;
+    env.set("DEVPORT_PORT_RANGE", &format!("{}-{}", env.first_port, env.first_port + 9));
+    let start = |options: &[&str], seconds: &str| {
+        let words = [&["start", "--key", "a"], options, &["--", "sleep", seconds]].concat();
+        env.devport(words).ok().stderr
+    };
+    assert_eq!(start(&["--port", &fixed.to_string()], "1000"), "");
+    let note = format!("devport: a keeps port {fixed}; to get a port of ");
+    let kept = start(&["--replace"], "1001");
+    assert!(kept.starts_with(&note) && kept.ends_with("remove it first with `devport rm a`\n"), "{kept}");
+    assert_eq!(start(&["--replace", "--port", &fixed.to_string()], "1002"), "");
+}
+
+#[test]
 fn each_of_several_keys_is_resolved_once() {
     if is_missing() {
         return;

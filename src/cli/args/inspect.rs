@@ -74,7 +74,7 @@ The log has standard output and standard error in one stream.
 
 If no line matches --grep, devport says so on standard error, and exits with code 0.")]
 pub(crate) struct Logs {
-    /// Print only the last N lines [default: all, or 10 with -f]
+    /// Print only the last N lines of each service [default: all, or 10 with -f]
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) lines: Option<usize>,
     /// Follow the output, also after a restart
@@ -83,7 +83,7 @@ pub(crate) struct Logs {
     /// Print only output of the last TIME, such as 10m
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<Span>,
-    /// Print only the run with this number, which `logs --json` shows
+    /// Print only the run with this number: the line of each start has it
     #[arg(long, value_name = "N", conflicts_with = "previous")]
     pub(crate) run: Option<u64>,
     /// Print only the last run that has ended
