@@ -71,9 +71,16 @@ impl Paths {
         self.base.join("run")
     }
 
-    /// Returns the path of a file of one service. `ls` builds three for each, and formatting them takes four times as long.
+    /// Returns the path of a file of one service, with a single allocation: `ls` needs three of these paths for each
+    /// service.
     fn of_service(&self, directory: &str, hash: &ServiceHash, suffix: &str) -> PathBuf {
-        self.base.join([directory, hash.as_str(), suffix].concat())
+        let length = self.base.as_os_str().len() + 1 + directory.len() + hash.as_str().len() + suffix.len();
+        let mut path = PathBuf::with_capacity(length);
+        path.push(&self.base);
+        path.push(directory);
+        path.as_mut_os_string().push(hash.as_str());
+        path.as_mut_os_string().push(suffix);
+        path
     }
 
     /// The record of a service.
