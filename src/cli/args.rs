@@ -79,7 +79,9 @@ enum FormatArgument {
     Table,
 }
 
+// Deferred, so that clap builds only the options of the command that is used: every start of the program pays for it.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(super) enum Command {
     Start(Start),
     Run(Run),
@@ -161,7 +163,9 @@ mod tests {
 
     #[test]
     fn every_page_says_what_its_command_does_and_shows_it() {
-        for mut command in Arguments::command().get_subcommands().cloned().collect::<Vec<_>>() {
+        let mut root = Arguments::command();
+        for command in root.get_subcommands_mut() {
+            command.build();
             let name = command.get_name().to_owned();
             assert!(command.get_about().is_some(), "{name}");
             let page = command.render_help().to_string();

@@ -108,9 +108,9 @@ fn by_checkout<'a>(place: Option<&Place>, views: &'a [ServiceView], only_here: b
     for checkout in &mut checkouts {
         // By name, so that the services of a stack stand together. Those without a name and a port keep the order of
         // their hashes, in which they come.
-        let order = |view: &&ServiceView| {
+        let order = |view: &&'a ServiceView| {
             let key = view.key.as_ref().map(Key::as_str);
-            (!is_alive(view), key.is_none(), key.map(str::to_owned), view.port.unwrap_or(u16::MAX))
+            (!is_alive(view), key.is_none(), key, view.port.unwrap_or(u16::MAX))
         };
         checkout.views.sort_by_cached_key(order);
     }

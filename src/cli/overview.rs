@@ -37,15 +37,10 @@ impl<'a> Overview<'a> {
     /// If the state directory cannot be read.
     pub(super) fn all(&self) -> Result<(Vec<ServiceView>, Vec<Error>)> {
         let (hashes, mut unusable) = self.registry.hashes()?;
-        let mut views = Vec::with_capacity(hashes.len());
-        for found in
-            parallel::map(&hashes, |hash| Ok(self.registry.find(hash)?.map(|reservation| self.view(reservation))))
-        {
-            match found {
-                Ok(view) => views.extend(view),
-                Err(error) => unusable.push(error),
-            }
-        }
+        let found =
+            parallel::map(&hashes, |hash| Ok(self.registry.find(hash)?.map(|reservation| self.view(reservation))));
+        let usable = |found: Result<_>| found.map_err(|error| unusable.push(error)).ok().flatten();
+        let views = found.into_iter().filter_map(usable).collect();
         Ok((views, unusable))
     }
 

@@ -2,8 +2,10 @@
 
 use std::ffi::OsString;
 
+use clap::Subcommand;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use crate::cli::args::Command;
 use crate::error::Error;
 use crate::text::shorten;
 
@@ -20,7 +22,8 @@ const SYNONYMS: [(&[&str], &str); 7] = [
 
 /// Returns the error for arguments that clap refuses. `None` if they request help or the version.
 pub(super) fn error(error: &clap::Error, arguments: &[OsString]) -> Option<Error> {
-    let command = arguments.iter().skip(1).filter_map(|word| word.to_str()).find(|word| is_command(word)).unwrap_or("");
+    let mut words = arguments.iter().skip(1).filter_map(|word| word.to_str());
+    let command = words.find(|word| Command::has_subcommand(word)).unwrap_or("");
     let argument = text(error, ContextKind::InvalidArg);
     let name = plain(&argument);
     let value = text(error, ContextKind::InvalidValue);
@@ -82,12 +85,6 @@ pub(super) fn unit_of_wait(arguments: &[OsString], target: Option<&str>) -> Opti
 /// Returns the hint for a duration without a unit.
 fn unit_hint(option: &str, number: &str) -> String {
     format!("write `{option}={number}s`")
-}
-
-/// Returns whether a word is the name of a command.
-fn is_command(word: &str) -> bool {
-    use clap::CommandFactory as _;
-    super::args::Arguments::command().find_subcommand(word).is_some()
 }
 
 /// Returns the values that clap attached to an error, separated by commas.

@@ -251,7 +251,7 @@ pub(crate) fn allows_host(hosts: &str, host: &str) -> bool {
 
 /// Returns the address of a service on this machine. Without a scheme it is `http`.
 pub(crate) fn local_url(scheme: Option<&str>, port: u16) -> String {
-    format!("{}://localhost:{port}", scheme.unwrap_or("http"))
+    [scheme.unwrap_or("http"), "://localhost:", &port.to_string()].concat()
 }
 
 /// The variables that devport sets for a child.

@@ -62,10 +62,8 @@ impl LogWriter {
             buffer: Vec::new(),
         };
         writer.open();
-        // The policy of an earlier supervisor may have kept more.
-        for number in writer.kept + 1..=MOST_KEPT {
-            let _ = fs::remove_file(old_path(&writer.path, number));
-        }
+        // The policy of an earlier supervisor may have kept more. Their numbers have no gaps.
+        let _ = (writer.kept + 1..=MOST_KEPT).try_for_each(|number| fs::remove_file(old_path(&writer.path, number)));
         writer
     }
 

@@ -25,8 +25,11 @@ pub(crate) fn catch<T>(function: impl FnOnce() -> T) -> io::Result<T> {
 }
 
 /// Applies a function to every item and returns the results in the order of the items.
-pub(crate) fn map<T: Sync, R: Send>(items: &[T], function: impl Fn(&T) -> R + Sync) -> impl Iterator<Item = R> {
-    let cores = if items.len() < WORTH_IT { 1 } else { thread::available_parallelism().map_or(1, NonZero::get).min(8) };
+pub(crate) fn map<T: Sync, R: Send>(items: &[T], function: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    if items.len() < WORTH_IT {
+        return items.iter().map(function).collect();
+    }
+    let cores = thread::available_parallelism().map_or(1, NonZero::get).min(8);
     let next = AtomicUsize::new(0);
     let here = platform::current_cpu();
     let work = &|| -> Vec<(usize, Vec<R>)> {
@@ -59,7 +62,11 @@ pub(crate) fn map<T: Sync, R: Send>(items: &[T], function: impl Fn(&T) -> R + Sy
         portions
     });
     portions.sort_unstable_by_key(|(at, _)| *at);
-    portions.into_iter().flat_map(|(_, results)| results)
+    let mut results = Vec::with_capacity(items.len());
+    for (_, portion) in portions {
+        results.extend(portion);
+    }
+    results
 }
 
 #[cfg(test)]
@@ -68,7 +75,7 @@ mod tests {
     fn results_come_in_order() {
         for count in [0, 1, 127, 128, 1_001] {
             let items: Vec<usize> = (0..count).collect();
-            assert!(super::map(&items, |item| item + 1).eq(1..=count), "{count}");
+            assert!(super::map(&items, |item| item + 1).into_iter().eq(1..=count), "{count}");
         }
     }
 }

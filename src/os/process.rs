@@ -288,15 +288,17 @@ pub(crate) fn exists(pid: i32) -> bool {
     pid > 0 && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
 }
 
-/// Returns a variable of the environment that a process was started with; `None` if it is unset or may not be read.
+/// Returns variables of the environment that a process was started with; `None` for one that is unset or may not be
+/// read.
 ///
 /// # Errors
 /// If the system cannot be queried.
-pub(crate) fn environment_value(pid: i32, name: &str) -> io::Result<Option<Vec<u8>>> {
-    let Some(environment) = platform::environment(pid)? else { return Ok(None) };
-    let prefix = format!("{name}=");
-    let value = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(prefix.as_bytes()));
-    Ok(value.map(<[u8]>::to_vec))
+pub(crate) fn environment_values<const N: usize>(pid: i32, names: [&str; N]) -> io::Result<[Option<Vec<u8>>; N]> {
+    let environment = platform::environment(pid)?.unwrap_or_default();
+    Ok(names.map(|name| {
+        let value = |entry: &[u8]| Some(entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?.to_vec());
+        environment.split(|byte| *byte == 0).find_map(value)
+    }))
 }
 
 /// Kills an unreaped child of this process.

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::platform;
-use super::process::{ProcessIdentity, environment_value};
+use super::process::{ProcessIdentity, environment_values};
 use super::status::ProcessState;
 
 /// The variable with the hash of the service that a process belongs to.
@@ -39,9 +39,8 @@ impl Claim {
     /// If the system cannot be queried.
     pub(crate) fn of(pid: i32) -> io::Result<Option<Self>> {
         let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
-        let Some(hash) = environment_value(pid, HASH_VARIABLE)? else { return Ok(None) };
-        let home = environment_value(pid, HOME_VARIABLE)?.unwrap_or_default();
-        Ok(Some(Self { pid, hash: text(hash), home: text(home) }))
+        let [hash, home] = environment_values(pid, [HASH_VARIABLE, HOME_VARIABLE])?;
+        Ok(hash.map(|hash| Self { pid, hash: text(hash), home: text(home.unwrap_or_default()) }))
     }
 
     /// Returns whether the claim names this service.

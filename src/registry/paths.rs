@@ -71,24 +71,36 @@ impl Paths {
         self.base.join("run")
     }
 
+    /// Returns the path of a file of one service, with a single allocation: `ls` needs three of these paths for each
+    /// service.
+    fn of_service(&self, directory: &str, hash: &ServiceHash, suffix: &str) -> PathBuf {
+        let length = self.base.as_os_str().len() + 1 + directory.len() + hash.as_str().len() + suffix.len();
+        let mut path = PathBuf::with_capacity(length);
+        path.push(&self.base);
+        path.push(directory);
+        path.as_mut_os_string().push(hash.as_str());
+        path.as_mut_os_string().push(suffix);
+        path
+    }
+
     /// The record of a service.
     pub(crate) fn record(&self, hash: &ServiceHash) -> PathBuf {
-        self.base.join(format!("services/{hash}.json"))
+        self.of_service("services/", hash, ".json")
     }
 
     /// The run state that the service's supervisor last recorded.
     pub(crate) fn run_state(&self, hash: &ServiceHash) -> PathBuf {
-        self.base.join(format!("run/{hash}.json"))
+        self.of_service("run/", hash, ".json")
     }
 
     /// The identity lock, which a service's supervisor holds for its whole life.
     pub(super) fn identity_lock(&self, hash: &ServiceHash) -> PathBuf {
-        self.base.join(format!("locks/{hash}.lock"))
+        self.of_service("locks/", hash, ".lock")
     }
 
     /// The launch lock, held while a service is launched or removed.
     pub(super) fn launch_lock(&self, hash: &ServiceHash) -> PathBuf {
-        self.base.join(format!("locks/{hash}.launch.lock"))
+        self.of_service("locks/", hash, ".launch.lock")
     }
 
     /// The lock under which every change of the registry is made.
@@ -120,7 +132,7 @@ impl Paths {
 
     /// The log of a service. Older parts have the suffixes `.1`, `.2`, ….
     pub(crate) fn log(&self, hash: &ServiceHash) -> PathBuf {
-        self.base.join(format!("logs/{hash}.log"))
+        self.of_service("logs/", hash, ".log")
     }
 }
 

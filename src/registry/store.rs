@@ -140,7 +140,7 @@ impl Registry {
             file::read_with(&path, parse).ok()?.ok()?
         };
         let (hashes, _) = self.hashes()?;
-        Ok(parallel::map(&hashes, parse).flatten().collect())
+        Ok(parallel::map(&hashes, parse).into_iter().flatten().collect())
     }
 
     /// Reads one record; `None` if there is none.

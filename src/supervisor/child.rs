@@ -4,7 +4,7 @@ use std::io;
 
 use crate::checks::{SpawnError, execute};
 use crate::config::Variables;
-use crate::os::process::{ProcessIdentity, command_of, environment_value};
+use crate::os::process::{ProcessIdentity, command_of, environment_values};
 use crate::os::{socket, tree};
 use crate::registry::{Registry, Reservation};
 use crate::supervisor::stream::{Stream, StreamKind};
@@ -54,9 +54,8 @@ pub(super) fn port_owner(port: u16, registry: &Registry, own: &Reservation) -> i
 fn service_of(pid: i32, registry: &Registry, own: &Reservation) -> String {
     use std::os::unix::ffi::OsStrExt;
     // An environment that cannot be read counts as none: this only words a message.
-    let value = |name| environment_value(pid, name).ok().flatten();
-    let (hash, home) = (value(tree::HASH_VARIABLE), value(tree::HOME_VARIABLE));
-    let (Some(hash), Some(home)) = (hash, home) else { return "not a devport service".into() };
+    let values = environment_values(pid, [tree::HASH_VARIABLE, tree::HOME_VARIABLE]);
+    let Ok([Some(hash), Some(home)]) = values else { return "not a devport service".into() };
     if home != registry.paths().base().as_os_str().as_bytes() {
         return "a service of another devport directory".into();
     }

@@ -62,8 +62,8 @@ pub(crate) fn advice(registry: &Registry, reservation: &Reservation) -> Option<S
 
 /// Returns whether a child was started with a host name in the variable that Vite reads.
 fn accepts(child: &ProcessIdentity, host: &str) -> bool {
-    let hosts = process::environment_value(child.pid, VITE_HOSTS).ok().flatten().unwrap_or_default();
-    allows_host(&String::from_utf8_lossy(&hosts), host)
+    let [hosts] = process::environment_values(child.pid, [VITE_HOSTS]).unwrap_or_default();
+    allows_host(&String::from_utf8_lossy(&hosts.unwrap_or_default()), host)
 }
 
 #[cfg(test)]
