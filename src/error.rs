@@ -182,7 +182,7 @@ pub(crate) enum Error {
     },
     /// The service runs in a checkout that was deleted or replaced: it is not the service of the checkout that is there.
     #[error("{service} runs in a checkout that no longer exists: {}", root.display())]
-    CheckoutGone { service: String, root: PathBuf },
+    CheckoutGone { service: String, root: PathBuf, hint: String },
     /// The requested port belongs to another service.
     #[error("port {port} is reserved for {owner}")]
     PortReserved {

@@ -46,7 +46,7 @@ pub(crate) struct Observer<'a> {
 pub(crate) struct Observation {
     /// Whether a supervisor holds the identity lock.
     pub(crate) liveness: Liveness,
-    /// When the service was last known to be up: the last heartbeat, or the recorded end; `None` if neither is known.
+    /// When the service was last known to run; `None` if it never ran.
     pub(crate) last_up: Option<Timestamp>,
     /// The run state that the last supervisor recorded, with the addresses on which the service listens now; `None` if
     /// there is none, or it cannot be read.
@@ -120,16 +120,12 @@ impl<'a> Observer<'a> {
         if is_gone {
             problem = Some(Problem::CheckoutGone);
         }
+        let last_up = self.last_up(reservation, &liveness, &recorded);
         let observed = derive(reservation.name(), &liveness, &recorded, is_unrecorded, problem.as_ref(), &survivor);
         let run = if let Recorded::Run(run) = recorded { Some(*run) } else { None };
         let observed = match &run {
             Some(run) if reservation.one_shot => of_one_shot(observed, run),
             _ => observed,
-        };
-        let last_up = match (&liveness, &run) {
-            // Run states of earlier versions have no time, but their supervisors kept the one in the record up to date.
-            (Liveness::Free, Some(run)) if run.says_ended() => run.ended_at(),
-            _ => self.registry.last_beat(&reservation.hash),
         };
         Observation { liveness, last_up, run, observed, is_gone }
     }
@@ -224,6 +220,23 @@ impl<'a> Observer<'a> {
             }
         }
         Some(listens)
+    }
+
+    /// Returns when a service was last known to run: the end of the last run if no child runs now. `None` if it never ran.
+    fn last_up(&self, reservation: &Reservation, liveness: &Liveness, recorded: &Recorded) -> Option<Timestamp> {
+        // A registration sets the time in the record, and a supervisor without a child has heartbeats too.
+        let beat = || {
+            let beat = self.registry.last_beat(&reservation.hash).max(Some(reservation.last_up));
+            beat.filter(|at| *at != Timestamp::UNIX_EPOCH)
+        };
+        match recorded {
+            Recorded::Nothing if matches!(liveness, Liveness::Free) && !reservation.is_of_first_devport() => None,
+            Recorded::Run(run) if run.child.is_none() && !matches!(liveness, Liveness::Unknown(_)) => {
+                run.last_run_ended_at().or_else(|| if run.has_never_run() { None } else { beat() })
+            }
+            Recorded::Run(run) => beat().max(run.started_at),
+            Recorded::Nothing | Recorded::Unreadable(_) => beat(),
+        }
     }
 
     /// Reads the run state file.

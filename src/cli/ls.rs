@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::cli::args::Ls;
 use crate::cli::context::Context;
-use crate::cli::output::{json_layout, report, write_output};
+use crate::cli::output::{json_layout, note, report, write_output};
 use crate::error::{Error, Result};
 use crate::identity::Key;
 use crate::os::clock;
@@ -46,6 +46,7 @@ pub(super) fn execute(context: &Context, arguments: &Ls) -> Result<()> {
     }
     if context.output.wants_table() {
         write_output(table(&checkouts, place.as_ref(), context.output.table_style(), arguments).as_bytes())?;
+        note_lost(&checkouts);
     } else {
         let views: Vec<&ServiceView> = checkouts.into_iter().flat_map(|checkout| checkout.views).collect();
         write_output(view::services(&views, json_layout())?.as_bytes())?;
@@ -143,6 +144,16 @@ fn table(checkouts: &[CheckoutGroup<'_>], place: Option<&Place>, style: TableSty
         groups.push(Group { title: has_titles.then(|| title(checkout)), views: checkout.views.clone() });
     }
     view::list(&groups, style, arguments.wide)
+}
+
+/// Notes how to remove the listed services whose checkout was deleted. One that was created again can be used.
+fn note_lost(checkouts: &[CheckoutGroup<'_>]) {
+    let views = checkouts.iter().flat_map(|checkout| &checkout.views);
+    match views.filter(|view| view.gone && !view.root.as_ref().unwrap_or(&view.cwd).is_dir()).count() {
+        0 => {}
+        1 => note("1 service has lost its checkout; `devport rm --gone` removes it"),
+        lost => note(&format!("{lost} services have lost their checkout; `devport rm --gone` removes them")),
+    }
 }
 
 /// Shows the list and refreshes it in place. What the terminal showed before stays above it.

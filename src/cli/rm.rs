@@ -14,8 +14,12 @@ use crate::view::{Outcome, ServiceView};
 /// # Errors
 /// If a target names no service, or a service could not be removed.
 pub(super) fn execute(context: &Context, arguments: &Rm) -> Result<()> {
-    let Chosen { services, unusable } = context.resolve_all(&arguments.targets)?;
-    let several = arguments.targets.len() > 1;
+    let several = arguments.gone || arguments.targets.len() > 1;
+    let Chosen { services, unusable } =
+        if arguments.gone { lost(context)? } else { context.resolve_all(&arguments.targets)? };
+    if services.is_empty() && unusable == 0 {
+        note("no service has lost its directory");
+    }
     let (mut removed, mut failed) = (Vec::new(), unusable);
     for reservation in &services {
         match remove(context, reservation) {
@@ -34,6 +38,31 @@ pub(super) fn execute(context: &Context, arguments: &Rm) -> Result<()> {
         return Err(Error::SomeFailed { failed, total: services.len() + unusable });
     }
     Ok(())
+}
+
+/// Returns the services of the machine whose checkout or working directory was deleted. Those that cannot be checked are
+/// reported and counted. Notes which services stay because their checkout was created again.
+fn lost(context: &Context) -> Result<Chosen> {
+    let Chosen { services, mut unusable } = context.all()?;
+    let (overview, mut lost) = (context.overview(), Vec::new());
+    for reservation in services {
+        match reservation.has_lost_directory() {
+            Ok(true) => lost.push(reservation),
+            Ok(false) if overview.view(reservation.clone()).gone => {
+                let name = shell_words::quote(reservation.global_name());
+                note(&format!(
+                    "{} stays: its checkout was created again; `devport start {name}` starts it there",
+                    reservation.name()
+                ));
+            }
+            Ok(false) => {}
+            Err(error) => {
+                report(reservation.name(), &error);
+                unusable += 1;
+            }
+        }
+    }
+    Ok(Chosen { services: lost, unusable })
 }
 
 /// Removes one service. Holds both of its locks, so that no other process starts it meanwhile. Returns its last view.

@@ -28,8 +28,7 @@ pub(super) fn address(context: &Context, reservation: &Reservation) -> Result<St
     reservation.service_port().ok_or_else(without_port)?;
     let view = context.view(reservation);
     if view.gone && view.status == Status::Running {
-        let root = view.root.unwrap_or(view.cwd);
-        return Err(Error::CheckoutGone { service: reservation.name().to_owned(), root });
+        return Err(reservation.checkout_gone());
     }
     let name = reservation.name();
     match (view.state, &view.error) {

@@ -42,7 +42,7 @@ pub(crate) use object_form::object_form;
 pub(crate) use policy::{CHECK_TIMEOUT, Policy, RestartWhen, StopSignal};
 pub(crate) use request::{EnvSource, PortRequest, Request, StartOptions};
 pub(crate) use schedule::Schedule;
-pub(crate) use service::ServiceSpec;
+pub(crate) use service::{ServiceSpec, existing_directory};
 pub(crate) use shell::shell_hint;
 pub(crate) use span::Span;
 pub(crate) use {

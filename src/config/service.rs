@@ -97,7 +97,10 @@ fn empty_command(message: &str) -> Error {
 }
 
 /// Returns the canonical path of an existing directory.
-fn existing_directory(path: &Path) -> Result<PathBuf> {
+///
+/// # Errors
+/// [`Error::InvalidDirectory`] if it does not exist, or cannot be used as a working directory.
+pub(crate) fn existing_directory(path: &Path) -> Result<PathBuf> {
     let invalid = |why: String| Error::InvalidDirectory { path: path.to_owned(), why };
     let canonical = path.canonicalize().map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => invalid("does not exist".into()),

@@ -15,6 +15,7 @@ impl Error {
             | Self::PortFixed { hint, .. }
             | Self::CannotAttach { hint, .. }
             | Self::KeyElsewhere { hint, .. }
+            | Self::CheckoutGone { hint, .. }
             | Self::NoCommand { hint, .. }
             | Self::NotInTime { hint, .. }
             | Self::InvalidLines { hint, .. } => Some(hint.clone()),
@@ -27,9 +28,6 @@ impl Error {
     /// Returns the hint for an error that carries none itself.
     fn standard_hint(&self) -> Option<String> {
         let hint = match self {
-            Self::CheckoutGone { service, .. } => {
-                format!("`devport start {service}` restarts it in the checkout that is there now")
-            }
             Self::InvalidKey { .. } => "a key has 1 to 128 bytes, no control characters and no leading dash".into(),
             Self::NotUtf8 { .. } => {
                 "rename it or unset it: devport stores commands, paths and variables as UTF-8".into()

@@ -109,7 +109,11 @@ fn stacks() -> Vec<Error> {
             omitted: 3,
             hint: "`devport up --help` lists every field".into(),
         },
-        Error::CheckoutGone { service: "web".into(), root: root() },
+        Error::CheckoutGone {
+            service: "web".into(),
+            root: root(),
+            hint: "`devport rm b7d` stops and removes it".into(),
+        },
         Error::NotCompleted { service: "migrate".into(), why: "exit code 1 after 0.2 s".into() },
         Error::SomeNotUp { failed: 1, total: 3 },
         Error::NoStackFile { directory: root().join("web"), root: root() },

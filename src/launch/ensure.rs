@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::ServiceSpec;
+use crate::config::{ServiceSpec, existing_directory};
 use crate::error::{Error, Result};
 use crate::launch::difference::{Difference, changed_variables, differences, outdated_env_files};
 use crate::launch::launcher::Launcher;
@@ -260,7 +260,8 @@ impl Launcher<'_> {
     /// records its checkout and who starts it. Returns its launch lock too.
     ///
     /// # Errors
-    /// [`Error::NoSuchService`], [`Error::NoCommand`], [`Error::Unwritable`], or if the service cannot be stopped.
+    /// [`Error::NoSuchService`], [`Error::NoCommand`], [`Error::Unwritable`], or if the service cannot be stopped. If it
+    /// runs, also [`Error::CheckoutGone`] or [`Error::InvalidDirectory`]: it could not be started again.
     fn prepare_registered(&self, named: &Reservation, if_running: IfRunning) -> Result<(FileLock, Ensured)> {
         let (launch, reservation) = self.lock(named)?;
         if reservation.cmd.is_empty() {
@@ -272,12 +273,18 @@ impl Launcher<'_> {
         let Ensured { reservation, mut previous, .. } = self.adopt_checkout(reservation, &place)?;
         let running = self.find_running(&reservation)?;
         let is_replaced = if_running == IfRunning::Replace;
+        if running.is_some() && reservation.has_lost_checkout()? {
+            return Err(reservation.checkout_gone());
+        }
         if let Some(Running { reservation, .. }) = running.as_ref().filter(|running| !is_replaced && !running.is_down())
         {
             return Ok((launch, Ensured::new(reservation.clone(), Previous::StillRunning)));
         }
         // Before the stop: the service could not be started again.
         launch.check_writable()?;
+        if running.is_some() {
+            existing_directory(&reservation.cwd)?;
+        }
         if let Some(note) = outdated_env_files(&reservation) {
             (self.notify)(&note);
         }

@@ -9,6 +9,7 @@ mod file;
 mod holder;
 mod liveness;
 mod lock;
+mod lost;
 mod paths;
 mod port;
 mod reclaim;

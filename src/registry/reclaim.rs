@@ -2,8 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::error::{Error, Result};
-use crate::project::Presence;
+use crate::error::Result;
 use crate::registry::ended::TreeEnded;
 use crate::registry::holder::Role;
 use crate::registry::lock::{Acquired, FileLock, IdentityLock};
@@ -36,7 +35,7 @@ impl Registry {
             let last_up = self.last_beat(&reservation.hash).unwrap_or_default().max(reservation.last_up);
             // A reservation without a command has no supervisor that updates `last_up`.
             let is_old = !reservation.cmd.is_empty() && now.duration_since(last_up) > RECLAIM_AFTER;
-            let is_orphaned = has_lost_checkout(&reservation)?;
+            let is_orphaned = reservation.has_lost_checkout()?;
             if is_candidate && (is_old || is_orphaned) {
                 stale.push((!is_orphaned, last_up, reservation));
             }
@@ -65,15 +64,4 @@ impl Registry {
             Scan::Left(_) => None,
         })
     }
-}
-
-/// Returns whether the checkout of a service was deleted.
-///
-/// # Errors
-/// If a directory cannot be read: it may exist.
-fn has_lost_checkout(reservation: &Reservation) -> Result<bool> {
-    let root = reservation.root.as_deref().unwrap_or(&reservation.cwd);
-    // Only the path counts: what runs in a directory that was made again at it may need the port.
-    let presence = Presence::of(root, None, reservation.git_dir.as_deref()).map_err(Error::io("check", root))?;
-    Ok(presence.is_gone())
 }

@@ -278,6 +278,11 @@ impl Reservation {
         Ok(bytes)
     }
 
+    /// Returns whether the first devport wrote the record: it recorded no run states.
+    pub(crate) fn is_of_first_devport(&self) -> bool {
+        self.schema == 0
+    }
+
     /// Refuses to change a record of a later devport.
     ///
     /// # Errors

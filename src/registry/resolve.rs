@@ -215,14 +215,9 @@ fn elsewhere_error(target: &Target, services: &[Reservation], place: &Place) -> 
             Ownership::Gone(root) => format!("{}, which no longer exists", place.abbreviate(&root)),
         })
     };
-    // The whole keys of stacks work from everywhere, and are easier to remember than ids.
-    let name = |service: &Reservation| match service.stack {
-        Some(_) => service.name().to_owned(),
-        None => service.hashid.to_string(),
-    };
     let (key, owner, hint) = if let [only] = services {
         let kind = if only.stack.is_some() { "whole key" } else { "id" };
-        (only.name().to_owned(), owner(only)?, format!("its {kind} {} works", name(only)))
+        (only.name().to_owned(), owner(only)?, format!("its {kind} {} works", only.global_name()))
     } else {
         let shown = &services[..services.len().min(SUGGESTIONS)];
         let owners = shown.iter().map(owner).collect::<Result<Vec<_>>>()?.join(", ");
@@ -230,7 +225,7 @@ fn elsewhere_error(target: &Target, services: &[Reservation], place: &Place) -> 
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        let names: Vec<String> = shown.iter().map(name).collect();
+        let names: Vec<&str> = shown.iter().map(Reservation::global_name).collect();
         (target.as_str().to_owned(), owners + &more, format!("the names {} work", names.join(", ")))
     };
     Ok(Error::KeyElsewhere {

@@ -381,9 +381,17 @@ impl RunState {
         self.ended_at.is_some() && self.says_ended() && self.child.is_none()
     }
 
-    /// Returns when the service ended; `None` if that is not recorded.
-    pub(crate) fn ended_at(&self) -> Option<Timestamp> {
-        self.ended_at
+    /// Returns when the last child ended, for a run state without a child; `None` if that is not recorded.
+    pub(crate) fn last_run_ended_at(&self) -> Option<Timestamp> {
+        let exited = self.exits.last().map(|exit| exit.at);
+        let up = self.changes.iter().rfind(|change| change.state.is_up()).map(|change| change.at);
+        // If a supervisor is killed, the end of its child is found later, and not recorded as an exit.
+        if up > exited { self.ended_at.or(up) } else { exited }
+    }
+
+    /// Returns whether no child was ever started. Earlier versions did not count the children.
+    pub(crate) fn has_never_run(&self) -> bool {
+        self.runs == 0 && self.began_at.is_some()
     }
 
     /// Returns whether the recorded state means that nothing runs, proved or not.

@@ -224,7 +224,7 @@ impl ServiceView {
             tailnet: reservation.tailnet,
             url: tailnet_url.clone().or(local),
             tailnet_url,
-            last_up: last_up.unwrap_or_default().max(reservation.last_up),
+            last_up: last_up.unwrap_or_default(),
             pid: observed.orphan.or_else(|| current_run?.child.as_ref().map(|child| child.pid)),
             handed_over_to: current_run.and_then(|run| run.handed_over.as_ref()).map(|process| process.pid),
             started_at: current_run.filter(|_| is_alive).and_then(|run| run.started_at),

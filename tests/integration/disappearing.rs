@@ -193,6 +193,84 @@ fn no_service_inherits_the_time_between_heartbeats() {
     }
 }
 
+#[test]
+fn what_runs_in_a_removed_worktree_is_left_running_until_it_is_removed() {
+    // The standard heartbeat: no supervisor has noticed yet.
+    let machine = Machine::new();
+    let started = machine.start(FEAT, "web");
+    machine.git.remove_worktree(&machine.env, &machine.home("shop"), &machine.home(FEAT));
+    let id = started["hashid"].as_str().unwrap();
+    let remove = format!("`devport rm {id}`");
+    for command in [&["url", id][..], &["start", id], &["start", "--replace", id], &["restart", id]] {
+        let refused = machine.at("", command).fails(6, &["web runs in a checkout that no longer exists", &remove]);
+        assert!(!refused.stderr.contains("devport start") && refused.stdout.is_empty(), "{refused:?}");
+        let view = view(&machine, &started);
+        let facts = [&view["state"], &view["gone"], &view["pid"]];
+        assert_eq!(facts, [&json!("running"), &json!(true), &started["pid"]], "{command:?}: {view}");
+    }
+    outcome(&machine.at("", ["rm", id]).ok().json(), "removed");
+}
+
+#[test]
+fn a_service_whose_working_directory_is_missing_runs_on_when_a_restart_is_refused() {
+    let machine = machine();
+    let started = machine.start("shop/apps/api", "api");
+    fs::remove_dir(machine.home("shop/apps/api")).unwrap();
+    for command in [&["restart", "api"][..], &["start", "--replace", "api"]] {
+        machine.at("shop", command).fails(3, &["working directory", "shop/apps/api does not exist"]);
+        assert_runs(&machine, &started);
+    }
+    outcome(&machine.at("shop", ["start", "api"]).ok().json(), "already-running");
+}
+
+#[test]
+fn services_of_deleted_directories_are_removed_together_and_those_that_may_come_back_stay() {
+    let machine = Machine::new();
+    let none = machine.at("", ["rm", "--gone"]).ok();
+    assert!(none.stderr.contains("no service has lost its directory"), "{none:?}");
+    assert_eq!(none.json(), json!([]));
+    machine.at("", ["rm", "--gone", "web"]).fails(2, &["--gone"]);
+
+    let (shop, feat, linked) = (machine.home("shop"), machine.home(FEAT), machine.home("linked"));
+    let volume = machine.directory("volume");
+    machine.git.worktree(&machine.env, &shop, &volume.join("work"));
+    machine.git.worktree(&machine.env, &shop, &machine.home("again"));
+    for (directory, key) in [
+        ("shop", "main"),
+        (FEAT, "running"),
+        (FEAT, "stopped"),
+        ("shop/apps/api", "below"),
+        ("linked", "locked"),
+        ("volume/work", "away"),
+        ("again", "again"),
+    ] {
+        machine.start(directory, key);
+    }
+    machine.at(FEAT, ["stop", "stopped"]).ok();
+    machine.git.remove_worktree(&machine.env, &shop, &feat);
+    fs::remove_dir_all(machine.home("shop/apps")).unwrap();
+    fs::write(machine.home("shop/.git/worktrees/linked/locked"), "").unwrap();
+    fs::remove_dir_all(linked).unwrap();
+    fs::remove_dir_all(volume).unwrap();
+    machine.git.remove_worktree(&machine.env, &shop, &machine.home("again"));
+    machine.git.worktree(&machine.env, &shop, &machine.home("again"));
+
+    let list = machine.at("", ["ls", "--format", "table"]).ok();
+    assert!(list.stderr.contains("2 services have lost their checkout; `devport rm --gone`"), "{list:?}");
+    let removed = machine.at("", ["rm", "--gone"]).ok();
+    assert!(removed.stderr.contains("again stays: its checkout was created again"), "{removed:?}");
+    let keys = |views: &[Value]| -> Vec<String> {
+        let mut keys: Vec<String> = views.iter().map(|view| view["key"].as_str().unwrap().to_owned()).collect();
+        keys.sort();
+        keys
+    };
+    let removed = removed.json();
+    removed.as_array().unwrap().iter().for_each(|view| outcome(view, "removed"));
+    assert_eq!(keys(removed.as_array().unwrap()), ["below", "running", "stopped"]);
+    assert_eq!(keys(&machine.env.ls()), ["again", "away", "locked", "main"]);
+    assert!(!machine.at("", ["ls", "--format", "table"]).ok().stderr.contains("--gone"));
+}
+
 /// The record of a service.
 fn record(machine: &Machine, view: &Value) -> PathBuf {
     machine.env.state(&format!("services/{}.json", view["hash"].as_str().unwrap()))

@@ -332,6 +332,32 @@ fn a_dry_run_shows_what_would_be_done_and_changes_nothing() {
 }
 
 #[test]
+fn a_dry_run_names_the_services_that_up_starts_and_the_one_shots_that_it_runs() {
+    let env = machine(
+        "services:\n  migrate: {exec: \"sh -c 'echo ran >>runs'\", one-shot: true}\n  \
+         api: {exec: sleep 1000, no-port: true, env: .env, depends-on: [migrate]}\n  \
+         web: {exec: sleep 1000, no-port: true}\n",
+    );
+    env.write("shop/.env", "A=1\n");
+    let dry = || at(&env, "shop", &["up", "--dry-run"]).fails(1, &[]).json()["starts"].clone();
+    let text = || at(&env, "shop", &["--format", "table", "up", "--dry-run"]).stdout;
+    assert_eq!(dry(), json!(["migrate", "web", "api"]));
+    assert_eq!(text(), "+ migrate new; runs, because api needs it\n+ web new; starts\n+ api new; starts\n");
+    at(&env, "shop", &["up", "-d"]).ok();
+    assert_eq!(text(), "= migrate unchanged\n= web unchanged\n= api unchanged\n");
+    env.write("shop/.env", "A=2\n");
+    at(&env, "shop", &["stop", "web"]).ok();
+    assert_eq!(dry(), json!(["migrate", "web", "api"]));
+    let expected =
+        "> migrate unchanged; runs, because api needs it\n> web unchanged; starts\n~ api changed (env); restarts\n";
+    assert_eq!(text(), expected);
+    at(&env, "shop", &["up", "-d"]).ok();
+    assert_eq!(fs::read_to_string(env.file("shop/runs")).unwrap(), "ran\nran\n");
+    let named = at(&env, "shop", &["--format", "table", "up", "--dry-run", "migrate"]).fails(1, &[]);
+    assert_eq!(named.stdout, "> migrate unchanged; runs\n");
+}
+
+#[test]
 fn a_list_is_brought_up_and_belongs_to_its_first_checkout() {
     let env =
         machine("- key: web\n  exec: sleep 1000\n  no-port: true\n- key: api\n  exec: sleep 1000\n  no-port: true\n");

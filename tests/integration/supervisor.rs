@@ -232,6 +232,45 @@ fn last_up_is_recorded_at_the_start_and_at_the_end() {
 }
 
 #[test]
+fn a_service_without_a_process_was_last_up_when_its_last_run_ended() {
+    let mut env = TestEnv::new();
+    env.set("DEVPORT_TEST_HEARTBEAT", "50ms");
+    let after_heartbeats = |key: &str| {
+        let lock = env.state(&format!("locks/{}.lock", env.which(key)["hash"].as_str().unwrap()));
+        let beat = || fs::metadata(&lock).unwrap().modified().unwrap();
+        for _ in 0..3 {
+            let last = beat();
+            until("the supervisor has a heartbeat", || beat() != last);
+        }
+        env.which(key)
+    };
+    let options = ["start", "--key", "crash", "--no-port", "--backoff-initial", "1h", "--backoff-max", "1h"];
+    env.devport(options.iter().chain(&["--", "sh", "-c", "exit 1"]));
+    env.wait_state("crash", "backoff");
+    let crashed = after_heartbeats("crash");
+    assert_eq!((&crashed["state"], &crashed["last_up"]), (&"backoff".into(), &crashed["last_exit"]["at"]), "{crashed}");
+    env.devport(["stop", "crash"]).ok();
+    assert_eq!(env.which("crash")["last_up"], crashed["last_up"], "it did not run since");
+
+    let view = env.start("api", &["sleep", "1000"]);
+    env.devport(["stop", "api"]).ok();
+    let other: u16 = env.devport(["reserve", "--key", "new"]).ok().stdout.trim().parse().unwrap();
+    let listeners = [port(&view), other].map(|port| std::net::TcpListener::bind(("127.0.0.1", port)).unwrap());
+    for key in ["api", "new"] {
+        // A registration is no run either.
+        env.devport(["start", "--key", key, "--", "sleep", "1000"]).fails(1, &["is taken by"]);
+    }
+    let conflict = after_heartbeats("api");
+    assert_eq!(conflict["state"], "port-conflict");
+    assert_eq!(conflict["last_up"], conflict["last_exit"]["at"], "{conflict}");
+    let never = after_heartbeats("new");
+    assert_eq!((&never["state"], &never["last_up"]), (&"port-conflict".into(), &"1970-01-01T00:00:00Z".into()));
+    let details = env.devport(["which", "new", "--format", "table"]).ok().stdout;
+    assert!(details.lines().any(|line| line.split_whitespace().eq(["last", "up", "never"])), "{details}");
+    drop(listeners);
+}
+
+#[test]
 fn output_that_is_not_read_delays_nothing() {
     let env = TestEnv::new();
     env.start("a", &["yes"]);

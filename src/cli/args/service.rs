@@ -77,11 +77,17 @@ pub(crate) struct Signal {
 #[command(after_help = "\
 Examples:
   devport rm api
-  devport rm api web")]
+  devport rm api web
+  devport rm --gone         after worktrees were removed
+
+--gone leaves the services of locked worktrees and of volumes that are not mounted alone.")]
 pub(crate) struct Rm {
     /// Keys, ids or ports
-    #[arg(value_name = "TARGET", required = true)]
+    #[arg(value_name = "TARGET", required_unless_present = "gone", conflicts_with = "gone")]
     pub(crate) targets: Vec<String>,
+    /// Remove every service of this machine whose checkout or working directory was deleted
+    #[arg(long)]
+    pub(crate) gone: bool,
 }
 
 /// Reserve a port for a program that devport does not run, and print it.

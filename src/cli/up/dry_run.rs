@@ -18,26 +18,31 @@ use crate::view;
 pub(super) fn execute(context: &Context, located: &Located, plan: Plan<'_>) -> Result<()> {
     let unlisted = located.unlisted(context)?;
     let mut sets = Sets { not_in_file: unlisted.iter().map(Reservation::name).collect(), ..Sets::default() };
-    let (mut lines, mut would_change) = (Vec::new(), false);
-    for (task, _) in plan.tasks.iter().zip(&plan.errors).filter(|(_, error)| error.is_none()) {
+    let mut lines = Vec::new();
+    for (position, task) in plan.tasks.iter().enumerate().filter(|(position, _)| plan.errors[*position].is_none()) {
         let name = task.service.name.as_str();
-        would_change |= would_start(task);
+        let action = action(&plan, position);
+        if action.is_some() {
+            sets.starts.push(name);
+        }
+        let then = action.as_ref().map_or_else(String::new, |action| format!("; {action}"));
         lines.push(match change(task) {
             Change::New => {
                 sets.new.push(name);
-                format!("+ {name} new")
+                format!("+ {name} new{then}")
             }
             Change::Changed(fields) => {
-                let line = format!("~ {name} changed ({})", fields.join(", "));
+                let line = format!("~ {name} changed ({}){then}", fields.join(", "));
                 sets.changed.push(Changed { name, fields });
                 line
             }
             Change::Unchanged => {
                 sets.unchanged.push(name);
-                format!("= {name} unchanged{}", if would_start(task) { ", not running" } else { "" })
+                format!("{} {name} unchanged{then}", if action.is_some() { '>' } else { '=' })
             }
         });
     }
+    let would_change = !sets.starts.is_empty();
     lines.extend(sets.not_in_file.iter().map(|name| format!("- {name} not in the file")));
     if context.output.wants_table() {
         let text: String = lines.iter().map(|line| printable(line) + "\n").collect();
@@ -66,6 +71,8 @@ struct Sets<'a> {
     changed: Vec<Changed<'a>>,
     not_in_file: Vec<&'a str>,
     unchanged: Vec<&'a str>,
+    /// Those of the other sets that `up` would start, restart or run, in this order.
+    starts: Vec<&'a str>,
 }
 
 /// A service whose entry differs from its record.
@@ -95,7 +102,22 @@ fn change(task: &Task<'_>) -> Change {
     }
 }
 
-/// Returns whether `up` would start a service, or restart it.
-fn would_start(task: &Task<'_>) -> bool {
-    !task.is_omitted && !task.is_current()
+/// Returns what `up` would do with the service at a position of the plan; `None` if it would leave it alone.
+fn action(plan: &Plan<'_>, position: usize) -> Option<String> {
+    let task = &plan.tasks[position];
+    if !task.will_start() {
+        return None;
+    }
+    if !task.service.one_shot {
+        let is_up = task.wanted.as_ref().is_some_and(|(_, comparison)| comparison.is_up);
+        return Some(if is_up { "restarts" } else { "starts" }.to_owned());
+    }
+    let needs = |other: &usize| plan.needs[*other].contains(&position) && plan.tasks[*other].will_start();
+    let needed_by: Vec<&str> =
+        (0..plan.tasks.len()).filter(needs).map(|other| plan.tasks[other].service.name.as_str()).collect();
+    Some(match needed_by.as_slice() {
+        [] => "runs".to_owned(),
+        [only] => format!("runs, because {only} needs it"),
+        several => format!("runs, because {} need it", several.join(", ")),
+    })
 }

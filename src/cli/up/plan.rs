@@ -46,6 +46,11 @@ impl Task<'_> {
         self.wanted.as_ref().is_some_and(|(_, comparison)| comparison.is_up && comparison.differences.is_empty())
     }
 
+    /// Returns whether `up` starts the service, restarts it or runs it.
+    pub(super) fn will_start(&self) -> bool {
+        !self.is_omitted && !self.is_current()
+    }
+
     /// Notes which changes of the file restart the service, if it runs.
     pub(super) fn note_restart(&self) {
         let fields = self.changed_fields();
@@ -119,7 +124,7 @@ impl<'a> Plan<'a> {
                 let is_named = named.contains(&task.service.name);
                 task.is_omitted = !is_named && has_dependant[position] && !is_needed[position];
             }
-            let will_start = !task.is_omitted && !task.is_current();
+            let will_start = task.will_start();
             for needed in &needs[position] {
                 has_dependant[*needed] = true;
                 is_needed[*needed] |= will_start;
