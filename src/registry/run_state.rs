@@ -451,6 +451,24 @@ mod tests {
     }
 
     #[test]
+    fn the_last_run_ended_at_its_exit_or_when_the_end_of_a_killed_supervisors_child_was_found() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut run = RunState::begin(ProcessIdentity { pid: 1, start_time: None, boot_id: None }, None, None);
+        assert!(run.has_never_run());
+        assert_eq!(run.last_run_ended_at(), None);
+        run.runs = 1;
+        run.change_to(State::Running, None, at(1));
+        run.add_exit(Exit::new(at(2), ExitHow::Code(1), Duration::from_secs(1)));
+        run.change_to(State::Backoff, None, at(2));
+        assert_eq!(run.last_run_ended_at(), Some(at(2)));
+        run.change_to(State::Running, None, at(3));
+        assert_eq!(run.last_run_ended_at(), Some(at(3)), "it ran then");
+        run.ended_at = Some(at(9));
+        assert_eq!(run.last_run_ended_at(), Some(at(9)));
+        assert!(!run.has_never_run());
+    }
+
+    #[test]
     fn the_last_twenty_exits_are_kept() {
         let mut run = RunState::begin(ProcessIdentity { pid: 1, start_time: None, boot_id: None }, None, None);
         for code in 0..25 {
