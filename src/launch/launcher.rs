@@ -13,7 +13,7 @@ use crate::launch::tmux::Tmux;
 use crate::launch::{detached, response};
 use crate::os::spawn::find_program;
 use crate::os::{clock, process};
-use crate::registry::{Registry, Reservation, RunState, State};
+use crate::registry::{Problem, Registry, Reservation, RunState, State};
 
 /// How long a supervisor may take to exit after its window was closed: it stops the service first, for which the default
 /// grace period is 5 s.
@@ -46,14 +46,21 @@ impl Launcher<'_> {
         let program = self.program.ok_or_else(unknown)?;
         self.warn_of_unset_variables(reservation);
         let arguments = self.arguments(reservation);
-        if let Some(tmux) = self.tmux().filter(|_| !is_detached)
-            && let Some(result) = self.launch_in_window(&tmux, program, &arguments, reservation)?
-        {
-            return result;
+        let in_window = match self.tmux().filter(|_| !is_detached) {
+            Some(tmux) => self.launch_in_window(&tmux, program, &arguments, reservation)?,
+            None => None,
+        };
+        let result = if let Some(result) = in_window {
+            result
+        } else {
+            let before = self.last_supervisor(reservation)?;
+            let pid = detached::spawn(program, &arguments, self.caller, self.registry, &reservation.hash)?;
+            response::wait(self.registry, reservation, before.as_ref(), pid)
+        };
+        if let Some(obstacle) = result? {
+            (self.notify)(&format!("{}: {obstacle}; devport starts it once the port is free", reservation.name()));
         }
-        let before = self.last_supervisor(reservation)?;
-        let pid = detached::spawn(program, &arguments, self.caller, self.registry, &reservation.hash)?;
-        response::wait(self.registry, reservation, before.as_ref(), pid)
+        Ok(())
     }
 
     /// Warns of each variable in the words of a service's command that is not set in its environment.
@@ -105,7 +112,7 @@ impl Launcher<'_> {
         program: &Path,
         arguments: &[OsString],
         reservation: &Reservation,
-    ) -> Result<Option<Result<()>>> {
+    ) -> Result<Option<Result<Option<Problem>>>> {
         let before = self.last_supervisor(reservation)?;
         let mut command = vec![program.as_os_str().to_owned()];
         command.extend_from_slice(arguments);

@@ -15,7 +15,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(1);
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Waits until the supervisor `pid` has recorded whether the service runs. `before` is the previous supervisor, whose
-/// run state is ignored.
+/// run state is ignored. Returns what keeps the service from running for now; `None` if nothing does.
 ///
 /// # Errors
 /// The reason why the service does not run.
@@ -24,7 +24,7 @@ pub(super) fn wait(
     reservation: &Reservation,
     before: Option<&ProcessIdentity>,
     pid: i32,
-) -> Result<()> {
+) -> Result<Option<Problem>> {
     let limit = limit(&reservation.policy);
     let mut last_error: Option<Error> = None;
     let verdict = clock::poll(POLL_INTERVAL, limit, || {
@@ -50,7 +50,7 @@ fn poll(
     reservation: &Reservation,
     before: Option<&ProcessIdentity>,
     pid: i32,
-) -> Result<Option<Result<()>>> {
+) -> Result<Option<Result<Option<Problem>>>> {
     // Check for exit before reading the state, so that the supervisor's last write is not missed.
     let has_exited = !process::is_running(pid).map_err(Error::system(format!("check pid {pid}")))?;
     let run = registry.run_state(&reservation.hash)?.filter(|run| Some(&run.supervisor) != before);
@@ -64,7 +64,7 @@ fn poll(
     Ok(Some(match registry.take_launch_failure(&reservation.hash, pid) {
         Some(why) => Err(start_failed(reservation, why, None)),
         // Another supervisor was faster.
-        None if registry.liveness(&reservation.hash).is_held() => Ok(()),
+        None if registry.liveness(&reservation.hash).is_held() => Ok(None),
         None => {
             let hint = format!("`devport run {}` shows what happens", reservation.name());
             Err(start_failed(reservation, "its supervisor ended without a reason".into(), Some(hint)))
@@ -96,13 +96,15 @@ fn has_run(run: &RunState) -> bool {
     exit.is_some_and(|exit| !matches!(exit.how, ExitHow::Code(126 | 127)))
 }
 
-/// Derives the result of a start from a run state; `None` if the start is undecided.
-fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<()>> {
+/// Derives the result of [`wait`] from a run state; `None` if the start is undecided.
+fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<Option<Problem>>> {
     let service = reservation.name();
     match run.state {
-        State::Running | State::Ready | State::Unhealthy | State::Backoff | State::CrashLoop => Some(Ok(())),
+        State::Running | State::Ready | State::Unhealthy | State::Backoff | State::CrashLoop => Some(Ok(None)),
         State::PortConflict => {
             let owner = match run.error {
+                // The port becomes free without anybody's help.
+                Some(closing @ Problem::PortClosing { .. }) => return Some(Ok(Some(closing))),
                 Some(Problem::PortTaken { owner, .. }) => owner,
                 other => other.map_or_else(|| "another process".into(), |problem| problem.to_string()),
             };
@@ -112,7 +114,7 @@ fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<()>> {
             Some(Err(Error::PortTaken { port: reservation.port, owner, hint }))
         }
         // The command has run and is not restarted. One that is restarted has started too.
-        State::Failed if has_run(&run) => Some(Ok(())),
+        State::Failed if has_run(&run) => Some(Ok(None)),
         State::Failed => {
             let is_new = run.exits.is_empty() && reservation.file.is_none();
             let forget = is_new.then(|| format!("it stays registered; `devport rm {}` removes it", reservation.name()));
@@ -124,7 +126,7 @@ fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<()>> {
             Some(Err(start_failed(reservation, why, hint)))
         }
         // A short command ends before its state is read.
-        State::Stopped if is_done(&run.exits, reservation) => Some(Ok(())),
+        State::Stopped if is_done(&run.exits, reservation) => Some(Ok(None)),
         State::Stopped => Some(Err(start_failed(reservation, "it was stopped immediately".into(), None))),
         State::Starting | State::Stopping | State::Orphaned | State::Completed | State::Unknown => None,
     }

@@ -20,6 +20,12 @@ use super::clock;
 use super::sock_diag;
 use super::status::{Listener, ProcessState, ProcessStatus};
 
+/// `TCP_LISTEN` (`tcp_states.h` of Linux).
+const LISTEN: u8 = 10;
+/// The states of a connection that the local side has closed: `TCP_FIN_WAIT1`, `TCP_FIN_WAIT2`, `TCP_TIME_WAIT`,
+/// `TCP_LAST_ACK` and `TCP_CLOSING`.
+const CLOSING: [u8; 5] = [4, 5, 6, 9, 11];
+
 /// Reads a file of `/proc`. The kernel reports their sizes as 0, so `fs::read` reads them in small pieces, which takes up
 /// to three times as long.
 fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
@@ -297,23 +303,35 @@ pub(super) fn sees_network_of(pid: i32) -> io::Result<bool> {
 
 /// Returns every listening TCP socket.
 pub(super) fn listening_sockets() -> io::Result<Vec<Listener>> {
-    sock_diag::listening_sockets().or_else(|_| listening_sockets_of_proc())
+    sockets_in(&[LISTEN])
 }
 
-/// Reads the listening sockets from text tables, where netlink is missing. Source: `proc_pid_net(5)`; state 0A is
-/// LISTEN.
-fn listening_sockets_of_proc() -> io::Result<Vec<Listener>> {
+/// Returns whether the port has connections that its server has closed, and that the kernel keeps for up to a minute.
+pub(super) fn has_closing_connections(port: u16) -> io::Result<bool> {
+    Ok(sockets_in(&CLOSING)?.iter().any(|socket| socket.address.port() == port))
+}
+
+/// Returns every TCP socket that is in one of these states.
+fn sockets_in(states: &[u8]) -> io::Result<Vec<Listener>> {
+    sock_diag::sockets_in(states).or_else(|_| sockets_of_proc(states))
+}
+
+/// Reads the sockets in these states from text tables, where netlink is missing. Source: `proc_pid_net(5)`.
+fn sockets_of_proc(states: &[u8]) -> io::Result<Vec<Listener>> {
     let mut sockets = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         // The second table is missing on a machine without IPv6.
         let Some(table) = unless_gone(fs::read_to_string(table))? else { continue };
         for line in table.lines().skip(1) {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-            let (Some(local), Some(&"0A"), Some(uid), Some(inode)) =
+            let (Some(local), Some(state), Some(uid), Some(inode)) =
                 (fields.get(1), fields.get(3), fields.get(7), fields.get(9))
             else {
                 continue;
             };
+            if !u8::from_str_radix(state, 16).is_ok_and(|state| states.contains(&state)) {
+                continue;
+            }
             if let (Some(address), Ok(uid), Ok(id)) = (socket_address(local), uid.parse(), inode.parse()) {
                 sockets.push(Listener { address, uid, id });
             }
@@ -373,8 +391,15 @@ mod tests {
             ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0"].map(|address| std::net::TcpListener::bind(address).unwrap());
         for listener in listeners {
             let address = listener.local_addr().unwrap();
-            let find = |sockets: Vec<Listener>| sockets.into_iter().find(|socket| socket.address == address).unwrap();
-            assert_eq!(find(sock_diag::listening_sockets().unwrap()), find(listening_sockets_of_proc().unwrap()));
+            let find = |sockets: Vec<Listener>| {
+                sockets.into_iter().find(|socket| socket.address.port() == address.port()).unwrap()
+            };
+            assert_eq!(find(sock_diag::sockets_in(&[LISTEN]).unwrap()), find(sockets_of_proc(&[LISTEN]).unwrap()));
+            // The connection ends in TIME_WAIT.
+            let client = std::net::TcpStream::connect(address).unwrap();
+            drop(listener.accept().unwrap());
+            drop(client);
+            assert_eq!(find(sock_diag::sockets_in(&CLOSING).unwrap()), find(sockets_of_proc(&CLOSING).unwrap()));
         }
     }
 }

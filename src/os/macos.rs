@@ -166,6 +166,12 @@ pub(super) fn listening_sockets() -> io::Result<Vec<Listener>> {
     Ok(listening(&["-iTCP"])?.into_iter().map(|(_, socket)| socket).collect())
 }
 
+/// Returns `false`: closed connections keep no port from a bind with `SO_REUSEADDR`.
+#[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
+pub(super) fn has_closing_connections(_port: u16) -> io::Result<bool> {
+    Ok(false)
+}
+
 /// Returns `true`: macOS has no network namespaces.
 #[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
 pub(super) fn sees_network_of(_pid: i32) -> io::Result<bool> {

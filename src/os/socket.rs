@@ -12,10 +12,35 @@ use nix::sys::socket::{
 use super::platform;
 use super::status::Listener;
 
+/// What uses a port.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum PortUse {
+    Free,
+    /// A program listens, or has bound the port. These are its processes; those of other users may be missing.
+    Taken(Vec<i32>),
+    /// Nothing listens. A server without `SO_REUSEADDR` closed connections, which block the port for about a minute.
+    Closing,
+}
+
+/// Returns what uses a port.
+///
+/// # Errors
+/// If the system cannot be queried.
+pub(crate) fn port_use(port: u16) -> io::Result<PortUse> {
+    if is_free(port)? {
+        return Ok(PortUse::Free);
+    }
+    let holders = holders(port)?;
+    if holders.is_empty() && platform::has_closing_connections(port)? {
+        return Ok(PortUse::Closing);
+    }
+    Ok(PortUse::Taken(pids_of(holders)))
+}
+
 /// Returns whether a server could bind the port on every local address.
 ///
-/// `SO_REUSEADDR` makes the check ignore connections in `TIME_WAIT`. On Linux it ignores nothing else: one dual-stack
-/// bind conflicts with a listener on any address, v4 or v6. On macOS a bind conflicts only with listeners on exactly
+/// `SO_REUSEADDR` makes the check ignore connections in `TIME_WAIT`. On Linux it does so only if their server set it
+/// too, and it ignores nothing else: one dual-stack bind conflicts with a listener on any address, v4 or v6. On macOS a bind conflicts only with listeners on exactly
 /// its address (XNU `in_pcb.c`), so four addresses are tried. If a bind without `SO_REUSEADDR` fails there too, lsof
 /// decides.
 ///
@@ -43,10 +68,15 @@ pub(crate) fn is_free(port: u16) -> io::Result<bool> {
 /// # Errors
 /// If the system cannot be queried.
 pub(crate) fn listeners(port: u16) -> io::Result<Vec<i32>> {
-    let mut pids: Vec<i32> = holders(port)?.into_iter().flat_map(|(_, pids)| pids).collect();
+    Ok(pids_of(holders(port)?))
+}
+
+/// Returns the processes that have any of these sockets open, each once.
+fn pids_of(holders: Vec<(Listener, Vec<i32>)>) -> Vec<i32> {
+    let mut pids: Vec<i32> = holders.into_iter().flat_map(|(_, pids)| pids).collect();
     pids.sort_unstable();
     pids.dedup();
-    Ok(pids)
+    pids
 }
 
 /// Returns the sockets that listen on a TCP port, each with the processes that have it open. A socket of another user
@@ -235,5 +265,23 @@ mod tests {
         drop(client);
         drop(listener);
         assert!(is_free(port).unwrap());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn closed_connections_of_a_server_without_reuseaddr_are_no_process() {
+        let listener = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).unwrap();
+        bind(listener.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0))).unwrap();
+        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
+        let listener = TcpListener::from(listener);
+        let port = listener.local_addr().unwrap().port();
+        let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        assert_eq!(port_use(port).unwrap(), PortUse::Taken(vec![nix::unistd::getpid().as_raw()]));
+        // The connection passes through FIN_WAIT2 to TIME_WAIT.
+        drop((server, listener));
+        assert_eq!(port_use(port).unwrap(), PortUse::Closing);
+        drop(client);
+        assert_eq!(port_use(port).unwrap(), PortUse::Closing);
     }
 }

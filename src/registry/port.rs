@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 
 use crate::error::{Error, Result};
 use crate::identity::ServiceHash;
-use crate::os::socket;
+use crate::os::socket::{self, PortUse};
 
 /// The ports that devport assigns, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,12 +65,21 @@ impl PortRange {
     }
 }
 
-/// Returns whether no program listens on a port.
+/// Returns whether a server could use a port now.
 ///
 /// # Errors
 /// If the system cannot be queried.
 pub(super) fn is_free(port: u16) -> Result<bool> {
     socket::is_free(port).map_err(Error::system(format!("check port {port}")))
+}
+
+/// Returns whether no program uses a port. Connections that are closed already may block it for about a minute.
+///
+/// # Errors
+/// If the system cannot be queried.
+pub(super) fn is_unused(port: u16) -> Result<bool> {
+    let port_use = socket::port_use(port).map_err(Error::system(format!("check port {port}")))?;
+    Ok(!matches!(port_use, PortUse::Taken(_)))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::os::process::ProcessIdentity;
 use crate::os::socket;
 use crate::project::{CheckoutName, DirectoryId, Ownership, Place};
 use crate::registry::file;
-use crate::registry::port::is_free;
+use crate::registry::port::{is_free, is_unused};
 use crate::registry::reclaim::Stale;
 use crate::registry::reservation::{Reservation, salvage_port};
 use crate::registry::store::Registry;
@@ -174,7 +174,7 @@ impl Registry {
             }
             PortRequest::Exactly(port) => {
                 self.check_unreserved(port, &spec.place)?;
-                if !is_free(port)? {
+                if !is_unused(port)? {
                     return Err(Error::PortTaken { port, owner: listener_text(port), hint: self.taken_hint(port) });
                 }
                 reservation.port = port;
@@ -183,7 +183,7 @@ impl Registry {
             PortRequest::Any | PortRequest::ByHash => {
                 let reserved = self.reserved_ports()?;
                 let own = self.range.of_hash(&spec.hash);
-                if spec.request.port == PortRequest::ByHash && !reserved.contains(&own) && is_free(own)? {
+                if spec.request.port == PortRequest::ByHash && !reserved.contains(&own) && is_unused(own)? {
                     reservation.port = own;
                     return Ok(None);
                 }

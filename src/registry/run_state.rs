@@ -38,7 +38,7 @@ pub(crate) enum State {
     Backoff,
     /// The child crashes repeatedly, soon after each start; devport restarts it after a delay.
     CrashLoop,
-    /// Another process listens on its port; devport starts it once the port is free.
+    /// Another process listens on its port, or closed connections block it; devport starts it once the port is free.
     PortConflict,
     /// devport is ending the process tree.
     Stopping,
@@ -124,6 +124,8 @@ pub(crate) enum Problem {
         /// The process, such as `pid 7 (nginx)`.
         owner: String,
     },
+    /// No process uses its port. Connections that its last server closed block the port for about a minute.
+    PortClosing { port: u16 },
     /// The service listens, but not on its port.
     WrongPort {
         port: u16,
@@ -161,6 +163,7 @@ impl Problem {
     pub(crate) fn short(&self) -> String {
         match self {
             Self::WrongPort { listens, .. } => format!("listens on {}", ports(listens)),
+            Self::PortClosing { port } => format!("port {port} is in TIME_WAIT"),
             Self::Exited(Exit { how, port_in_use: Some(taken), .. }) => format!("{how}: port {} is taken", taken.port),
             Self::GaveUp { port_in_use: taken, .. } => format!("port {} is taken", taken.port),
             other => other.to_string(),
@@ -189,6 +192,11 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PortTaken { port, owner } => write!(f, "port {port} is taken by {owner}"),
+            Self::PortClosing { port } => write!(
+                f,
+                "port {port} is blocked for about a minute by closed connections (TIME_WAIT); a server that sets \
+                 SO_REUSEADDR avoids this"
+            ),
             Self::WrongPort { port, listens, advice } => {
                 write!(f, "it listens on {}, not on its port {port}", ports(listens))?;
                 advice.as_ref().map_or(Ok(()), |advice| write!(f, "; {advice}"))

@@ -1,12 +1,13 @@
-//! Starting the child of a service, and finding out which process listens on its port.
+//! Starting the child of a service, and finding out what uses its port.
 
 use std::io;
 
 use crate::checks::{SpawnError, execute};
 use crate::config::Variables;
 use crate::os::process::{ProcessIdentity, command_of, environment_values};
-use crate::os::{socket, tree};
-use crate::registry::{Registry, Reservation};
+use crate::os::socket::{self, PortUse};
+use crate::os::tree;
+use crate::registry::{Problem, Registry, Reservation};
 use crate::supervisor::stream::{Stream, StreamKind};
 
 /// Starts the child of a service. `term` is its `TERM`. Returns the child and our ends of its streams.
@@ -28,26 +29,30 @@ pub(super) fn spawn(
     Ok((child, ours))
 }
 
-/// Describes the processes that listen on a port, by pid, command and service; `None` if the port is free.
+/// Returns why a port cannot be used, with the processes that listen on it by pid, command and service; `None` if the
+/// port is free.
 ///
 /// # Errors
 /// If the system does not report the port's listeners.
-pub(super) fn port_owner(port: u16, registry: &Registry, own: &Reservation) -> io::Result<Option<String>> {
-    if socket::is_free(port)? {
-        return Ok(None);
-    }
-    let owners: Vec<String> = socket::listeners(port)?
+pub(super) fn port_problem(port: u16, registry: &Registry, own: &Reservation) -> io::Result<Option<Problem>> {
+    let pids = match socket::port_use(port)? {
+        PortUse::Free => return Ok(None),
+        PortUse::Closing => return Ok(Some(Problem::PortClosing { port })),
+        PortUse::Taken(pids) => pids,
+    };
+    let owners: Vec<String> = pids
         .into_iter()
         .map(|pid| {
             let command = command_of(pid).unwrap_or_default();
             format!("pid {pid} ({command}), {}", service_of(pid, registry, own))
         })
         .collect();
-    Ok(Some(if owners.is_empty() {
+    let owner = if owners.is_empty() {
         "a process that devport cannot see (another user's?)".into()
     } else {
         owners.join("; ")
-    }))
+    };
+    Ok(Some(Problem::PortTaken { port, owner }))
 }
 
 /// Describes which service a process belongs to.

@@ -20,7 +20,7 @@ pub(super) enum Event {
         /// Whether a later attempt would fail in the same way, as for a missing program.
         is_permanent: bool,
     },
-    /// Result of [`Action::Spawn`]: another process uses the port, as this message says.
+    /// Result of [`Action::Spawn`]: the port is taken or blocked, as this message says.
     PortTaken(Problem),
     Exited {
         how: ExitHow,

@@ -11,7 +11,7 @@ use crate::supervisor::address_in_use;
 use crate::supervisor::audience::Audience;
 use crate::supervisor::checkout_watch::CheckoutWatch;
 use crate::supervisor::event::{Event, StopCause};
-use crate::supervisor::lifecycle::Lifecycle;
+use crate::supervisor::lifecycle::{Lifecycle, port_retry};
 use crate::supervisor::query_responder::QueryResponder;
 use crate::supervisor::readiness_probe::{ProbeTarget, ReadinessProbe};
 use crate::supervisor::recorder::{Recorder, Transition, is_restart_pending};
@@ -89,12 +89,12 @@ impl<'a> Executor<'a> {
             return Event::Stop(StopCause::CheckoutGone);
         }
         if let Some(port) = self.service.reservation.service_port() {
-            match self.service.port_owner(port) {
+            match self.service.port_problem(port) {
                 Ok(None) => {}
-                Ok(Some(owner)) => {
-                    let problem = Problem::PortTaken { port, owner };
+                Ok(Some(problem)) => {
                     if self.recorder.error() != Some(&problem) {
-                        self.note(&format!("{problem}; devport checks it again every 5 s"));
+                        let interval = port_retry(&problem).as_secs();
+                        self.note(&format!("{problem}; devport checks it again every {interval} s"));
                     }
                     return Event::PortTaken(problem);
                 }
@@ -176,7 +176,10 @@ impl<'a> Executor<'a> {
             return None;
         }
         // Without an owner, the output is about something that has passed.
-        let owner = self.service.port_owner(port).ok().flatten()?;
+        let owner = match self.service.port_problem(port).ok().flatten()? {
+            Problem::PortTaken { owner, .. } => owner,
+            _ => "closed connections (TIME_WAIT)".into(),
+        };
         Some(Box::new(PortInUse { port, owner, advice: self.service.port_advice(&[], None) }))
     }
 

@@ -11,8 +11,12 @@ use crate::supervisor::event::{Action, Event, Outcome, StopCause};
 /// The time between kills of a tree: a process that forks while it is scanned can escape one. A scan reads `/proc` for
 /// milliseconds, so 50 ms keep the processor mostly free.
 const SWEEP: Duration = Duration::from_millis(50);
-/// The time between checks of a port that another process uses: short for a user who has just freed it.
-const PORT_RETRY: Duration = Duration::from_secs(5);
+
+/// Returns the time between checks of a port that cannot be used. It is short for a user who has just ended the program
+/// on the port, and shorter if nobody has to do anything: a check takes less than a millisecond.
+pub(super) fn port_retry(problem: &Problem) -> Duration {
+    Duration::from_secs(if matches!(problem, Problem::PortClosing { .. }) { 1 } else { 5 })
+}
 
 /// The phase of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +42,7 @@ enum Phase {
         /// The recorded state: [`State::Backoff`] or [`State::CrashLoop`].
         shown: State,
     },
-    /// Another process uses the port.
+    /// The port is taken or blocked.
     PortConflict {
         /// When the port is checked again.
         until: Instant,
@@ -130,7 +134,7 @@ impl Lifecycle {
             Event::Spawned { since } => self.spawned(since),
             Event::SpawnFailed { why, is_permanent } => self.spawn_failed(why, is_permanent, now),
             Event::PortTaken(why) => {
-                self.phase = Phase::PortConflict { until: now + PORT_RETRY };
+                self.phase = Phase::PortConflict { until: now + port_retry(&why) };
                 vec![Action::Record(State::PortConflict, Some(why))]
             }
             Event::Exited { how, ran, port_in_use } => self.exited(how, ran, port_in_use, now),
@@ -608,12 +612,16 @@ mod tests {
 
     #[test]
     fn a_used_port_is_checked_again_and_does_not_count_as_a_crash() {
-        let now = clock::now();
-        let mut life = Lifecycle::new(Policy::default(), 7);
-        life.step(Event::Begin { orphans: false }, now);
-        life.step(Event::PortTaken("by x".into()), now);
-        assert_eq!(life.step(Event::Tick, now + PORT_RETRY), [Action::Spawn]);
-        assert_eq!(life.restarts(), 0);
+        let taken = Problem::PortTaken { port: 3000, owner: "pid 7 (nginx)".into() };
+        for (problem, seconds) in [(taken, 5), (Problem::PortClosing { port: 3000 }, 1)] {
+            let now = clock::now();
+            let mut life = Lifecycle::new(Policy::default(), 7);
+            life.step(Event::Begin { orphans: false }, now);
+            life.step(Event::PortTaken(problem), now);
+            assert_eq!(life.deadline(), Some(now + Duration::from_secs(seconds)));
+            assert_eq!(life.step(Event::Tick, now + Duration::from_secs(seconds)), [Action::Spawn]);
+            assert_eq!(life.restarts(), 0);
+        }
     }
 
     fn any_event() -> impl Strategy<Value = Event> {

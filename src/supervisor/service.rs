@@ -9,7 +9,7 @@ use crate::frameworks::{Launch, PortAdvice};
 use crate::os::process::ProcessIdentity;
 use crate::os::socket;
 use crate::os::spawn::ChildStreams;
-use crate::registry::{IdentityLock, Registry, Reservation, RunState, Scan, TreeEnded};
+use crate::registry::{IdentityLock, Problem, Registry, Reservation, RunState, Scan, TreeEnded};
 use crate::supervisor::child;
 use crate::supervisor::readiness_probe::ProbeTarget;
 use crate::supervisor::running_child::RunningChild;
@@ -216,12 +216,12 @@ impl Service<'_> {
         Ok(None)
     }
 
-    /// Describes the process that listens on the service's port; `None` if the port is free or there is none.
+    /// Returns why a port cannot be used; `None` if it is free.
     ///
     /// # Errors
     /// If the system does not report the port's listeners.
-    pub(super) fn port_owner(&self, port: u16) -> io::Result<Option<String>> {
-        child::port_owner(port, self.registry, &self.reservation)
+    pub(super) fn port_problem(&self, port: u16) -> io::Result<Option<Problem>> {
+        child::port_problem(port, self.registry, &self.reservation)
     }
 
     /// Starts the child, and uses up the proof that no process runs.

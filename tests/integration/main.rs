@@ -18,6 +18,7 @@ mod attach;
 mod background;
 mod batch;
 mod checkouts;
+mod closed_connections;
 mod disappearing;
 mod edited;
 mod environment;

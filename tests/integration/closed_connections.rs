@@ -1,0 +1,85 @@
+//! Ports that closed connections block (`TIME_WAIT`): no process is to blame, and the services start by themselves. Only
+//! Linux blocks a port for a bind with `SO_REUSEADDR`.
+#![cfg(target_os = "linux")]
+
+use std::io::Read;
+use std::net::TcpStream;
+
+use serde_json::Value;
+
+use crate::stacks::{at, machine};
+use crate::support::{TestEnv, done, port, until};
+
+/// A server that closes each connection first, and does not set `SO_REUSEADDR`.
+const SERVER: &str = "
+import os, socket
+server = socket.socket()
+server.bind(('127.0.0.1', int(os.environ['PORT'])))
+server.listen()
+while True:
+    connection, _ = server.accept()
+    connection.sendall(b'hello')
+    connection.close()
+";
+
+/// Starts the server as the service `a`, and waits until it is ready.
+fn start(env: &TestEnv) -> Value {
+    env.devport(["start", "--wait", "--key", "a", "--", "python3", "-S", "-c", SERVER]).ok().json()
+}
+
+/// Makes a request that the server closes: the connection stays in `TIME_WAIT` for 60 s.
+fn request(view: &Value) {
+    TcpStream::connect(("127.0.0.1", port(view))).unwrap().read_to_end(&mut Vec::new()).unwrap();
+}
+
+/// Makes a request that the server closes, and waits until it has. Until the client is closed, the connection stays in
+/// `FIN_WAIT2` for 60 s. The client has unread data, so that closing it resets the connection, which frees the port.
+fn begin_request(view: &Value) -> TcpStream {
+    let client = TcpStream::connect(("127.0.0.1", port(view))).unwrap();
+    // The 5 bytes, or the end of the connection before them.
+    until("the server answers", || client.peek(&mut [0; 8]).unwrap() == 5);
+    client
+}
+
+#[test]
+fn a_start_succeeds_and_says_what_blocks_the_port() {
+    let env = TestEnv::new();
+    let view = start(&env);
+    request(&view);
+    let reason = format!("port {} is blocked for about a minute by closed connections (TIME_WAIT)", port(&view));
+    for command in [&["restart", "a"][..], &["start", "a"], &["start", "--replace", "--key", "a", "--", "true"]] {
+        let started = env.devport(command).ok();
+        assert!(started.stderr.contains(&format!("a: {reason}")), "{}", started.stderr);
+        assert_eq!(started.json()["state"], "port-conflict");
+    }
+    assert!(env.which("a")["error"].as_str().unwrap().starts_with(&reason));
+    env.devport(["wait", "a", "--timeout", "100ms"]).fails(5, &["after 0.1 s", &reason]);
+    env.devport(["rm", "a"]).ok();
+    let number = port(&view).to_string();
+    let again = env.devport(["start", "--key", "a", "--port", &number, "--", "python3", "-S", "-c", SERVER]).ok();
+    assert_eq!(again.json()["state"], "port-conflict");
+}
+
+#[test]
+fn a_restart_with_wait_goes_on_until_the_port_is_free() {
+    let env = TestEnv::new();
+    let client = begin_request(&start(&env));
+    let restart = env.spawn(["restart", "--wait", "a"]);
+    env.wait_state("a", "port-conflict");
+    drop(client);
+    assert_eq!(done(restart).ok().json()["state"], "ready");
+}
+
+#[test]
+fn up_waits_within_its_limit_and_then_says_why() {
+    let env = machine("services:\n  a: {exec: [python3, -S, server.py]}\n");
+    env.write("shop/server.py", SERVER);
+    at(&env, "shop", &["up", "-d"]).ok();
+    let client = begin_request(&env.which("shop/a"));
+    at(&env, "shop", &["down"]).ok();
+    at(&env, "shop", &["up", "-d", "--timeout", "500ms"]).fails(5, &["a: ", "after 0.5 s", "(TIME_WAIT)"]);
+    let up = env.spawn(["-C", "shop", "up", "-d"]);
+    env.wait_state("shop/a", "port-conflict");
+    drop(client);
+    assert_eq!(done(up).ok().json()[0]["state"], "ready");
+}
