@@ -187,6 +187,17 @@ impl FileLock {
         Ok(lock)
     }
 
+    /// Makes the lock visible to [`Self::is_announced`]. On a read-only file system it stays invisible.
+    pub(super) fn announce(&self) {
+        let _ = file_lock::announce(&self.file);
+    }
+
+    /// Returns whether another open file holds this lock and has announced it, as far as can be known. Takes no lock.
+    pub(super) fn is_announced(path: &Path) -> bool {
+        let announced = |file: Option<File>| file.map_or(Ok(false), |file| file_lock::is_announced(&file));
+        open_for_reading(path).and_then(announced).unwrap_or(false)
+    }
+
     /// Writes the holder into the lock file. If that fails, as on a full disk, the file is emptied so that it does not
     /// name another process. For a command the content is only advisory.
     fn name_holder(&mut self, role: Role, me: &ProcessIdentity) -> io::Result<()> {

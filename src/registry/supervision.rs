@@ -100,7 +100,18 @@ impl Registry {
     /// # Errors
     /// If that takes longer than 30 s, or the lock file cannot be created.
     pub(crate) fn acquire_launch(&self, hash: &ServiceHash, name: &str) -> Result<FileLock> {
-        FileLock::wait(&self.paths.launch_lock(hash), &format!("the launch lock of {name}"), self.notify)
+        let lock = FileLock::wait(&self.paths.launch_lock(hash), &format!("the launch lock of {name}"), self.notify)?;
+        lock.announce();
+        Ok(lock)
+    }
+
+    /// Returns whether a service may run, or a command is about to start it: `restart` stops it first, and holds the
+    /// launch lock until its new supervisor has reported.
+    pub(crate) fn may_run(&self, hash: &ServiceHash) -> bool {
+        let is_supervised = || !matches!(self.liveness(hash), Liveness::Free);
+        let launch = self.paths.launch_lock(hash);
+        // The launch may have ended between the first two checks.
+        is_supervised() || FileLock::is_announced(&launch) || is_supervised()
     }
 
     /// Takes the lock under which the services of a file are started and stopped together.

@@ -36,6 +36,8 @@ pub(super) struct Executor<'a> {
     retry_report: RetryReport,
     /// Whether our own input has ended, so that the next child gets an end of file too.
     has_input_ended: bool,
+    /// Whether this process prints the outcome at its end, as `devport run` in the foreground does.
+    prints_outcome: bool,
 }
 
 /// Passes the child's output to the log, the screen and the readiness check.
@@ -72,6 +74,7 @@ impl<'a> Executor<'a> {
             recorder,
             screen,
             probe,
+            prints_outcome: matches!(audience, Audience::OwnStreams),
             responder: QueryResponder::new(audience),
             must_terminate_again: false,
             last_exit: None,
@@ -272,8 +275,10 @@ impl<'a> Executor<'a> {
         }
         // A taken port was reported when it was found.
         let is_news = |error: &&Problem| state != State::PortConflict && self.recorder.error() != Some(error);
-        if let Some(error) = error.as_ref().filter(is_news) {
-            self.note(&error.to_string());
+        match error.as_ref().filter(is_news).map(ToString::to_string) {
+            Some(error) if state == State::Failed && self.prints_outcome => self.recorder.note(&error),
+            Some(error) => self.note(&error),
+            None => {}
         }
         let (restarts, listens) = (lifecycle.restarts(), self.probe.listens().to_vec());
         self.recorder.change(Transition { state, error, restarts, next_start, listens });

@@ -1,11 +1,12 @@
 //! `devport up` in the foreground: logs, late starts, and what it leaves behind.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
 
-use crate::stacks::{FEAT, at, machine, outcomes};
+use crate::stacks::{FEAT, SERVE, at, machine, outcomes};
 use crate::support::terminal::Terminal;
-use crate::support::{DEVPORT, TestEnv, is_alive, number, signal, until};
+use crate::support::{DEVPORT, TestEnv, done, is_alive, number, signal, system_path, until};
 
 /// `devport up`, with its output in files.
 struct Foreground<'a> {
@@ -129,6 +130,50 @@ fn it_ends_when_others_have_stopped_all_its_services() {
     let up = Foreground::start(&env, &[]);
     up.until_noted("press ctrl-c");
     at(&env, "shop", &["down"]).ok();
+    up.until_noted("none of the services runs any more");
+    assert_eq!(up.end(), 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn it_goes_on_while_another_up_starts_its_only_service_again() {
+    let env = machine(&format!("services:\n  db: {{exec: {SERVE}}}\n"));
+    let port: u16 = at(&env, "shop", &["reserve", "--key", "shop/db"]).ok().stdout.trim().parse().unwrap();
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let mut up = Foreground::start(&env, &[]);
+    up.until_noted("db: port");
+    drop(listener);
+    // A tmux that opens no window until `go` exists: the old supervisor has ended, and the new one has not begun.
+    let tmux = format!(
+        "#!/bin/sh\ntouch {0}waits; until test -e {0}go; do sleep 0.02; done\nPATH=${{PATH#*:}} exec tmux \"$@\"\n",
+        env.file("")
+    );
+    fs::create_dir(env.file("bin")).unwrap();
+    fs::set_permissions(env.write("bin/tmux", &tmux), Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", env.file("bin"), system_path());
+    let again = env
+        .command(DEVPORT)
+        .args(["-C", "shop", "up", "-d"])
+        .env("PATH", path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    until("nothing runs", || fs::exists(env.file("waits")).unwrap());
+    // It checks its services every 500 ms, and wakes up every 50 ms.
+    let wakes = |up: &Foreground<'_>| -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", up.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+        line.trim().parse().unwrap()
+    };
+    let before = wakes(&up);
+    until("it has checked its services", || up.child.try_wait().unwrap().is_some() || wakes(&up) > before + 30);
+    assert!(up.child.try_wait().unwrap().is_none(), "{}", up.notes());
+    env.write("go", "");
+    assert_eq!(done(again).code, 0);
+    up.until_noted("db came up late");
+    at(&env, "shop", &["down"]).ok();
+    up.until_noted("none of the services runs any more");
     assert_eq!(up.end(), 0);
 }
 

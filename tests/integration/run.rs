@@ -129,3 +129,19 @@ fn run_by_name_takes_over_a_service_that_waits_for_its_restart() {
     let ended = done(running).ok();
     assert!(ended.stdout.contains("here") && ended.stderr.contains("a was in backoff; starting it now"), "{ended:?}");
 }
+
+#[test]
+fn a_failure_is_printed_once_and_logged_with_its_reason() {
+    let env = TestEnv::new();
+    for (script, reason) in
+        [("exit 9", "exit code 9, and `restart` is never"), ("exit 127", "exit code 127: command not found")]
+    {
+        let run = env.devport(["run", "--restart", "never", "--key", "once", "--no-port", "--", "sh", "-c", script]);
+        let lines: Vec<&str> = run.stderr.lines().collect();
+        assert!(
+            matches!(lines[..], [_, how, why] if how.contains(" after 0.") && why == format!("devport: once ended: {reason}")),
+            "{lines:?}"
+        );
+        assert!(env.devport(["logs", "once"]).ok().stdout.contains(reason));
+    }
+}

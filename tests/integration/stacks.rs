@@ -566,3 +566,21 @@ fn down_needs_no_dotenv_file() {
     at(&env, "shop", &["up", "-d"]).fails(3, &["the env file", "does not exist"]);
     assert_eq!(outcomes(&at(&env, "shop", &["down"]).ok()), [("shop/a".into(), "stopped".into())]);
 }
+
+#[test]
+fn services_that_were_already_running_are_noted_in_the_order_of_the_file() {
+    // Each needs the next one, and the checks of the first ones take longer.
+    let service = |name: &str, check: &str, needs: &str| {
+        format!("  {name}: {{exec: sleep 1000, no-port: true, ready: {{exec: {check}}}, depends-on: [{needs}]}}\n")
+    };
+    let env = machine(&format!(
+        "services:\n{}{}{}",
+        service("web", "sleep 0.3", "api"),
+        service("api", "sleep 0.1", "db"),
+        service("db", "\"true\"", "")
+    ));
+    at(&env, "shop", &["up", "-d"]).ok();
+    let again = at(&env, "shop", &["up", "-d"]).ok();
+    let names: Vec<&str> = again.stderr.lines().filter_map(|line| line.strip_suffix(" was already running")).collect();
+    assert_eq!(names, ["devport: web", "devport: api", "devport: db"], "{}", again.stderr);
+}

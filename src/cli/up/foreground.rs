@@ -97,10 +97,16 @@ pub(super) fn execute(
     let result = match ended {
         Ok(End::AllStopped) => all_stopped(context, &starting),
         Ok(End::Interrupted(number)) => {
+            if number != libc::SIGINT {
+                note(&format!("received {}", signal::name(number)));
+            }
             foreground.stop(&starting, &needs);
             Err(Error::Interrupted { signal: signal::name(number), code: signal::exit_code(number) })
         }
         Err(error) => {
+            if matches!(error, Error::ClosedOutput) {
+                note("standard output was closed");
+            }
             foreground.stop(&starting, &needs);
             Err(error)
         }
@@ -109,7 +115,7 @@ pub(super) fn execute(
     result
 }
 
-/// Returns the result of a command whose services have all ended.
+/// Notes that no service runs any more, and returns the result of the command.
 ///
 /// # Errors
 /// [`Error::SomeNotUp`] if a service has failed, with those that were skipped because of it. Those that others stopped
@@ -125,6 +131,9 @@ fn all_stopped(context: &Context, starting: &Starting<'_>) -> Result<()> {
             let why = view.error.unwrap_or_default();
             note(&format!("{}: it has ended: {why}", starting.tasks[position].service.name));
         }
+    }
+    if starting.tasks.iter().any(|task| task.wanted.is_some()) {
+        note("none of the services runs any more");
     }
     if failed > 0 { Err(Error::SomeNotUp { failed: failed + skipped, total: starting.tasks.len() }) } else { Ok(()) }
 }
@@ -210,7 +219,7 @@ impl Foreground<'_> {
         let mut runs = false;
         for position in 0..starting.tasks.len() {
             let Some((spec, _)) = &starting.tasks[position].wanted else { continue };
-            runs |= self.context.registry.liveness(&spec.hash).is_held();
+            runs |= self.context.registry.may_run(&spec.hash);
             if !starting.has_failed(position) {
                 continue;
             }

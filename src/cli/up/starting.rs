@@ -1,5 +1,6 @@
 //! `Starting`: starts the services of a plan, each as soon as those that it needs are up, and keeps what became of them.
 
+use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +41,8 @@ pub(super) struct Starting<'a> {
     schedule: Schedule,
     /// One for each task.
     statuses: Vec<Status>,
+    /// The tasks whose services ran before and are not announced yet, in the order of the file. They end in any order.
+    unannounced: VecDeque<usize>,
     /// How many threads have not reported yet.
     running: usize,
     /// Whether nothing is started any more.
@@ -83,10 +86,15 @@ impl<'a> Starting<'a> {
         // A service that runs as the file wants it is left alone, whatever becomes of those that it needs.
         let needs =
             |(task, needs): (&Task<'_>, &Vec<usize>)| if task.is_current() { Vec::new() } else { needs.clone() };
+        let place =
+            |task: &Task<'_>| located.stack.services.iter().position(|service| service.name == task.service.name);
+        let mut unannounced: Vec<usize> = (0..tasks.len()).filter(|position| tasks[*position].is_current()).collect();
+        unannounced.sort_by_key(|position| place(&tasks[*position]));
         Self {
             context,
             located,
             tasks,
+            unannounced: unannounced.into(),
             errors,
             deadline: Deadline::after(limit),
             schedule: Schedule::new(tasks.iter().zip(&plan.needs).map(needs).collect()),
@@ -271,11 +279,34 @@ impl<'a> Starting<'a> {
             }
         };
         let time = begun.map_or(Duration::ZERO, |begun| clock::now().saturating_duration_since(begun.since));
-        let end = TaskResult { outcome, ensured, error, begun, time };
-        if !has_terminal() && end.error.is_none() {
-            note(&end.announcement(&service.name));
+        self.statuses[position] = Status::Ended(Box::new(TaskResult { outcome, ensured, error, begun, time }));
+        if !has_terminal() {
+            self.announce(position);
         }
-        self.statuses[position] = Status::Ended(Box::new(end));
+    }
+
+    /// Notes that a service has come up. One that ran before is noted after those that stand before it in the file and
+    /// ran before too.
+    fn announce(&mut self, position: usize) {
+        if !self.unannounced.contains(&position) {
+            return self.note_end(position);
+        }
+        while let Some(next) = self.unannounced.front().copied()
+            && matches!(self.statuses[next], Status::Ended(_))
+        {
+            self.unannounced.pop_front();
+            self.note_end(next);
+        }
+    }
+
+    /// Notes that a service has come up, if it has.
+    fn note_end(&self, position: usize) {
+        if let Status::Ended(end) = &self.statuses[position]
+            && end.error.is_none()
+            && end.outcome != Outcome::Skipped
+        {
+            note(&end.announcement(&self.tasks[position].service.name));
+        }
     }
 
     /// Skips the services that need one that failed.
