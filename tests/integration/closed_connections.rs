@@ -77,7 +77,7 @@ fn up_waits_within_its_limit_and_then_says_why() {
     at(&env, "shop", &["up", "-d"]).ok();
     let client = begin_request(&env.which("shop/a"));
     at(&env, "shop", &["down"]).ok();
-    at(&env, "shop", &["up", "-d", "--timeout", "500ms"]).fails(5, &["a: ", "after 0.5 s", "(TIME_WAIT)"]);
+    at(&env, "shop", &["up", "-d", "--timeout", "500ms"]).fails(5, &["a: shop/a is not ready after 0.", "(TIME_WAIT)"]);
     let up = env.spawn(["-C", "shop", "up", "-d"]);
     env.wait_state("shop/a", "port-conflict");
     drop(client);
