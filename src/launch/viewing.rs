@@ -9,9 +9,6 @@ use std::path::PathBuf;
 use crate::error::{Error, Result};
 use crate::launch::tmux::{MARKER, Tmux, unsplit};
 
-/// How long the keys are shown, in milliseconds. A key ends it earlier.
-const KEYS_TIME: &str = "5000";
-
 /// A session that shows the window of one service.
 #[derive(Debug)]
 pub(crate) struct Viewing<'a> {
@@ -33,11 +30,11 @@ struct Client {
     shows_service: bool,
 }
 
-/// Returns the message, as a format of tmux, that says which keys work in the window. `leave`: the key that leaves it,
-/// after the user's prefix.
+/// Returns the format for the status line that says which keys work in the window. `leave`: the key that leaves it, after
+/// the user's prefix.
 fn keys(leave: &str) -> String {
     let prefix = "#{?#{==:#{prefix},C-b},Ctrl-B,#{prefix}}";
-    format!("{prefix} {leave} goes back; Ctrl-C stops the service, Ctrl-Z restarts it")
+    format!("{prefix} {leave} goes back; Ctrl-C stops the service, Ctrl-Z restarts it ")
 }
 
 impl<'a> Viewing<'a> {
@@ -48,9 +45,8 @@ impl<'a> Viewing<'a> {
 
     /// Returns the program and arguments of a client that shows the window in this terminal, and ends with the window.
     pub(crate) fn client(&self) -> (PathBuf, Vec<OsString>) {
-        let mut arguments = self.open(1);
+        let mut arguments = self.open(1, "D");
         arguments.extend([";", "attach-session", "-t", &self.target].map(OsString::from));
-        arguments.extend([";", "display-message", &keys("D")].map(OsString::from));
         self.tmux.client(arguments)
     }
 
@@ -62,9 +58,8 @@ impl<'a> Viewing<'a> {
     /// [`Error::Tmux`] if no client shows the caller, or a command fails.
     pub(crate) fn switch(&self, pane: Option<&OsStr>, message: &str) -> Result<()> {
         let client = self.caller(pane)?;
-        let mut arguments = if client.shows_service { self.open(1) } else { self.open_next_to(&client, message) };
+        let mut arguments = if client.shows_service { self.open(1, "L") } else { self.open_next_to(&client, message) };
         arguments.extend([";", "switch-client", "-c", &client.name, "-t", &self.target].map(OsString::from));
-        arguments.extend([";", "display-message", "-c", &client.name, &keys("L")].map(OsString::from));
         let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
         self.tmux.query("switch-client", &arguments).map(drop)
     }
@@ -73,7 +68,7 @@ impl<'a> Viewing<'a> {
     /// when the service's window closes, but not when the other one does. tmux shows the other window at once, even before the hook runs.
     fn open_next_to(&self, client: &Client, message: &str) -> Vec<OsString> {
         let (Self { target, window: own, .. }, Client { name, session, window, .. }) = (self, client);
-        let mut arguments = self.open(2);
+        let mut arguments = self.open(2, "L");
         arguments.extend([";", "link-window", "-d", "-s", window, "-t", target].map(OsString::from));
         // As an option, the message is not parsed as a command or a format.
         arguments.extend([";", "set-option", "-t", target, "@devport_message"].map(OsString::from));
@@ -92,8 +87,9 @@ impl<'a> Viewing<'a> {
     }
 
     /// Returns the commands that create the session, which is to have this number of windows. Without a client, it ends
-    /// with the next client that detaches, or with its first window: attach one in the same sequence of commands.
-    fn open(&self, windows: usize) -> Vec<OsString> {
+    /// with the next client that detaches, or with its first window: attach one in the same sequence of commands. `leave`:
+    /// see [`keys`].
+    fn open(&self, windows: usize, leave: &str) -> Vec<OsString> {
         let Self { window, session, target, .. } = self;
         // `new-session` always makes a window. The service's window replaces it at once.
         let mut arguments =
@@ -101,7 +97,10 @@ impl<'a> Viewing<'a> {
         let first = format!("{target}^");
         arguments.extend([";", "link-window", "-k", "-s", window, "-t", &first].map(OsString::from));
         arguments.extend([";", "set-option", "-t", target, "detach-on-destroy", "on"].map(OsString::from));
-        arguments.extend([";", "set-option", "-t", target, "display-time", KEYS_TIME].map(OsString::from));
+        // A message would stop the output of the window while it is shown.
+        for (option, value) in [("status", "on"), ("status-right", &keys(leave)), ("status-right-length", "80")] {
+            arguments.extend([";", "set-option", "-t", target, option, value].map(OsString::from));
+        }
         arguments.extend([";", "set-option", "-t", target, "destroy-unattached", "on"].map(OsString::from));
         // A window that the user opens in the session stays open, so the session does too.
         let keep = format!(
