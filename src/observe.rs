@@ -375,7 +375,10 @@ fn derive(
                 orphan: Some(*pid),
                 ..with_error(
                     State::Orphaned,
-                    format!("its supervisor was killed, and pid {pid} survived; `devport stop {name}` stops it"),
+                    format!(
+                        "its supervisor was killed, and pid {pid} survived; `devport stop {}` stops it",
+                        shell_words::quote(name)
+                    ),
                 )
             },
             Survivor::Unknown(why) => with_error(

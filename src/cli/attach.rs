@@ -22,6 +22,7 @@ pub(super) fn execute(context: &Context, arguments: &Attach) -> Result<()> {
         Some(target) => context.resolve(target)?,
         None => picker::pick(context)?,
     };
+    let quoted = shell_words::quote(reservation.name());
     let mut attached = Window::of(context, &reservation)?;
     let cannot = |why: &str, hint: &str| Error::CannotAttach {
         service: reservation.name().to_owned(),
@@ -39,27 +40,25 @@ pub(super) fn execute(context: &Context, arguments: &Attach) -> Result<()> {
         None => false,
         Some(socket) if socket == attached.pane.socket => true,
         Some(_) => {
-            let hint =
-                format!("detach from this one first (Ctrl-B D), then run `devport attach {}`", reservation.name());
+            let hint = format!("detach from this one first (Ctrl-B D), then run `devport attach {quoted}`");
             return Err(cannot("its window is in another tmux server than this terminal", &hint));
         }
     };
     let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     if !is_inside && !has_terminal {
-        let hint = format!("`devport logs -f {}` follows its output", reservation.name());
+        let hint = format!("`devport logs -f {quoted}` follows its output");
         return Err(cannot("this is not a terminal", &hint));
     }
     let find = |pane: &Pane| tmux.find(pane, context.registry.paths().base(), &reservation);
     let view = |pane: &Pane| {
-        let window = find(pane)?.ok_or_else(|| {
-            cannot("its window is gone", &format!("`devport restart {}` opens a new one", reservation.name()))
-        })?;
+        let window = find(pane)?
+            .ok_or_else(|| cannot("its window is gone", &format!("`devport restart {quoted}` opens a new one")))?;
         let session = format!("devport-{}-{}", context.view(&reservation).hashid, std::process::id());
         Ok::<_, Error>(Viewing::new(&tmux, window, session))
     };
     if is_inside {
         let name = reservation.name();
-        let message = format!("the window of {name} has closed: `devport which {name}` shows why");
+        let message = format!("the window of {name} has closed: `devport which {quoted}` shows why");
         return view(&attached.pane)?.switch(context.environment().get("TMUX_PANE"), &message);
     }
     loop {
@@ -125,7 +124,7 @@ impl Window {
             why: "it has no tmux window".into(),
             hint: format!(
                 "`devport logs -f {0}` follows its output; `devport restart {0}` opens a window if there is tmux",
-                reservation.name()
+                shell_words::quote(reservation.name())
             ),
         })?;
         Ok(Self { pane, supervisor })

@@ -86,7 +86,7 @@ fn describe_edit(
     let file = path.display();
     let declared = service.key.as_ref().map_or(Ok(None), |key| located.service_with_key(key))?;
     let Some(declared) = declared else {
-        return Ok(Some(format!("{file} no longer has {name}; `devport rm {name}` removes it")));
+        return Ok(Some(format!("{file} no longer has {name}; `devport rm {}` removes it", shell_words::quote(name))));
     };
     let spec = located.spec(context, declared, ports)?;
     let differences = context.launcher().compare(&spec)?.differences;

@@ -58,6 +58,9 @@ pub(crate) fn dispatch(arguments: &[OsString], caller: CallerContext) -> Result<
     if let Some(launched) = run::Launched::parse(arguments) {
         return run::launched(&launched, caller);
     }
+    if let Some(error) = usage::empty_command(arguments) {
+        return Err(error);
+    }
     match args::Arguments::try_parse_from(args::join_wait(arguments)) {
         Ok(parsed) => execute(parsed, caller).map_err(|error| match &error {
             Error::NoSuchService { target, .. } | Error::PrefixTooShort { target, .. } => {

@@ -28,7 +28,10 @@ pub(super) fn execute(context: &Context, arguments: Start) -> Result<()> {
         let several = arguments.targets.len() > 1;
         return start_registered(context, &chosen, several, mode, arguments.wait, Outcome::from);
     }
-    if arguments.service == NewService::default() && arguments.policy.is_default() && !arguments.replace {
+    if arguments.service == NewService::default()
+        && arguments.policy == PolicyArguments::default()
+        && !arguments.replace
+    {
         return start_registered(context, &all_here(context)?, true, mode, arguments.wait, Outcome::from);
     }
     let spec = spec(context, arguments.service, arguments.policy)?;
@@ -205,7 +208,8 @@ fn note_fixed_port(context: &Context, spec: &ServiceSpec, ensured: &Ensured) {
     if let (PortRequest::Any, Previous::Stopped, Some(port)) = (spec.request.port, ensured.previous, fixed) {
         let name = ensured.reservation.name();
         note(&format!(
-            "{name} keeps port {port}; to get a port of {first}-{last}, remove it first with `devport rm {name}`"
+            "{name} keeps port {port}; to get a port of {first}-{last}, remove it first with `devport rm {}`",
+            shell_words::quote(name)
         ));
     }
 }

@@ -20,6 +20,17 @@ const SYNONYMS: [(&[&str], &str); 7] = [
     (&["exec"], "run"),
 ];
 
+/// What a conflict is with if clap does not name the option that was typed.
+const SEVERAL_OPTIONS: &str = "options of a new service";
+
+/// Returns the error for a command line that ends with `--`, as one with an empty variable does; `None` for another one.
+pub(super) fn empty_command(arguments: &[OsString]) -> Option<Error> {
+    arguments.last().filter(|word| *word == "--").map(|_| Error::Usage {
+        message: "there is no command after --".into(),
+        hint: "put the command after --, as in `devport start --key api -- npm run dev`".into(),
+    })
+}
+
 /// Returns the error for arguments that clap refuses. `None` if they request help or the version.
 pub(super) fn error(error: &clap::Error, arguments: &[OsString]) -> Option<Error> {
     let mut words = arguments.iter().skip(1).filter_map(|word| word.to_str());
@@ -58,10 +69,14 @@ pub(super) fn error(error: &clap::Error, arguments: &[OsString]) -> Option<Error
             let hint = if why.contains("has no unit") { unit_hint(&name, &value) } else { help };
             (format!("invalid value{named} for {name}: {why}"), hint)
         }
-        ErrorKind::ArgumentConflict => match without_dashes(command, arguments) {
-            Some(refused) => refused,
-            None => conflict(&name, &typed_rival(error, arguments), command, help),
-        },
+        ErrorKind::ArgumentConflict => {
+            let rival = typed_rival(error, arguments);
+            let has_target = name == "TARGET" || rival == "TARGET" || rival == SEVERAL_OPTIONS;
+            match without_dashes(command, arguments).filter(|_| has_target) {
+                Some(refused) => refused,
+                None => conflict(&name, &rival, command, help),
+            }
+        }
         _ => {
             let message = error.to_string();
             let first = message.lines().next().unwrap_or_default();
@@ -109,7 +124,7 @@ fn typed_rival(error: &clap::Error, arguments: &[OsString]) -> String {
     };
     match rivals.as_slice() {
         [rival] => rival.clone(),
-        rivals => rivals.iter().find(is_typed).cloned().unwrap_or_else(|| "options of a new service".into()),
+        rivals => rivals.iter().find(is_typed).cloned().unwrap_or_else(|| SEVERAL_OPTIONS.into()),
     }
 }
 
@@ -173,17 +188,22 @@ fn missing(command: &str, argument: &str, help: String) -> (String, String) {
 /// Returns the message and the hint for a `start` or `run` with a key and words that are probably its command; `None` if
 /// it has no key, or a `--` or a file.
 fn without_dashes(command: &str, arguments: &[OsString]) -> Option<(String, String)> {
-    let words: Vec<&str> = arguments.iter().skip(1).filter_map(|word| word.to_str()).collect();
-    let has = |options: &[&str]| words.iter().any(|word| options.contains(&word.split('=').next().unwrap_or_default()));
-    if !matches!(command, "start" | "run") || !has(&["--key", "-k"]) || has(&["--", "--file", "-f"]) {
+    let words: Vec<&str> = arguments.iter().skip(1).map(|word| word.to_str()).collect::<Option<_>>()?;
+    let has = |short: &str, long: &str| words.iter().position(|word| word.starts_with(short) || word.starts_with(long));
+    if !matches!(command, "start" | "run") || words.contains(&"--") || has("-f", "--file").is_some() {
         return None;
     }
-    let key = words.iter().position(|word| matches!(*word, "--key" | "-k") || word.starts_with("--key="))?;
-    let (options, line) = words.split_at_checked(key + if words[key].contains('=') { 1 } else { 2 })?;
+    let key = has("-k", "--key")?;
+    let has_value = words[key].contains('=') || (words[key].starts_with("-k") && words[key].len() > 2);
+    let (options, line) = words.split_at_checked(key + if has_value { 1 } else { 2 })?;
     // Of other options, only clap knows which word is the value of one.
-    let example = match line.first() {
-        Some(word) if !word.starts_with('-') => format!("{} -- {}", options.join(" "), shorten(&line.join(" "))),
-        _ => format!("{command} --key api -- npm run dev"),
+    let is_plain = options[..key].iter().all(|word| *word == command || word.starts_with('-'));
+    let starts = line.first().is_some_and(|word| !word.starts_with('-'));
+    let typed = format!("{} -- {}", shell_words::join(options), shell_words::join(line));
+    let example = if is_plain && starts && shorten(&typed) == typed {
+        typed
+    } else {
+        format!("{command} --key api -- npm run dev")
     };
     Some(("there is no command to run".into(), format!("put the command after --, as in `devport {example}`")))
 }
@@ -283,6 +303,26 @@ mod tests {
             (
                 "devport run --key=x --restart never node server.js",
                 "unexpected \"server.js\" | put the command after --, as in `devport run --key api -- npm run dev`",
+            ),
+            (
+                "devport start -k x sh echo;$HOME",
+                "there is no command to run | put the command after --, as in `devport start -k x -- sh 'echo;$HOME'`",
+            ),
+            (
+                "devport start -kx npm run dev",
+                "there is no command to run | put the command after --, as in `devport start -kx -- npm run dev`",
+            ),
+            (
+                "devport start node --key x server.js",
+                "there is no command to run | put the command after --, as in `devport start --key api -- npm run dev`",
+            ),
+            (
+                "devport start --key x --port 3000 --no-port",
+                "--port cannot be used with --no-port | `devport start --help` describes the options",
+            ),
+            (
+                "devport start --key x --key y",
+                "--key may be given only once | `devport start --help` describes the options",
             ),
             (
                 "devport start --no-port --no-port -- x",

@@ -258,19 +258,20 @@ impl<'a> Awaited<'a> {
     fn failed(&self, view: &ServiceView, waited: Option<Duration>, mut why: String) -> Error {
         let waited_s = waited.map(|waited| (waited.as_secs_f64() * 10.0).round() / 10.0);
         let name = self.reservation.name();
+        let quoted = shell_words::quote(name);
         let was_stopped = view.last_exit.as_ref().is_none_or(|exit| exit.was_requested);
         let hint = match (self.goal, view.state) {
             (Goal::Ready, State::Stopped) if was_stopped => {
                 let reserved = view.cmd.is_empty().then(|| own_stack::start_hint(self.context, self.reservation));
-                reserved.flatten().unwrap_or_else(|| format!("start it with `devport start --wait {name}`"))
+                reserved.flatten().unwrap_or_else(|| format!("start it with `devport start --wait {quoted}`"))
             }
             (Goal::Ready, state) => match command_after_fix(state) {
                 Some(command) if !why.contains(command) => {
-                    format!("after the fix, run `{command} {}`", shell_words::quote(name))
+                    format!("after the fix, run `{command} {quoted}`")
                 }
-                _ => format!("`devport logs {name}` shows more"),
+                _ => format!("`devport logs {quoted}` shows more"),
             },
-            (Goal::Stopped, _) => format!("`devport logs {name}` shows more"),
+            (Goal::Stopped, _) => format!("`devport logs {quoted}` shows more"),
         };
         if let Some(next) = view::next_start(view, clock::wall())
             && matches!(view.state, State::Backoff | State::CrashLoop)

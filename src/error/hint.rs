@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use shell_words::quote;
+
 use super::Error;
 
 impl Error {
@@ -81,7 +83,7 @@ impl Error {
             }
             Self::LockBusy { .. } => "try again; if that process hangs, kill it first".into(),
             Self::StillStopping { service, .. } => {
-                format!("try again, or stop it at once with `devport stop --kill {service}`")
+                format!("try again, or stop it at once with `devport stop --kill {}`", quote(service))
             }
             Self::UnknownSupervisor { .. } => "wait a moment and try again".into(),
             Self::UnprovenOrphan { .. } => {
@@ -90,9 +92,9 @@ impl Error {
             Self::TmuxSilent { .. } => {
                 "check it with `ps`: it may be busy, or stopped (`kill -CONT PID` resumes it)".into()
             }
-            Self::NotRunning { service } => format!("start it with `devport start {service}`"),
-            Self::NoProcess { service, .. } => format!("`devport signal {service}` starts it now"),
-            Self::NoPort { service } => format!("`devport which {service}` shows its details"),
+            Self::NotRunning { service } => format!("start it with `devport start {}`", quote(service)),
+            Self::NoProcess { service, .. } => format!("`devport signal {}` starts it now", quote(service)),
+            Self::NoPort { service } => format!("`devport which {}` shows its details", quote(service)),
             Self::NoBrowser { .. } => "open it by hand, or set BROWSER to a program".into(),
             Self::NoStackFile { .. } => {
                 "name a file with -f, or write one, such as `services: {web: {exec: npm run dev}}`; `devport start` and \
@@ -100,7 +102,7 @@ impl Error {
                     .into()
             }
             Self::DanglingCheckout { .. } => "run `git worktree repair` in the main checkout".into(),
-            Self::NoSuchRun { service, .. } => format!("`devport logs {service}` prints every run that its log has"),
+            Self::NoSuchRun { service, .. } => format!("`devport logs {}` prints every run that its log has", quote(service)),
             // The other messages say everything, or the error carries its hint.
             _ => return None,
         };
@@ -143,7 +145,7 @@ fn sandbox_hint(base: &Path) -> String {
 /// checkout may remove.
 fn reserved_hint(removable: Option<&str>) -> String {
     let other = "choose another port, or remove `port:` or `--port`, so that devport assigns one";
-    let free = removable.map(|target| format!("{other}; `devport rm {target}` frees this one"));
+    let free = removable.map(|target| format!("{other}; `devport rm {}` frees this one", quote(target)));
     free.unwrap_or_else(|| other.into())
 }
 

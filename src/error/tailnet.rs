@@ -170,7 +170,7 @@ impl TailnetError {
             Self::NotServed { .. } => "`tailscale serve status --json` shows what is served".into(),
             Self::NoPort { .. } => "start it without --no-port".into(),
             Self::NameTaken { service, .. } => {
-                format!("choose another name: `devport tailup --tailnet-name NAME {service}`")
+                format!("choose another name: `devport tailup --tailnet-name NAME {}`", shell_words::quote(service))
             }
             Self::InvalidName { .. } => "use 1 to 63 letters a-z, digits and dashes, with no dash at either end".into(),
             Self::Credential { hint, .. } => hint.clone(),

@@ -66,7 +66,7 @@ fn poll(
         // Another supervisor was faster.
         None if registry.liveness(&reservation.hash).is_held() => Ok(None),
         None => {
-            let hint = format!("`devport run {}` shows what happens", reservation.name());
+            let hint = format!("`devport run {}` shows what happens", shell_words::quote(reservation.name()));
             Err(start_failed(reservation, "its supervisor ended without a reason".into(), Some(hint)))
         }
     }))
@@ -109,7 +109,8 @@ fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<Option<Pro
                 other => other.map_or_else(|| "another process".into(), |problem| problem.to_string()),
             };
             let hint = format!(
-                "end that process, and {service} starts within 5 s; or stop {service} with `devport stop {service}`"
+                "end that process, and {service} starts within 5 s; or stop {service} with `devport stop {}`",
+                shell_words::quote(service)
             );
             Some(Err(Error::PortTaken { port: reservation.port, owner, hint }))
         }
@@ -117,7 +118,9 @@ fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<Option<Pro
         State::Failed if has_run(&run) => Some(Ok(None)),
         State::Failed => {
             let is_new = run.exits.is_empty() && reservation.file.is_none();
-            let forget = is_new.then(|| format!("it stays registered; `devport rm {}` removes it", reservation.name()));
+            let forget = is_new.then(|| {
+                format!("it stays registered; `devport rm {}` removes it", shell_words::quote(reservation.name()))
+            });
             let hint = [shell_hint(&reservation.cmd), forget]
                 .into_iter()
                 .flatten()

@@ -173,7 +173,7 @@ fn start_means_what_is_stopped_in_this_checkout() {
     assert_eq!((keys(&started), started.stderr.as_str()), (set(&["api", "runs", "web"]), ""));
     assert_eq!(outcomes.iter().filter(|outcome| *outcome == "started").count(), 2, "{outcomes:?}");
     // An option without a command is probably a mistake.
-    for option in ["--replace", "--no-port", "--grace=3s"] {
+    for option in ["--replace", "--no-port", "--grace=5s", "--restart=always"] {
         machine.at("shop", ["start", option]).fails(2, &["there is no command to run"]);
     }
     // `up` knows the order of a stack.

@@ -113,6 +113,7 @@ fn bad_arguments_are_usage_errors_and_start_nothing() {
     for (arguments, part) in [
         (&["start", "--key", "a"][..], "no command"),
         (&["start", "--key", "a", "--", ""], "empty word"),
+        (&["start", "--"], "there is no command after --"),
         (&["start", "--key", "a\nb", "--", "true"], "control character"),
         (&["start", "--key=-a", "--", "true"], "starts with a dash"),
         (&["start", "--key", "a", "sleep", "5"], "put the command after --"),

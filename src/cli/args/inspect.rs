@@ -83,7 +83,7 @@ pub(crate) struct Logs {
     /// Print only output of the last TIME, such as 10m
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<Span>,
-    /// Print only the run with this number: the line of each start has it
+    /// Print only run N; the line of each start has the number of its run
     #[arg(long, value_name = "N", conflicts_with = "previous")]
     pub(crate) run: Option<u64>,
     /// Print only the last run that has ended

@@ -153,8 +153,8 @@ A devport.yaml has the fields services, name and tmux-session:
 
 A service has exec, cwd, env, depends-on, one-shot, shared, port, port-env, no-port, scheme, ready, health, \
 on-unhealthy, restart, backoff, max-restarts, window, stop-signal, grace, log, tailnet and tailnet-name. Without \
-exec, it is a reserved port. Instead of services, the file can be a list of services, each with a key. \
-docs/devport-yaml.md describes every field.")]
+exec, it is a reserved port. A check of ready and health can have status, interval, timeout and failures. Instead of \
+services, the file can be a list of services, which can have a key. docs/devport-yaml.md describes every field.")]
 pub(crate) struct Up {
     /// Start only these services of the file, and the services that they need
     #[arg(value_name = "NAME")]

@@ -61,7 +61,7 @@ Examples:
   devport start --key job --no-port --env N=3 -- sh -c 'cd jobs && ./run $$N'
   devport start api                      start it again as it was registered
   devport start api web                  start these two again
-  devport start                          start what is stopped in this checkout
+  devport start                          start what is stopped in this checkout, but no stack
   devport start -f devport.yaml          start every service of the file
   devport start -f devport.yaml api web  start these two
 
@@ -83,7 +83,8 @@ pub(crate) struct Start {
     /// Run without a tmux window; the log is the only output
     #[arg(long, alias = "detach")]
     pub(crate) no_tmux: bool,
-    /// Registered services to start again; with -f, the keys to start [default: those of this checkout; with -f, all]
+    /// Registered services to start again; with -f, the keys to start [default: those of this checkout that belong to no
+    /// stack; with -f, all]
     #[arg(value_name = "TARGET", conflicts_with_all = ["NewService", "PolicyArguments"])]
     pub(crate) targets: Vec<String>,
     #[command(flatten)]
