@@ -23,9 +23,10 @@ const SYNONYMS: [(&[&str], &str); 7] = [
 /// What a conflict is with if clap does not name the option that was typed.
 const SEVERAL_OPTIONS: &str = "options of a new service";
 
-/// Returns the error for a command line that ends with `--`, as one with an empty variable does; `None` for another one.
+/// Returns the error for a command line with nothing after `--`, as an empty variable leaves it; `None` for another one.
 pub(super) fn empty_command(arguments: &[OsString]) -> Option<Error> {
-    arguments.last().filter(|word| *word == "--").map(|_| Error::Usage {
+    let dashes = arguments.iter().position(|word| word == "--")?;
+    (dashes + 1 == arguments.len()).then(|| Error::Usage {
         message: "there is no command after --".into(),
         hint: "put the command after --, as in `devport start --key api -- npm run dev`".into(),
     })
