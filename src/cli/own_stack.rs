@@ -33,7 +33,8 @@ pub(super) enum Entry {
     Unknown,
 }
 
-/// Adds to an error about a service that the file of a stack declares how it is started.
+/// Adds to an error how services are started that the nearest file declares. If this checkout has the service that was not
+/// found, and its record cannot be used, that is the error.
 pub(super) fn explain(context: &Context, error: Error) -> Error {
     match error {
         // A registration that was refused has a state and its own hint: `up` does not replace it.
@@ -41,11 +42,12 @@ pub(super) fn explain(context: &Context, error: Error) -> Error {
             let name = key.rsplit('/').next().unwrap_or(&key);
             // The keys of a list are the same in all checkouts.
             let is_own = |own: &Declared| own.has_command && own.key.as_ref().is_some_and(|own| own.as_str() != key);
-            let own = declared_here(context, name).filter(is_own);
+            let own = declared_here(context, name);
             if let Some(error) = own.as_ref().and_then(|own| own.unusable_record(context)) {
                 return error;
             }
-            let hint = own.map_or(hint, |own| format!("`{}` starts this checkout's own", own.up_line(context)));
+            let hint =
+                own.filter(is_own).map_or(hint, |own| format!("`{}` starts this checkout's own", own.up_line(context)));
             Error::KeyElsewhere { key, owner, state: None, here, hint }
         }
         Error::NoSuchService { ref target, .. } | Error::PrefixTooShort { ref target, .. } => {

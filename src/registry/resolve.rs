@@ -237,7 +237,7 @@ fn elsewhere_error(target: &Target, services: &[Reservation], place: &Place) -> 
         };
         let names: Vec<String> =
             shown.iter().map(|service| format!("`devport which {}`", service.global_name())).collect();
-        let hint = format!("name the one that you mean from everywhere, as in {}", names.join(" or "));
+        let hint = format!("name one of them from everywhere, as in {}", names.join(" or "));
         (target.as_str().to_owned(), owners + &more, hint)
     };
     Ok(Error::KeyElsewhere { key, owner, state: None, here: place.abbreviate(place.root()), hint })
