@@ -116,7 +116,7 @@ pub(crate) enum Error {
         nearest: Vec<String>,
     },
     /// The target names a service of the nearest file, and no checkout has registered it.
-    #[error("{service} was not started: {} declares it", file.display())]
+    #[error("{service}, declared in {}, was never started", file.display())]
     NeverStarted {
         /// Its key, or else its name in the file.
         service: String,
@@ -131,6 +131,8 @@ pub(crate) enum Error {
         checkout: String,
         /// The name of the command.
         verb: &'static str,
+        /// The command line that starts the services of the nearest file; `None` if there is no file.
+        up: Option<String>,
     },
     /// A `devport.yaml` has no service with the key.
     #[error("{} has no service {key:?}", path.display())]

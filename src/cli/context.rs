@@ -27,6 +27,8 @@ pub(crate) struct CallerContext {
     pub(super) environment: CallerEnvironment,
     /// The current directory; `None` if it was deleted.
     pub(super) cwd: Option<PathBuf>,
+    /// The current directory of the user's shell, without `-C`; `None` if it was deleted.
+    shell_directory: Option<PathBuf>,
     /// The path of this program; `None` if the system does not know it.
     pub(super) program: Option<PathBuf>,
 }
@@ -34,7 +36,7 @@ pub(crate) struct CallerContext {
 impl CallerContext {
     /// Collects what the system reports: `cwd` and `program` are `None` if it does not know them.
     pub(crate) fn new(environment: CallerEnvironment, cwd: Option<PathBuf>, program: Option<PathBuf>) -> Self {
-        Self { environment, cwd, program }
+        Self { environment, shell_directory: cwd.clone(), cwd, program }
     }
 
     /// Changes the current directory of this process, for `-C`.
@@ -124,6 +126,11 @@ impl Context {
         Some(Place::new(self.caller.cwd.as_ref()?, None, self.environment().home()))
     }
 
+    /// Returns the checkout where the user types the next command, without `-C`; `None` if the directory was deleted.
+    pub(super) fn place_of_shell(&self) -> Option<Place> {
+        Some(Place::new(self.caller.shell_directory.as_ref()?, None, self.environment().home()))
+    }
+
     /// Returns the services that targets name, each once. All targets are resolved before a command acts on one of them.
     /// A record that cannot be used is reported and counted in [`Chosen::unusable`].
     ///
@@ -182,7 +189,7 @@ impl Context {
     /// As [`Self::cwd`].
     pub(super) fn no_services_here(&self, verb: &'static str) -> Result<Error> {
         let place = Place::new(&self.cwd()?, None, self.environment().home());
-        Ok(Error::NoServicesHere { checkout: place.abbreviate(place.root()), verb })
+        Ok(Error::NoServicesHere { checkout: place.abbreviate(place.root()), verb, up: None })
     }
 
     /// Notes that a command without targets found nothing that runs.

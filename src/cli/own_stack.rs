@@ -1,13 +1,15 @@
 //! How a service is started that this checkout's file declares and that was not started yet. Reads the file, so it is
 //! only for errors and notes.
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::cli::context::Context;
 use crate::cli::stack::Located;
 use crate::config::{StackService, nearest_file};
 use crate::error::Error;
-use crate::identity::Key;
+use crate::identity::{Key, ServiceHash};
 use crate::registry::Reservation;
 
 /// A service that the nearest file declares.
@@ -20,7 +22,19 @@ struct Declared {
     has_command: bool,
 }
 
-/// Adds to an error about a service that the file of a stack declares how it is started.
+/// What the file of a stack says about a service of which only the port is reserved so far.
+pub(super) enum Entry {
+    /// It has a command.
+    Startable,
+    PortOnly,
+    /// The file no longer has the service.
+    Removed,
+    /// The file cannot be read.
+    Unknown,
+}
+
+/// Adds to an error how services are started that the nearest file declares. If this checkout has the service that was not
+/// found, and its record cannot be used, that is the error.
 pub(super) fn explain(context: &Context, error: Error) -> Error {
     match error {
         // A registration that was refused has a state and its own hint: `up` does not replace it.
@@ -28,8 +42,12 @@ pub(super) fn explain(context: &Context, error: Error) -> Error {
             let name = key.rsplit('/').next().unwrap_or(&key);
             // The keys of a list are the same in all checkouts.
             let is_own = |own: &Declared| own.has_command && own.key.as_ref().is_some_and(|own| own.as_str() != key);
-            let own = declared_here(context, name).filter(is_own);
-            let hint = own.map_or(hint, |own| format!("`{}` starts this checkout's own", own.up_line(context)));
+            let own = declared_here(context, name);
+            if let Some(error) = own.as_ref().and_then(|own| own.unusable_record(context)) {
+                return error;
+            }
+            let hint =
+                own.filter(is_own).map_or(hint, |own| format!("`{}` starts this checkout's own", own.up_line(context)));
             Error::KeyElsewhere { key, owner, state: None, here, hint }
         }
         Error::NoSuchService { ref target, .. } | Error::PrefixTooShort { ref target, .. } => {
@@ -40,52 +58,69 @@ pub(super) fn explain(context: &Context, error: Error) -> Error {
             let hint = reserved.and_then(|reserved| start_hint(context, &reserved)).unwrap_or(hint);
             Error::NoCommand { service, hint }
         }
+        Error::NoServicesHere { checkout, verb, .. } => {
+            let file = context.place().and_then(|place| nearest_file(&place));
+            Error::NoServicesHere { checkout, verb, up: file.map(|file| up_line(context, &file, None)) }
+        }
         error => error,
     }
 }
 
 /// Returns the error for a target that is no registered service, and that the nearest file declares; `None` if that file
-/// does not have it either.
+/// does not have it either. If it is registered and its record cannot be used, that is the error.
 pub(super) fn never_started(context: &Context, target: &str) -> Option<Error> {
     let declared = declared_here(context, target)?;
+    if let Some(error) = declared.unusable_record(context) {
+        return Some(error);
+    }
     let command = declared.up_line(context);
     let service = declared.key.map_or(declared.name, |key| key.to_string());
     Some(Error::NeverStarted { service, file: declared.file, command })
 }
 
-/// Returns the command that starts a service of a stack of which only the port is reserved so far; `None` if its file
-/// cannot be read or has no command for it.
-pub(super) fn up_command(context: &Context, reserved: &Reservation) -> Option<String> {
-    let (key, file) = (reserved.key.as_ref()?, reserved.file.as_deref()?);
-    let located = Located::find(context, Some(file)).ok()?;
-    let declared = located.service_with_key(key).ok()??;
-    (!declared.is_port_only()).then(|| up_line(context, file, &declared.name))
+/// Returns what the file of a stack says about a service of which only the port is reserved so far, and the command line
+/// that starts the service once the file has a command for it; `None` if it belongs to no stack.
+pub(super) fn entry(context: &Context, reserved: &Reservation) -> Option<(Entry, String)> {
+    let (key, file) = (reserved.key.as_ref()?, reserved.file.as_deref().filter(|_| reserved.stack.is_some())?);
+    let entry = Located::find_to_stop(context, Some(file)).ok().map_or(Entry::Unknown, |located| {
+        match located.service_with_key(key).ok().flatten().map(StackService::is_port_only) {
+            Some(false) => Entry::Startable,
+            Some(true) => Entry::PortOnly,
+            None => Entry::Removed,
+        }
+    });
+    Some((entry, up_line(context, file, Some(key.name_in_stack()))))
 }
 
 /// Returns what to do so that a reserved port of a stack has a service, as a hint; `None` if it belongs to no stack. Only
 /// its file can give it a command.
 pub(super) fn start_hint(context: &Context, reserved: &Reservation) -> Option<String> {
-    let (key, file) = (reserved.key.as_ref()?, reserved.file.as_deref().filter(|_| reserved.stack.is_some())?);
-    let name = key.name_in_stack();
-    let (up, path) = (up_line(context, file, name), file.display());
-    let declared = |located: &Located| located.service_with_key(key).ok().flatten().map(StackService::is_port_only);
-    Some(match Located::find_to_stop(context, Some(file)).ok().as_ref().map(declared) {
-        Some(Some(false)) => format!("start it with `{up}`"),
-        Some(None) => format!("{path} no longer has {name}: add it with `exec`, then run `{up}`"),
-        Some(Some(true)) | None => format!("add `exec` to {name} in {path}, then run `{up}`"),
+    let (entry, up) = entry(context, reserved)?;
+    let (name, file) = (reserved.key.as_ref()?.name_in_stack(), reserved.file.as_deref()?.display());
+    Some(match entry {
+        Entry::Startable => format!("start it with `{up}`"),
+        Entry::Removed => format!("{file} no longer has {name}: add it with `exec`, then run `{up}`"),
+        Entry::PortOnly | Entry::Unknown => format!("add `exec` to {name} in {file}, then run `{up}`"),
     })
 }
 
-/// Returns the command that starts a service of a file, as it can be typed in the current directory: `up` finds the
-/// nearest file without `-f`.
-pub(super) fn up_line(context: &Context, file: &Path, name: &str) -> String {
-    let name = shell_words::quote(name);
-    let is_nearest = context.place().and_then(|place| nearest_file(&place)).is_some_and(|nearest| nearest == file);
-    if is_nearest {
-        format!("devport up -d {name}")
-    } else {
-        format!("devport up -d -f {} {name}", shell_words::quote(&file.to_string_lossy()))
+/// Returns the command lines that start all services of the files of these services, one for each file.
+pub(super) fn up_lines<'a>(context: &Context, services: impl IntoIterator<Item = &'a Reservation>) -> Vec<String> {
+    let files: BTreeSet<&Path> = services.into_iter().filter_map(|service| service.file.as_deref()).collect();
+    files.into_iter().map(|file| format!("`{}`", up_line(context, file, None))).collect()
+}
+
+/// Returns the command line that starts a service of a file, or else all of them, as it can be typed in the directory of
+/// the user's shell: `up` finds the nearest file without `-f`.
+pub(super) fn up_line(context: &Context, file: &Path, name: Option<&str>) -> String {
+    let mut line = String::from("devport up -d");
+    if context.place_of_shell().and_then(|place| nearest_file(&place)).is_none_or(|nearest| nearest != file) {
+        let _ = write!(line, " -f {}", shell_words::quote(&file.to_string_lossy()));
     }
+    if let Some(name) = name {
+        let _ = write!(line, " {}", shell_words::quote(name));
+    }
+    line
 }
 
 /// Returns the service of the nearest file that a target names by its name or its key; `None` if there is none.
@@ -104,6 +139,11 @@ fn declared_here(context: &Context, target: &str) -> Option<Declared> {
 impl Declared {
     /// Returns the command that starts it, as it can be typed in the current directory.
     fn up_line(&self, context: &Context) -> String {
-        up_line(context, &self.file, &self.name)
+        up_line(context, &self.file, Some(&self.name))
+    }
+
+    /// Returns why its record cannot be used; `None` if it can, or there is none.
+    fn unusable_record(&self, context: &Context) -> Option<Error> {
+        context.registry.find(&ServiceHash::of_key(self.key.as_ref()?)).err()
     }
 }

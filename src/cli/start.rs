@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use crate::cli::args::{NewService, Start};
 use crate::cli::context::{Chosen, Context};
 use crate::cli::output::{note, report};
-use crate::cli::own_stack::{explain, never_started};
+use crate::cli::own_stack::{Entry, entry, explain, never_started, up_lines};
 use crate::cli::policy::PolicyArguments;
 use crate::cli::{edited, missing_tmux, tailnet, wait};
 use crate::config::{EnvSource, PortRequest, Request, ServiceSpec, Span, parse_assignment};
 use crate::error::{Error, Result};
 use crate::identity::{Key, TailnetName};
 use crate::launch::{Ensured, IfRunning, LaunchMode, Previous};
-use crate::registry::{PortRange, Reservation};
+use crate::registry::{PortRange, Reservation, State};
 use crate::text::shorten;
-use crate::view::Outcome;
+use crate::view::{Outcome, Status};
 
 /// Executes `devport start` without `-f`.
 ///
@@ -104,24 +104,32 @@ fn resolve_words(context: &Context, words: &[String]) -> Result<Chosen> {
 /// As [`Context::choose`], or if only services of stacks are here.
 fn all_here(context: &Context) -> Result<Chosen> {
     let mut chosen = context.choose("start", &[], false)?;
-    let total = chosen.services.len();
-    chosen.services.retain(|service| service.stack.is_none());
-    let is_stack_here = chosen.services.len() < total;
-    chosen.services.retain(|service| !service.cmd.is_empty());
+    let (of_stacks, others): (Vec<_>, Vec<_>) =
+        chosen.services.into_iter().partition(|service| service.stack.is_some());
+    chosen.services = others.into_iter().filter(|service| !service.cmd.is_empty()).collect();
     let is_empty = chosen.services.is_empty() && chosen.unusable == 0;
-    if is_empty && is_stack_here {
-        return Err(Error::Usage {
-            message: "the services of this checkout are in a stack, and `start` does not order them".into(),
-            hint: "start them with `devport up -d`".into(),
-        });
-    }
-    if is_empty {
+    if is_empty && of_stacks.is_empty() {
         return Err(context.no_services_here("start")?);
     }
-    if is_stack_here {
-        note("`devport up -d` starts the services of the stack");
+    if is_empty {
+        return Err(Error::Usage {
+            message: "the services of this checkout are in a stack, and `start` does not order them".into(),
+            hint: format!("start them with {}", up_lines(context, &of_stacks).join(" and ")),
+        });
+    }
+    for up in up_lines(context, of_stacks.iter().filter(|service| can_start(context, service))) {
+        note(&format!("{up} starts the services of the stack"));
     }
     Ok(chosen)
+}
+
+/// Returns whether `up` would start a service of a stack: it does not run, and is no port without a command.
+fn can_start(context: &Context, service: &Reservation) -> bool {
+    if service.cmd.is_empty() {
+        return matches!(entry(context, service), Some((Entry::Startable, _)));
+    }
+    let view = context.view(service);
+    view.status != Status::Running && view.state != State::Completed
 }
 
 /// Returns how the arguments request services to be started. `replace`: what `--replace` means.

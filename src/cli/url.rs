@@ -3,7 +3,7 @@
 use crate::cli::args::Target;
 use crate::cli::context::Context;
 use crate::cli::output::note;
-use crate::cli::own_stack;
+use crate::cli::own_stack::{Entry, entry};
 use crate::error::{Error, Result};
 use crate::registry::{Reservation, State};
 use crate::view::Status;
@@ -35,8 +35,8 @@ pub(super) fn address(context: &Context, reservation: &Reservation) -> Result<St
         (State::Running | State::Unhealthy, Some(error)) => note(&format!("{name} is not ready: {error}")),
         // A program that devport does not run may use a reserved port.
         _ if reservation.cmd.is_empty() => {
-            if let Some(command) = own_stack::up_command(context, reservation) {
-                note(&format!("{name} was not started; `{command}` starts it"));
+            if let Some((Entry::Startable, up)) = entry(context, reservation) {
+                note(&format!("{name} was never started; `{up}` starts it"));
             }
         }
         (state, error) if !state.is_up() => {

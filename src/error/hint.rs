@@ -46,6 +46,7 @@ impl Error {
             Self::NoSuchService { nearest, .. } | Self::PrefixTooShort { nearest, .. } => {
                 did_you_mean(nearest).unwrap_or_else(|| "`devport ls` lists the services".into())
             }
+            Self::NoServicesHere { verb: "start", up: Some(up), .. } => format!("start those of its file with `{up}`"),
             Self::NoServicesHere { verb: "start", .. } => {
                 "put a command after --, as in `devport start --key api -- npm run dev`".into()
             }

@@ -165,8 +165,9 @@ fn targets() -> Vec<Error> {
             file: "/home/me/shop/devport.yaml".into(),
             command: "devport up -d web".into(),
         },
-        Error::NoServicesHere { checkout: "~/shop".into(), verb: "stop" },
-        Error::NoServicesHere { checkout: "~/shop".into(), verb: "start" },
+        Error::NoServicesHere { checkout: "~/shop".into(), verb: "stop", up: None },
+        Error::NoServicesHere { checkout: "~/shop".into(), verb: "start", up: None },
+        Error::NoServicesHere { checkout: "~/shop".into(), verb: "start", up: Some("devport up -d".into()) },
         Error::NoSuchEntry {
             key: "wbe".into(),
             path: "devport.yaml".into(),

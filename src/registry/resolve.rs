@@ -29,7 +29,9 @@ impl Registry {
             Some(reservation) if place.is_some_and(|place| is_own_key(&reservation, place)) => return Ok(reservation),
             by_key => by_key,
         };
-        if let Some(reservation) = place.and_then(|place| self.find_in_nearest_stack(target, place)) {
+        if let Some(place) = place
+            && let Some(reservation) = self.find_in_nearest_stack(target, place)?
+        {
             return Ok(reservation);
         }
         let mut elsewhere = self.services_of_stacks(target)?;
@@ -64,21 +66,28 @@ impl Registry {
     }
 
     /// Finds the service with this name in the stack of the nearest file by the keys that it can have, without reading all
-    /// records; `None` if it is not found in this way. As in a list, a record that cannot be used is no match.
-    fn find_in_nearest_stack(&self, target: &Target, place: &Place) -> Option<Reservation> {
-        let file = nearest_file(place)?;
-        let checkout = place.checkout_of_stacks()?;
-        let name = stack_name_in(&file, || default_name(&checkout, file.parent().unwrap_or(Path::new("/"))))?;
-        let find = |key: String| self.find(&ServiceHash::of_key(&Key::new(key).ok()?)).ok().flatten();
+    /// records; `None` if it is not found in this way.
+    ///
+    /// # Errors
+    /// If a record that may be the one cannot be used. To look for the name elsewhere would find another service, or none.
+    fn find_in_nearest_stack(&self, target: &Target, place: &Place) -> Result<Option<Reservation>> {
+        let Some(file) = nearest_file(place) else { return Ok(None) };
+        let Some(checkout) = place.checkout_of_stacks() else { return Ok(None) };
+        let default = || default_name(&checkout, file.parent().unwrap_or(Path::new("/")));
+        let Some(name) = stack_name_in(&file, default) else { return Ok(None) };
         let is_ours = |found: &Reservation| {
             let own = found.key.as_ref().map(Key::name_in_stack);
             let is_named = own == Some(target.as_str()) && found.stack.as_ref() == Some(&name);
             is_named && found.file.as_ref() == Some(&file) && place.lists(found.site())
         };
-        let [first, second] = possible_keys(&name, &checkout, target.as_str()).map(|key| find(key).filter(is_ours));
-        match (first, second) {
-            (Some(_), Some(_)) => None,
-            (first, second) => first.or(second),
+        let find = |key: String| match Key::new(key) {
+            Ok(key) => Ok(self.find(&ServiceHash::of_key(&key))?.filter(is_ours)),
+            Err(_) => Ok(None),
+        };
+        match possible_keys(&name, &checkout, target.as_str()).map(find) {
+            [Ok(Some(_)), Ok(Some(_))] => Ok(None),
+            [Ok(Some(found)), _] | [_, Ok(Some(found))] => Ok(Some(found)),
+            [first, second] => first.and(second),
         }
     }
 
@@ -217,7 +226,8 @@ fn elsewhere_error(target: &Target, services: &[Reservation], place: &Place) -> 
     };
     let (key, owner, hint) = if let [only] = services {
         let kind = if only.stack.is_some() { "whole key" } else { "id" };
-        (only.name().to_owned(), owner(only)?, format!("its {kind} {} works", only.global_name()))
+        let hint = format!("name it by its {kind} from everywhere, as in `devport which {}`", only.global_name());
+        (only.name().to_owned(), owner(only)?, hint)
     } else {
         let shown = &services[..services.len().min(SUGGESTIONS)];
         let owners = shown.iter().map(owner).collect::<Result<Vec<_>>>()?.join(", ");
@@ -225,16 +235,12 @@ fn elsewhere_error(target: &Target, services: &[Reservation], place: &Place) -> 
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        let names: Vec<&str> = shown.iter().map(Reservation::global_name).collect();
-        (target.as_str().to_owned(), owners + &more, format!("the names {} work", names.join(", ")))
+        let names: Vec<String> =
+            shown.iter().map(|service| format!("`devport which {}`", service.global_name())).collect();
+        let hint = format!("name one of them from everywhere, as in {}", names.join(" or "));
+        (target.as_str().to_owned(), owners + &more, hint)
     };
-    Ok(Error::KeyElsewhere {
-        key,
-        owner,
-        state: None,
-        here: place.abbreviate(place.root()),
-        hint: format!("{hint} from everywhere, with every command"),
-    })
+    Ok(Error::KeyElsewhere { key, owner, state: None, here: place.abbreviate(place.root()), hint })
 }
 
 /// Returns the keys that are most similar to a text, best first.

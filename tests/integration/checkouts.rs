@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::{DEVPORT, Done, SERVER, TestEnv, done, has_program, is_alive, number, port, until};
+use crate::support::{DEVPORT, Done, SERVER, TestEnv, done, has_program, is_alive, number, port, strace, until};
 
 /// A service that is ready at once and prints nothing, so that its files do not change while it runs.
 pub(crate) const SLEEP: [&str; 5] = ["--ready", "none", "--", "sleep", "1000"];
@@ -413,7 +413,8 @@ fn a_bare_name_means_a_service_of_this_checkout_and_ids_work_from_everywhere() {
     }
     // The messages suggest the id, and it does what they promise.
     let refused = machine.at(feat, ["logs", "web"]).fails(6, &["hint: "]).stderr;
-    assert!(refused.contains(&format!("its id {id} works from everywhere, with every command")), "{refused}");
+    let hint = format!("hint: name it by its id from everywhere, as in `devport which {id}`\n");
+    assert!(refused.contains(&hint), "{refused}");
     outcome(&machine.at(feat, ["rm", id]).ok().json(), "removed");
     machine.at(feat, ["which", "web"]).fails(4, &["no service"]);
 }
@@ -809,7 +810,7 @@ fn reserve_beside_start_never_loses_the_command() {
 
 #[test]
 fn reserve_decides_and_writes_under_one_hold_of_the_lock() {
-    if !has_program("strace") {
+    if strace::is_missing() {
         return;
     }
     let machine = Machine::new();
@@ -896,7 +897,7 @@ fn in_a_deleted_directory_ids_work_and_names_do_not() {
 
 #[test]
 fn a_checkout_is_found_without_git_and_with_few_reads() {
-    if !has_program("strace") {
+    if strace::is_missing() {
         return;
     }
     let mut machine = Machine::new();
@@ -947,7 +948,7 @@ fn a_checkout_is_found_without_git_and_with_few_reads() {
 
 #[test]
 fn a_command_that_waited_does_nothing_to_a_key_that_another_checkout_got_meanwhile() {
-    if !has_program("strace") {
+    if strace::is_missing() {
         return;
     }
     let machine = Machine::new();

@@ -183,6 +183,32 @@ fn start_means_what_is_stopped_in_this_checkout() {
     let started = machine.at("shop", ["start"]).ok();
     assert_eq!(keys(&started), set(&["api", "runs", "web"]));
     assert_eq!(started.stderr, "devport: `devport up -d` starts the services of the stack\n");
+    machine.at("shop", ["up", "-d"]).ok();
+    assert_eq!(machine.at("shop", ["start"]).ok().stderr, "", "the stack runs");
     machine.at("shop", ["rm", "api", "runs", "web"]).ok();
     machine.at("shop", ["start"]).fails(2, &["are in a stack", "start them with `devport up -d`"]);
+}
+
+#[test]
+fn start_names_the_files_of_the_stacks_that_it_does_not_start() {
+    let machine = Machine::new();
+    let file = |directory: &str, services: &str| {
+        let path = machine.directory(directory).join("devport.yaml");
+        std::fs::write(&path, format!("services: {services}\n")).unwrap();
+        std::fs::canonicalize(path).unwrap().display().to_string()
+    };
+    let one_shot = "{web: {exec: sleep 1000, ready: none}, debug: {}, build: {exec: 'true', one-shot: true}}";
+    let (web, api) = (file("shop/apps/web", one_shot), file("shop/apps/api", "{api: {exec: sleep 1000, ready: none}}"));
+    for directory in ["shop/apps/web", "shop/apps/api"] {
+        machine.at(directory, ["up", "-d"]).ok();
+    }
+    let hint = format!("hint: start them with `devport up -d -f {api}` and `devport up -d -f {web}`\n");
+    machine.at("shop", ["start"]).fails(2, &[&hint]);
+    machine.start("shop", "alone");
+    assert_eq!(machine.at("shop", ["start"]).ok().stderr, "", "all that has a command runs or is completed");
+    machine.at("shop", ["stop", "web"]).ok();
+    let note = format!("devport: `devport up -d -f {web}` starts the services of the stack\n");
+    assert_eq!(machine.at("shop", ["start"]).ok().stderr, note);
+    machine.at("shop", ["up", "-d", "-f", &web]).ok();
+    assert_eq!(machine.at("shop", ["start"]).ok().stderr, "");
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use crate::support::strace::{self, Fault};
-use crate::support::{DEVPORT, TestEnv, done, has_program, is_up, port, until};
+use crate::support::{DEVPORT, TestEnv, done, is_up, port, until};
 
 /// The record of a service.
 fn record(env: &TestEnv, view: &serde_json::Value) -> PathBuf {
@@ -63,7 +63,7 @@ fn a_port_reserved_for_a_service_without_one_keeps_the_rest() {
 
 #[test]
 fn a_record_that_cannot_be_read_for_a_moment_keeps_its_port() {
-    if !has_program("strace") {
+    if strace::is_missing() {
         return;
     }
     let env = TestEnv::new();

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Done, TestEnv, done, number, until};
+use crate::support::{DEVPORT, Done, TestEnv, done, number, until};
 
 /// A server, as the `exec` of a service.
 pub(crate) const SERVE: &str = "[python3, -m, http.server, --bind, 127.0.0.1, $PORT]";
@@ -34,7 +34,7 @@ pub(crate) const FEAT: &str = "shop/.claude/worktrees/feat";
 
 /// Runs a command in a directory.
 pub(crate) fn at(env: &TestEnv, directory: &str, arguments: &[&str]) -> Done {
-    env.devport([&["-C", directory], arguments].concat())
+    env.finish(env.command(DEVPORT).current_dir(env.file(directory)).args(arguments))
 }
 
 /// Returns keys and outcomes.

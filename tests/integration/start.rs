@@ -200,8 +200,12 @@ fn each_of_several_keys_is_resolved_once() {
         env.detach(key, &[], &["sleep", "1000"]);
     }
     let record = env.state_file("services", "a", "json");
-    let opens = |keys: &[&str]| env.count_opens(&record, [&["start"], keys].concat());
-    assert_eq!(opens(&["a", "b"]), opens(&["a"]));
+    let opens = |keys: &[&str]| {
+        env.opened_records(".", &[&["start"], keys].concat()).iter().filter(|path| **path == record).count()
+    };
+    let once = opens(&["a"]);
+    assert!(once > 0);
+    assert_eq!(opens(&["a", "b"]), once);
     env.devport(["start", "a", "c"]).fails(4, &["no service matching \"c\""]);
     env.devport(["start", "c", "d"]).fails(2, &["unexpected \"c d\"", "put the command after --"]);
 }

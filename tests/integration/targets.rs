@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::Value;
 
 use crate::stacks::{FEAT, at, machine};
-use crate::support::{DEVPORT, TestEnv, has_program};
+use crate::support::{DEVPORT, TestEnv, strace};
 
 /// A stack with these services, which have ports and do not answer.
 fn stack(services: &[&str]) -> String {
@@ -83,12 +83,13 @@ fn a_name_that_only_other_checkouts_have_is_refused_with_their_whole_keys() {
         ],
     );
     assert_eq!(one.stdout, "");
-    let hint = "hint: its whole key shop/web works from everywhere, with every command\n";
+    let hint = "hint: name it by its whole key from everywhere, as in `devport which shop/web`\n";
     at(&env, "blog", &["url", "web"]).fails(6, &[hint]);
     at(&env, "blog", &["up", "-d"]).ok();
     at(&env, FEAT, &["up", "-d"]).ok();
     let (main, feat) = (id("shop/web"), id("shop@feat/web"));
-    let several = at(&env, "blog", &["stop", "web"]).fails(6, &["web belongs to ", " work from everywhere"]);
+    let several = at(&env, "blog", &["stop", "web"])
+        .fails(6, &["web belongs to ", "hint: name one of them from everywhere, as in `devport which shop"]);
     for part in [&path("shop"), &path(FEAT), "shop/web", "shop@feat/web"] {
         assert!(several.stderr.contains(part), "{part}: {several:?}");
     }
@@ -107,7 +108,7 @@ fn a_service_of_a_stack_that_was_never_started_is_named_with_its_file() {
     let file =
         |directory: &str| fs::canonicalize(env.file(directory)).unwrap().join("devport.yaml").display().to_string();
     let up = |name: &str| format!("hint: start it with `devport up -d {name}`\n");
-    let message = format!("devport: shop/web was not started: {} declares it\n{}", file("shop"), up("web"));
+    let message = format!("devport: shop/web, declared in {}, was never started\n{}", file("shop"), up("web"));
     for command in
         ["url", "which", "logs", "stop", "restart", "wait", "attach", "start", "run", "port", "env", "signal"]
     {
@@ -117,13 +118,75 @@ fn a_service_of_a_stack_that_was_never_started_is_named_with_its_file() {
     at(&env, "shop", &["start", "web", "api"]).fails(4, &[&message]);
     at(&env, "shop", &["start", "npm", "dev"]).fails(2, &["put the command after --"]);
     at(&env, "shop", &["url", "shop/web"]).fails(4, &[&message]);
-    at(&env, "shop", &["url", "debug"]).fails(4, &["shop/debug was not started", &up("debug")]);
+    at(&env, "shop", &["url", "debug"]).fails(4, &["shop/debug, declared in ", &up("debug")]);
     at(&env, "shop", &["url", "wbe"]).fails(4, &["no service matching \"wbe\""]);
-    at(&env, FEAT, &["url", "api"]).fails(4, &["shop@feat/api was not started", &file(FEAT), &up("api")]);
+    at(&env, FEAT, &["url", "api"]).fails(4, &["shop@feat/api, declared in ", &file(FEAT), &up("api")]);
     env.write("blog/devport.yaml", "- {key: my blog, exec: sleep 1000}\n");
-    at(&env, "blog", &["logs", "my blog"]).fails(4, &["my blog was not started", &up("'my blog'")]);
+    at(&env, "blog", &["logs", "my blog"]).fails(4, &["my blog, declared in ", &up("'my blog'")]);
     at(&env, "shop", &["up", "-d", "debug"]).ok();
     at(&env, "shop", &["url", "debug"]).ok();
+}
+
+#[test]
+fn the_command_of_a_hint_works_in_the_directory_where_it_is_typed() {
+    let env = machine(&stack(&["web"]));
+    let file = fs::canonicalize(env.file("shop")).unwrap().join("devport.yaml").display().to_string();
+    let elsewhere = format!("hint: start it with `devport up -d -f {file} web`\n");
+    at(&env, "empty", &["-C", "../shop", "url", "web"]).fails(4, &[&elsewhere]);
+    at(&env, "blog", &["-C", "../empty", "-C", "../shop", "start"])
+        .fails(4, &[&format!("`devport up -d -f {file}`\n")]);
+    for directory in [".", &env.file("shop")] {
+        at(&env, "shop", &["-C", directory, "url", "web"]).fails(4, &["hint: start it with `devport up -d web`\n"]);
+    }
+    at(&env, "empty", &["up", "-d", "-f", &file, "web"]).ok();
+    at(&env, "empty", &["-C", "../shop", "url", "web"]).ok();
+}
+
+#[test]
+fn start_in_a_new_checkout_with_a_file_names_up() {
+    let env = machine(&stack(&["web"]));
+    fs::create_dir_all(env.file(&format!("{FEAT}/src"))).unwrap();
+    let hint = "hint: start those of its file with `devport up -d`\n";
+    for directory in ["shop", FEAT, &format!("{FEAT}/src")] {
+        at(&env, directory, &["start"]).fails(4, &[" has no services\n", hint]);
+    }
+    at(&env, "empty", &["start"]).fails(4, &[" has no services\n", "put a command after --"]);
+    at(&env, FEAT, &["stop"]).fails(4, &["or use `devport stop --all`"]);
+}
+
+#[test]
+fn a_damaged_record_of_a_stack_is_the_error_and_no_other_service_is_meant() {
+    let env = machine(&stack(&["web"]));
+    for directory in ["shop", FEAT] {
+        at(&env, directory, &["up", "-d"]).ok();
+    }
+    let record = |key: &str| env.state_file("services", key, "json");
+    let (main, feat) = (record("shop/web"), record("shop@feat/web"));
+    let whole = fs::read(&main).unwrap();
+    fs::write(&main, &whole[..whole.len() / 2]).unwrap();
+    let path = main.to_str().unwrap();
+    let refuses = |directory: &str| {
+        for command in ["url", "stop", "which", "start", "restart"] {
+            let refused = at(&env, directory, &[command, "web"]).fails(1, &[path, "hint: repair it"]);
+            assert!(!refused.stderr.contains("belongs to") && !refused.stderr.contains("never started"), "{refused:?}");
+        }
+    };
+    // The name of the stack is not searched for in a file that is so large.
+    let large = format!("# {}\n{}", "x".repeat(70_000), stack(&["web"]));
+    for file in [&large, &stack(&["web"])] {
+        env.write("shop/devport.yaml", file);
+        refuses("shop");
+    }
+    assert_eq!(key_of(&env, FEAT, "web"), "shop@feat/web", "it is not damaged");
+    // Now no other checkout has the name.
+    at(&env, FEAT, &["rm", "web"]).ok();
+    assert!(!feat.exists());
+    for file in [&stack(&["web"]), &large] {
+        env.write("shop/devport.yaml", file);
+        refuses("shop");
+    }
+    fs::write(&main, &whole).unwrap();
+    at(&env, "shop", &["stop", "web"]).ok();
 }
 
 #[test]
@@ -159,19 +222,9 @@ fn a_key_of_a_checkout_wins_over_stacks_below_a_directory_without_one() {
     assert_eq!(key_of(&env, "blog", "db"), "blog-apps/db");
 }
 
-/// Returns how many records the first thread of a command reads.
-fn records_read(env: &TestEnv, directory: &str, command: &str, key: &str) -> usize {
-    let trace = env.file("trace");
-    let mut strace = env.command("strace");
-    strace.current_dir(env.file(directory)).args(["-e", "trace=openat", "-o", &trace, DEVPORT, command, key]);
-    env.finish(&mut strace).ok();
-    let text = fs::read_to_string(&trace).unwrap();
-    text.lines().filter(|line| line.contains("/services/") && line.contains(".json")).count()
-}
-
 #[test]
 fn a_service_of_the_nearest_stack_is_found_without_reading_the_other_records() {
-    if !has_program("strace") {
+    if strace::is_missing() {
         return;
     }
     let env = machine(&stack(&["web"]));
@@ -191,11 +244,11 @@ fn a_service_of_the_nearest_stack_is_found_without_reading_the_other_records() {
         let root = fs::canonicalize(env.file(directory)).unwrap();
         assert_eq!(view["root"].as_str(), root.to_str(), "{directory}");
         for command in ["which", "url", "stop"] {
-            let count = records_read(&env, directory, command, "web");
+            let count = env.opened_records(directory, &[command, "web"]).len();
             assert!((1..10).contains(&count), "{command} in {directory}: {count}");
         }
     }
-    assert!((1..10).contains(&records_read(&env, "shop/apps/ui", "url", "web")), "below the file");
+    assert!((1..10).contains(&env.opened_records("shop/apps/ui", &["url", "web"]).len()), "below the file");
     // A service that the file no longer has is found by its record.
     env.write("shop/devport.yaml", &stack(&["api"]));
     assert_eq!(key_of(&env, "shop", "web"), "shop/web");
@@ -203,7 +256,7 @@ fn a_service_of_the_nearest_stack_is_found_without_reading_the_other_records() {
 
 #[test]
 fn a_key_in_a_directory_without_a_stack_is_found_without_reading_the_other_records() {
-    if !has_program("strace") {
+    if strace::is_missing() {
         return;
     }
     let env = machine(&stack(&["web"]));
@@ -218,11 +271,11 @@ fn a_key_in_a_directory_without_a_stack_is_found_without_reading_the_other_recor
     }
     for command in ["which", "stop", "start"] {
         for (directory, key) in [("empty", "alone"), ("blog", "filed")] {
-            let count = records_read(&env, directory, command, key);
+            let count = env.opened_records(directory, &[command, key]).len();
             assert!((1..10).contains(&count), "{command} {key}: {count}");
         }
     }
-    assert!(records_read(&env, "shop", "which", "own") > 20, "a stack here may have the name");
+    assert!(env.opened_records("shop", &["which", "own"]).len() > 20, "a stack here may have the name");
 }
 
 #[test]
@@ -230,7 +283,7 @@ fn what_was_never_started_in_this_checkout_is_started_with_up() {
     let env = machine(&format!("{}  debug: {{}}\n", stack(&["db", "web"])));
     at(&env, FEAT, &["up", "-d", "db"]).ok();
     let url = |name: &str| at(&env, FEAT, &["url", name]).ok();
-    assert_eq!(url("web").stderr, "devport: shop@feat/web was not started; `devport up -d web` starts it\n");
+    assert_eq!(url("web").stderr, "devport: shop@feat/web was never started; `devport up -d web` starts it\n");
     assert!(url("web").stdout.starts_with("http://localhost:"));
     assert_eq!((url("db").stderr, url("debug").stderr), (String::new(), String::new()));
     let hint = "hint: start it with `devport up -d web`\n";
@@ -257,7 +310,7 @@ fn what_was_never_started_in_this_checkout_is_started_with_up() {
 
 #[test]
 fn up_executes_no_git() {
-    if !has_program("strace") {
+    if strace::is_missing() {
         return;
     }
     let mut env = machine(

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
@@ -52,14 +52,19 @@ impl TestEnv {
         command
     }
 
-    /// Runs devport, which must succeed, and returns how often its first thread opened a file.
+    /// Runs devport in a directory of `work`, where it must succeed, and returns the records that its first thread
+    /// opened, each as often as it did.
     #[track_caller]
-    pub(crate) fn count_opens<I: IntoIterator<Item: AsRef<OsStr>>>(&self, file: &Path, arguments: I) -> usize {
+    pub(crate) fn opened_records(&self, directory: &str, arguments: &[&str]) -> Vec<PathBuf> {
         let trace = self.path("trace");
         let mut command = self.command("strace");
-        command.args(["-qq", "-e", "trace=?open,openat", "-o"]).arg(&trace).arg(DEVPORT).args(arguments);
-        self.finish(&mut command).ok();
-        fs::read_to_string(trace).unwrap().matches(&format!("\"{}\"", file.display())).count()
+        command.current_dir(self.file(directory)).args(["-qq", "-e", "trace=?open,openat", "-o"]).arg(&trace);
+        self.finish(command.arg(DEVPORT).args(arguments)).ok();
+        let text = fs::read_to_string(trace).unwrap();
+        let paths = text.lines().filter_map(|line| line.split('"').nth(1)).map(PathBuf::from);
+        paths
+            .filter(|path| path.starts_with(self.state("services")) && path.extension() == Some("json".as_ref()))
+            .collect()
     }
 
     /// Starts devport with a delay, and waits until it is delayed.
