@@ -285,6 +285,9 @@ pub(crate) enum Error {
     /// The service has no port.
     #[error("{service} has no port")]
     NoPort { service: String },
+    /// The environment of the service lacks the variable.
+    #[error("{service} has no variable {name}")]
+    NoSuchVariable { service: String, name: String },
     /// The service has a port and no command.
     #[error("{service} is a reserved port without a command")]
     NoCommand {

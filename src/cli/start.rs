@@ -216,7 +216,7 @@ fn note_fixed_port(context: &Context, spec: &ServiceSpec, ensured: &Ensured) {
     if let (PortRequest::Any, Previous::Stopped, Some(port)) = (spec.request.port, ensured.previous, fixed) {
         let name = ensured.reservation.name();
         note(&format!(
-            "{name} keeps port {port}; to get a port of {first}-{last}, remove it first with `devport rm {}`",
+            "{name} keeps port {port}; to get a port of {first}-{last}, first remove it and its log with `devport rm {}`",
             shell_words::quote(name)
         ));
     }

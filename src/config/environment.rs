@@ -134,7 +134,7 @@ impl CallerEnvironment {
 }
 
 /// Returns whether a variable is a credential, which must never be recorded, passed on or shown.
-fn is_secret(name: &str, value: &str) -> bool {
+pub(super) fn is_secret(name: &str, value: &str) -> bool {
     CREDENTIALS.contains(&name) || value.contains(CREDENTIAL_PREFIX)
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::config::environment::is_secret;
 use crate::config::policy::Policy;
 use crate::identity::{Key, TailnetName};
 
@@ -97,10 +98,13 @@ impl Request {
         }
     }
 
-    /// Returns the names of the variables that options set; none if a file declares the service.
+    /// Returns the names of the variables that options set; none if a file declares the service. Credentials are left out:
+    /// the service does not get them.
     pub(crate) fn env_names(&self) -> Vec<String> {
         let names = |source: &EnvSource| match source {
-            EnvSource::Values(values) => values.iter().map(|(name, _)| name.clone()).collect(),
+            EnvSource::Values(values) => {
+                values.iter().filter(|(name, value)| !is_secret(name, value)).map(|(name, _)| name.clone()).collect()
+            }
             EnvSource::File(_) => Vec::new(),
         };
         if self.file.is_some() { Vec::new() } else { self.env.iter().flat_map(names).collect() }

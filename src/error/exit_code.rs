@@ -53,6 +53,7 @@ impl Error {
             | Self::NotRunning { .. }
             | Self::NoProcess { .. }
             | Self::NoPort { .. }
+            | Self::NoSuchVariable { .. }
             | Self::NoCommand { .. }
             | Self::NoSuchRun { .. }
             | Self::NoBrowser { .. }

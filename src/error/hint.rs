@@ -96,6 +96,7 @@ impl Error {
             Self::NotRunning { service } => format!("start it with `devport start {}`", quote(service)),
             Self::NoProcess { service, .. } => format!("`devport signal {}` starts it now", quote(service)),
             Self::NoPort { service } => format!("`devport which {}` shows its details", quote(service)),
+            Self::NoSuchVariable { service, .. } => format!("`devport env {}` lists its variables", quote(service)),
             Self::NoBrowser { .. } => "open it by hand, or set BROWSER to a program".into(),
             Self::NoStackFile { .. } => {
                 "name a file with -f, or write one, such as `services: {web: {exec: npm run dev}}`; `devport start` and \
@@ -146,7 +147,8 @@ fn sandbox_hint(base: &Path) -> String {
 /// checkout may remove.
 fn reserved_hint(removable: Option<&str>) -> String {
     let other = "choose another port, or remove `port:` or `--port`, so that devport assigns one";
-    let free = removable.map(|target| format!("{other}; `devport rm {}` frees this one", quote(target)));
+    let free =
+        removable.map(|target| format!("{other}; `devport rm {}` frees this one, and deletes its log", quote(target)));
     free.unwrap_or_else(|| other.into())
 }
 

@@ -34,8 +34,8 @@ fn place(error: &Error) -> usize {
         Error::CheckoutGone { .. } => 49, Error::NotCompleted { .. } => 50, Error::SomeNotUp { .. } => 51,
         Error::NoStackFile { .. } => 52, Error::WouldChange => 53, Error::DanglingCheckout { .. } => 54,
         Error::NoMainCheckout { .. } => 55, Error::Interrupted { .. } => 56, Error::NoServicesHere { .. } => 57,
-        Error::NeverStarted { .. } => 58,
-        Error::Tailnet(error) => 59 + tailnet::samples::place(error),
+        Error::NeverStarted { .. } => 58, Error::NoSuchVariable { .. } => 59,
+        Error::Tailnet(error) => 60 + tailnet::samples::place(error),
     }
 }
 
@@ -58,6 +58,7 @@ fn samples() -> Vec<Error> {
         Error::UnknownSupervisor { service: api(), why: "its lock is held, but names no process that holds it".into() },
         Error::UnprovenOrphan { service: api(), process: "pid 7 (node)".into() },
         Error::NoPort { service: api() },
+        Error::NoSuchVariable { service: api(), name: "DATABASE_URL".into() },
         Error::NoCommand { service: "db".into(), hint: "start it with `devport start --key db -- npm run dev`".into() },
         Error::NoSuchRun { service: api(), run: "run 9".into(), kept: "it has runs 1 to 3".into() },
         Error::NoBrowser { url: "http://localhost:19001".into(), why: "could not find xdg-open".into() },
@@ -195,7 +196,7 @@ fn every_error_reads_as_recorded() {
     let mut places: Vec<usize> = samples.iter().map(place).collect();
     places.sort_unstable();
     places.dedup();
-    let count = 59 + tailnet::samples::COUNT;
+    let count = 60 + tailnet::samples::COUNT;
     assert_eq!(places, (0..count).collect::<Vec<_>>(), "a variant has no sample");
     let print = |error: &Error| {
         let hint = error.hint().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();

@@ -306,7 +306,7 @@ mod tests {
         ] {
             let package = serde_json::json!({"scripts": {"dev": script}}).to_string();
             let expected = format!(
-                "Vite does not read PORT: in the script dev of package.json, write `{better}`, then run `devport restart --wait web`"
+                "Vite does not read PORT: in the script dev of package.json, write `{better}`, then run `devport restart --wait 4b5`"
             );
             assert_eq!(advise("npm run dev", &package, "").to_string(), expected, "{script}");
         }
@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(
             advise("npm run dev", next, "").to_string(),
             "Next.js reads PORT, but something else sets its port: in the script dev of package.json, write \
-             `next dev --port $PORT`, then run `devport restart --wait web`"
+             `next dev --port $PORT`, then run `devport restart --wait 4b5`"
         );
     }
 
@@ -323,7 +323,7 @@ mod tests {
         let vite = "node /p/node_modules/.bin/vite";
         let package = r#"{"scripts": {"dev": "concurrently 'npm:web' 'npm:api'"}}"#;
         let in_part = "Vite does not read PORT: where it is started, write `vite --port $PORT --strictPort`, then run \
-                       `devport restart --wait web`";
+                       `devport restart --wait 4b5`";
         for (line, package) in [("npm run dev", package), ("./dev.sh", ""), ("sh -c 'make web'", "")] {
             assert_eq!(advise(line, package, vite).to_string(), in_part, "{line}");
         }
@@ -335,7 +335,7 @@ mod tests {
     fn an_app_that_listens_by_its_own_code_is_recognized_by_its_dependencies() {
         let package = r#"{"scripts": {"dev": "node server.js"}, "dependencies": {"express": "5"}}"#;
         let expected = "the port of Express is set in the app's own code: make its code read `process.env.PORT`, then run \
-                        `devport restart --wait web`, or give it that fixed port, which deletes its log: `devport rm web; devport start --wait --key web --port 3000 -- ";
+                        `devport restart --wait 4b5`, or give it that fixed port, which deletes its log: `devport rm 4b5 && devport start --wait --key web --port 3000 -- ";
         for line in ["npm run dev", "node server.js", "npx nodemon server.js"] {
             let advice = advise(line, package, "node server.js").to_string();
             assert_eq!(advice, format!("{expected}{line}`"));
@@ -352,8 +352,8 @@ mod tests {
             ("sh -c './a & wait'", "python3 a.py", "make its code read `os.environ[\"PORT\"]`", "sh -c './a & wait'"),
             ("./server -v", "./server -v", "make it read PORT", "./server -v"),
         ] {
-            let fixed = format!("`devport rm web; devport start --wait --key web --port 3000 -- {kept}`");
-            let restart = "then run `devport restart --wait web`";
+            let fixed = format!("`devport rm 4b5 && devport start --wait --key web --port 3000 -- {kept}`");
+            let restart = "then run `devport restart --wait 4b5`";
             let fixed = format!("or give it that fixed port, which deletes its log: {fixed}");
             let expected = format!("it ignores PORT: {code}, {restart}, {fixed}");
             assert_eq!(advise(line, "", listener).to_string(), expected, "{line}");
@@ -375,8 +375,8 @@ mod tests {
 
     #[test]
     fn what_the_command_has_already_is_not_advised() {
-        let fixed = ": set it in its configuration, then run `devport restart --wait web`, or give it that fixed port, \
-                     which deletes its log: `devport rm web; devport start --wait --key web --port 3000 -- ";
+        let fixed = ": set it in its configuration, then run `devport restart --wait 4b5`, or give it that fixed port, \
+                     which deletes its log: `devport rm 4b5 && devport start --wait --key web --port 3000 -- ";
         for line in ["vite --strictPort --port '$PORT'", "python3 -m http.server '$PORT' --bind 127.0.0.1"] {
             let advice = advise(line, "", "").to_string();
             assert!(advice.contains(&format!(" does not use the port that its command passes{fixed}")), "{advice}");

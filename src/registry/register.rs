@@ -169,7 +169,7 @@ impl Registry {
             PortRequest::Any | PortRequest::ByHash if reservation.port != 0 => Ok(None),
             PortRequest::Exactly(port) if reservation.port == port => Ok(None),
             PortRequest::Exactly(port) if reservation.port != 0 => {
-                let hint = move_hint(spec, reservation.name(), port);
+                let hint = move_hint(spec, reservation.global_name(), port);
                 Err(Error::PortFixed { service: spec.name().to_owned(), port: reservation.port, hint })
             }
             PortRequest::Exactly(port) => {
@@ -323,6 +323,7 @@ fn move_hint(spec: &ServiceSpec, name: &str, port: u16) -> String {
         name,
         key: request.key.as_ref().map(Key::as_str),
         options: request.start_options().words(),
+        port: None,
         env_names: &[],
         file: None,
         is_stack: false,

@@ -112,7 +112,7 @@ pub(crate) struct Reservation {
     /// Identifies the content of each of `env_files` at registration; empty in records of earlier versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) env_file_digests: Vec<String>,
-    /// The names of the variables that `--env` set; none in records of earlier versions.
+    /// The names of the variables that `--env` set, except credentials; none in records of earlier versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) env_names: Vec<String>,
     /// Variables of its `env` that refer to what is known only at a spawn, such as `$PORT`.
@@ -373,9 +373,10 @@ impl Reservation {
     /// Returns where its command is written.
     pub(crate) fn source(&self) -> Source<'_> {
         Source {
-            name: self.name(),
+            name: self.global_name(),
             key: self.key.as_ref().map(Key::as_str),
             options: self.start_options().words(),
+            port: self.service_port(),
             env_names: &self.env_names,
             file: self.file.as_deref(),
             is_stack: self.stack.is_some(),

@@ -262,8 +262,15 @@ mod tests {
         }
 
         fn port_advice(&self, listeners: &[String], port: Option<u16>) -> PortAdvice {
-            let source =
-                Source { name: "a", key: None, options: Vec::new(), env_names: &[], file: None, is_stack: false };
+            let source = Source {
+                name: "a",
+                key: None,
+                options: Vec::new(),
+                port: None,
+                env_names: &[],
+                file: None,
+                is_stack: false,
+            };
             Launch { words: &[], directory: Path::new("/"), variable: "PORT", listeners, port, source }.advise()
         }
     }

@@ -142,7 +142,7 @@ impl Git {
 }
 
 /// Writes the minimal files of a git directory.
-fn git_directory(path: &Path) {
+pub(crate) fn git_directory(path: &Path) {
     for name in ["objects", "refs"] {
         fs::create_dir_all(path.join(name)).unwrap();
     }
@@ -993,11 +993,12 @@ fn a_fixed_port_of_another_checkout_is_never_to_be_removed() {
             assert!(!failed.stderr.contains(part), "{failed:?}");
         }
     }
-    start("shop/apps", "db2").fails(1, &["reserved for db in ~/shop", "`devport rm db` frees this one"]);
+    start("shop/apps", "db2")
+        .fails(1, &["reserved for db in ~/shop", "`devport rm db` frees this one, and deletes its log"]);
     machine.at("shop", ["stop", "db"]).ok();
     fs::rename(machine.home("shop"), machine.home("away")).unwrap();
     let id = machine.env.ls()[0]["hashid"].as_str().unwrap().to_owned();
-    start("blog", "db2").fails(1, &[&format!("`devport rm {id}` frees this one")]);
+    start("blog", "db2").fails(1, &[&format!("`devport rm {id}` frees this one, and deletes its log")]);
     machine.at("blog", ["rm", &id]).ok();
     start("blog", "db2").ok();
 }

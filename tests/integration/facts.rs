@@ -54,6 +54,22 @@ fn env_shows_values_only_on_request() {
 }
 
 #[test]
+fn env_prints_one_variable_whose_value_may_have_several_lines() {
+    let env = TestEnv::new();
+    let value = "line1\nline2\nPW=x";
+    env.detach("a", &["--env", &format!("CERT={value}"), "--env", "PW=real"], &["sleep", "1000"]);
+    let print = |arguments: &[&str]| env.devport(["env"].iter().chain(arguments)).ok();
+    assert_eq!(print(&["--show-secrets", "a", "CERT"]).stdout, format!("{value}\n"));
+    assert_eq!(print(&["--show-secrets", "a", "PW"]).stdout, "real\n");
+    assert_eq!(print(&["a", "CERT"]).stdout, "CERT\n");
+    assert_eq!(print(&["--json", "--show-secrets", "a", "CERT"]).json(), serde_json::json!({"CERT": value}));
+    for arguments in [&["a", "CER"][..], &["--show-secrets", "a", "CER"]] {
+        let failed = env.devport(["env"].iter().chain(arguments));
+        failed.fails(1, &["a has no variable CER", "hint: `devport env a` lists its variables"]);
+    }
+}
+
+#[test]
 fn a_port_can_be_reserved_without_a_command() {
     let env = TestEnv::new();
     let reserved = env.devport(["reserve", "--key", "db"]).ok().stdout;

@@ -2,16 +2,26 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::checkouts::git_directory;
 use crate::support::{DEVPORT, Done, TestEnv, port, until};
 
 /// Pastes a line into a shell, in a directory.
 fn paste(env: &TestEnv, directory: &Path, line: &str) -> Done {
     let line = format!("devport() {{ {DEVPORT} \"$@\"; }}; {line}");
     env.finish(env.command("sh").current_dir(directory).args(["-c", &line]))
+}
+
+/// Makes the working directory a repository. Returns the directory of another one.
+fn other_checkout(env: &TestEnv) -> PathBuf {
+    let other = env.path("blog");
+    for directory in [&env.path("work"), &other] {
+        git_directory(&directory.join(".git"));
+    }
+    other
 }
 
 /// Returns the line in the last backticks of a text.
@@ -78,11 +88,16 @@ fn a_program_with_a_fixed_port_is_to_read_the_variable_or_gets_its_port() {
     let env = TestEnv::new();
     let other = env.first_port + 32;
     env.write("hard.py", &FIXED.replace("OTHER", &other.to_string()));
+    let elsewhere = other_checkout(&env);
     let start = ["start", "--wait", "--replace", "--key", "hard", "--restart", "on-failure", "--", "python3"];
     for arguments in [&["hard.py"][..], &["hard.py", "--port", "$PORT"]] {
-        let why = "it ignores PORT: make its code read `os.environ[\"PORT\"]`, then run `devport restart --wait hard`, or give it \
-             that fixed port, which deletes its log: `devport rm";
-        let failed = env.devport(start.iter().chain(arguments)).fails(5, &[why]);
+        let failed = env.devport(start.iter().chain(arguments)).fails(5, &[]);
+        let id = env.which("hard")["hashid"].as_str().unwrap().to_owned();
+        let why = format!(
+            "it ignores PORT: make its code read `os.environ[\"PORT\"]`, then run `devport restart --wait {id}`, or give it \
+             that fixed port, which deletes its log: `devport rm {id} && devport start "
+        );
+        assert!(failed.stderr.contains(&why), "{failed:?}");
         assert!(!failed.stderr.contains("'$PORT'"), "{failed:?}");
     }
     let table = env.devport(["ls", "--format", "table"]).ok().stdout;
@@ -90,10 +105,32 @@ fn a_program_with_a_fixed_port_is_to_read_the_variable_or_gets_its_port() {
     env.devport(["start", "--key", "b", "--port", &other.to_string(), "--", "true"])
         .fails(1, &["is taken by", "hint: end it with `devport stop hard`, "]);
     let error = env.which("hard")["error"].as_str().unwrap().to_owned();
-    paste(&env, Path::new("/"), advised(&error)).ok();
+    let restart = error.split('`').find(|text| text.starts_with("devport restart")).unwrap();
+    paste(&env, &elsewhere, restart).fails(5, &["it ignores PORT"]);
+    paste(&env, &elsewhere, advised(&error)).ok();
     let view = env.which("hard");
     assert_eq!((&view["state"], &view["policy"]["restart"]), (&"ready".into(), &"on-failure".into()));
     assert_eq!(port(&view), other);
+}
+
+#[test]
+fn a_service_without_a_key_keeps_its_fixed_port() {
+    let mut env = TestEnv::new();
+    let (own, other) = (env.first_port + 37, env.first_port + 38);
+    env.set("DEVPORT_PORT_RANGE", &format!("{}-{}", env.first_port, env.first_port + 9));
+    let elsewhere = other_checkout(&env);
+    let (own_text, other) = (own.to_string(), other.to_string());
+    let command = ["--", "python3", "-m", "http.server", "--bind", "127.0.0.1", &other];
+    env.devport(["start", "--wait", "--port", &own_text].iter().chain(&command)).fails(5, &["it listens on"]);
+    let before = env.which(&own_text);
+    let (id, error) = (before["hashid"].as_str().unwrap(), before["error"].as_str().unwrap());
+    let line = format!("devport rm {id} && devport start --wait --port {own} --cwd ");
+    assert!(error.contains(&format!("replace it, which deletes its log: `{line}")), "{error}");
+    paste(&env, &elsewhere, advised(error)).ok();
+    assert_eq!(env.ls().len(), 1);
+    let after = env.which(&own_text);
+    assert_eq!((&after["state"], &after["cwd"]), (&"ready".into(), &before["cwd"]));
+    assert_ne!(after["hash"], before["hash"]);
 }
 
 #[test]
@@ -217,13 +254,22 @@ fn the_pasted_line_starts_the_service_with_every_option_that_it_had() {
         let value = if value == "OWN" { &own_text } else { value };
         start.extend([name, value].into_iter().filter(|word| !word.is_empty()));
     }
+    // A value may have several lines, one of which looks like another variable. Credentials are not recorded.
+    let certificate = "line1\nline2\nTOKEN=x";
+    let assignments = [format!("CERT={certificate}"), "TS_AUTHKEY=x".into(), "OTHER=tskey-x".into()];
+    start.extend(assignments.iter().flat_map(|assignment| ["--env", assignment]));
+    let elsewhere = other_checkout(&env);
     env.devport([&start[..], &["--", "python3", "-c", &code]].concat()).ok();
     until("it is reported", || env.which("web")["error"].is_string());
     let before = env.which("web");
     let error = before["error"].as_str().unwrap().to_owned();
-    assert!(error.contains("--env \"$env1\"") && !error.contains("HOME"), "the value may be a secret: {error}");
+    assert!(error.contains("--env \"TOKEN=$env1\"") && !error.contains("HOME"), "the value may be a secret: {error}");
 
-    paste(&env, &env.path("work"), advised(&error)).ok();
+    let id = before["hashid"].as_str().unwrap();
+    let unread = advised(&error).replace(" TOKEN) &&", " NONE) &&");
+    paste(&env, &elsewhere, &unread).fails(1, &["web has no variable NONE"]);
+    assert_eq!(env.which("web")["pid"], before["pid"], "nothing runs after a failure");
+    paste(&env, &elsewhere, advised(&error)).ok();
     let after = env.which("web");
     assert_eq!((&after["state"], port(&after)), (&"ready".into(), other));
     for field in ["cwd", "cmd", "policy", "env_files", "port_env", "key"] {
@@ -233,7 +279,8 @@ fn the_pasted_line_starts_the_service_with_every_option_that_it_had() {
     assert_eq!(record["tailnet_pending"], "my-web");
     let variables = env.devport(["env", "--show-secrets", "web"]).ok().stdout;
     assert!(variables.contains("TOKEN=it's $HOME\n") && variables.contains("FROM_FILE=1\n"), "{variables}");
+    assert_eq!(env.devport(["env", "--show-secrets", "web", "CERT"]).ok().stdout, format!("{certificate}\n"));
     let again = ["--replace", "--env", "TOKEN=x", "--port", &own_text, "--", "true"];
     let again = env.devport([&start[..5], &again].concat());
-    again.fails(1, &["hint: `devport rm web` removes it with its log; then repeat this command"]);
+    again.fails(1, &[&format!("hint: `devport rm {id}` removes it with its log; then repeat this command")]);
 }

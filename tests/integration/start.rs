@@ -165,12 +165,13 @@ fn a_port_can_be_requested() {
     drop(listener);
     env.devport(["stop", "a"]).ok();
     let options = format!("--wait --key a --port {taken} --cwd {} --grace 2s", env.path("work").display());
-    let commands = format!("devport rm a; devport start {options} -- sleep 1000");
+    let rm = format!("devport rm {}", view["hashid"].as_str().unwrap());
+    let commands = format!("{rm} && devport start {options} -- sleep 1000");
     let hint = format!("hint: `{commands}` moves it; `rm` also deletes its log");
     env.devport(["start", "--key", "a", "--grace", "2s", "--port", &taken, "--", "sleep", "1000"])
         .fails(1, &["already has port", "ports never change", &hint]);
     env.devport(["reserve", "--key", "a", "--port", &taken])
-        .fails(1, &["`devport rm a` removes it with its log; then"]);
+        .fails(1, &[&format!("`{rm}` removes it with its log; then")]);
     assert_eq!(env.ls().len(), 1, "nothing was registered");
 }
 
@@ -186,7 +187,7 @@ fn a_replaced_service_that_keeps_a_port_outside_of_the_range_says_so() {
     assert_eq!(start(&["--port", &fixed.to_string()], "1000"), "");
     let note = format!("devport: a keeps port {fixed}; to get a port of ");
     let kept = start(&["--replace"], "1001");
-    assert!(kept.starts_with(&note) && kept.ends_with("remove it first with `devport rm a`\n"), "{kept}");
+    assert!(kept.starts_with(&note) && kept.ends_with("first remove it and its log with `devport rm a`\n"), "{kept}");
     assert_eq!(start(&["--replace", "--port", &fixed.to_string()], "1002"), "");
 }
 

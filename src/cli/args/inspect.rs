@@ -156,13 +156,15 @@ pub(crate) struct Wait {
 #[command(after_help = "\
 Examples:
   devport env api
-  devport env --show-secrets api | grep DATABASE")]
+  devport env --show-secrets api DATABASE_URL")]
 pub(crate) struct Env {
     /// Print the values too
     #[arg(long)]
     pub(crate) show_secrets: bool,
     /// Key, id or port of the service
     pub(crate) target: String,
+    /// Print only this variable: its name, or its bare value with --show-secrets
+    pub(crate) name: Option<String>,
 }
 
 #[derive(Debug, Args)]
