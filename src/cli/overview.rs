@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::config::Policy;
+use crate::config::{Policy, RestartWhen};
 use crate::error::{Error, Result};
 use crate::logs;
 use crate::observe::Observer;
 use crate::os::process::{self, ProcessIdentity};
 use crate::os::{clock, parallel};
-use crate::registry::{Registry, Reservation, State};
+use crate::registry::{ExitHow, Registry, Reservation, RunState, State};
 use crate::tailnet::Addresses;
 use crate::view::{ChangeView, Details, ServiceView, Status, SupervisorView, Usage};
 
@@ -57,6 +57,16 @@ impl<'a> Overview<'a> {
         services.retain(|service| {
             let is_over = |state| matches!(state, State::Stopped | State::Completed);
             !service.cmd.is_empty() && !is_over(self.observer.observe(service).observed.state)
+        });
+    }
+
+    /// Leaves out the services whose command has ended by itself with exit code 0, and is not restarted then.
+    pub(super) fn retain_unfinished(&self, services: &mut Vec<Reservation>) {
+        services.retain(|service| {
+            let run = self.registry.run_state(&service.hash).ok().flatten().filter(RunState::says_ended);
+            let last = run.as_ref().and_then(|run| run.exits.last());
+            let has_ended = last.is_some_and(|exit| exit.how == ExitHow::Code(0) && !exit.was_requested);
+            service.policy.restart == RestartWhen::Always || !has_ended
         });
     }
 

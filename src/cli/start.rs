@@ -97,8 +97,8 @@ fn resolve_words(context: &Context, words: &[String]) -> Result<Chosen> {
     })
 }
 
-/// Returns the services of this checkout that have a command and belong to no stack: `up` starts those of a stack in
-/// their order.
+/// Returns the services of this checkout that have a command, have not done their work, and belong to no stack: `up`
+/// starts those of a stack in their order.
 ///
 /// # Errors
 /// As [`Context::choose`], or if only services of stacks are here.
@@ -107,6 +107,7 @@ fn all_here(context: &Context) -> Result<Chosen> {
     let (of_stacks, others): (Vec<_>, Vec<_>) =
         chosen.services.into_iter().partition(|service| service.stack.is_some());
     chosen.services = others.into_iter().filter(|service| !service.cmd.is_empty()).collect();
+    context.overview().retain_unfinished(&mut chosen.services);
     let is_empty = chosen.services.is_empty() && chosen.unusable == 0;
     if is_empty && of_stacks.is_empty() {
         return Err(context.no_services_here("start")?);

@@ -166,6 +166,9 @@ fn start_means_what_is_stopped_in_this_checkout() {
         machine.start(directory, key);
     }
     machine.at("shop", ["reserve", "--key", "port"]).ok();
+    // A job is not done again.
+    let job = ["run", "--restart", "never", "--no-port", "--key", "job", "--", "sh", "-c", "echo done >> done"];
+    machine.at("shop", job).ok();
     machine.at("shop", ["stop", "web", "api"]).ok();
     machine.at("blog", ["stop"]).ok();
     let started = machine.at("shop", ["start"]).ok();
