@@ -83,7 +83,7 @@ pub(super) fn execute(context: &Context, arguments: Run) -> Result<()> {
             let spec = start::spec(context, arguments.service, arguments.policy)?;
             let ensured = context.launcher().register(&spec, if_running)?;
             if ensured.previous == Previous::StillRunning {
-                start::note_differences(&ensured);
+                start::note_differences(&spec, &ensured);
                 return print_running(context, &ensured.reservation);
             }
             tailnet::publish_started(context, &spec, &ensured);

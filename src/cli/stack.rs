@@ -317,15 +317,25 @@ impl Located {
             context.launcher().reserve(&spec).map(|reservation| reservation.port)
         };
         match service.request.port {
-            PortRequest::Exactly(port) if names.values.is_main() || service.shared => {
-                reserve(PortRequest::Exactly(port)).or_else(|error| match error {
-                    Error::PortReserved { .. } | Error::PortFixed { .. } => {
-                        note(&format!("{} does not get port {port}: {error}", service.name));
-                        reserve(PortRequest::ByHash)
-                    }
-                    error => Err(error),
-                })
-            }
+            PortRequest::Exactly(port) if names.values.is_main() || service.shared => reserve(PortRequest::Exactly(
+                port,
+            ))
+            .or_else(|error| match error {
+                Error::PortReserved { .. } | Error::PortFixed { .. } => {
+                    let remedy = match &error {
+                        Error::PortFixed { service, .. } => {
+                            let service = shell_words::quote(service);
+                            format!(
+                                "; to move it, run `devport rm {service}`, which deletes its log, and then `devport up`"
+                            )
+                        }
+                        _ => String::new(),
+                    };
+                    note(&format!("{} does not get port {port}: {error}{remedy}", service.name));
+                    reserve(PortRequest::ByHash)
+                }
+                error => Err(error),
+            }),
             _ => reserve(PortRequest::ByHash),
         }
     }

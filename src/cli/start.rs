@@ -150,7 +150,7 @@ pub(super) fn start(context: &Context, spec: &ServiceSpec, mode: LaunchMode) -> 
         context.addresses().learn_suffix();
     }
     let ensured = context.launcher().start(spec, mode)?;
-    note_differences(&ensured);
+    note_differences(spec, &ensured);
     Ok(ensured)
 }
 
@@ -224,13 +224,19 @@ fn note_fixed_port(context: &Context, spec: &ServiceSpec, ensured: &Ensured) {
 }
 
 /// Notes how a service that was left running differs from the request.
-pub(super) fn note_differences(ensured: &Ensured) {
+pub(super) fn note_differences(spec: &ServiceSpec, ensured: &Ensured) {
     if !ensured.differences.is_empty() {
         let name = ensured.reservation.name();
         let differences: Vec<&str> = ensured.differences.iter().map(|difference| difference.now.as_str()).collect();
         let differences = differences.join(" and ");
-        note(&format!(
-            "{name} is already running with {differences}; add --replace to restart it with the new options"
-        ));
+        let requests_other_port =
+            matches!(spec.request.port, PortRequest::Exactly(port) if port != ensured.reservation.port);
+        let remedy = if requests_other_port {
+            let name = shell_words::quote(name);
+            format!("ports never change: `devport rm {name}` removes it with its log; then start it again")
+        } else {
+            "add --replace to restart it with the new options".into()
+        };
+        note(&format!("{name} is already running with {differences}; {remedy}"));
     }
 }

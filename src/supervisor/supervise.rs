@@ -78,6 +78,11 @@ pub(crate) fn supervise(registry: &Registry, hash: &ServiceHash, setup: Supervis
             let service = Service { term: setup.term, ..service };
             let (policy, last_up) = (&service.reservation.policy, service.reservation.last_up);
             let heartbeat = setup.heartbeat.unwrap_or(HEARTBEAT);
+            let mut run = run;
+            if service.proof.is_some() {
+                // No process of an earlier supervisor is left.
+                run.child = None;
+            }
             let recorder = Recorder::new(registry, &identity, run, policy, heartbeat, last_up);
             let (outcome, exit) = Supervisor::new(service, recorder, signals, screen, setup.audience).run();
             Ok(Supervised::Ended { outcome, exit })

@@ -170,6 +170,13 @@ fn a_port_can_be_requested() {
     let hint = format!("hint: `{commands}` moves it; `rm` also deletes its log");
     env.devport(["start", "--key", "a", "--grace", "2s", "--port", &taken, "--", "sleep", "1000"])
         .fails(1, &["already has port", "ports never change", &hint]);
+    env.devport(["start", "a"]).ok();
+    let runs = env.devport(["start", "--key", "a", "--port", &taken, "--", "sleep", "1000"]).ok().stderr;
+    assert!(
+        runs.contains(" with port ") && runs.contains("`devport rm a` removes it") && !runs.contains("--replace"),
+        "{runs}"
+    );
+    env.devport(["stop", "a"]).ok();
     env.devport(["reserve", "--key", "a", "--port", &taken])
         .fails(1, &[&format!("`{rm}` removes it with its log; then")]);
     assert_eq!(env.ls().len(), 1, "nothing was registered");

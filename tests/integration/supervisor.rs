@@ -232,6 +232,20 @@ fn last_up_is_recorded_at_the_start_and_at_the_end() {
 }
 
 #[test]
+fn a_service_that_waits_for_its_port_shows_no_process_of_an_earlier_supervisor() {
+    let env = TestEnv::new();
+    let view = env.start("a", &["sleep", "1000"]);
+    let supervisor = env.supervisor("a");
+    signal(supervisor, "KILL");
+    signal(number(&view["pid"]), "KILL");
+    until("both are gone", || env.which("a")["status"] == "stopped" && !is_alive(number(&view["pid"])));
+    let _listener = std::net::TcpListener::bind(("127.0.0.1", port(&view))).unwrap();
+    env.devport(["start", "a"]).fails(1, &["is taken by"]);
+    let conflict = env.which("a");
+    assert_eq!((&conflict["state"], conflict["pid"].is_null()), (&"port-conflict".into(), true), "{conflict}");
+}
+
+#[test]
 fn a_service_without_a_process_was_last_up_when_its_last_run_ended() {
     let mut env = TestEnv::new();
     env.set("DEVPORT_TEST_HEARTBEAT", "50ms");
