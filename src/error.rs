@@ -116,7 +116,7 @@ pub(crate) enum Error {
         nearest: Vec<String>,
     },
     /// The target names a service of the nearest file, and no checkout has registered it.
-    #[error("{service}, declared in {}, was never started", file.display())]
+    #[error("{service}, declared in {}, is not registered", file.display())]
     NeverStarted {
         /// Its key, or else its name in the file.
         service: String,

@@ -5,6 +5,7 @@ use crate::cli::context::Context;
 use crate::cli::stack::Located;
 use crate::cli::teardown::{Ending, end_all, spare_shared};
 use crate::error::{Error, Result};
+use crate::registry::Reservation;
 
 /// Executes `devport down`.
 ///
@@ -24,8 +25,10 @@ pub(super) fn execute(context: &Context, arguments: &Down) -> Result<()> {
         services.extend(located.unlisted(context)?.into_iter().map(Some));
         needs.resize_with(services.len(), Vec::new);
     }
-    let ending = if arguments.rm { Ending::Remove } else { Ending::Stop };
-    let views = end_all(context, &services, &needs, ending, &mut || false);
+    // A shared service belongs to the main checkout, with its log and its port.
+    let removes = |service: &Reservation| arguments.rm && (located.is_main() || !service.shared);
+    let ending = |service: &Reservation| if removes(service) { Ending::Remove } else { Ending::Stop };
+    let views = end_all(context, &services, &needs, &ending, &mut || false);
     drop(shared_lock);
     lock.delete()?;
     context.output.print_views(&views, true)?;

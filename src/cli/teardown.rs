@@ -33,7 +33,7 @@ pub(super) fn end_all(
     context: &Context,
     services: &[Option<Reservation>],
     needs: &[Vec<usize>],
-    ending: Ending,
+    ending: &(dyn Fn(&Reservation) -> Ending + Sync),
     wants_kill: &mut dyn FnMut() -> bool,
 ) -> Vec<ServiceView> {
     let mut schedule = Schedule::reversed(needs);
@@ -47,7 +47,7 @@ pub(super) fn end_all(
                 if let Some(reservation) = &services[service] {
                     let sender = sender.clone();
                     scope.spawn(move || {
-                        let result = parallel::catch(|| end_one(context, reservation, ending))
+                        let result = parallel::catch(|| end_one(context, reservation, ending(reservation)))
                             .unwrap_or_else(|error| Err(Error::system("end the service")(error)));
                         // The receiver outlives the threads.
                         drop(sender.send((service, result)));

@@ -187,6 +187,12 @@ fn a_shared_service_runs_once_and_stays_while_another_checkout_needs_it() {
     assert!(down.stderr.contains("shop/db stays: shop/api needs it"), "{}", down.stderr);
     let last = at(&env, "shop", &["down"]).ok();
     assert_eq!(outcomes(&last), [("shop/api".into(), "stopped".into()), ("shop/db".into(), "stopped".into())]);
+    // Its record, log and port are those of the main checkout.
+    at(&env, FEAT, &["up", "-d"]).ok();
+    let removed = at(&env, FEAT, &["down", "--rm"]).ok();
+    assert_eq!(outcomes(&removed), [("shop@feat/api".into(), "removed".into()), ("shop/db".into(), "stopped".into())]);
+    let main = outcomes(&at(&env, "shop", &["down", "--rm"]).ok());
+    assert_eq!(main, [("shop/api".into(), "removed".into()), ("shop/db".into(), "removed".into())]);
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn a_service_of_a_stack_that_was_never_started_is_named_with_its_file() {
     let file =
         |directory: &str| fs::canonicalize(env.file(directory)).unwrap().join("devport.yaml").display().to_string();
     let up = |name: &str| format!("hint: start it with `devport up -d {name}`\n");
-    let message = format!("devport: shop/web, declared in {}, was never started\n{}", file("shop"), up("web"));
+    let message = format!("devport: shop/web, declared in {}, is not registered\n{}", file("shop"), up("web"));
     for command in
         ["url", "which", "logs", "stop", "restart", "wait", "attach", "start", "run", "port", "env", "signal"]
     {
@@ -168,7 +168,10 @@ fn a_damaged_record_of_a_stack_is_the_error_and_no_other_service_is_meant() {
     let refuses = |directory: &str| {
         for command in ["url", "stop", "which", "start", "restart"] {
             let refused = at(&env, directory, &[command, "web"]).fails(1, &[path, "hint: repair it"]);
-            assert!(!refused.stderr.contains("belongs to") && !refused.stderr.contains("never started"), "{refused:?}");
+            assert!(
+                !refused.stderr.contains("belongs to") && !refused.stderr.contains("not registered"),
+                "{refused:?}"
+            );
         }
     };
     // The name of the stack is not searched for in a file that is so large.

@@ -192,7 +192,7 @@ pub(crate) struct Down {
     /// File with the services
     #[arg(long, short = 'f', value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Remove the services and free their ports
+    /// Remove the services and free their ports; in a linked worktree, only stop the shared ones
     #[arg(long)]
     pub(crate) rm: bool,
 }

@@ -272,7 +272,7 @@ impl Foreground<'_> {
                 *slot = None;
             }
         }
-        end_all(self.context, &services, needs, Ending::Stop, &mut || self.wants_kill());
+        end_all(self.context, &services, needs, &|_| Ending::Stop, &mut || self.wants_kill());
     }
 }
 
