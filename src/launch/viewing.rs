@@ -65,7 +65,8 @@ impl<'a> Viewing<'a> {
     }
 
     /// Returns the commands that create the session with the window from which a client comes, and go back with a message
-    /// when the service's window closes, but not when the other one does. tmux shows the other window at once, even before the hook runs.
+    /// when the service's window closes, but not when the other one does. tmux shows the other window at once, even before
+    /// the hook runs.
     fn open_next_to(&self, client: &Client, message: &str) -> Vec<OsString> {
         let (Self { target, window: own, .. }, Client { name, session, window, .. }) = (self, client);
         let mut arguments = self.open(2, "L");
@@ -80,7 +81,8 @@ impl<'a> Viewing<'a> {
         arguments.extend([";", "set-hook", "-t", target, "window-unlinked", &go_back].map(OsString::from));
         // If the other window closes first, the current one of the user's session takes its place.
         let replace = format!(
-            "if-shell -F -t '{target}' '#{{&&:#{{==:#{{session_windows}},1}},#{{==:#{{window_id}},{own}}}}}'              \"link-window -d -s '{session}:' -t '{target}'\""
+            "if-shell -F -t '{target}' '#{{&&:#{{==:#{{session_windows}},1}},#{{==:#{{window_id}},{own}}}}}' \
+             \"link-window -d -s '{session}:' -t '{target}'\""
         );
         arguments.extend([";", "set-hook", "-a", "-t", target, "window-unlinked", &replace].map(OsString::from));
         arguments

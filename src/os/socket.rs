@@ -40,9 +40,9 @@ pub(crate) fn port_use(port: u16) -> io::Result<PortUse> {
 /// Returns whether a server could bind the port on every local address.
 ///
 /// `SO_REUSEADDR` makes the check ignore connections in `TIME_WAIT`. On Linux it does so only if their server set it
-/// too, and it ignores nothing else: one dual-stack bind conflicts with a listener on any address, v4 or v6. On macOS a bind conflicts only with listeners on exactly
-/// its address (XNU `in_pcb.c`), so four addresses are tried. If a bind without `SO_REUSEADDR` fails there too, lsof
-/// decides.
+/// too, and it ignores nothing else: one dual-stack bind conflicts with a listener on any address, v4 or v6. On macOS a
+/// bind conflicts only with listeners on exactly its address (XNU `in_pcb.c`), so four addresses are tried. If a bind
+/// without `SO_REUSEADDR` fails there too, lsof decides.
 ///
 /// # Errors
 /// If no socket can be created, as when this process has too many open files.

@@ -12,8 +12,9 @@ use crate::supervisor::event::{Action, Event, Outcome, StopCause};
 /// milliseconds, so 50 ms keep the processor mostly free.
 const SWEEP: Duration = Duration::from_millis(50);
 
-/// Returns the time between checks of a port that cannot be used. It is short for a user who has just ended the program
-/// on the port, and shorter if nobody has to do anything: a check takes less than a millisecond.
+/// Returns the time between checks of a port that cannot be used. A user who has ended the program on the port waits for
+/// at most 5 s. A port that closed connections block becomes free without help, and is checked each second: a check takes
+/// less than a millisecond.
 pub(super) fn port_retry(problem: &Problem) -> Duration {
     Duration::from_secs(if matches!(problem, Problem::PortClosing { .. }) { 1 } else { 5 })
 }

@@ -143,8 +143,8 @@ Examples:
   devport up --dry-run          print what up would start or restart
 
 devport searches for devport.yaml in this directory and its parent directories, and then for a Procfile. A service \
-starts when those in its `depends-on` are ready. A running service is restarted only if its entry or its dotenv files have changed. In a linked \
-worktree, every service has its own key and port.
+starts when those in its `depends-on` are ready. A running service is restarted only if its entry, a dotenv file or an address of \
+another service has changed. In a linked worktree, every service has its own key and port.
 
 A devport.yaml has the fields services, name and tmux-session:
   services:
