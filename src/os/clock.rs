@@ -55,6 +55,13 @@ const EAGER_CHECKS: u32 = 40;
 /// for.
 const PATIENT_INTERVAL: Duration = Duration::from_millis(5);
 
+/// Returns whether a condition comes true within 5 s, for tests. A child that another test starts has the files and
+/// sockets of this process until it executes its program.
+#[cfg(test)]
+pub(crate) fn comes_true(condition: impl Fn() -> bool) -> bool {
+    poll(Duration::from_millis(5), Duration::from_secs(5), || condition().then_some(())).is_some()
+}
+
 /// Runs `check` at once and then every `interval`, after 40 times every 5 ms if that is longer, until it returns a
 /// value. Returns `None` once `limit` has passed.
 pub(crate) fn poll<T>(interval: Duration, limit: Duration, mut check: impl FnMut() -> Option<T>) -> Option<T> {

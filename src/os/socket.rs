@@ -234,14 +234,8 @@ fn bind_once(
 mod tests {
     use super::*;
     use std::net::TcpListener;
-    use std::time::Duration;
 
-    /// Returns whether a condition comes true. The processes that other tests start have the sockets of this one until they
-    /// execute their program.
-    fn comes_true(condition: impl Fn() -> bool) -> bool {
-        let check = || condition().then_some(());
-        crate::os::clock::poll(Duration::from_millis(5), Duration::from_secs(5), check).is_some()
-    }
+    use crate::os::clock::comes_true;
 
     #[test]
     fn a_listener_on_any_local_address_is_found() {
