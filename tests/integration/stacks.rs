@@ -474,13 +474,16 @@ fn a_running_service_is_left_alone_when_what_it_needs_fails() {
 
 #[test]
 fn a_service_that_ends_before_up_does_has_failed() {
-    // The first ends once it sees the second one, which becomes ready later.
+    // The first ends after the second has started, and the second becomes ready after that end was recorded.
     let env = machine(
         "services:\n  \
-         first: {exec: \"sh -c 'until test -e second; do sleep 0.01; done; touch first; exit 7'\", no-port: true, restart: never}\n  \
-         second: {exec: \"sh -c 'touch second; exec sleep 1000'\", no-port: true, depends-on: [first], ready: {exec: test -e first}}\n",
+         first: {exec: \"sh -c 'until test -e second; do sleep 0.01; done; exit 7'\", no-port: true, restart: never}\n  \
+         second: {exec: \"sh -c 'touch second; exec sleep 1000'\", no-port: true, depends-on: [first], ready: {exec: test -e go}}\n",
     );
-    let up = at(&env, "shop", &["up", "-d"]).fails(5, &["it came up, and has ended since", "1 of 2 services"]);
+    let up = env.spawn(["-C", "shop", "up", "-d"]);
+    env.wait_state("shop/first", "failed");
+    env.write("shop/go", "");
+    let up = done(up).fails(5, &["it came up, and has ended since", "1 of 2 services"]);
     assert_eq!(outcomes(&up)[0], ("shop/first".into(), "failed".into()));
     assert!(up.json()[0]["error"].as_str().unwrap().contains("exit code 7"), "{up:?}");
 }
