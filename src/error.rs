@@ -160,7 +160,11 @@ pub(crate) enum Error {
     },
     /// A port that no service has and on which nothing listens.
     #[error("nothing listens on port {port}, and it is reserved for no service")]
-    UnusedPort { port: u16 },
+    UnusedPort {
+        port: u16,
+        /// The most similar keys: the number may be a mistyped name.
+        nearest: Vec<String>,
+    },
     /// Two different keys have one hash.
     #[error("key {key:?} has the same hash ({hash}) as the registered service {other:?}")]
     HashCollision {

@@ -16,7 +16,7 @@ use crate::error::reason;
 use crate::os::process::{self, ProcessIdentity};
 use crate::os::{clock, socket, tree};
 use crate::project::Presence;
-use crate::registry::{Exit, ExitHow, Liveness, Problem, Registry, Reservation, RunState, State, listener_text};
+use crate::registry::{ExitHow, Liveness, Problem, Registry, Reservation, RunState, State, listener_text};
 
 pub(crate) use port::{PortListener, port_listeners};
 
@@ -392,8 +392,7 @@ fn derive(
 
 /// Returns the state of a one-shot: one that has ended without a request has completed or failed.
 fn of_one_shot(observed: ObservedState, run: &RunState) -> ObservedState {
-    let is_current = |exit: &&Exit| run.began_at.is_some_and(|began| exit.at >= began);
-    let ended = run.exits.last().filter(|_| observed.state == State::Stopped).filter(is_current);
+    let ended = run.exit_of_this_start().filter(|_| observed.state == State::Stopped);
     match ended.filter(|exit| !exit.was_requested) {
         Some(exit) if exit.how == ExitHow::Code(0) => ObservedState { state: State::Completed, ..observed },
         Some(exit) => ObservedState { state: State::Failed, error: Some(exit.to_string()), ..observed },

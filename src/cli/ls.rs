@@ -151,8 +151,10 @@ fn note_lost(checkouts: &[CheckoutGroup<'_>]) {
     let views = checkouts.iter().flat_map(|checkout| &checkout.views);
     match views.filter(|view| view.gone && !view.root.as_ref().unwrap_or(&view.cwd).is_dir()).count() {
         0 => {}
-        1 => note("1 service has lost its checkout; `devport rm --gone` removes it"),
-        lost => note(&format!("{lost} services have lost their checkout; `devport rm --gone` removes them")),
+        1 => note("1 of these services has lost its checkout; `devport rm --gone` removes all such services"),
+        lost => note(&format!(
+            "{lost} of these services have lost their checkout; `devport rm --gone` removes all such services"
+        )),
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn dispatch(arguments: &[OsString], caller: CallerContext) -> Result<
     if let Some(launched) = run::Launched::parse(arguments) {
         return run::launched(&launched, caller);
     }
-    if let Some(error) = usage::empty_command(arguments) {
+    if let Some(error) = usage::nothing_after_dashes(arguments) {
         return Err(error);
     }
     match args::Arguments::try_parse_from(args::join_wait(arguments)) {

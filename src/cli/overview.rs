@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::config::{Policy, RestartWhen};
+use crate::config::Policy;
 use crate::error::{Error, Result};
 use crate::logs;
 use crate::observe::Observer;
 use crate::os::process::{self, ProcessIdentity};
 use crate::os::{clock, parallel};
-use crate::registry::{ExitHow, Registry, Reservation, RunState, State};
+use crate::registry::{Registry, Reservation, State};
 use crate::tailnet::Addresses;
 use crate::view::{ChangeView, Details, ServiceView, Status, SupervisorView, Usage};
 
@@ -60,13 +60,11 @@ impl<'a> Overview<'a> {
         });
     }
 
-    /// Leaves out the services whose command has ended by itself with exit code 0, and is not restarted then.
+    /// Leaves out the services whose command has ended by itself with exit code 0.
     pub(super) fn retain_unfinished(&self, services: &mut Vec<Reservation>) {
         services.retain(|service| {
-            let run = self.registry.run_state(&service.hash).ok().flatten().filter(RunState::says_ended);
-            let last = run.as_ref().and_then(|run| run.exits.last());
-            let has_ended = last.is_some_and(|exit| exit.how == ExitHow::Code(0) && !exit.was_requested);
-            service.policy.restart == RestartWhen::Always || !has_ended
+            let run = self.registry.run_state(&service.hash).ok().flatten();
+            !run.is_some_and(|run| run.has_completed())
         });
     }
 

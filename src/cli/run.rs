@@ -93,8 +93,8 @@ pub(super) fn execute(context: &Context, arguments: Run) -> Result<()> {
     context.launcher().warn_of_unset_variables(&reservation);
     let name = reservation.name();
     match reservation.service_port() {
-        Some(port) => note(&format!("running {name} on {}", local_url(reservation.scheme.as_deref(), port))),
-        None => note(&format!("running {name}")),
+        Some(port) => note(&format!("starting {name} on {}", local_url(reservation.scheme.as_deref(), port))),
+        None => note(&format!("starting {name}")),
     }
     let term = context.environment().get("TERM").and_then(|term| term.to_str()).map(str::to_owned);
     let heartbeat = context.environment().heartbeat();

@@ -107,8 +107,13 @@ fn all_here(context: &Context) -> Result<Chosen> {
     let (of_stacks, others): (Vec<_>, Vec<_>) =
         chosen.services.into_iter().partition(|service| service.stack.is_some());
     chosen.services = others.into_iter().filter(|service| !service.cmd.is_empty()).collect();
+    let have_commands = !chosen.services.is_empty();
     context.overview().retain_unfinished(&mut chosen.services);
     let is_empty = chosen.services.is_empty() && chosen.unusable == 0;
+    if is_empty && of_stacks.is_empty() && have_commands {
+        note("the commands here have completed; `devport start NAME` runs one again");
+        return Ok(chosen);
+    }
     if is_empty && of_stacks.is_empty() {
         return Err(context.no_services_here("start")?);
     }

@@ -24,18 +24,29 @@ const SYNONYMS: [(&[&str], &str); 7] = [
 const SEVERAL_OPTIONS: &str = "options of a new service";
 
 /// Returns the error for a command line with nothing after `--`, as an empty variable leaves it; `None` for another one.
-pub(super) fn empty_command(arguments: &[OsString]) -> Option<Error> {
+pub(super) fn nothing_after_dashes(arguments: &[OsString]) -> Option<Error> {
     let dashes = arguments.iter().position(|word| word == "--")?;
-    (dashes + 1 == arguments.len()).then(|| Error::Usage {
-        message: "there is no command after --".into(),
-        hint: "put the command after --, as in `devport start --key api -- npm run dev`".into(),
-    })
+    if dashes + 1 < arguments.len() {
+        return None;
+    }
+    let (message, hint) = match command(arguments) {
+        "start" | "run" => {
+            ("there is no command after --", "put the command after --, as in `devport start --key api -- npm run dev`")
+        }
+        _ => ("there is nothing after --", "name a service after --, or leave -- out"),
+    };
+    Some(Error::Usage { message: message.into(), hint: hint.into() })
+}
+
+/// Returns the command of devport in a command line; empty if there is none.
+fn command(arguments: &[OsString]) -> &str {
+    let mut words = arguments.iter().skip(1).filter_map(|word| word.to_str());
+    words.find(|word| Command::has_subcommand(word)).unwrap_or("")
 }
 
 /// Returns the error for arguments that clap refuses. `None` if they request help or the version.
 pub(super) fn error(error: &clap::Error, arguments: &[OsString]) -> Option<Error> {
-    let mut words = arguments.iter().skip(1).filter_map(|word| word.to_str());
-    let command = words.find(|word| Command::has_subcommand(word)).unwrap_or("");
+    let command = command(arguments);
     let argument = text(error, ContextKind::InvalidArg);
     let name = plain(&argument);
     let value = text(error, ContextKind::InvalidValue);

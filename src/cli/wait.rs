@@ -265,6 +265,9 @@ impl<'a> Awaited<'a> {
                 let reserved = view.cmd.is_empty().then(|| own_stack::start_hint(self.context, self.reservation));
                 reserved.flatten().unwrap_or_else(|| format!("start it with `devport start --wait {quoted}`"))
             }
+            (Goal::Ready, State::PortConflict) if starts_by_itself(self.context, self.reservation) => {
+                format!("it starts by itself once its port is free; `devport wait {quoted}` waits for it")
+            }
             (Goal::Ready, state) => match command_after_fix(state) {
                 Some(command) if !why.contains(command) => {
                     format!("after the fix, run `{command} {quoted}`")
@@ -306,6 +309,12 @@ impl<'a> Awaited<'a> {
     }
 }
 
+/// Returns whether a service waits only for connections to end that block its port.
+pub(super) fn starts_by_itself(context: &Context, reservation: &Reservation) -> bool {
+    let run = context.registry.run_state(&reservation.hash).ok().flatten();
+    matches!(run.and_then(|run| run.error), Some(Problem::PortClosing { .. }))
+}
+
 /// Returns the command that starts a service again whose command has failed; `None` if it has not.
 fn command_after_fix(state: State) -> Option<&'static str> {
     match state {
@@ -320,8 +329,11 @@ fn reason(view: &ServiceView) -> String {
     view.error.clone().unwrap_or_else(|| format!("it is {}", view.state.as_str()))
 }
 
-/// Returns why the check of a running service fails; `None` if something else is wrong, or nothing.
+/// Returns why the check of a running service fails now; `None` if something else is wrong, or nothing. A failure that
+/// was recorded when the check was late is old.
 fn failing_check(context: &Context, reservation: &Reservation, view: &ServiceView) -> Option<String> {
-    let is_unexplained = view.state == State::Running && view.error.is_none();
+    let run = context.registry.run_state(&reservation.hash).ok()??;
+    let is_late = matches!(run.error, Some(Problem::Late { .. }));
+    let is_unexplained = view.state == State::Running && (view.error.is_none() || is_late);
     is_unexplained.then(|| checks::why_not_ready(&context.registry, reservation, LAST_CHECK)).flatten()
 }

@@ -42,8 +42,8 @@ fn show(context: &Context, reservation: &Reservation, listeners: Vec<PortListene
 fn show_port(context: &Context, port: u16, listeners: Vec<PortListener>, error: Error) -> Result<()> {
     let Some(first) = listeners.first() else {
         return Err(match error {
-            Error::NoSuchService { nearest, .. } | Error::PrefixTooShort { nearest, .. } if nearest.is_empty() => {
-                Error::UnusedPort { port }
+            Error::NoSuchService { nearest, .. } | Error::PrefixTooShort { nearest, .. } => {
+                Error::UnusedPort { port, nearest }
             }
             error => error,
         });

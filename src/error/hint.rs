@@ -54,6 +54,7 @@ impl Error {
             Self::NoServicesHere { verb, .. } => {
                 format!("name a service, or use `devport {verb} --all` for those of the whole machine")
             }
+            Self::UnusedPort { nearest, .. } => did_you_mean(nearest)?,
             Self::NoSuchEntry { nearest, keys, .. } => {
                 did_you_mean(nearest).or_else(|| (!keys.is_empty()).then(|| format!("it has {}", keys.join(", "))))?
             }

@@ -178,7 +178,8 @@ fn targets() -> Vec<Error> {
         Error::NoSuchEntry { key: "db".into(), path: "devport.yaml".into(), nearest: vec![], keys: keys() },
         Error::PrefixTooShort { target: "b7".into(), nearest: vec![] },
         Error::Ambiguous { target: "b7d".into(), matches: vec!["b7d1 (api)".into(), "b7d2 (web)".into()] },
-        Error::UnusedPort { port: 3000 },
+        Error::UnusedPort { port: 3000, nearest: Vec::new() },
+        Error::UnusedPort { port: 3001, nearest: vec!["p3001".into()] },
         Error::HashCollision { key: "a".into(), hash: "b7d1024794".into(), other: "b".into() },
         Error::KeyElsewhere {
             key: "web".into(),

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::config::{Policy, RestartWhen, shell_hint};
+use crate::config::{Policy, shell_hint};
 use crate::error::{Error, Result};
 use crate::os::clock;
 use crate::os::process::{self, ProcessIdentity};
-use crate::registry::{Exit, ExitHow, Problem, Registry, Reservation, RunState, State};
+use crate::registry::{ExitHow, Problem, Registry, Reservation, RunState, State};
 
 /// The time between reads of the run state at first: most supervisors record one within a few milliseconds.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
@@ -72,8 +72,11 @@ fn poll(
     }))
 }
 
-/// Returns the error of a service that could not be started.
+/// Returns the error of a service that could not be started. In a deleted directory, no other hint helps.
 fn start_failed(reservation: &Reservation, why: String, hint: Option<String>) -> Error {
+    let name = shell_words::quote(reservation.name());
+    let remove = || format!("create it, or remove the service with `devport rm {name}`");
+    let hint = if reservation.cwd.is_dir() { hint } else { Some(remove()) };
     Error::StartFailed { service: reservation.name().to_owned(), why, hint }
 }
 
@@ -82,18 +85,10 @@ fn limit(policy: &Policy) -> Duration {
     policy.grace.0.saturating_add(LIMIT)
 }
 
-/// Returns whether a service exited with code 0 and is not to be restarted.
-fn is_done(exits: &[Exit], reservation: &Reservation) -> bool {
-    let is_clean = exits.last().is_some_and(|exit| exit.how == ExitHow::Code(0));
-    is_clean && reservation.policy.restart != RestartWhen::Always
-}
-
 /// Returns whether the supervisor that recorded a failure has run the command. The exit codes 126 and 127 say that there
 /// was nothing to run (see `supervisor/lifecycle.rs`).
 fn has_run(run: &RunState) -> bool {
-    let is_of_this_start = |exit: &&Exit| run.began_at.is_some_and(|began| exit.at >= began);
-    let exit = run.exits.last().filter(is_of_this_start);
-    exit.is_some_and(|exit| !matches!(exit.how, ExitHow::Code(126 | 127)))
+    run.exit_of_this_start().is_some_and(|exit| !matches!(exit.how, ExitHow::Code(126 | 127)))
 }
 
 /// Derives the result of [`wait`] from a run state; `None` if the start is undecided.
@@ -129,7 +124,7 @@ fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<Option<Pro
             Some(Err(start_failed(reservation, why, hint)))
         }
         // A short command ends before its state is read.
-        State::Stopped if is_done(&run.exits, reservation) => Some(Ok(None)),
+        State::Stopped if run.has_completed() => Some(Ok(None)),
         State::Stopped => Some(Err(start_failed(reservation, "it was stopped immediately".into(), None))),
         State::Starting | State::Stopping | State::Orphaned | State::Completed | State::Unknown => None,
     }

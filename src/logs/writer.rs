@@ -62,11 +62,21 @@ impl LogWriter {
             buffer: Vec::new(),
         };
         writer.open();
-        // The policy of an earlier supervisor may have kept more. A kill during a rotation leaves one gap in their numbers.
-        let old = (writer.kept + 1..=MOST_KEPT).map(|number| old_path(&writer.path, number));
-        let missing = old.filter(|part| fs::remove_file(part).is_err());
-        let _ = missing.take(2).count();
+        writer.remove_old_parts();
         writer
+    }
+
+    /// Deletes the parts that an earlier policy kept, and this one does not. Ends at the second missing number: a kill
+    /// during a rotation leaves one gap.
+    fn remove_old_parts(&self) {
+        let mut missing = 0;
+        for number in self.kept + 1..=MOST_KEPT {
+            let removed = fs::remove_file(old_path(&self.path, number));
+            missing += u32::from(removed.is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
+            if missing == 2 {
+                return;
+            }
+        }
     }
 
     /// Opens the current part; returns whether that succeeded.

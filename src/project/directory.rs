@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 /// Identifies a directory, to tell it from a later one at the same path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DirectoryId {
-    /// Its device number. btrfs and overlayfs may assign another one at each mount.
+    /// Its device number: that of its parent directory too, unless it is a mount point. btrfs and overlayfs may assign
+    /// another one at each mount.
     device: u64,
     /// Its inode number. ext4 reuses the number of a deleted directory for the next new one.
     inode: u64,
@@ -62,8 +63,8 @@ pub(crate) enum Presence {
     Missing,
     /// Another directory is at its path.
     Replaced,
-    /// It is not at its path, but may come back: the parent directory is missing too, as on a volume that is not mounted,
-    /// or the worktree is locked, which `git worktree lock` is for.
+    /// It is not at its path, but may come back: it may be on a volume that is not mounted, or the worktree is locked,
+    /// which `git worktree lock` is for.
     Away,
 }
 
@@ -79,11 +80,13 @@ impl Presence {
             (Some(_), _) => return Ok(Self::Here),
             (None, _) => Self::Missing,
         };
-        let has_parent =
-            root.parent().map_or(Ok(false), |parent| directory_metadata(parent).map(|found| found.is_some()));
+        // Without its volume, the parent directory is missing, or is the mount point, which is on another device.
+        let parent = root.parent().map_or(Ok(None), directory_metadata)?;
+        let is_there = |parent: &Metadata| presence == Self::Replaced || id.is_none_or(|id| id.device == parent.dev());
+        let has_volume = parent.is_some_and(|parent| is_there(&parent));
         // `gitrepository-layout(5)`, `worktrees/<id>/locked`.
         let is_locked = git_dir.is_some_and(|git_dir| git_dir.join("locked").exists());
-        Ok(if is_locked || !has_parent? { Self::Away } else { presence })
+        Ok(if is_locked || !has_volume { Self::Away } else { presence })
     }
 
     /// Returns whether the checkout no longer exists.
@@ -147,6 +150,11 @@ mod tests {
         fs::write(git_dir.join("locked"), "").unwrap();
         assert_eq!(presence(), Presence::Away);
         fs::remove_file(git_dir.join("locked")).unwrap();
+        fs::remove_dir(&root).unwrap();
+        let mut other = id.clone().unwrap();
+        other.device += 1;
+        let parent_is_mount_point = Presence::of(&root, Some(&other), None).unwrap();
+        assert_eq!((presence(), parent_is_mount_point), (Presence::Missing, Presence::Away));
         fs::rename(scratch.path("volume"), scratch.path("unmounted")).unwrap();
         assert_eq!(presence(), Presence::Away);
     }

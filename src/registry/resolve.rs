@@ -226,7 +226,7 @@ fn elsewhere_error(target: &Target, services: &[Reservation], place: &Place) -> 
     };
     let (key, owner, hint) = if let [only] = services {
         let kind = if only.stack.is_some() { "whole key" } else { "id" };
-        let hint = format!("name it by its {kind} from everywhere, as in `devport which {}`", only.global_name());
+        let hint = format!("its {kind} works in every directory: `devport which {}`", only.global_name());
         (only.name().to_owned(), owner(only)?, hint)
     } else {
         let shown = &services[..services.len().min(SUGGESTIONS)];
@@ -237,7 +237,7 @@ fn elsewhere_error(target: &Target, services: &[Reservation], place: &Place) -> 
         };
         let names: Vec<String> =
             shown.iter().map(|service| format!("`devport which {}`", service.global_name())).collect();
-        let hint = format!("name one of them from everywhere, as in {}", names.join(" or "));
+        let hint = format!("their full names work in every directory: {}", names.join(", "));
         (target.as_str().to_owned(), owners + &more, hint)
     };
     Ok(Error::KeyElsewhere { key, owner, state: None, here: place.abbreviate(place.root()), hint })

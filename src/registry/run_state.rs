@@ -138,6 +138,13 @@ pub(crate) enum Problem {
     Exited(Exit),
     /// devport has given up, for this reason, after the command could not use a port that another process has.
     GaveUp { why: String, port_in_use: Box<PortInUse> },
+    /// The readiness check had not passed at the end of its time limit.
+    Late {
+        /// The time limit, such as `30s`.
+        limit: String,
+        /// Why the check failed last.
+        why: String,
+    },
     /// The checkout of the service was deleted, or another directory is at its path.
     CheckoutGone,
     /// Anything else. Earlier versions recorded every problem in this form.
@@ -164,6 +171,7 @@ impl Problem {
         match self {
             Self::WrongPort { listens, .. } => format!("listens on {}", ports(listens)),
             Self::PortClosing { port } => format!("port {port} is in TIME_WAIT"),
+            Self::Late { limit, why } => format!("not ready after {limit}: {why}"),
             Self::Exited(Exit { how, port_in_use: Some(taken), .. }) => format!("{how}: port {} is taken", taken.port),
             Self::GaveUp { port_in_use: taken, .. } => format!("port {} is taken", taken.port),
             other => other.to_string(),
@@ -206,6 +214,7 @@ impl fmt::Display for Problem {
                 exit.port_in_use.as_ref().map_or(Ok(()), |taken| write!(f, "; {}", taken.advice))
             }
             Self::GaveUp { why, port_in_use } => write!(f, "{why}; {port_in_use}; {}", port_in_use.advice),
+            Self::Late { limit, why } => write!(f, "its readiness check has failed for {limit}: {why}"),
             Self::CheckoutGone => f.write_str("its checkout is gone"),
             Self::Other(text) => f.write_str(text),
         }
@@ -400,6 +409,17 @@ impl RunState {
     /// Returns whether no child was ever started. Earlier versions did not count the children.
     pub(crate) fn has_never_run(&self) -> bool {
         self.runs == 0 && self.began_at.is_some()
+    }
+
+    /// Returns the last exit that the supervisor of this run state saw; `None` if it saw none.
+    pub(crate) fn exit_of_this_start(&self) -> Option<&Exit> {
+        self.exits.last().filter(|exit| self.began_at.is_some_and(|began| exit.at >= began))
+    }
+
+    /// Returns whether the command has ended by itself with exit code 0, and is not restarted.
+    pub(crate) fn has_completed(&self) -> bool {
+        let is_clean = |exit: &Exit| exit.how == ExitHow::Code(0) && !exit.was_requested;
+        self.state == State::Stopped && self.exit_of_this_start().is_some_and(is_clean)
     }
 
     /// Returns whether the recorded state means that nothing runs, proved or not.

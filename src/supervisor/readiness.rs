@@ -148,12 +148,12 @@ impl Readiness {
             // That says more than that the deadline has passed.
             return None;
         }
-        let reason = match (&pending.failure, &self.ready) {
+        let why = match (&pending.failure, &self.ready) {
             (Some((reason, _)), _) => reason.to_string(),
             (None, Check::Log(pattern)) => format!("no line of its output matches {pattern:?}"),
             (None, _) => "its check has no result yet".into(),
         };
-        let problem = Problem::from(format!("not ready after {}: {reason}", self.policy.ready_timeout));
+        let problem = Problem::Late { limit: self.policy.ready_timeout.to_string(), why };
         pending.reported = Some(problem.clone());
         Some(Event::NotReady(problem))
     }
@@ -197,6 +197,10 @@ mod tests {
         Err("nothing listens".into())
     }
 
+    fn late_because(why: &str) -> Problem {
+        Problem::Late { limit: "30s".into(), why: why.into() }
+    }
+
     fn begun(policy: &Policy) -> (Readiness, Instant) {
         let now = clock::now();
         let mut readiness = Readiness::new(policy, true);
@@ -224,7 +228,7 @@ mod tests {
         readiness.handle_result(failing(), now);
         assert_eq!(readiness.tick(now + ms(29_999)), None);
         let late = now + ms(30_000);
-        assert_eq!(readiness.tick(late), Some(Event::NotReady("not ready after 30s: nothing listens".into())));
+        assert_eq!(readiness.tick(late), Some(Event::NotReady(late_because("nothing listens"))));
         assert_eq!(readiness.tick(late), None);
         readiness.due(late);
         readiness.handle_result(failing(), late);
@@ -256,7 +260,7 @@ mod tests {
         assert!(log.needs_output() && log.due(now + ms(9999)).is_none());
         assert_eq!(
             log.tick(now + ms(30_000)),
-            Some(Event::NotReady("not ready after 30s: no line of its output matches \"up\"".into()))
+            Some(Event::NotReady(late_because("no line of its output matches \"up\"")))
         );
         assert_eq!(log.handle_result(Ok(()), now), Some(Event::Ready));
         assert!(!log.needs_output());

@@ -413,7 +413,7 @@ fn a_bare_name_means_a_service_of_this_checkout_and_ids_work_from_everywhere() {
     }
     // The messages suggest the id, and it does what they promise.
     let refused = machine.at(feat, ["logs", "web"]).fails(6, &["hint: "]).stderr;
-    let hint = format!("hint: name it by its id from everywhere, as in `devport which {id}`\n");
+    let hint = format!("hint: its id works in every directory: `devport which {id}`\n");
     assert!(refused.contains(&hint), "{refused}");
     outcome(&machine.at(feat, ["rm", id]).ok().json(), "removed");
     machine.at(feat, ["which", "web"]).fails(4, &["no service"]);

@@ -53,7 +53,8 @@ fn a_start_succeeds_and_says_what_blocks_the_port() {
         assert_eq!(started.json()["state"], "port-conflict");
     }
     assert!(env.which("a")["error"].as_str().unwrap().starts_with(&reason));
-    env.devport(["wait", "a", "--timeout", "100ms"]).fails(5, &["after 0.1 s", &reason]);
+    env.devport(["wait", "a", "--timeout", "100ms"])
+        .fails(5, &["after 0.1 s", &reason, "it starts by itself once its port is free; `devport wait a`"]);
     env.devport(["rm", "a"]).ok();
     let number = port(&view).to_string();
     let again = env.devport(["start", "--key", "a", "--port", &number, "--", "python3", "-S", "-c", SERVER]).ok();
@@ -77,7 +78,14 @@ fn up_waits_within_its_limit_and_then_says_why() {
     at(&env, "shop", &["up", "-d"]).ok();
     let client = begin_request(&env.which("shop/a"));
     at(&env, "shop", &["down"]).ok();
-    at(&env, "shop", &["up", "-d", "--timeout", "500ms"]).fails(5, &["a: shop/a is not ready after 0.", "(TIME_WAIT)"]);
+    at(&env, "shop", &["up", "-d", "--timeout", "500ms"]).fails(
+        5,
+        &[
+            "a: shop/a is not ready after 0.",
+            "(TIME_WAIT)",
+            "it starts by itself once its port is free; then run `devport up -d` again",
+        ],
+    );
     let up = env.spawn(["-C", "shop", "up", "-d"]);
     env.wait_state("shop/a", "port-conflict");
     drop(client);

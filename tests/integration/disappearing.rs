@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
 use crate::checkouts::{Git, Machine, SLEEP, outcome, pid};
-use crate::support::{eventually, has_program, is_alive, signal, until};
+use crate::support::{done, eventually, has_program, is_alive, signal, until};
 
 const FEAT: &str = "shop/.claude/worktrees/feat";
 /// What a service says whose checkout is gone.
@@ -108,9 +109,8 @@ fn a_service_of_a_worktree_that_is_made_again_is_never_ready_and_starts_at_once(
             assert_eq!(facts, [&json!("running"), &json!(GONE), &json!(true), &started["pid"]], "{view}");
         }
         machine.at(FEAT, ["wait", "web"]).fails(5, &[GONE]);
-        let url = machine
-            .at(FEAT, ["url", "web"])
-            .fails(6, &["runs in a checkout that no longer exists", "devport start web"]);
+        let start = format!("`devport start {}` restarts it", started["hashid"].as_str().unwrap());
+        let url = machine.at(FEAT, ["url", "web"]).fails(6, &["runs in a checkout that no longer exists", &start]);
         assert_eq!(url.stdout, "");
         let again = machine.at(FEAT, [command, "--wait", "web"]).ok();
         assert!(again.stderr.contains(&format!("~/{FEAT} was deleted and created again")), "{again:?}");
@@ -227,7 +227,7 @@ fn a_service_whose_working_directory_is_missing_runs_on_when_a_restart_is_refuse
 fn services_of_deleted_directories_are_removed_together_and_those_that_may_come_back_stay() {
     let machine = Machine::new();
     let none = machine.at("", ["rm", "--gone"]).ok();
-    assert!(none.stderr.contains("no service has lost its directory"), "{none:?}");
+    assert!(none.stderr.contains("no service has lost its checkout"), "{none:?}");
     assert_eq!(none.json(), json!([]));
     machine.at("", ["rm", "--gone", "web"]).fails(2, &["--gone"]);
 
@@ -256,9 +256,13 @@ fn services_of_deleted_directories_are_removed_together_and_those_that_may_come_
     machine.git.worktree(&machine.env, &shop, &machine.home("again"));
 
     let list = machine.at("", ["ls", "--format", "table"]).ok();
-    assert!(list.stderr.contains("2 services have lost their checkout; `devport rm --gone`"), "{list:?}");
+    assert!(list.stderr.contains("2 of these services have lost their checkout; `devport rm --gone`"), "{list:?}");
     let removed = machine.at("", ["rm", "--gone"]).ok();
     assert!(removed.stderr.contains("again stays: its checkout was created again"), "{removed:?}");
+    for name in ["away", "locked"] {
+        let stays = format!("{name} stays: its worktree is locked, or on a volume that is not mounted; `devport rm ");
+        assert!(removed.stderr.contains(&stays), "{removed:?}");
+    }
     let keys = |views: &[Value]| -> Vec<String> {
         let mut keys: Vec<String> = views.iter().map(|view| view["key"].as_str().unwrap().to_owned()).collect();
         keys.sort();
@@ -266,9 +270,37 @@ fn services_of_deleted_directories_are_removed_together_and_those_that_may_come_
     };
     let removed = removed.json();
     removed.as_array().unwrap().iter().for_each(|view| outcome(view, "removed"));
-    assert_eq!(keys(removed.as_array().unwrap()), ["below", "running", "stopped"]);
-    assert_eq!(keys(&machine.env.ls()), ["again", "away", "locked", "main"]);
+    assert_eq!(keys(removed.as_array().unwrap()), ["running", "stopped"]);
+    assert_eq!(keys(&machine.env.ls()), ["again", "away", "below", "locked", "main"]);
     assert!(!machine.at("", ["ls", "--format", "table"]).ok().stderr.contains("--gone"));
+}
+
+#[test]
+fn a_service_whose_checkout_is_created_again_during_a_removal_stays() {
+    let machine = Machine::new();
+    let (shop, again) = (machine.home("shop"), machine.home("again"));
+    machine.git.worktree(&machine.env, &shop, &again);
+    // Services are removed in the order of their hashes: b comes before a. It ends once the test says so.
+    let (stopping, end) = (machine.env.path("stopping"), machine.env.path("end"));
+    let script = format!(
+        "trap 'touch {}; until test -e {}; do sleep 0.01; done; exit' TERM; while :; do sleep 0.01; done",
+        stopping.display(),
+        end.display()
+    );
+    let slow = ["start", "--key", "b", "--no-port", "--grace", "30s", "--wait", "--", "sh", "-c", &script];
+    machine.at(FEAT, slow).ok();
+    machine.start("again", "a");
+    machine.at("again", ["stop", "a"]).ok();
+    machine.git.remove_worktree(&machine.env, &shop, &machine.home(FEAT));
+    machine.git.remove_worktree(&machine.env, &shop, &again);
+    let removal = machine.command("").args(["rm", "--gone"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    until("the first service is being stopped", || stopping.exists());
+    machine.git.worktree(&machine.env, &shop, &again);
+    fs::write(end, "").unwrap();
+    let removed = done(removal.unwrap()).ok();
+    assert!(removed.stderr.contains("a stays: its checkout was created again\n"), "{removed:?}");
+    assert_eq!(removed.json().as_array().unwrap().len(), 1);
+    machine.at("again", ["start", "a"]).ok();
 }
 
 /// The record of a service.

@@ -1,6 +1,7 @@
 //! Commands without a name: they mean the services of the checkout that they are run in.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
@@ -175,6 +176,16 @@ fn start_means_what_is_stopped_in_this_checkout() {
     let outcomes: Vec<String> = started.json().as_array().unwrap().iter().map(outcome).collect();
     assert_eq!((keys(&started), started.stderr.as_str()), (set(&["api", "runs", "web"]), ""));
     assert_eq!(outcomes.iter().filter(|outcome| *outcome == "started").count(), 2, "{outcomes:?}");
+    // A job that could not be started is not done.
+    let job = ["run", "--restart", "never", "--no-port", "--key", "task", "--", "sh", "-c", "./task"];
+    std::fs::write(machine.home("shop/task"), "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(machine.home("shop/task"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    machine.at("shop", job).ok();
+    std::fs::rename(machine.home("shop/task"), machine.home("shop/away")).unwrap();
+    machine.at("shop", ["start", "task"]).fails(1, &["task did not start"]);
+    std::fs::rename(machine.home("shop/away"), machine.home("shop/task")).unwrap();
+    assert!(keys(&machine.at("shop", ["start"]).ok()).contains("task"));
+    machine.at("shop", ["rm", "task"]).ok();
     // An option without a command is probably a mistake.
     for option in ["--replace", "--no-port", "--grace=5s", "--restart=always"] {
         machine.at("shop", ["start", option]).fails(2, &["there is no command to run"]);
@@ -190,6 +201,15 @@ fn start_means_what_is_stopped_in_this_checkout() {
     assert_eq!(machine.at("shop", ["start"]).ok().stderr, "", "the stack runs");
     machine.at("shop", ["rm", "api", "runs", "web"]).ok();
     machine.at("shop", ["start"]).fails(2, &["are in a stack", "start them with `devport up -d`"]);
+}
+
+#[test]
+fn start_says_so_if_all_that_is_here_is_done() {
+    let machine = Machine::new();
+    machine.at("shop", ["run", "--restart", "never", "--no-port", "--key", "job", "--", "true"]).ok();
+    let started = machine.at("shop", ["start"]).ok();
+    assert_eq!(started.json(), serde_json::json!([]));
+    assert_eq!(started.stderr, "devport: the commands here have completed; `devport start NAME` runs one again\n");
 }
 
 #[test]

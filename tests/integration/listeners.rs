@@ -148,6 +148,9 @@ fn which_describes_a_listener_that_is_not_devports() {
     let port = env.first_port + 20;
     let number = port.to_string();
     env.devport(["which", &number]).fails(4, &[&format!("nothing listens on port {port}")]);
+    env.devport(["reserve", "--key", &format!("p{number}")]).ok();
+    env.devport(["which", &number])
+        .fails(4, &[&format!("nothing listens on port {port}"), &format!("hint: did you mean p{number}?")]);
     fs::create_dir_all(env.path("work/shop/.git")).unwrap();
     fs::create_dir_all(env.path("work/shop/web")).unwrap();
     let (shop, web) = (env.file("shop"), env.file("shop/web"));

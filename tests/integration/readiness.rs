@@ -77,7 +77,9 @@ fn each_kind_of_check_decides_when_a_service_is_ready() {
             &["env", late, "python3", "-c", BY_FILE],
         );
         until("it is late", || {
-            env.which("a")["error"].as_str().is_some_and(|error| error.starts_with("not ready after "))
+            env.which("a")["error"]
+                .as_str()
+                .is_some_and(|error| error.starts_with("its readiness check has failed for "))
         });
         let view = env.which("a");
         let error = view["error"].as_str().unwrap();

@@ -15,7 +15,7 @@ fn standard_output_is_the_childs_and_the_streams_stay_apart() {
     let done = done(child).ok();
     assert_eq!(done.stdout, "out\nno terminal\n");
     assert!(
-        done.stderr.contains("err\n") && done.stderr.contains("devport: running a on http://localhost:"),
+        done.stderr.contains("err\n") && done.stderr.contains("devport: starting a on http://localhost:"),
         "{done:?}"
     );
     assert_eq!(env.which("a")["state"], "stopped");

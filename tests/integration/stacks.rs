@@ -196,6 +196,17 @@ fn a_shared_service_runs_once_and_stays_while_another_checkout_needs_it() {
 }
 
 #[test]
+fn down_with_rm_keeps_a_service_of_the_main_checkout_that_only_this_file_shares() {
+    let file = |db: &str| format!("services:\n  db: {{exec: sleep 1000, no-port: true{db}}}\n");
+    let env = machine(&file(""));
+    at(&env, "shop", &["up", "-d"]).ok();
+    at(&env, "shop", &["down"]).ok();
+    env.write(&format!("{FEAT}/devport.yaml"), &file(", shared: true"));
+    at(&env, FEAT, &["down", "--rm"]).ok();
+    assert_eq!(env.which("shop/db")["state"], "stopped");
+}
+
+#[test]
 fn a_preferred_port_goes_to_the_main_checkout_only() {
     let env = machine("");
     let port = env.first_port + 35;

@@ -83,13 +83,13 @@ fn a_name_that_only_other_checkouts_have_is_refused_with_their_whole_keys() {
         ],
     );
     assert_eq!(one.stdout, "");
-    let hint = "hint: name it by its whole key from everywhere, as in `devport which shop/web`\n";
+    let hint = "hint: its whole key works in every directory: `devport which shop/web`\n";
     at(&env, "blog", &["url", "web"]).fails(6, &[hint]);
     at(&env, "blog", &["up", "-d"]).ok();
     at(&env, FEAT, &["up", "-d"]).ok();
     let (main, feat) = (id("shop/web"), id("shop@feat/web"));
     let several = at(&env, "blog", &["stop", "web"])
-        .fails(6, &["web belongs to ", "hint: name one of them from everywhere, as in `devport which shop"]);
+        .fails(6, &["web belongs to ", "hint: their full names work in every directory: `devport which shop"]);
     for part in [&path("shop"), &path(FEAT), "shop/web", "shop@feat/web"] {
         assert!(several.stderr.contains(part), "{part}: {several:?}");
     }

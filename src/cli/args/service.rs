@@ -85,7 +85,7 @@ pub(crate) struct Rm {
     /// Keys, ids or ports
     #[arg(value_name = "TARGET", required_unless_present = "gone", conflicts_with = "gone")]
     pub(crate) targets: Vec<String>,
-    /// Remove every service of this machine whose checkout or working directory was deleted
+    /// Remove every service of this machine whose checkout was deleted
     #[arg(long)]
     pub(crate) gone: bool,
 }

@@ -15,7 +15,7 @@ use crate::cli::output::{note, note_with_hint};
 use crate::cli::stack::Located;
 use crate::cli::up::job::{Job, Report};
 use crate::cli::up::plan::{Plan, Task};
-use crate::cli::{last_output, screen};
+use crate::cli::{last_output, screen, wait};
 use crate::config::Schedule;
 use crate::error::{Error, Result};
 use crate::launch::{Ensured, IfRunning, LaunchMode, Previous};
@@ -267,7 +267,12 @@ impl<'a> Starting<'a> {
                         last_output::show(self.context, &ensured.reservation);
                     }
                     // `restart` would use the old entry of the file.
-                    let up = || format!("after the fix, run `devport up -d {}`", service.name);
+                    let up = || match &ensured {
+                        Some(ensured) if wait::starts_by_itself(self.context, &ensured.reservation) => {
+                            "it starts by itself once its port is free; then run `devport up -d` again".into()
+                        }
+                        _ => format!("after the fix, run `devport up -d {}`", service.name),
+                    };
                     let hint = match &error {
                         Error::NotInTime { .. } | Error::NotCompleted { .. } => Some(up()),
                         error => error.hint().or_else(|| Some(up())),
