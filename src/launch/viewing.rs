@@ -2,6 +2,10 @@
 //!
 //! In a session with other services, tmux would show one of their windows when this one closes, and the user's next keys
 //! would go there. All clients of a session also show the same window. The session ends when no client shows it.
+//!
+//! tmux can end such a session itself (`destroy-unattached`). But up to 3.7, its server then crashes if the session's client
+//! is suspended or about to detach while another client ends: `server_check_unattached` destroys the session under its
+//! client. The crash would stop every service, so [`Viewing::close`] ends the session where it can.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -44,10 +48,21 @@ impl<'a> Viewing<'a> {
     }
 
     /// Returns the program and arguments of a client that shows the window in this terminal, and ends with the window.
+    /// [`Self::close`] follows.
     pub(crate) fn client(&self) -> (PathBuf, Vec<OsString>) {
-        let mut arguments = self.open(1, "D");
+        let mut arguments = self.open("D");
+        // The user's configuration may have it on.
+        arguments.extend([";", "set-option", "-t", &self.target, "destroy-unattached", "off"].map(OsString::from));
         arguments.extend([";", "attach-session", "-t", &self.target].map(OsString::from));
         self.tmux.client(arguments)
+    }
+
+    /// Ends the session after its client has ended, unless the user has opened a window in it or another client shows it.
+    /// Does nothing if it has ended with the service's window. A session that stays ends with that window.
+    pub(crate) fn close(&self) {
+        let (target, unused) = (&self.target, "#{&&:#{==:#{session_windows},1},#{==:#{session_attached},0}}");
+        let kill = format!("kill-session -t '{target}'");
+        let _ = self.tmux.query("kill-session", &["if-shell", "-F", "-t", target, unused, &kill].map(OsStr::new));
     }
 
     /// Shows the window in the client that the caller runs in. When the window closes, the client shows what it shows
@@ -58,7 +73,13 @@ impl<'a> Viewing<'a> {
     /// [`Error::Tmux`] if no client shows the caller, or a command fails.
     pub(crate) fn switch(&self, pane: Option<&OsStr>, message: &str) -> Result<()> {
         let client = self.caller(pane)?;
-        let mut arguments = if client.shows_service { self.open(1, "L") } else { self.open_next_to(&client, message) };
+        let mut arguments = if client.shows_service {
+            let mut arguments = self.open("L");
+            arguments.extend(self.end_unattached(1));
+            arguments
+        } else {
+            self.open_next_to(&client, message)
+        };
         arguments.extend([";", "switch-client", "-c", &client.name, "-t", &self.target].map(OsString::from));
         let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
         self.tmux.query("switch-client", &arguments).map(drop)
@@ -69,7 +90,8 @@ impl<'a> Viewing<'a> {
     /// the hook runs.
     fn open_next_to(&self, client: &Client, message: &str) -> Vec<OsString> {
         let (Self { target, window: own, .. }, Client { name, session, window, .. }) = (self, client);
-        let mut arguments = self.open(2, "L");
+        let mut arguments = self.open("L");
+        arguments.extend(self.end_unattached(2));
         arguments.extend([";", "link-window", "-d", "-s", window, "-t", target].map(OsString::from));
         // As an option, the message is not parsed as a command or a format.
         arguments.extend([";", "set-option", "-t", target, "@devport_message"].map(OsString::from));
@@ -88,10 +110,8 @@ impl<'a> Viewing<'a> {
         arguments
     }
 
-    /// Returns the commands that create the session, which is to have this number of windows. Without a client, it ends
-    /// with the next client that detaches, or with its first window: attach one in the same sequence of commands. `leave`:
-    /// see [`keys`].
-    fn open(&self, windows: usize, leave: &str) -> Vec<OsString> {
+    /// Returns the commands that create the session. `leave`: see [`keys`].
+    fn open(&self, leave: &str) -> Vec<OsString> {
         let Self { window, session, target, .. } = self;
         // `new-session` always makes a window. The service's window replaces it at once.
         let mut arguments =
@@ -103,7 +123,14 @@ impl<'a> Viewing<'a> {
         for (option, value) in [("status", "on"), ("status-right", &keys(leave)), ("status-right-length", "80")] {
             arguments.extend([";", "set-option", "-t", target, option, value].map(OsString::from));
         }
-        arguments.extend([";", "set-option", "-t", target, "destroy-unattached", "on"].map(OsString::from));
+        arguments
+    }
+
+    /// Returns the commands with which the session, which is to have this number of windows, ends without a client: with
+    /// the next client that detaches. Attach one in the same sequence of commands.
+    fn end_unattached(&self, windows: usize) -> Vec<OsString> {
+        let Self { target, .. } = self;
+        let mut arguments = [";", "set-option", "-t", target, "destroy-unattached", "on"].map(OsString::from).to_vec();
         // A window that the user opens in the session stays open, so the session does too.
         let keep = format!(
             "if-shell -F -t '{target}' '#{{!=:#{{session_windows}},{windows}}}' \

@@ -1,15 +1,30 @@
 //! The signals that end a command in the foreground.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Instant;
 
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use super::sys;
+use super::{clock, sys};
 
-/// Catches ctrl-c, `kill` and the loss of the terminal, so that a command can end in order.
+/// A signal that has arrived.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Interrupt {
+    pub(crate) number: i32,
+    /// When it arrived.
+    pub(crate) at: Instant,
+}
+
+/// Catches ctrl-c, `kill` and the loss of the terminal, so that a command can end in order. A thread receives the signals:
+/// the command may be busy when they arrive.
 #[derive(Debug)]
-pub(crate) struct Interrupts(Signals);
+pub(crate) struct Interrupts(Receiver<Interrupt>);
 
 impl Interrupts {
     /// Begins to catch the signals. One that is ignored stays ignored: `nohup` and shells start background commands that
@@ -19,11 +34,43 @@ impl Interrupts {
     /// If the system refuses.
     pub(crate) fn catch() -> io::Result<Self> {
         let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !sys::is_ignored(*signal));
-        Signals::new(wanted).map(Self)
+        let mut signals = Signals::new(wanted)?;
+        let (sender, arrived) = mpsc::channel();
+        let receive = move || {
+            for number in signals.forever() {
+                if sender.send(Interrupt { number, at: clock::now() }).is_err() {
+                    break;
+                }
+            }
+        };
+        thread::Builder::new().spawn(receive)?;
+        Ok(Self(arrived))
     }
 
-    /// Returns the number of a signal that has arrived since the last call; `None` if there was none.
-    pub(crate) fn take(&mut self) -> Option<i32> {
-        self.0.pending().next()
+    /// Returns the first signal that was not returned yet; `None` if there is none.
+    pub(crate) fn take(&self) -> Option<Interrupt> {
+        self.0.try_recv().ok()
+    }
+}
+
+/// Catches the loss of the terminal, so that a command can clean up after a program that had the terminal.
+#[derive(Debug)]
+pub(crate) struct HangUp(Arc<AtomicBool>);
+
+impl HangUp {
+    /// Begins to catch the signal. If it is ignored, it stays ignored. Programs that are started do not inherit this.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn catch() -> io::Result<Self> {
+        let has_arrived = Arc::new(AtomicBool::new(false));
+        if !sys::is_ignored(SIGHUP) {
+            flag::register(SIGHUP, Arc::clone(&has_arrived))?;
+        }
+        Ok(Self(has_arrived))
+    }
+
+    pub(crate) fn has_arrived(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }

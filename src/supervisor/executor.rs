@@ -87,8 +87,7 @@ impl<'a> Executor<'a> {
     /// Starts the child, if its port is free and no earlier process is left.
     pub(super) fn start_child(&mut self) -> Event {
         self.last_exit = None;
-        // A later child must not run in another checkout than the first one.
-        if self.recorder.root_id().is_some() && self.presence().is_some_and(Presence::is_gone) {
+        if self.is_gone_since_first_child() {
             return Event::Stop(StopCause::CheckoutGone);
         }
         if let Some(port) = self.service.reservation.service_port() {
@@ -128,8 +127,20 @@ impl<'a> Executor<'a> {
                 self.probe.begin(child.since);
                 Event::Spawned { since: child.since }
             }
-            Err(SpawnError { why, is_permanent }) => Event::SpawnFailed { why: why.into(), is_permanent },
+            Err(SpawnError { why, is_permanent }) => {
+                // The checkout may have been deleted since the check above, and the working directory with it.
+                if self.is_gone_since_first_child() {
+                    Event::Stop(StopCause::CheckoutGone)
+                } else {
+                    Event::SpawnFailed { why: why.into(), is_permanent }
+                }
+            }
         }
+    }
+
+    /// Returns whether the checkout is gone in which an earlier child was started: a later one must not run in another.
+    fn is_gone_since_first_child(&self) -> bool {
+        self.recorder.root_id().is_some() && self.presence().is_some_and(Presence::is_gone)
     }
 
     /// Returns whether the checkout of the service is gone. Call this once for each heartbeat.

@@ -81,7 +81,7 @@ fn two_services() -> TestEnv {
 fn attach_in_shell<'a>(env: &'a TestEnv, service: &str) -> Terminal<'a> {
     let terminal = Terminal::run(env, "bash --norc -i");
     terminal.shows("bash-");
-    terminal.keys(&[&format!("{DEVPORT} attach {service}"), "Enter"]);
+    terminal.keys(&[&format!("{DEVPORT} attach {service}; echo attach: $?"), "Enter"]);
     terminal
 }
 
@@ -92,7 +92,17 @@ fn attach_inside(env: &TestEnv) -> Terminal<'_> {
     let attach = format!("DEVPORT_HOME={} {DEVPORT} attach two; echo attach: $?", env.path("state").display());
     terminal.keys(&[&attach, "Enter"]);
     terminal.shows("here I am");
+    // Keys for the shell, and the output of the shell, come after the end of the command.
+    let shell = || env.tmux(&["capture-pane", "-p", "-t", "=mine:"]).stdout;
+    until("attach has ended", || shell().contains("attach: 0"));
+    keep_messages(env);
     terminal
+}
+
+/// Lets the messages of the tmux server of the services stay until a key is pressed. By default, they are shown for 750 ms,
+/// which a test may miss.
+fn keep_messages(env: &TestEnv) {
+    env.tmux(&["set-option", "-g", "display-time", "0"]).ok();
 }
 
 fn sessions(env: &TestEnv) -> String {
@@ -191,7 +201,7 @@ fn a_window_that_the_user_opens_next_to_the_service_stays() {
     terminal.keys(&["C-b", "c"]);
     until("the window is open", || env.tmux(&["list-windows", "-a"]).stdout.lines().count() == 4);
     terminal.keys(&["C-b", "d"]);
-    terminal.shows("[detached");
+    terminal.shows("attach: 0");
     assert_eq!(sessions(&env).lines().count(), 2);
     assert_eq!(env.which("two")["state"], "running");
 }
@@ -203,11 +213,26 @@ fn a_suspended_terminal_continues() {
     terminal.shows("here I am");
     terminal.keys(&["C-b", "C-z"]);
     terminal.shows("Stopped");
-    terminal.keys(&["fg", "Enter"]);
+    // Meanwhile, other clients of tmux come and go.
+    for _ in 0..2 {
+        env.tmux(&["list-sessions"]).ok();
+    }
+    terminal.keys(&["fg; echo fg: $?", "Enter"]);
     terminal.shows("here I am");
     terminal.keys(&["C-b", "d"]);
-    terminal.shows("[detached");
+    terminal.shows("fg: 0");
     assert_eq!(sessions(&env), "devport\n");
+    assert_eq!(env.which("two")["restarts"], 0);
+}
+
+#[test]
+fn a_terminal_that_is_closed_leaves_no_session() {
+    let env = two_services();
+    let terminal = attach_in_shell(&env, "two");
+    terminal.shows("here I am");
+    drop(terminal);
+    until("the session has ended", || sessions(&env) == "devport\n");
+    assert_eq!(env.which("two")["state"], "running");
 }
 
 #[test]
@@ -243,6 +268,7 @@ fn inside_of_tmux_the_service_stays_when_the_window_that_the_user_came_from_clos
     let env = two_services();
     let terminal = Terminal::run(&env, "tmux new-session -s mine bash --norc -i");
     terminal.shows("bash-");
+    keep_messages(&env);
     // The window ends with its command, as soon as `attach` has switched the client.
     let attach = format!("DEVPORT_HOME={} {DEVPORT} attach two", env.path("state").display());
     env.tmux(&["new-window", "-t", "=mine:", &attach]).ok();
@@ -269,6 +295,7 @@ fn from_the_window_of_a_service_the_client_detaches_at_the_end_of_another() {
     until("the client shows the other service", || shown() == "one\n");
     terminal.keys(&["C-c", "C-c"]);
     terminal.shows("[exited]");
+    terminal.shows("attach: 0");
     env.wait_state("one", "stopped");
     assert_eq!(env.which("two")["state"], "running");
     assert_eq!(sessions(&env), "devport\n");

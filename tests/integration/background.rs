@@ -18,6 +18,9 @@ while True:
 print("the server runs in the background", flush=True)
 "#;
 
+/// Options of a service that is in `backoff` after its first crash for as long as a test runs.
+const ONCE: [&str; 4] = ["--backoff-initial", "1h", "--backoff-max", "1h"];
+
 /// Starts the service `a`, whose command hands over to another one, and returns its view after that.
 #[track_caller]
 fn start_in_background(env: &TestEnv, options: &[&str], words: &[&str]) -> Value {
@@ -127,7 +130,7 @@ fn a_server_whose_supervisor_was_killed_is_orphaned_and_ended() {
 fn a_command_that_leaves_no_listener_has_ended_and_which_says_what_was_ended() {
     let env = TestEnv::new();
     let script = "rm -f up; setsid sh -c 'touch up; exec sleep 1000' & while ! [ -e up ]; do sleep 0.01; done; exit 0";
-    env.start("a", &["sh", "-c", script]);
+    env.devport(["start", "--key", "a"].iter().chain(&ONCE).chain(&["--", "sh", "-c", script])).ok();
     let view = env.wait_state("a", "backoff");
     let error = view["error"].as_str().unwrap();
     for part in ["exit code 0 after", "ended what it left in the background", "sleep 1000"] {
@@ -144,7 +147,7 @@ fn a_command_that_fails_has_not_handed_over() {
     let env = TestEnv::new();
     env.write("daemonize.py", DAEMONIZE);
     let script = "python3 daemonize.py python3 -m http.server --bind 127.0.0.1 $$PORT; exit 3";
-    env.start("a", &["sh", "-c", script]);
+    env.devport(["start", "--key", "a"].iter().chain(&ONCE).chain(&["--", "sh", "-c", script])).ok();
     let view = eventually("it has failed", || Some(env.which("a")).filter(|view| view["last_exit"]["code"] == 3));
     assert!(view["error"].as_str().is_none_or(|error| !error.contains("background")), "{view}");
     until("its server is ended", || {

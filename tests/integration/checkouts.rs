@@ -162,7 +162,9 @@ impl Machine {
     }
 
     fn with(git: Git) -> Self {
-        let machine = Self { env: TestEnv::new(), git };
+        let mut machine = Self { env: TestEnv::new(), git };
+        // No supervisor notices by itself that a test has deleted its checkout.
+        machine.env.set("DEVPORT_TEST_HEARTBEAT", "1h");
         let (env, shop) = (&machine.env, machine.home("shop"));
         git.repository(env, &shop);
         git.worktree(env, &shop, &shop.join(".claude/worktrees/feat"));
@@ -395,6 +397,8 @@ fn a_bare_name_means_a_service_of_this_checkout_and_ids_work_from_everywhere() {
     let feat = "shop/.claude/worktrees/feat";
     let started = machine.at("shop", ["start", "--wait", "--key", "web", "--"].iter().chain(&SERVER)).ok().json();
     let (id, number) = (started["hashid"].as_str().unwrap(), started["port"].to_string());
+    // The server prints this once it listens. After that, its log stays as it is.
+    until("the server has printed", || machine.at("shop", ["logs", "web"]).ok().stdout.contains("Serving HTTP"));
     for directory in [feat, "linked", "blog"] {
         machine.refuses_to_name(directory, "web", "~/shop", &format!("~/{directory}"));
     }

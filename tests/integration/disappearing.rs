@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::checkouts::{Git, Machine, SLEEP, outcome, pid};
+use crate::support::strace::{self, Fault};
 use crate::support::{done, eventually, has_program, is_alive, signal, until};
 
 const FEAT: &str = "shop/.claude/worktrees/feat";
@@ -71,7 +72,7 @@ fn a_service_stops_when_its_worktree_is_removed() {
 #[test]
 fn a_service_that_crashes_is_not_started_again_in_another_checkout() {
     for is_made_again in [false, true] {
-        // The standard heartbeat: the next start comes first.
+        // With a heartbeat of an hour, the next start comes first.
         let machine = Machine::new();
         let started = machine.start(FEAT, "web");
         let (shop, feat) = (machine.home("shop"), machine.home(FEAT));
@@ -96,9 +97,30 @@ fn what_waits_to_be_tried_again_stops_too() {
 }
 
 #[test]
+fn a_checkout_that_is_deleted_while_its_service_is_started_again_ends_the_service() {
+    if strace::is_missing() {
+        return;
+    }
+    let machine = Machine::new();
+    let script = "until test -e go; do sleep 0.02; done; exit 1";
+    let start = ["start", "--key", "web", "--backoff-initial", "1ms", "--", "sh", "-c", script];
+    let started = machine.at(FEAT, start).ok().json();
+    let feat = machine.home(FEAT);
+    // The supervisor has seen that the checkout is there, and starts the command next.
+    let fault = Fault { calls: "?stat,?statx,?newfstatat", path: Some(&feat), effect: "delay_exit=60000000:when=1" };
+    let disturbance = machine.env.disturb(machine.env.supervisor("web"), fault);
+    fs::write(feat.join("go"), "").unwrap();
+    disturbance.until_delayed();
+    machine.git.remove_worktree(&machine.env, &machine.home("shop"), &feat);
+    drop(disturbance);
+    let view = assert_stops(&machine, &started);
+    assert_eq!(view["restarts"], 1);
+}
+
+#[test]
 fn a_service_of_a_worktree_that_is_made_again_is_never_ready_and_starts_at_once() {
     for command in ["start", "restart"] {
-        // The standard heartbeat: no supervisor has noticed yet.
+        // With a heartbeat of an hour, no supervisor has noticed yet.
         let machine = Machine::new();
         let started = machine.start(FEAT, "web");
         let (shop, feat) = (machine.home("shop"), machine.home(FEAT));
@@ -195,7 +217,7 @@ fn no_service_inherits_the_time_between_heartbeats() {
 
 #[test]
 fn what_runs_in_a_removed_worktree_is_left_running_until_it_is_removed() {
-    // The standard heartbeat: no supervisor has noticed yet.
+    // With a heartbeat of an hour, no supervisor has noticed yet.
     let machine = Machine::new();
     let started = machine.start(FEAT, "web");
     machine.git.remove_worktree(&machine.env, &machine.home("shop"), &machine.home(FEAT));

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{DEVPORT, TestEnv, all_pids, command_line, number, system_path, until};
+use crate::support::{DEVPORT, TestEnv, number, system_path, until};
 
 fn environment(pid: i32) -> Vec<(String, String)> {
     let raw = fs::read(format!("/proc/{pid}/environ")).unwrap();
@@ -138,7 +138,7 @@ fn no_secret_shows_anywhere() {
         env.devport(["logs", "a", "b"]).ok().stdout,
         env.tmux(&["show-environment", "-g"]).ok().stdout,
         env.tmux(&["show-environment", "-t", "=devport:"]).ok().stdout,
-        all_pids().into_iter().map(command_line).collect(),
+        env.processes().into_iter().map(|(_, command)| command).collect(),
     ];
     for text in shown {
         assert!(!text.contains("hunter2"), "{text}");

@@ -99,7 +99,9 @@ fn a_port_can_be_reserved_without_a_command() {
 #[test]
 fn which_shows_how_the_service_ran() {
     let env = TestEnv::new();
-    env.start("a", &["sh", "-c", "for i in $$(seq 40); do echo line $$i; done; exit 3"]);
+    let backoff = ["start", "--key", "a", "--backoff-initial", "1h", "--backoff-max", "1h"];
+    let command = ["--", "sh", "-c", "for i in $$(seq 40); do echo line $$i; done; exit 3"];
+    env.devport(backoff.iter().chain(&command)).ok();
     until("it waits", || env.which("a")["next_start_at"].is_string());
     let view = env.which("a");
     let exit = &view["exits"][0];
@@ -107,7 +109,8 @@ fn which_shows_how_the_service_ran() {
     let last: Vec<_> = view["last_output"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     assert_eq!((last.len(), last[0], last[19]), (20, "line 21", "line 40"));
     let table = env.devport(["which", "a", "--format", "table"]).ok().stdout;
-    for part in ["next start", "exit code 3 after 0.", "line 40"] {
+    let after = format!("exit code 3 after {:.1} s", exit["ran_ms"].as_f64().unwrap() / 1000.0);
+    for part in ["next start", &after, "line 40"] {
         assert!(table.contains(part), "{part}: {table}");
     }
     assert!(env.ls()[0].get("exits").is_none(), "a list is short");
@@ -134,7 +137,7 @@ fn a_watched_list_is_redrawn_in_place() {
     env.devport(["ls", "--watch"]).fails(2, &["--watch needs a terminal"]);
     let file = env.file("screen");
     let mut command = env.command("timeout");
-    command.args(["-s", "INT", "4", "script", "-q", "-f", "-c", &format!("{DEVPORT} ls --watch"), &file]);
+    command.args(["100", "script", "-q", "-f", "-c", &format!("{DEVPORT} ls --watch"), &file]);
     let watching = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
     let screen = || fs::read_to_string(&file).unwrap_or_default();
     until("it is drawn again", || screen().contains("\u{1b}[2A\r"));

@@ -58,6 +58,19 @@ impl<'a> Foreground<'a> {
         });
     }
 
+    /// Sends it two signals that arrive at the same time. Of two equal ones, the system would deliver one.
+    fn interrupt_twice(&self) {
+        for name in ["STOP", "INT", "TERM", "CONT"] {
+            signal(self.pid(), name);
+        }
+    }
+
+    /// Asserts that it ends by one of these signals. Two threads may receive them, so either may be the first.
+    #[track_caller]
+    fn ends_by_either(self) {
+        assert!([130, 143].contains(&self.end()));
+    }
+
     /// Returns the exit code.
     fn end(mut self) -> i32 {
         until("up ends", || self.child.try_wait().unwrap().is_some());
@@ -81,6 +94,7 @@ fn it_shows_the_logs_and_stops_what_it_started() {
     for (name, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let env = machine(TWO);
         at(&env, "shop", &["up", "-d", "db"]).ok();
+        until("db has printed", || at(&env, "shop", &["logs", "db"]).ok().stdout.contains("I am db"));
         let up = Foreground::start(&env, &[]);
         up.until_noted("press ctrl-c to stop what this command started");
         up.until_logged("web | I am web\n");
@@ -142,7 +156,6 @@ fn it_goes_on_while_another_up_starts_its_only_service_again() {
     let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
     let mut up = Foreground::start(&env, &[]);
     up.until_noted("db: port");
-    drop(listener);
     // A tmux that opens no window until `go` exists: the old supervisor has ended, and the new one has not begun.
     let tmux = format!(
         "#!/bin/sh\ntouch {0}waits; until test -e {0}go; do sleep 0.02; done\nPATH=${{PATH#*:}} exec tmux \"$@\"\n",
@@ -160,6 +173,8 @@ fn it_goes_on_while_another_up_starts_its_only_service_again() {
         .spawn()
         .unwrap();
     until("nothing runs", || fs::exists(env.file("waits")).unwrap());
+    // Not before: the old supervisor would start the service.
+    drop(listener);
     // It checks its services every 500 ms, and wakes up every 50 ms.
     let wakes = |up: &Foreground<'_>| -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", up.pid())).unwrap();
@@ -229,9 +244,9 @@ fn progress_is_redrawn_in_place_on_a_terminal() {
     terminal.shows("waiting");
     until("a runs", || terminal.screen().lines().any(|line| line.starts_with("a  running")));
     env.write("shop/go", "");
-    terminal.shows("STATE");
+    terminal.shows("ended with 0");
     let screen = terminal.screen();
-    assert!(!screen.contains("waiting") && screen.contains("ready"), "{screen}");
+    assert!(!screen.contains("waiting") && screen.contains("STATE") && screen.contains("ready"), "{screen}");
     let history = terminal.tmux(&["capture-pane", "-p", "-S", "-", "-t", "=t:"]).ok().stdout;
     assert!(!history.contains("waiting"), "{history}");
 }
@@ -255,17 +270,39 @@ fn ctrl_c_spares_a_shared_service_that_another_checkout_needs() {
     assert_eq!(states, ["ready", "stopped"]);
 }
 
+/// The words of a command that takes a moment to stop, and then says that it has saved its work.
+const SAVES: &str = "[sh, -c, \"trap 'sleep 0.3; echo saved; exit' TERM; echo armed; while :; do sleep 0.02; done\"]";
+
 #[test]
 fn a_copy_of_the_first_signal_does_not_kill() {
-    let trap = "trap 'sleep 0.3; echo saved; exit' TERM; echo armed; while :; do sleep 0.02; done";
-    let env = machine(&format!("services:\n  a: {{exec: [sh, -c, \"{trap}\"], no-port: true}}\n"));
+    let env = machine(&format!("services:\n  a: {{exec: {SAVES}, no-port: true}}\n"));
     let up = Foreground::start(&env, &[]);
     up.until_noted("press ctrl-c");
     up.until_logged("armed");
-    signal(up.pid(), "INT");
-    signal(up.pid(), "INT");
+    up.interrupt_twice();
     up.until_logged("saved");
-    assert_eq!(up.end(), 130);
+    up.ends_by_either();
+}
+
+#[test]
+fn a_copy_of_the_first_signal_does_not_kill_after_a_wait_for_another_command() {
+    let env = machine(&format!(
+        "services:\n  db: {{exec: sleep 1000, ready: none, shared: true}}\n  a: {{exec: {SAVES}, no-port: true, depends-on: [db]}}\n"
+    ));
+    let up = Foreground::start(&env, &[]);
+    up.until_noted("press ctrl-c");
+    up.until_logged("armed");
+    // `down` of another checkout holds this lock. That of the file was deleted when all services had started.
+    let locks = fs::read_dir(env.state("locks")).unwrap().map(|entry| entry.unwrap().path());
+    let mut locks = locks.filter(|path| path.to_str().unwrap().ends_with(".stack.lock"));
+    let shared = File::open(locks.next().unwrap()).unwrap();
+    assert_eq!(locks.next(), None);
+    shared.lock().unwrap();
+    up.interrupt_twice();
+    up.until_noted("waiting for the services of");
+    drop(shared);
+    up.until_logged("saved");
+    up.ends_by_either();
 }
 
 #[test]

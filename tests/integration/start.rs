@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::support::strace::{Fault, is_missing};
-use crate::support::{SERVER, TestEnv, answers, number, port, until};
+use crate::support::{SERVER, TestEnv, answers, eventually, number, port, until};
 
 #[test]
 fn a_service_gets_a_port_and_keeps_it() {

@@ -21,7 +21,7 @@ use crate::cli::up::starting::Starting;
 use crate::error::{Error, Result};
 use crate::launch::Urgency;
 use crate::os::clock;
-use crate::os::interrupt::Interrupts;
+use crate::os::interrupt::{Interrupt, Interrupts};
 use crate::os::signal;
 use crate::registry::{FileLock, Reservation, State};
 use crate::view::{self, LineStyle, Outcome};
@@ -89,11 +89,9 @@ pub(super) fn execute(
     });
     let needs = plan.needs.clone();
     let mut starting = Starting::new(context, located, plan, limit);
-    let ended = starting.run(
-        |starting| foreground.borrow_mut().tick(starting),
-        |starting| foreground.borrow_mut().kill_begun(starting),
-    );
-    let mut foreground = foreground.into_inner();
+    let ended = starting
+        .run(|starting| foreground.borrow_mut().tick(starting), |starting| foreground.borrow().kill_begun(starting));
+    let foreground = foreground.into_inner();
     let result = match ended {
         Ok(End::AllStopped) => all_stopped(context, &starting),
         Ok(End::Interrupted(number)) => {
@@ -192,8 +190,8 @@ impl Logs {
 impl Foreground<'_> {
     /// Returns why `up` ends, if it does.
     fn tick(&mut self, starting: &mut Starting<'_>) -> Result<ControlFlow<End>> {
-        if let Some(number) = self.interrupts.take() {
-            self.interrupted = Some(clock::now());
+        if let Some(Interrupt { number, at }) = self.interrupts.take() {
+            self.interrupted = Some(at);
             return Ok(ControlFlow::Break(End::Interrupted(number)));
         }
         self.logs.check()?;
@@ -237,13 +235,13 @@ impl Foreground<'_> {
     }
 
     /// Returns whether the user wants to kill the services: whether another signal has arrived.
-    fn wants_kill(&mut self) -> bool {
-        let is_copy = self.interrupted.is_some_and(|first| clock::now().saturating_duration_since(first) < ECHO);
-        self.interrupts.take().is_some() && !is_copy
+    fn wants_kill(&self) -> bool {
+        let is_copy = |at: Instant| self.interrupted.is_some_and(|first| at.saturating_duration_since(first) < ECHO);
+        std::iter::from_fn(|| self.interrupts.take()).any(|Interrupt { at, .. }| !is_copy(at))
     }
 
     /// Kills the services that are being started, or stopped to be started again, if the user wants that.
-    fn kill_begun(&mut self, starting: &Starting<'_>) {
+    fn kill_begun(&self, starting: &Starting<'_>) {
         if self.wants_kill() {
             for reservation in starting.begun() {
                 if let Err(error) = stop::stop(self.context, &reservation, Urgency::Kill) {
@@ -255,7 +253,7 @@ impl Foreground<'_> {
 
     /// Stops what this command started, each service before those that it needs, except for shared ones that other
     /// checkouts need. After another signal it kills them.
-    fn stop(&mut self, starting: &Starting<'_>, needs: &[Vec<usize>]) {
+    fn stop(&self, starting: &Starting<'_>, needs: &[Vec<usize>]) {
         let started = |position| starting.started(position).cloned();
         let mut services: Vec<Option<Reservation>> = (0..starting.tasks.len()).map(started).collect();
         if services.iter().all(Option::is_none) {

@@ -89,18 +89,34 @@ impl TestEnv {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
             status.lines().any(|line| line == format!("TracerPid:\t{}", strace.id())).then_some(())
         });
-        Disturbance(strace)
+        Disturbance { strace, pid }
     }
 }
 
 /// A fault in a running process, until this is dropped.
-pub(crate) struct Disturbance(Child);
+pub(crate) struct Disturbance {
+    strace: Child,
+    /// The process.
+    pid: i32,
+}
+
+impl Disturbance {
+    /// Waits until the process is delayed.
+    pub(crate) fn until_delayed(&self) {
+        let mut checks = 0;
+        until("the process is delayed", || {
+            checks = if is_stopped(self.pid) { checks + 1 } else { 0 };
+            // See `delayed`.
+            checks > 20
+        });
+    }
+}
 
 impl Drop for Disturbance {
     fn drop(&mut self) {
         // On SIGTERM strace detaches before it ends.
-        super::signal(i32::try_from(self.0.id()).unwrap(), "TERM");
-        let _ = self.0.wait();
+        super::signal(i32::try_from(self.strace.id()).unwrap(), "TERM");
+        let _ = self.strace.wait();
     }
 }
 
@@ -124,10 +140,13 @@ fn traced(strace: u32) -> Vec<i32> {
 
 /// Returns whether strace delays a thread of a traced process.
 fn is_held(strace: u32) -> bool {
-    traced(strace).into_iter().any(|pid| {
-        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        threads
-            .filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok())
-            .any(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" t")))
-    })
+    traced(strace).into_iter().any(is_stopped)
+}
+
+/// Returns whether a tracer has stopped a thread of a process.
+fn is_stopped(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok())
+        .any(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" t")))
 }
