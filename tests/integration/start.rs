@@ -407,6 +407,7 @@ fn a_command_that_does_not_exist_stays_registered_and_the_hint_removes_it() {
     let hint = "hint: it stays registered; `devport rm a` removes it\n";
     env.devport(["start", "--key", "a", "--", "nodemonx"]).fails(1, &["nodemonx: command not found", hint]);
     env.devport(["start", "--no-port", "--key", "a", "--restart", "never", "--", "true"]).ok();
+    env.wait_state("a", "stopped");
     // A service that has run is not to be removed for a program that is missing.
     let missing = env.devport(["start", "--key", "a", "--", "nodemonx"]).fails(1, &["nodemonx: command not found"]);
     assert!(!missing.stderr.contains("devport rm"), "{missing:?}");
