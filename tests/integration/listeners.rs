@@ -7,7 +7,9 @@ use std::process::{Child, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{DEVPORT, SERVER, TestEnv, answers, done, eventually, has_program, port, signal, skip, until};
+use crate::support::{
+    DEVPORT, SERVER, TestEnv, answers, close, done, eventually, has_program, port, signal, skip, until,
+};
 
 /// A reloader: it outlives its worker, and starts a new one when something is written to the pipe `go`, as nodemon does after an edit.
 const RELOADER: &str = "
@@ -20,16 +22,15 @@ while True:
 
 /// A reloader that keeps the socket when its worker is killed, as `uvicorn --reload` does.
 const SOCKET_KEEPER: &str = "
-import http.server, os, signal
+import http.server, os
 os.mkfifo('go')
 server = http.server.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), http.server.SimpleHTTPRequestHandler)
-signal.signal(signal.SIGCHLD, lambda *_: os.wait())
 while True:
-    if os.fork() == 0:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    worker = os.fork()
+    if worker == 0:
         open('worker', 'w').write(str(os.getpid()))
         server.serve_forever()
-    signal.pause()
+    os.waitpid(worker, 0)
     open('go').read()
 ";
 
@@ -74,7 +75,7 @@ fn a_ready_service_that_stops_listening_is_running_until_it_listens_again() {
     let error = env.which("a")["error"].as_str().unwrap().to_owned();
     let taken = format!("port {} is taken by pid {} ", view["port"], std::process::id());
     assert!(error.starts_with(&taken), "{error}");
-    drop(stranger);
+    close(stranger);
 
     let waiting = env.spawn(["wait", "a"]);
     env.write("go", "");
@@ -133,8 +134,12 @@ fn a_wait_runs_the_check_again_until_it_passes() {
         env.write("up", "");
         start_ready(&env, &["--replace", "--ready", check], &SERVER);
         fs::remove_file(env.file("up")).unwrap();
-        let failed = env.devport(["wait", "a", "--timeout", "300ms"]).fails(5, &[broken]);
-        assert_eq!(failed.json()["state"], "running", "{check}");
+        // A server on a busy machine may not respond within the second that a check has.
+        until("the check fails as expected", || {
+            let failed = env.devport(["wait", "a", "--timeout", "300ms"]).fails(5, &["a is not ready"]);
+            assert_eq!(failed.json()["state"], "running", "{check}");
+            failed.stderr.contains(broken)
+        });
         let waiting = env.spawn(["wait", "a"]);
         env.write("up", "");
         let view = done(waiting).ok().json();
@@ -171,7 +176,11 @@ fn which_describes_a_listener_that_is_not_devports() {
     drop(second);
 
     fs::remove_dir(&web).unwrap();
-    let found = env.which(&number)["listeners"][0].clone();
+    // The processes that other tests start have the second socket until they execute their programs.
+    let found = eventually("only the server listens", || {
+        let listeners = env.which(&number)["listeners"].as_array().unwrap().clone();
+        (listeners.len() == 1).then(|| listeners[0].clone())
+    });
     assert_eq!((&found["cwd"], &found["cwd_deleted"]), (&json!(web), &json!(true)));
     let table = env.devport(["which", &number, "--format", "table"]).ok().stdout;
     for part in [format!("{web} (deleted)"), "none: not started by devport".into(), server.id().to_string()] {
@@ -258,10 +267,10 @@ fn a_listener_of_another_user_is_reported_with_its_user() {
     }
     let listener = TcpListener::bind(("127.0.0.1", env.first_port + 20)).unwrap();
     let number = listener.local_addr().unwrap().port().to_string();
-    // A copy, because the build directory may be private.
+    // A copy, because the build directory may be private. Another process makes it, as in `write_program`.
     let program = tempfile::Builder::new().prefix("devport-of-another-user").tempdir_in("/tmp").unwrap();
     let copy = program.path().join("devport");
-    fs::copy(DEVPORT, &copy).unwrap();
+    env.finish(env.command("cp").arg(DEVPORT).arg(&copy)).ok();
     fs::set_permissions(program.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let mut command = env.command(&copy);
     command.current_dir("/").env("DEVPORT_HOME", "/tmp/devport-of-another-user").uid(65534).gid(65534);

@@ -74,12 +74,15 @@ fn output_that_is_no_text_breaks_nothing() {
 #[test]
 fn services_are_interleaved_by_time() {
     let env = TestEnv::new();
-    env.start("a", &["sh", "-c", "echo 1; sleep 0.4; echo 3; exec sleep 1000"]);
-    env.start("b", &["sh", "-c", "sleep 0.2; echo 2; sleep 0.4; echo 4; exec sleep 1000"]);
-    until("all is written", || {
-        let text = env.devport(["logs"]).ok().stdout;
-        text.contains("| 3\n") && text.contains("| 4\n")
-    });
+    // Each line is written once the one before it is in its log.
+    let wait_for = |line: &str| format!("until [ -e {line} ]; do sleep 0.01; done; echo {line};");
+    for (key, lines) in [("a", ["1", "3"]), ("b", ["2", "4"])] {
+        env.start(key, &["sh", "-c", &format!("{} {} exec sleep 1000", wait_for(lines[0]), wait_for(lines[1]))]);
+    }
+    for line in ["1", "2", "3", "4"] {
+        env.write(line, "");
+        until("it is written", || env.devport(["logs"]).ok().stdout.contains(&format!("| {line}\n")));
+    }
     let lines = |arguments: &[&str]| -> Vec<String> {
         let text = env.devport(arguments).ok().stdout;
         text.lines().filter(|line| !line.contains("---")).map(ToString::to_string).collect()
@@ -149,7 +152,7 @@ fn the_previous_run_is_the_last_one_that_has_ended() {
     assert_eq!(previous(), "run 1\n", "it is stopped");
     env.write("fixed", "");
     env.devport(["start", "a"]).ok();
-    until("it runs", || env.devport(["logs", "a"]).ok().stdout.contains("run 2"));
+    until("it has written", || env.devport(["logs", "a"]).ok().stdout.contains("\nrun 2\n"));
     assert_eq!(previous(), "run 1\n", "the second run has not ended");
     env.devport(["stop", "a"]).ok();
     assert_eq!(previous(), "run 2\n");
@@ -240,10 +243,13 @@ fn a_spinner_is_shown_as_on_a_screen_and_logged_byte_for_byte() {
         "",
         "what is not shown does not match"
     );
-    let log = std::fs::read(env.state_file("logs", "a", "log")).unwrap();
-    // A mark with the time may stand between two writes.
-    let bytes: Vec<u8> =
-        log.split_inclusive(|byte| *byte == b'\n').filter(|line| line[0] != 0x1e).flatten().copied().collect();
     let written = b"\r| 10%\r/ 50%\r- \x1b[32m100%\x1b[0m\r\r\nbuilding\rdone\x1b[K\r\nok\r\r\n";
-    assert!(bytes.windows(written.len()).any(|window| window == written), "{:?}", String::from_utf8_lossy(&bytes));
+    let log = env.state_file("logs", "a", "log");
+    // `logs` shows the last line before its end has arrived.
+    until("the log has every byte", || {
+        // A mark with the time may stand between two writes.
+        let log = std::fs::read(&log).unwrap();
+        let lines = log.split_inclusive(|byte| *byte == b'\n').filter(|line| line[0] != 0x1e);
+        lines.collect::<Vec<_>>().concat().windows(written.len()).any(|window| window == written)
+    });
 }

@@ -1,13 +1,12 @@
 //! The advice for a service that listens on a wrong port, or needs a port that is taken: it can be pasted into a shell.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::checkouts::git_directory;
-use crate::support::{DEVPORT, Done, TestEnv, port, until};
+use crate::support::{DEVPORT, Done, TestEnv, port, until, write_program};
 
 /// Pastes a line into a shell, in a directory.
 fn paste(env: &TestEnv, directory: &Path, line: &str) -> Done {
@@ -64,8 +63,7 @@ fn the_remedy_for_a_wrong_port_can_be_pasted_and_works() {
     fs::create_dir(&bin).unwrap();
     let vite = VITE.replace("OTHER", &(env.first_port + 31).to_string());
     for (name, text) in [("vite", vite.as_str()), ("npm", NPM)] {
-        fs::write(bin.join(name), text).unwrap();
-        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(bin.join(name), text);
     }
     env.prefer_programs_of(&bin);
     env.write("package.json", "{\"scripts\": {\"dev\": \"vite\"}}");
@@ -157,10 +155,9 @@ fn a_service_of_a_stack_is_told_which_entry_to_change() {
 fn an_unquoted_variable_is_named() {
     let env = TestEnv::new();
     // What the shell makes of `./uvicorn main:app --port $PORT`.
-    let start = ["start", "--wait=8s", "--key", "a", "--restart", "never", "--"];
+    let start = ["start", "--wait", "--key", "a", "--restart", "never", "--"];
     let code = FIXED.replace("OTHER", &(env.first_port + 34).to_string());
-    env.write("uvicorn", &format!("#!/usr/bin/env python3\n{code}\n"));
-    fs::set_permissions(env.file("uvicorn"), fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(env.file("uvicorn"), &format!("#!/usr/bin/env python3\n{code}\n"));
     let failed = env.devport(start.iter().chain(&["./uvicorn", "main:app", "--port"]));
     let options = format!("--replace --wait --key a --cwd {} --restart never", env.path("work").display());
     let line = format!("devport start {options} -- ./uvicorn main:app --port '$PORT'");
@@ -174,7 +171,9 @@ fn a_service_that_fails_because_another_port_is_taken_says_by_whom() {
     let other = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let number = other.local_addr().unwrap().port();
     let script = format!("echo 'Error: listen EADDRINUSE: address already in use :::{number}' >&2; exit 1");
-    let failed = env.devport(["start", "--wait", "--key", "a", "--", "sh", "-c", &script]);
+    // The wait after the second crash is longer than the time until `start` has printed it.
+    let start = ["start", "--wait", "--backoff-initial", "4s", "--key", "a", "--", "sh", "-c", &script];
+    let failed = env.devport(start);
     let taken = format!("; port {number} is taken by pid {} (", std::process::id());
     failed.fails(5, &["exit code 1 after", &taken, "it ignores PORT: make it read PORT", "devport tries again in "]);
     until("it waits", || env.which("a")["error"].as_str().is_some_and(|error| error.contains(&taken)));

@@ -84,7 +84,7 @@ fn a_process_cannot_leave_its_service_by_a_variable() {
     for claim in claims {
         let script = format!("DEVPORT_HASH={claim} setsid sleep 7018 & exec sleep 1000");
         env.detach("a", &[], &["sh", "-c", &script]);
-        until("it runs", || !env.living("sleep 7018").is_empty());
+        until("it runs", || env.living("sleep 7018").iter().any(|(_, command)| command.starts_with("sleep 7018")));
         env.devport(["stop", "a"]).ok();
         assert_eq!(env.living("sleep 7018"), [], "{claim:?}");
     }
@@ -149,7 +149,7 @@ fn a_process_without_its_main_thread_is_alive_until_its_last_thread_ends() {
         until("its main thread has ended and it serves", || is_headless(pid) && answers(port));
         port
     };
-    let port = begin(&["start", "--detach", "--key", "a", "--", "python3", &program]);
+    let port = begin(&["start", "--detach", "--grace", "60s", "--key", "a", "--", "python3", &program]);
     begin(&["restart", "--detach", "a"]);
     env.devport(["stop", "a"]).ok();
     assert!(!answers(port));

@@ -2,19 +2,29 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{SERVER, TestEnv, number, until};
+use crate::support::{SERVER, TestEnv, close, number, until};
 
-/// A command that fails until `fixed` exists.
-const UNTIL_FIXED: [&str; 3] =
-    ["sh", "-c", "echo \"value $VALUE\"; test -e fixed || { echo broken >&2; exit 3; }; exec sleep 1000"];
+/// A command that fails until `fixed` exists, and its readiness check: without one, a slow command would be ready before
+/// it fails.
+const UNTIL_FIXED: [&str; 6] = [
+    "--ready",
+    "exec:test -e fixed",
+    "--",
+    "sh",
+    "-c",
+    "echo \"value $VALUE\"; test -e fixed || { echo broken >&2; exit 3; }; exec sleep 1000",
+];
 
 #[test]
 fn a_start_of_a_crashing_service_tries_at_once_with_the_new_environment() {
     let mut env = TestEnv::new();
     env.set("VALUE", "old");
-    let start = [&["start", "--key", "a", "--no-port", "--wait", "--"][..], &UNTIL_FIXED].concat();
+    // The wait after the second crash is longer than the time until `start` has printed it.
+    let options = ["--no-tmux", "--backoff-initial", "4s", "--wait"];
+    let start = [&["start", "--key", "a", "--no-port"][..], &options, &UNTIL_FIXED].concat();
     let failed = env.devport(&start).fails(5, &["a is not ready: it ended twice in the same way: exit code 3"]);
     assert!(failed.stderr.contains("broken"), "{}", failed.stderr);
+    env.suspend_in("a", "backoff");
     let supervisor = env.supervisor("a");
     env.write("fixed", "");
     env.set("VALUE", "new");
@@ -23,13 +33,13 @@ fn a_start_of_a_crashing_service_tries_at_once_with_the_new_environment() {
     assert!(fixed.stderr.contains("starting it now, with new values of VALUE"), "{}", fixed.stderr);
     assert_eq!((&fixed.json()["state"], &fixed.json()["outcome"]), (&"ready".into(), &"restarted".into()));
     assert_ne!(env.supervisor("a"), supervisor);
-    assert!(env.devport(["logs", "a", "-n", "1"]).ok().stdout.contains("value new"));
+    until("it has written", || env.devport(["logs", "a", "-n", "1"]).ok().stdout.contains("value new"));
 }
 
 #[test]
 fn a_start_by_name_tries_a_crashing_service_at_once() {
     let env = TestEnv::new();
-    let start = [&["start", "--key", "a", "--no-port", "--"][..], &UNTIL_FIXED].concat();
+    let start = [&["start", "--key", "a", "--no-port", "--backoff-initial", "1h"][..], &UNTIL_FIXED].concat();
     env.devport(&start).ok();
     env.wait_state("a", "backoff");
     env.write("fixed", "");
@@ -42,9 +52,10 @@ fn a_start_of_a_service_whose_port_is_taken_checks_the_port_at_once() {
     let env = TestEnv::new();
     let port: u16 = env.devport(["reserve", "--key", "a"]).ok().stdout.trim().parse().unwrap();
     let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
-    let start = [&["start", "--key", "a", "--wait", "--"][..], &SERVER].concat();
+    let start = [&["start", "--no-tmux", "--key", "a", "--wait", "--"][..], &SERVER].concat();
     env.devport(&start).fails(1, &["is taken by"]);
-    drop(listener);
+    env.suspend_in("a", "port-conflict");
+    close(listener);
     let started = env.devport(&start).ok();
     assert!(started.stderr.contains("a was in port-conflict"), "{}", started.stderr);
     assert_eq!(started.json()["state"], "ready");
@@ -90,7 +101,10 @@ fn a_failed_wait_shows_the_output_of_this_run_without_its_blank_lines() {
         "test -e again && printf '\\n\\n\\n\\nsecond\\n\\n\\n' || { echo first; touch again; }; exec sleep 1000";
     env.devport(["start", "--key", "a", "--", "sh", "-c", script]).ok();
     until("it has printed", || env.devport(["logs", "a"]).stdout.contains("first"));
-    let failed = env.devport(["restart", "a", "--wait=1s"]).fails(5, &["second"]);
+    env.devport(["restart", "a"]).ok();
+    let log = || env.devport(["logs", "a", "--run", "2"]).ok().stdout;
+    until("it has printed again", || log().ends_with("\n\n\n\nsecond\n\n\n"));
+    let failed = env.devport(["start", "a", "--wait=100ms"]).fails(5, &["second"]);
     assert!(!failed.stderr.contains("first"), "{}", failed.stderr);
     assert!(!failed.stderr.contains("SIGTERM"), "a requested end is no crash: {}", failed.stderr);
     assert!(failed.stderr.contains("last output of a:\nsecond\n\n"), "{}", failed.stderr);

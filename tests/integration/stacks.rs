@@ -1,10 +1,11 @@
 //! Stacks: the services of one file, in each checkout of a repository, in the order in which they need each other.
 
 use std::fs;
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::support::{DEVPORT, Done, TestEnv, done, number, until};
+use crate::support::{DEVPORT, Done, TestEnv, done, eventually, number, until};
 
 /// A server, as the `exec` of a service.
 pub(crate) const SERVE: &str = "[python3, -m, http.server, --bind, 127.0.0.1, $PORT]";
@@ -106,7 +107,7 @@ fn a_service_starts_when_those_that_it_needs_are_ready() {
 fn what_needs_a_service_that_fails_is_skipped() {
     let env = machine(
         "services:\n  \
-         bad: {exec: \"sh -c 'echo broken; exit 3'\", no-port: true}\n  \
+         bad: {exec: \"sh -c 'echo broken; exit 3'\", no-port: true, restart: never, ready: {exec: \"false\"}}\n  \
          api: {exec: sleep 1000, no-port: true, depends-on: [bad]}\n  \
          web: {exec: sleep 1000, no-port: true, depends-on: [api]}\n  \
          other: {exec: sleep 1000, no-port: true}\n",
@@ -180,7 +181,9 @@ fn a_shared_service_runs_once_and_stays_while_another_checkout_needs_it() {
     assert_eq!(outcomes(&feat), [("shop/db".into(), "started".into()), ("shop@feat/api".into(), "started".into())]);
     let main = at(&env, "shop", &["up", "-d"]).ok();
     assert_eq!(outcomes(&main)[0], ("shop/db".into(), "already-running".into()));
-    let ran_in = fs::read_to_string(env.file("shop/where")).unwrap();
+    let ran_in = eventually("it has written", || {
+        fs::read_to_string(env.file("shop/where")).ok().filter(|text| text.ends_with('\n'))
+    });
     assert!(ran_in.lines().count() == 1 && ran_in.trim().ends_with("/shop"), "{ran_in}");
     let down = at(&env, FEAT, &["down"]).ok();
     assert_eq!(outcomes(&down), [("shop@feat/api".into(), "stopped".into())]);
@@ -266,12 +269,13 @@ fn a_chain_of_one_shots_runs_again_only_if_what_needs_it_does() {
         "services:\n  \
          seed: {exec: \"sh -c 'echo seed >>runs'\", one-shot: true}\n  \
          migrate: {exec: \"sh -c 'echo migrate >>runs'\", one-shot: true, depends-on: [seed]}\n  \
-         web: {exec: \"sh -c 'test -e fixed || exit 1; exec sleep 1000'\", no-port: true, depends-on: [migrate]}\n",
+         web: {exec: \"sh -c 'test -e fixed || exit 1; exec sleep 1000'\", no-port: true, depends-on: [migrate], \
+         ready: {exec: test -e fixed}, backoff: {initial: 4s}}\n",
     );
     let runs = || fs::read_to_string(env.file("shop/runs")).unwrap();
     at(&env, "shop", &["up", "-d"]).fails(5, &["1 of 3 services did not come up"]);
     assert_eq!(runs(), "seed\nmigrate\n");
-    // A service that crashes needs its one-shots again.
+    // A service that crashes needs its one-shots again. Its third start comes at least 7 s after the second crash.
     env.write("shop/fixed", "");
     at(&env, "shop", &["up", "-d"]).ok();
     assert_eq!(runs(), "seed\nmigrate\nseed\nmigrate\n");
@@ -425,16 +429,19 @@ fn down_waits_for_an_up_of_the_same_stack_and_names_it() {
     assert_eq!(env.which("shop/a")["state"], "stopped");
 }
 
+/// The fields of a service that writes its name to `ends` when it ends. It is ready once it will do so.
+fn writes_its_end(name: &str) -> String {
+    let script = format!("trap \\\"echo {name} >>ends; exit\\\" TERM; touch {name}.up; while :; do sleep 0.05; done");
+    format!("exec: \"sh -c '{script}'\", no-port: true, ready: {{exec: test -e {name}.up}}")
+}
+
 #[test]
 fn services_end_after_those_that_need_them() {
-    let end =
-        |name: &str| format!("\"sh -c 'trap \\\"echo {name} >>ends; exit\\\" TERM; while :; do sleep 0.05; done'\"");
     let env = machine(&format!(
-        "services:\n  db: {{exec: {}, no-port: true}}\n  api: {{exec: {}, no-port: true, depends-on: [db]}}\n  \
-         web: {{exec: {}, no-port: true, depends-on: [api]}}\n",
-        end("db"),
-        end("api"),
-        end("web")
+        "services:\n  db: {{{}}}\n  api: {{{}, depends-on: [db]}}\n  web: {{{}, depends-on: [api]}}\n",
+        writes_its_end("db"),
+        writes_its_end("api"),
+        writes_its_end("web")
     ));
     at(&env, "shop", &["up", "-d"]).ok();
     at(&env, "shop", &["down"]).ok();
@@ -541,8 +548,12 @@ fn a_shared_service_that_was_stopped_meanwhile_is_started_again() {
          slow: {exec: sleep 1000, no-port: true, ready: {exec: test -e go}}\n  \
          app: {exec: sleep 1000, no-port: true, depends-on: [db, slow]}\n",
     );
-    let up = env.spawn(["-C", FEAT, "up", "-d"]);
-    env.wait_state("shop/db", "ready");
+    let notes = env.file("notes");
+    let mut up = env.command(DEVPORT);
+    up.args(["-C", FEAT, "up", "-d"]).stdout(Stdio::piped()).stderr(fs::File::create(&notes).unwrap());
+    let up = up.spawn().unwrap();
+    // `up` itself must have seen it ready.
+    until("db is ready", || fs::read_to_string(&notes).unwrap().contains("db is ready after"));
     env.wait_state("shop@feat/slow", "running");
     at(&env, "shop", &["down", "db"]).ok();
     assert_eq!(env.which("shop/db")["state"], "stopped");
@@ -553,13 +564,11 @@ fn a_shared_service_that_was_stopped_meanwhile_is_started_again() {
 
 #[test]
 fn named_services_end_in_order_though_one_between_them_is_not_named() {
-    let end =
-        |name: &str| format!("\"sh -c 'trap \\\"echo {name} >>ends; exit\\\" TERM; while :; do sleep 0.05; done'\"");
     let env = machine(&format!(
-        "services:\n  db: {{exec: {}, no-port: true}}\n  api: {{exec: sleep 1000, no-port: true, depends-on: [db]}}\n  \
-         web: {{exec: {}, no-port: true, depends-on: [api]}}\n",
-        end("db"),
-        end("web")
+        "services:\n  db: {{{}}}\n  api: {{exec: sleep 1000, no-port: true, depends-on: [db]}}\n  \
+         web: {{{}, depends-on: [api]}}\n",
+        writes_its_end("db"),
+        writes_its_end("web")
     ));
     at(&env, "shop", &["up", "-d"]).ok();
     at(&env, "shop", &["down", "db", "web"]).ok();

@@ -2,16 +2,18 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::support::strace::{Fault, is_missing};
-use crate::support::{SERVER, TestEnv, answers, eventually, number, port, until};
+use crate::support::{SERVER, TestEnv, answers, close, is_up, number, port, until};
 
 #[test]
 fn a_service_gets_a_port_and_keeps_it() {
     let env = TestEnv::new();
     let first = env.start("api", &SERVER);
     assert_eq!(port(&first), env.first_port);
-    assert_eq!((first["status"].as_str(), first["state"].as_str()), (Some("running"), Some("running")));
+    // It may be ready before its state is read.
+    assert!(first["status"] == "running" && is_up(&first), "{first}");
     until("it answers", || answers(port(&first)));
     env.devport(["stop", "api"]).ok();
     assert!(!answers(port(&first)));
@@ -171,10 +173,11 @@ fn a_port_can_be_requested() {
     let taken = (wanted + 1).to_string();
     let me = format!("pid {}", std::process::id());
     let end = format!("hint: end it with `kill {}`, ", std::process::id());
-    // A process that another test starts has the listener too until it executes its program.
-    let start = || env.devport(["start", "--key", "b", "--port", &taken, "--", "true"]);
-    eventually("this process alone has the port", || Some(start()).filter(|done| done.stderr.contains(&end)))
-        .fails(1, &["is taken by", &me]);
+    // A process that another test starts has the socket too until it executes its program, and would be named.
+    until("this process alone is named", || {
+        let start = ["start", "--key", "b", "--port", &taken, "--", "true"];
+        env.devport(start).fails(1, &["is taken by", &me]).stderr.contains(&end)
+    });
     drop(listener);
     env.devport(["stop", "a"]).ok();
     let options = format!("--wait --key a --port {taken} --cwd {} --grace 2s", env.path("work").display());
@@ -260,8 +263,11 @@ fn without_a_key_directory_and_command_name_the_service() {
 
 #[test]
 fn many_starts_of_one_key_start_one_supervisor() {
-    let env = TestEnv::new();
-    let starts: Vec<_> = (0..20).map(|_| env.spawn(["start", "--key", "a", "--", "sleep", "1000"])).collect();
+    let mut env = TestEnv::new();
+    // Nothing of the service changes meanwhile.
+    env.set("DEVPORT_TEST_HEARTBEAT", "1h");
+    let start = ["start", "--key", "a", "--ready-timeout", "1h", "--", "sleep", "1000"];
+    let starts: Vec<_> = (0..20).map(|_| env.spawn(start)).collect();
     let mut printed: Vec<_> = starts.into_iter().map(|child| crate::support::done(child).ok().json()).collect();
     let started = printed.iter().filter(|view| view["outcome"] == "started").count();
     assert_eq!(started, 1, "{printed:#?}");
@@ -302,7 +308,7 @@ fn a_taken_port_is_reported_with_its_owner_and_waited_for() {
     let view = env.which("api");
     assert_eq!(view["state"], "port-conflict");
     assert!(view["error"].as_str().unwrap().contains(&me));
-    drop(listener);
+    close(listener);
     // It may be ready before its state is read.
     until("it answers", || answers(port(&view)));
     assert_eq!(number(&env.which("api")["restarts"]), 0);
@@ -394,9 +400,13 @@ fn a_command_that_has_ended_is_shown_in_its_final_state() {
     // What `start` sees is a matter of chance.
     for number in 0..8 {
         let key = format!("a{number}");
+        let began = Instant::now();
         let view = env.devport(["start", "--key", &key].iter().chain(&options)).ok().json();
         let shown = (view["status"].as_str().unwrap(), view["state"].as_str().unwrap());
-        assert!([("stopped", "failed"), ("running", "running")].contains(&shown), "{view}");
+        // `start` awaits the final state for a second, and an exit that its supervisor has not recorded for 0.2 s.
+        let is_late = began.elapsed() >= Duration::from_millis(200);
+        let late = is_late && ["stopping", "unknown"].contains(&shown.1);
+        assert!(late || [("stopped", "failed"), ("running", "running")].contains(&shown), "{view}");
         assert_eq!(env.wait_state(&key, "failed")["error"], "exit code 3, and `restart` is never");
     }
 }
@@ -407,6 +417,7 @@ fn a_command_that_does_not_exist_stays_registered_and_the_hint_removes_it() {
     let hint = "hint: it stays registered; `devport rm a` removes it\n";
     env.devport(["start", "--key", "a", "--", "nodemonx"]).fails(1, &["nodemonx: command not found", hint]);
     env.devport(["start", "--no-port", "--key", "a", "--restart", "never", "--", "true"]).ok();
+    env.wait_state("a", "stopped");
     // A service that has run is not to be removed for a program that is missing.
     let missing = env.devport(["start", "--key", "a", "--", "nodemonx"]).fails(1, &["nodemonx: command not found"]);
     assert!(!missing.stderr.contains("devport rm"), "{missing:?}");

@@ -1,6 +1,9 @@
 //! `devport stop`, `restart` and `signal`.
 
 use std::fs;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use crate::support::{TestEnv, command_line, eventually, is_alive, number, signal, until};
 
@@ -31,16 +34,25 @@ fn sleeping(env: &TestEnv, digits: &str) -> usize {
     env.processes_with(&command).into_iter().filter(|pid| command_line(*pid).starts_with(&command)).count()
 }
 
+/// The grace period of services that a test stops at once: longer than a busy machine needs for that.
+const GRACE: Duration = Duration::from_secs(45);
+
+/// Starts the service `a` with this grace period.
+fn start_patiently(env: &TestEnv, words: &[&str]) -> Value {
+    let grace = format!("{}s", GRACE.as_secs());
+    env.devport([&["start", "--key", "a", "--grace", &grace, "--"], words].concat()).ok().json()
+}
+
 #[test]
 fn no_process_of_the_tree_is_left() {
     let env = TestEnv::new();
     let script = "setsid sleep 7770001 & sleep 7770002 & (sleep 7770003 &) ; sleep 7770004";
-    env.start("a", &["sh", "-c", script]);
+    start_patiently(&env, &["sh", "-c", script]);
     until("all four run", || sleeping(&env, "777000") == 4);
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     env.devport(["stop", "a"]).ok();
     assert!(env.processes_with("sleep 777000").is_empty());
-    assert!(began.elapsed() < std::time::Duration::from_secs(4), "they all end on SIGTERM");
+    assert!(began.elapsed() < GRACE, "they all end on SIGTERM");
 }
 
 #[test]
@@ -49,51 +61,48 @@ fn a_member_that_ignores_sigterm_is_killed_though_the_leader_has_gone() {
     let script = "sh -c 'trap \"\" TERM HUP; while :; do sleep 7771001; done' & exec sleep 7771002";
     env.start("a", &["sh", "-c", script]);
     until("both run", || sleeping(&env, "777100") == 2);
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     env.devport(["stop", "a"]).ok();
     assert!(env.processes_with("sleep 777100").is_empty());
-    assert!(began.elapsed() >= std::time::Duration::from_secs(5), "the grace period is kept");
+    assert!(began.elapsed() >= Duration::from_secs(5), "the grace period is kept");
 }
 
 #[test]
 fn a_stopped_child_dies_too() {
     let env = TestEnv::new();
-    let view = env.start("a", &["sleep", "1000"]);
+    let view = start_patiently(&env, &["sleep", "1000"]);
     signal(number(&view["pid"]), "STOP");
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     env.devport(["stop", "a"]).ok();
-    assert!(began.elapsed() < std::time::Duration::from_secs(4));
+    assert!(began.elapsed() < GRACE);
     assert!(!is_alive(number(&view["pid"])));
 }
 
 #[test]
 fn a_second_sigterm_kills_at_once() {
     let env = TestEnv::new();
-    let view = env.start("a", &["sh", "-c", "trap '' TERM HUP; while :; do sleep 0.1; done"]);
+    let view = start_patiently(&env, &["sh", "-c", "trap '' TERM HUP; while :; do sleep 0.1; done"]);
     let supervisor = env.supervisor("a");
     until("the trap is set", || {
         let status = fs::read_to_string(format!("/proc/{}/status", view["pid"])).unwrap();
         let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim().to_owned();
         u64::from_str_radix(&ignored, 16).unwrap() & (1 << 14) != 0
     });
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     signal(supervisor, "TERM");
     env.wait_state("a", "stopping");
     signal(supervisor, "TERM");
     until("the supervisor is gone", || !is_alive(supervisor));
-    assert!(began.elapsed() < std::time::Duration::from_secs(4));
+    assert!(began.elapsed() < GRACE);
     assert!(!is_alive(number(&view["pid"])));
 }
 
 #[test]
 fn a_stop_in_backoff_is_acted_on_at_once() {
     let env = TestEnv::new();
-    env.start("a", &["false"]);
+    env.devport(["start", "--key", "a", "--backoff-initial", "1h", "--", "false"]).ok();
     env.wait_state("a", "backoff");
-    until("it has crashed twice", || env.run_state("a").is_some_and(|run| run["exits"].as_array().unwrap().len() >= 2));
-    let began = std::time::Instant::now();
     env.devport(["stop", "a"]).ok();
-    assert!(began.elapsed() < std::time::Duration::from_secs(10), "{:?}", began.elapsed());
     assert_eq!(env.which("a")["state"], "stopped");
 }
 
@@ -200,24 +209,21 @@ fn a_signal_that_no_process_can_get_fails_and_sighup_prints_the_new_process() {
 fn a_stop_is_acted_on_in_every_state() {
     let env = TestEnv::new();
     let flag = env.file("slow");
-    // Running, in backoff, waiting for its port, and just started: SIGTERM, and the time until the lock is free.
+    // Running, in backoff, waiting for its port, and just started: SIGTERM, and nothing that lasts longer.
     let script = format!("test -e {flag} && exit 1; exec sleep 1000");
-    let mut slowest = std::time::Duration::ZERO;
     for round in 0..12 {
         if round % 3 == 1 {
             fs::write(&flag, "").unwrap();
         }
-        let view = env.devport(["start", "--detach", "--key", "a", "--", "sh", "-c", &script]).ok().json();
+        let start = ["start", "--detach", "--grace", "2m", "--backoff-initial", "2m", "--backoff-max", "2m"];
+        let view = env.devport(start.iter().chain(&["--key", "a", "--", "sh", "-c", &script])).ok().json();
         if round % 3 == 1 {
             env.wait_state("a", "backoff");
             fs::remove_file(&flag).unwrap();
         }
         let supervisor = env.supervisor("a");
-        let began = std::time::Instant::now();
         signal(supervisor, "TERM");
         until("it is gone", || !is_alive(supervisor));
-        slowest = slowest.max(began.elapsed());
         assert!(view["pid"].as_i64().is_none_or(|pid| !is_alive(i32::try_from(pid).unwrap())));
     }
-    assert!(slowest < std::time::Duration::from_secs(3), "{slowest:?}");
 }

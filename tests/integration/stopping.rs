@@ -7,13 +7,16 @@ use std::process::Child;
 use serde_json::Value;
 
 use crate::support::strace::{self, Fault, UNLINK};
-use crate::support::{TestEnv, done, is_alive, is_up, number, signal, until};
+use crate::support::{TestEnv, done, is_alive, is_up, number, process_state, signal, until};
 
 /// What a database prints if it was killed, and what it prints if it could finish.
 const KILLED: &str = "begin\n";
 const CLEAN: &str = "begin\nclean\n";
 
-/// A program that needs a second to end, like a database.
+/// The option for a grace period that is long enough for a busy machine.
+const GRACE: [&str; 2] = ["--grace", "40s"];
+
+/// A program that needs a second to end, and goes on while the file `busy` exists, like a database.
 struct Database {
     script: String,
     out: String,
@@ -23,7 +26,7 @@ impl Database {
     fn new(env: &TestEnv) -> Self {
         let out = env.file("out");
         let script = format!(
-            "trap '' HUP\ntrap 'sleep 1; echo clean >> {out}; exit 0' TERM\necho begin >> {out}\nwhile :; do sleep 0.05; done\n"
+            "trap '' HUP\ntrap 'sleep 1; while [ -e busy ]; do sleep 0.01; done; echo clean >> {out}; exit 0' TERM\necho begin >> {out}\nwhile :; do sleep 0.05; done\n"
         );
         Self { script: env.write("db.sh", &script), out }
     }
@@ -35,7 +38,7 @@ impl Database {
     /// Starts it as the service `db`.
     fn start(env: &TestEnv, options: &[&str]) -> Self {
         let database = Self::new(env);
-        env.detach("db", options, &["sh", &database.script]);
+        env.detach("db", &[&GRACE, options].concat(), &["sh", &database.script]);
         until("it is up", || database.said() == KILLED);
         database
     }
@@ -43,7 +46,8 @@ impl Database {
     /// Starts it in a window.
     fn start_in_window(env: &TestEnv) -> Self {
         let database = Self::new(env);
-        env.start("db", &["sh", &database.script]);
+        let start = [&["start", "--key", "db"][..], &GRACE, &["--", "sh", &database.script]].concat();
+        env.devport(start).ok();
         until("it is up", || database.said() == KILLED);
         database
     }
@@ -70,8 +74,13 @@ fn a_second_command_waits_for_the_stop_that_is_under_way() {
     for second in [&["stop", "db"][..], &["stop", "--all"], &["rm", "db"]] {
         let env = TestEnv::new();
         let database = Database::start(&env, &[]);
+        env.write("busy", "");
         let first = stopping(&env, &database);
-        env.devport(second).ok();
+        let second_command = env.spawn(second);
+        let pid = i32::try_from(second_command.id()).unwrap();
+        until("the second command waits", || process_state(pid) == Some('S'));
+        fs::remove_file(env.file("busy")).unwrap();
+        done(second_command).ok();
         done(first).ok();
         assert_eq!(database.said(), CLEAN, "{second:?}");
     }
@@ -107,7 +116,7 @@ fn a_stop_waits_for_what_a_finished_command_left() {
     let database = Database::new(&env);
     let go = env.file("go");
     let script = format!("sh {} & while [ ! -e {go} ]; do sleep 0.01; done", database.script);
-    env.detach("db", &["--restart", "never"], &["sh", "-c", &script]);
+    env.detach("db", &[&GRACE[..], &["--restart", "never"]].concat(), &["sh", "-c", &script]);
     until("it is up", || database.said() == KILLED);
     fs::write(&go, "").unwrap();
     until_stopping(&env, "db");

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::json;
 
 use crate::support::{
-    DEVPORT, SERVER, TestEnv, answers, command_line, eventually, is_alive, number, port, signal, until,
+    DEVPORT, SERVER, TestEnv, answers, command_line, eventually, is_alive, number, port, signal, until, write_program,
 };
 
 #[test]
@@ -15,7 +15,8 @@ fn no_child_has_a_lock_open() {
     let open: Vec<_> = fs::read_dir(format!("/proc/{}/fd", view["pid"]))
         .unwrap()
         .flatten()
-        .map(|entry| fs::read_link(entry.path()).unwrap().to_str().unwrap().to_owned())
+        // The child opens and closes its libraries meanwhile.
+        .filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_str()?.to_owned()))
         .collect();
     assert!(open.iter().filter(|path| path.starts_with("/dev/pts/")).count() == 3, "{open:?}");
     assert!(!open.iter().any(|path| path.contains("state") || path.contains("ptmx")), "{open:?}");
@@ -54,7 +55,7 @@ fn a_crash_is_recorded_and_the_backoff_grows() {
     assert_eq!((view["last_exit"]["code"].as_i64(), view["pid"].clone()), (Some(3), serde_json::Value::Null));
     assert!(view["error"].as_str().unwrap().contains("exit code 3"));
     until("it has crashed three times", || {
-        env.run_state("a").is_some_and(|run| run["exits"].as_array().unwrap().len() == 3)
+        env.run_state("a").is_some_and(|run| run["exits"].as_array().unwrap().len() >= 3)
     });
     let run = env.run_state("a").unwrap();
     let at = |index: usize| run["exits"][index]["at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
@@ -62,8 +63,8 @@ fn a_crash_is_recorded_and_the_backoff_grows() {
     // Each delay is up to a tenth shorter, so that services that crash together do not restart together.
     // A busy machine may make it late, but never early.
     assert!(waits[0] >= 0.9 && waits[1] >= 1.8 && waits[1] < 10.0, "{waits:?}");
-    let next = env.run_state("a").unwrap()["next_start_at"].as_str().map(str::to_owned);
-    assert!(next.is_some());
+    // It is recorded after the exit, once no process is left.
+    until("the next start is recorded", || env.run_state("a").unwrap()["next_start_at"].is_string());
 }
 
 #[test]
@@ -338,9 +339,8 @@ fn a_process_that_has_a_lock_file_open_is_not_taken_for_its_holder() {
 #[test]
 fn a_program_that_has_vanished_is_a_failure_and_not_a_running_service() {
     let env = TestEnv::new();
-    let program = env.write("program", "#!/bin/sh\nexec sleep 1000\n");
-    let mode = |mode: u32| fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
-    mode(0o755);
+    let program = env.file("program");
+    write_program(&program, "#!/bin/sh\nexec sleep 1000\n");
     env.start("a", &[&program]);
     fs::rename(&program, format!("{program}.away")).unwrap();
     env.devport(["signal", "a"]).ok();

@@ -1,12 +1,11 @@
 //! Targets: what a bare name means in a checkout, in the order stack, own key, key of no checkout.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
 use crate::stacks::{FEAT, at, machine};
-use crate::support::{DEVPORT, TestEnv, strace};
+use crate::support::{DEVPORT, TestEnv, strace, write_program};
 
 /// A stack with these services, which have ports and do not answer.
 fn stack(services: &[&str]) -> String {
@@ -321,8 +320,7 @@ fn up_executes_no_git() {
     );
     // A supervisor that executes git leaves a trace. Commands of devport are traced.
     fs::create_dir(env.file("bin")).unwrap();
-    let fake = env.write("bin/git", &format!("#!/bin/sh\ntouch {}\n", env.file("executed")));
-    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(env.file("bin/git"), &format!("#!/bin/sh\ntouch {}\n", env.file("executed")));
     let path = format!("{}:{}", env.file("bin"), std::env::var("PATH").unwrap());
     env.set("PATH", &path);
     // strace would wait for a tmux server that the traced command starts.

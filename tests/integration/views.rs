@@ -49,7 +49,7 @@ fn a_view_of_a_service_that_is_just_stopped_knows_its_state() {
         let ls = env.delayed(Fault { calls: "kill", path: None, effect: &effect }, ["ls"]);
         env.devport(["stop", "a"]).ok();
         let view = done(ls).ok().json()[0].clone();
-        assert!(is_up(&view) || view["state"] == "stopped", "{turn}: {view}");
+        assert!(is_up(&view) || view["state"] == "stopping" || view["state"] == "stopped", "{turn}: {view}");
         assert!(view["error"].is_null(), "{turn}: {view}");
         env.devport(["start", "--detach", "a"]).ok();
     }

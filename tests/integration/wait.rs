@@ -1,10 +1,9 @@
 //! `devport wait`, and `--wait`.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use crate::support::{SERVER, TestEnv, done, is_alive, number, signal, until};
+use crate::support::{SERVER, TestEnv, done, is_alive, number, signal, until, write_program};
 
 #[test]
 fn start_with_wait_returns_when_the_service_is_ready() {
@@ -21,7 +20,9 @@ fn start_with_wait_returns_when_the_service_is_ready() {
 fn a_wait_that_fails_reports_why_with_the_end_of_the_output() {
     let env = TestEnv::new();
     let script = "for i in $$(seq 30); do echo line $$i; done; sleep 1000";
-    let late = env.devport(["start", "--wait=300ms", "--key", "a", "--", "sh", "-c", script]);
+    env.start("a", &["sh", "-c", script]);
+    until("it has written", || env.devport(["logs", "a"]).ok().stdout.contains("line 30\n"));
+    let late = env.devport(["start", "--wait=300ms", "a"]);
     let late = late.fails(5, &["a is not ready after 0.3 s: ", "line 30\n", "line 11\n", "hint: "]);
     assert!(!late.stderr.contains("line 10\n"), "20 lines: {late:?}");
     assert_eq!(late.json()["state"], "running", "the result is printed all the same");
@@ -40,7 +41,7 @@ fn a_wait_that_fails_reports_why_with_the_end_of_the_output() {
         "sleep 0.2; echo oh no; exit 3",
     ])
     .fails(5, &["exit code 3", "oh no"]);
-    assert!(began.elapsed() < Duration::from_secs(10), "a failure is not waited for");
+    assert!(began.elapsed() < Duration::from_secs(25), "a failure is not waited for");
     env.devport(["wait", "a", "--timeout", "100ms"]).fails(5, &["a is not ready"]);
     env.devport(["wait", "missing"]).fails(4, &["no service matching"]);
 }
@@ -106,8 +107,7 @@ fn a_service_whose_command_has_exited_is_not_ready() {
 #[test]
 fn a_wait_that_fails_names_what_the_check_found_last() {
     let env = TestEnv::new();
-    env.write("check.sh", "#!/bin/sh\nexit 2\n");
-    fs::set_permissions(env.file("check.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(env.file("check.sh"), "#!/bin/sh\nexit 2\n");
     let silent: &[&str] = &["sleep", "1000"];
     let fails = [&["python3", "-c"][..], &["import http.server as h, os; h.BaseHTTPRequestHandler.do_GET = lambda s: s.send_error(503); h.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), h.BaseHTTPRequestHandler).serve_forever()"]].concat();
     let port = env.first_port;
@@ -118,9 +118,13 @@ fn a_wait_that_fails_names_what_the_check_found_last() {
         ("exec:./check.sh", silent, "./check.sh exited with code 2".into()),
         ("log:up", silent, "no line of its output matches \"up\"".into()),
     ] {
-        let start = ["start", "--replace", "--key", "a", "--ready", ready, "--wait=2s", "--"];
-        let failed = env.devport([&start[..], words].concat()).fails(5, &["a is not ready after 2 s: "]);
-        assert!(failed.stderr.contains(&why), "{ready}: {}", failed.stderr);
+        let start = ["start", "--replace", "--key", "a", "--ready", ready, "--"];
+        env.devport([&start[..], words].concat()).ok();
+        // On a busy machine, a check may have no result within its time.
+        until(&why, || {
+            let failed = env.devport(["start", "a", "--wait=500ms"]).fails(5, &["a is not ready after 0.5 s: "]);
+            failed.stderr.contains(&why)
+        });
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod strace;
 pub(crate) mod tailnet;
 pub(crate) mod terminal;
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
@@ -20,6 +21,8 @@ use serde_json::Value;
 const LIMIT: Duration = Duration::from_secs(30);
 /// The number of ports of a test.
 const PORTS: u16 = 40;
+/// The state of a socket that listens (proc(5)).
+const LISTEN: &str = "0A";
 /// The first port for tests: above devport's default range, below the ephemeral ports of Linux.
 const FIRST_GUARD: u16 = 20_000;
 /// The number of tests that can have ports at the same time.
@@ -96,19 +99,51 @@ pub(crate) struct TestEnv {
     _guard: TcpListener,
 }
 
-/// Returns the first of a range of ports that no other test uses, in this process or another, and a guard.
+/// Returns the first of a range of ports that no other test uses, in this process or another, and a guard. Connections that
+/// an earlier test has closed count as use: they keep servers without `SO_REUSEADDR` away.
 fn own_ports() -> (u16, TcpListener) {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
         let block = NEXT.fetch_add(1, Ordering::Relaxed) % BLOCKS;
         let guard = FIRST_GUARD + (PORTS + 1) * block;
-        let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", guard))
-            && (guard + 1..=guard + PORTS).all(is_free)
-        {
-            return (guard + 1, listener);
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", guard)) {
+            let used = used_ports(|_| true);
+            if (guard + 1..=guard + PORTS).all(|port| !used.contains(&port)) {
+                return (guard + 1, listener);
+            }
         }
     }
+}
+
+/// Returns the local ports of the TCP sockets of this machine that are in a state. Binding the ports would show that too,
+/// but a process that another test starts at that moment would keep the sockets until it executes its program.
+fn used_ports(is_in_state: impl Fn(&str) -> bool) -> HashSet<u16> {
+    let port = |line: &str| {
+        // sl, local_address, rem_address, st (proc(5)).
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let port = fields.get(1)?.rsplit_once(':')?.1;
+        fields.get(3).is_some_and(|state| is_in_state(state)).then(|| u16::from_str_radix(port, 16).ok())?
+    };
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    tables.iter().flat_map(|table| table.lines().filter_map(port)).collect()
+}
+
+/// Closes a listener, and waits until no process listens on its port: those that other tests start have the socket until
+/// they execute their programs.
+pub(crate) fn close(listener: TcpListener) {
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    until("nothing listens", || !used_ports(|state| state == LISTEN).contains(&port));
+}
+
+/// Writes an executable file. Another process writes it: this one might start a program for another test at that moment,
+/// and until that is executed, the kernel refuses to execute the file (`ETXTBSY`).
+pub(crate) fn write_program(path: impl AsRef<Path>, text: &str) {
+    let mut install = Command::new("install");
+    install.args(["-m", "755", "/dev/stdin"]).arg(path.as_ref()).stdin(Stdio::piped());
+    let mut install = install.spawn().unwrap();
+    install.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(install.wait().unwrap().success());
 }
 
 /// Returns `PATH` with the programs of the system first. Before them, version managers such as pyenv put scripts, which
@@ -241,6 +276,23 @@ impl TestEnv {
         number(&self.run_state(key).unwrap()["supervisor"]["pid"])
     }
 
+    /// Suspends the supervisor of a service without a window while it waits for its next attempt to start it, so that the
+    /// attempt does not come before the test goes on. A command that stops the service resumes its supervisor, and tmux
+    /// resumes one in a window at once.
+    #[track_caller]
+    pub(crate) fn suspend_in(&self, key: &str, state: &str) {
+        let supervisor = self.supervisor(key);
+        until(&format!("{key} is suspended in {state}"), || {
+            signal(supervisor, "STOP");
+            until("the supervisor is suspended", || is_suspended(supervisor));
+            let is_waiting = self.which(key)["state"] == state;
+            if !is_waiting {
+                signal(supervisor, "CONT");
+            }
+            is_waiting
+        });
+    }
+
     /// Waits until a service is in a state, and returns its view.
     #[track_caller]
     pub(crate) fn wait_state(&self, key: &str, state: &str) -> Value {
@@ -260,6 +312,12 @@ impl TestEnv {
         let path = self.path("work").join(name);
         fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
+    }
+
+    /// Replaces a file in `work` that a program reads meanwhile: it finds the old text or the new one, and never half of
+    /// it.
+    pub(crate) fn replace(&self, name: &str, text: &str) {
+        fs::rename(self.write(&format!("{name}.new"), text), self.file(name)).unwrap();
     }
 
     /// A file in `work` that does not exist yet.
@@ -300,7 +358,7 @@ impl Drop for TestEnv {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + if failing { Duration::from_secs(5) } else { LIMIT };
         while !self.processes().is_empty() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -351,8 +409,18 @@ pub(crate) fn all_pids() -> Vec<i32> {
 
 /// Returns whether a process exists and is not a zombie.
 pub(crate) fn is_alive(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.trim_start().starts_with(['Z', 'X']))
+    process_state(pid).is_some_and(|state| !['Z', 'X'].contains(&state))
+}
+
+/// Returns the state of a process as proc(5) names it, such as `S` for one that sleeps; `None` if there is none.
+pub(crate) fn process_state(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
+/// Returns whether a process is suspended by SIGSTOP.
+fn is_suspended(pid: i32) -> bool {
+    process_state(pid) == Some('T')
 }
 
 pub(crate) fn command_line(pid: i32) -> String {

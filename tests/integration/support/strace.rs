@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use super::{DEVPORT, TestEnv, eventually, skip, until};
+use super::{DEVPORT, TestEnv, eventually, process_state, skip, until};
 
 /// The system calls that delete a file. Not every processor has `unlink`.
 pub(crate) const UNLINK: &str = "?unlink,unlinkat";
@@ -74,8 +74,8 @@ impl TestEnv {
         let mut checks = 0;
         until("devport is delayed, or has ended", || {
             checks = if is_held(strace.id()) { checks + 1 } else { 0 };
-            // A traced process also stops briefly at each call; no delay is as short as this.
-            checks > 20 || strace.try_wait().unwrap().is_some()
+            // A traced process also stops briefly at each call, until strace is woken up.
+            checks > 3 || strace.try_wait().unwrap().is_some()
         });
         strace
     }
@@ -138,9 +138,11 @@ fn traced(strace: u32) -> Vec<i32> {
     children.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
-/// Returns whether strace delays a thread of a traced process.
+/// Returns whether strace delays a thread of a traced process: the thread is stopped, and strace sleeps all the same. If
+/// strace only lacked the time to continue the thread, it would be runnable.
 fn is_held(strace: u32) -> bool {
-    traced(strace).into_iter().any(is_stopped)
+    let is_asleep = process_state(i32::try_from(strace).unwrap()) == Some('S');
+    is_asleep && traced(strace).into_iter().any(is_stopped)
 }
 
 /// Returns whether a tracer has stopped a thread of a process.

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
 use serde_json::{Map, Value};
 
-use crate::support::{Done, TestEnv};
+use crate::support::{Done, TestEnv, write_program};
 
 /// The key that the stand-in accepts.
 pub(crate) const KEY: &str = "tskey-api-GOOD";
@@ -36,8 +35,7 @@ impl Tailnet {
             standins.join("tailscale.py").display(),
             env.path("tailnet").display()
         );
-        fs::write(&program, script).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(program, &script);
         env.prefer_programs_of(&env.path("bin"));
         let mut api = env
             .command("python3")
