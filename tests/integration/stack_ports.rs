@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::stacks::{FEAT, at, machine};
-use crate::support::{TestEnv, port};
+use crate::stacks::{FEAT, SERVE, at, machine};
+use crate::support::{DEVPORT, TestEnv, port};
 
 /// The number of ports of a test's range.
 const RANGE: u64 = 40;
@@ -62,4 +62,49 @@ fn a_port_in_the_file_wins_over_one_that_a_hash_selects() {
     // In a linked checkout, the port of the file is not tried.
     let feat = ports(&env, FEAT);
     assert_eq!(feat["db"], selected(&env, "shop@feat/db"), "{feat:?}");
+}
+
+#[test]
+fn the_remedy_for_a_port_that_stays_works_in_the_directory_of_the_user() {
+    let env = machine(&format!("services:\n  web: {{exec: {SERVE}}}\n"));
+    ports(&env, "shop");
+    let mut wanted = env.first_port + 36;
+    let shop = std::fs::canonicalize(env.file("shop")).unwrap();
+    let file = shop.join("devport.yaml").display().to_string();
+    let up = format!("devport up -d -f {file} web");
+    let cases: [(&str, &[&str], &str); 3] = [
+        ("shop", &["up", "-d"], "devport up -d web"),
+        ("empty", &["up", "-d", "-f", &file], &up),
+        ("empty", &["-C", "../shop", "up", "-d"], &up),
+    ];
+    for (directory, arguments, up) in cases {
+        wanted += 1;
+        env.write("shop/devport.yaml", &format!("services:\n  web: {{exec: {SERVE}, port: {wanted}}}\n"));
+        let old = port(&env.which("shop/web"));
+        let stays = at(&env, directory, arguments).ok();
+        let note = format!("web keeps port {old}, although the file has port {wanted}: ports never change\n");
+        let remedy = format!("devport rm shop/web && {up}");
+        let hint = format!("hint: `{remedy}` moves it; `rm` also deletes its log\n");
+        assert!(stays.stderr.contains(&(note + &hint)), "{}", stays.stderr);
+        assert_eq!(port(&stays.json()[0]), old);
+        let devport = format!("\"{DEVPORT}\"");
+        let remedy =
+            remedy.replace("devport rm", &format!("{devport} rm")).replace("devport up", &format!("{devport} up"));
+        env.finish(env.command("sh").current_dir(env.file(directory)).args(["-c", &remedy])).ok();
+        assert_eq!(port(&env.which("shop/web")), wanted);
+        assert!(!at(&env, directory, arguments).ok().stderr.contains("keeps port"));
+    }
+}
+
+#[test]
+fn a_port_that_another_service_has_is_no_reason_to_remove_a_service() {
+    let env = machine(&format!("services:\n  web: {{exec: {SERVE}}}\n"));
+    let own = ports(&env, "shop")["web"];
+    let other = port(&env.devport(["reserve", "--key", "other", "--json"]).ok().json());
+    env.write("shop/devport.yaml", &format!("services:\n  web: {{exec: {SERVE}, port: {other}}}\n"));
+    let note =
+        format!("although the file has port {other}: ports never change, and port {other} is reserved for other\n");
+    let note = format!("devport: web keeps port {own}, {note}");
+    let up = at(&env, "shop", &["up", "-d"]).ok();
+    assert!(up.stderr.contains(&note) && !up.stderr.contains("devport rm"), "{}", up.stderr);
 }
