@@ -359,11 +359,22 @@ impl Located {
         Ok(self.checkout.main_root().ok_or_else(unknown)?.join(below))
     }
 
-    /// Resolves what a service asks for: its key, references, variables of its siblings, paths and environment.
+    /// Resolves what a service asks for: its key, references, variables of its siblings, paths and environment. A service
+    /// that has another port than the file requests keeps that one.
     ///
     /// # Errors
-    /// As [`ServiceSpec::resolve`].
+    /// As [`ServiceSpec::resolve`], or if a record cannot be read.
     pub(super) fn spec(&self, context: &Context, service: &StackService, ports: &Ports<'_>) -> Result<ServiceSpec> {
+        let mut spec = self.written_spec(context, service, ports)?;
+        // The ports of a stack are reserved before.
+        if self.names.is_none() && self.kept_port(context, service)?.is_some() {
+            spec.request.port = PortRequest::Any;
+        }
+        Ok(spec)
+    }
+
+    /// Resolves what the file says of a service, as [`Self::spec`] does, with the port that it requests.
+    fn written_spec(&self, context: &Context, service: &StackService, ports: &Ports<'_>) -> Result<ServiceSpec> {
         let request = match &self.names {
             Some(names) => names.request(&self.stack, service, ports)?,
             None => service.request.clone(),
@@ -389,7 +400,7 @@ impl Located {
     pub(super) fn record(&self, context: &Context, service: &StackService) -> Result<Option<Reservation>> {
         let hash = match self.key(service)? {
             Some(key) => ServiceHash::of_key(&key),
-            None => self.spec(context, service, &Ports::new())?.hash,
+            None => self.written_spec(context, service, &Ports::new())?.hash,
         };
         context.registry.find(&hash)
     }

@@ -31,6 +31,7 @@ pub(super) fn execute(context: &Context, arguments: &Up) -> Result<()> {
     let order = located.order(&arguments.names, arguments.no_deps)?;
     located.check_keys(context)?;
     if arguments.dry_run {
+        note_kept_ports(context, &located, &order.services)?;
         let ports = located.known_ports(context)?;
         let plan = Plan::new(context, &located, order, &ports, &arguments.names)?;
         return dry_run::execute(context, &located, plan);
