@@ -351,7 +351,8 @@ fn derive(
             if is_unrecorded {
                 return with_error(
                     State::Unknown,
-                    "its supervisor has not recorded the end of its process (is the disk full, or the machine busy?)".into(),
+                    "its supervisor has not recorded the end of its process (is the disk full, or the machine busy?)"
+                        .into(),
                 );
             }
             match (run.state, problem) {

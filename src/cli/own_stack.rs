@@ -22,7 +22,7 @@ struct Declared {
     has_command: bool,
 }
 
-/// What the file of a stack says about a service of which only the port is reserved so far.
+/// What the file of a stack says about a registered service.
 pub(super) enum Entry {
     /// It has a command.
     Startable,
@@ -78,10 +78,10 @@ pub(super) fn never_started(context: &Context, target: &str) -> Option<Error> {
     Some(Error::NeverStarted { service, file: declared.file, command })
 }
 
-/// Returns what the file of a stack says about a service of which only the port is reserved so far, and the command line
-/// that starts the service once the file has a command for it; `None` if it belongs to no stack.
-pub(super) fn entry(context: &Context, reserved: &Reservation) -> Option<(Entry, String)> {
-    let (key, file) = (reserved.key.as_ref()?, reserved.file.as_deref().filter(|_| reserved.stack.is_some())?);
+/// Returns what the file of a stack says about a registered service, and the command line that starts the service once the
+/// file has a command for it; `None` if it belongs to no stack.
+pub(super) fn entry(context: &Context, registered: &Reservation) -> Option<(Entry, String)> {
+    let (key, file) = (registered.key.as_ref()?, registered.file.as_deref().filter(|_| registered.stack.is_some())?);
     let entry = Located::find_to_stop(context, Some(file)).ok().map_or(Entry::Unknown, |located| {
         match located.service_with_key(key).ok().flatten().map(StackService::is_port_only) {
             Some(false) => Entry::Startable,

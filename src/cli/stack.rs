@@ -305,7 +305,7 @@ impl Located {
         Ok(())
     }
 
-    /// Reserves the port of one service. The port in the file is a preference of the main checkout.
+    /// Reserves the port of one service.
     fn reserve_port(&self, context: &Context, names: &Names, service: &StackService) -> Result<u16> {
         let reserve = |port| {
             let file = self.home_of(service)?;
@@ -316,28 +316,37 @@ impl Located {
             spec.request.shared = service.shared;
             context.launcher().reserve(&spec).map(|reservation| reservation.port)
         };
-        match service.request.port {
-            PortRequest::Exactly(port) if names.values.is_main() || service.shared => reserve(PortRequest::Exactly(
-                port,
-            ))
-            .or_else(|error| match error {
-                Error::PortReserved { .. } | Error::PortFixed { .. } => {
-                    let remedy = match &error {
-                        Error::PortFixed { service, .. } => {
-                            let service = shell_words::quote(service);
-                            format!(
-                                "; to move it, run `devport rm {service}`, which deletes its log, and then `devport up`"
-                            )
-                        }
-                        _ => String::new(),
-                    };
-                    note(&format!("{} does not get port {port}: {error}{remedy}", service.name));
-                    reserve(PortRequest::ByHash)
-                }
-                error => Err(error),
-            }),
-            _ => reserve(PortRequest::ByHash),
+        let Some(port) = self.requested_port(service) else { return reserve(PortRequest::ByHash) };
+        match reserve(PortRequest::Exactly(port)) {
+            Err(error @ Error::PortReserved { .. }) => {
+                note(&format!("{} does not get port {port}: {error}", service.name));
+                reserve(PortRequest::ByHash)
+            }
+            // It keeps its port.
+            Err(Error::PortFixed { .. }) => reserve(PortRequest::ByHash),
+            result => result,
         }
+    }
+
+    /// Returns the port that the file requests for a service; `None` if it requests none. In a stack, the port is a
+    /// preference of the main checkout.
+    fn requested_port(&self, service: &StackService) -> Option<u16> {
+        let applies = self.names.as_ref().is_none_or(|names| names.values.is_main() || service.shared);
+        match service.request.port {
+            PortRequest::Exactly(port) if applies => Some(port),
+            _ => None,
+        }
+    }
+
+    /// Returns the record of a service that has another port than the file requests, and the requested port; `None` if it
+    /// has no other. The port of a service never changes.
+    ///
+    /// # Errors
+    /// If the record cannot be read.
+    pub(super) fn kept_port(&self, context: &Context, service: &StackService) -> Result<Option<(Reservation, u16)>> {
+        let Some(requested) = self.requested_port(service) else { return Ok(None) };
+        let record = self.record(context, service)?.filter(|record| record.port != 0 && record.port != requested);
+        Ok(record.map(|record| (record, requested)))
     }
 
     /// Returns the file as it is in the checkout that a service runs from: this one, or the main one if it is shared.
@@ -350,11 +359,22 @@ impl Located {
         Ok(self.checkout.main_root().ok_or_else(unknown)?.join(below))
     }
 
-    /// Resolves what a service asks for: its key, references, variables of its siblings, paths and environment.
+    /// Resolves what a service asks for: its key, references, variables of its siblings, paths and environment. A service
+    /// that has another port than the file requests keeps that one.
     ///
     /// # Errors
-    /// As [`ServiceSpec::resolve`].
+    /// As [`ServiceSpec::resolve`], or if a record cannot be read.
     pub(super) fn spec(&self, context: &Context, service: &StackService, ports: &Ports<'_>) -> Result<ServiceSpec> {
+        let mut spec = self.written_spec(context, service, ports)?;
+        // The ports of a stack are reserved before.
+        if self.names.is_none() && self.kept_port(context, service)?.is_some() {
+            spec.request.port = PortRequest::Any;
+        }
+        Ok(spec)
+    }
+
+    /// Resolves what the file says of a service, as [`Self::spec`] does, with the port that it requests.
+    fn written_spec(&self, context: &Context, service: &StackService, ports: &Ports<'_>) -> Result<ServiceSpec> {
         let request = match &self.names {
             Some(names) => names.request(&self.stack, service, ports)?,
             None => service.request.clone(),
@@ -380,7 +400,7 @@ impl Located {
     pub(super) fn record(&self, context: &Context, service: &StackService) -> Result<Option<Reservation>> {
         let hash = match self.key(service)? {
             Some(key) => ServiceHash::of_key(&key),
-            None => self.spec(context, service, &Ports::new())?.hash,
+            None => self.written_spec(context, service, &Ports::new())?.hash,
         };
         context.registry.find(&hash)
     }

@@ -129,13 +129,15 @@ fn all_here(context: &Context) -> Result<Chosen> {
     Ok(chosen)
 }
 
-/// Returns whether `up` would start a service of a stack: it does not run, and is no port without a command.
+/// Returns whether `up` would start a service of a stack: it does not run, and its file has a command for it.
 fn can_start(context: &Context, service: &Reservation) -> bool {
-    if service.cmd.is_empty() {
-        return matches!(entry(context, service), Some((Entry::Startable, _)));
+    if !service.cmd.is_empty() {
+        let view = context.view(service);
+        if view.status == Status::Running || view.state == State::Completed {
+            return false;
+        }
     }
-    let view = context.view(service);
-    view.status != Status::Running && view.state != State::Completed
+    matches!(entry(context, service), Some((Entry::Startable, _)))
 }
 
 /// Returns how the arguments request services to be started. `replace`: what `--replace` means.

@@ -3,6 +3,7 @@
 mod dry_run;
 mod foreground;
 mod job;
+mod kept_port;
 mod plan;
 mod report;
 mod starting;
@@ -14,6 +15,7 @@ use crate::cli::context::Context;
 use crate::cli::missing_tmux;
 use crate::cli::output::{json_layout, note, write_output};
 use crate::cli::stack::Located;
+use crate::cli::up::kept_port::note_kept_ports;
 use crate::cli::up::plan::Plan;
 use crate::cli::up::report::{Rows, rows};
 use crate::cli::up::starting::{MODE, Starting};
@@ -29,11 +31,13 @@ pub(super) fn execute(context: &Context, arguments: &Up) -> Result<()> {
     let order = located.order(&arguments.names, arguments.no_deps)?;
     located.check_keys(context)?;
     if arguments.dry_run {
+        note_kept_ports(context, &located, &order.services)?;
         let ports = located.known_ports(context)?;
         let plan = Plan::new(context, &located, order, &ports, &arguments.names)?;
         return dry_run::execute(context, &located, plan);
     }
     let lock = located.lock(context)?;
+    note_kept_ports(context, &located, &order.services)?;
     let ports = located.reserve(context)?;
     located.note_rival();
     for reservation in located.unlisted(context)? {

@@ -22,6 +22,10 @@ use super::status::{Listener, ProcessState, ProcessStatus};
 
 /// `TCP_LISTEN` (`tcp_states.h` of Linux).
 const LISTEN: u8 = 10;
+/// The states of a socket that a process has, apart from those that listen and those of [`CLOSING`]: `TCP_ESTABLISHED`,
+/// `TCP_SYN_SENT`, `TCP_CLOSE`, `TCP_CLOSE_WAIT`, and `TCP_BOUND_INACTIVE` of Linux 6.8. A connection in `TCP_SYN_RECV`
+/// belongs to a listener.
+const OPEN: [u8; 5] = [1, 2, 7, 8, 13];
 /// The states of a connection that the local side has closed: `TCP_FIN_WAIT1`, `TCP_FIN_WAIT2`, `TCP_TIME_WAIT`,
 /// `TCP_LAST_ACK` and `TCP_CLOSING`.
 const CLOSING: [u8; 5] = [4, 5, 6, 9, 11];
@@ -252,8 +256,20 @@ pub(super) fn command_line(pid: i32) -> Option<String> {
 /// Returns the sockets that listen on a TCP port, each with the processes that have it open. Processes of other users
 /// may be missing.
 pub(super) fn holders(port: u16) -> io::Result<Vec<(Listener, Vec<i32>)>> {
-    let sockets = listening_sockets()?.into_iter().filter(|socket| socket.address.port() == port);
-    let mut holders: Vec<(Listener, Vec<i32>)> = sockets.map(|socket| (socket, Vec::new())).collect();
+    with_processes(sockets_on(port, &[LISTEN])?)
+}
+
+/// Returns the sockets that processes have on a TCP port without listening, each with those processes. A socket that no
+/// process has open any more has no inode, such as one in `TIME_WAIT`; one that is only half closed has one.
+pub(super) fn holders_without_listening(port: u16) -> io::Result<Vec<(Listener, Vec<i32>)>> {
+    let mut sockets = sockets_on(port, &[&OPEN[..], &CLOSING].concat())?;
+    sockets.retain(|socket| socket.id != 0);
+    with_processes(sockets)
+}
+
+/// Adds to each socket the processes that have it open.
+fn with_processes(sockets: Vec<Listener>) -> io::Result<Vec<(Listener, Vec<i32>)>> {
+    let mut holders: Vec<(Listener, Vec<i32>)> = sockets.into_iter().map(|socket| (socket, Vec::new())).collect();
     if holders.is_empty() {
         return Ok(holders);
     }
@@ -308,7 +324,14 @@ pub(super) fn listening_sockets() -> io::Result<Vec<Listener>> {
 
 /// Returns whether the port has connections that its server has closed, and that the kernel keeps for up to a minute.
 pub(super) fn has_closing_connections(port: u16) -> io::Result<bool> {
-    Ok(sockets_in(&CLOSING)?.iter().any(|socket| socket.address.port() == port))
+    Ok(!sockets_on(port, &CLOSING)?.is_empty())
+}
+
+/// Returns every socket on a local TCP port that is in one of these states.
+fn sockets_on(port: u16, states: &[u8]) -> io::Result<Vec<Listener>> {
+    let mut sockets = sockets_in(states)?;
+    sockets.retain(|socket| socket.address.port() == port);
+    Ok(sockets)
 }
 
 /// Returns every TCP socket that is in one of these states.

@@ -166,6 +166,12 @@ pub(super) fn listening_sockets() -> io::Result<Vec<Listener>> {
     Ok(listening(&["-iTCP"])?.into_iter().map(|(_, socket)| socket).collect())
 }
 
+/// Returns none: connections without a listener keep no port from a bind with `SO_REUSEADDR`.
+#[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
+pub(super) fn holders_without_listening(_port: u16) -> io::Result<Vec<(Listener, Vec<i32>)>> {
+    Ok(Vec::new())
+}
+
 /// Returns `false`: closed connections keep no port from a bind with `SO_REUSEADDR`.
 #[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
 pub(super) fn has_closing_connections(_port: u16) -> io::Result<bool> {

@@ -16,9 +16,11 @@ use super::status::Listener;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PortUse {
     Free,
-    /// A program listens, or has bound the port. These are its processes; those of other users may be missing.
+    /// A program listens, has bound the port, or has an open connection on it. These are its processes; those of other
+    /// users may be missing.
     Taken(Vec<i32>),
-    /// Nothing listens. A server without `SO_REUSEADDR` closed connections, which block the port for about a minute.
+    /// No program has a socket on the port. A server without `SO_REUSEADDR` closed connections, which block it for about
+    /// a minute.
     Closing,
 }
 
@@ -30,7 +32,10 @@ pub(crate) fn port_use(port: u16) -> io::Result<PortUse> {
     if is_free(port)? {
         return Ok(PortUse::Free);
     }
-    let holders = holders(port)?;
+    let mut holders = holders(port)?;
+    if holders.is_empty() {
+        holders = platform::holders_without_listening(port)?;
+    }
     if holders.is_empty() && platform::has_closing_connections(port)? {
         return Ok(PortUse::Closing);
     }

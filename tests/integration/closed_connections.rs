@@ -2,6 +2,7 @@
 //! Linux blocks a port for a bind with `SO_REUSEADDR`.
 #![cfg(target_os = "linux")]
 
+use std::fs;
 use std::io::Read;
 use std::net::TcpStream;
 
@@ -59,6 +60,43 @@ fn a_start_succeeds_and_says_what_blocks_the_port() {
     let number = port(&view).to_string();
     let again = env.devport(["start", "--key", "a", "--port", &number, "--", "python3", "-S", "-c", SERVER]).ok();
     assert_eq!(again.json()["state"], "port-conflict");
+}
+
+/// Has no listener any more, but one open connection beside one in `TIME_WAIT`.
+const HOLDER: &str = "
+import os, signal, socket, sys
+server = socket.socket()
+server.bind(('127.0.0.1', int(sys.argv[1])))
+server.listen()
+for stays in [False, True]:
+    client = socket.create_connection(server.getsockname())
+    connection, _ = server.accept()
+    if not stays:
+        connection.close()
+        client.close()
+server.close()
+open('holds', 'w').close()
+signal.pause()
+";
+
+#[test]
+fn a_program_with_an_open_connection_takes_the_port_although_others_are_closed() {
+    let env = TestEnv::new();
+    let port = env.devport(["reserve", "--key", "a"]).ok().stdout.trim().to_owned();
+    let mut holder = env.command("python3").args(["-S", "-c", HOLDER, &port]).spawn().unwrap();
+    until("it holds the port", || fs::exists(env.file("holds")).unwrap());
+    let owner = format!("port {port} is taken by pid {} (", holder.id());
+    env.devport(["start", "--key", "a", "--", "python3", "-S", "-c", SERVER]).fails(1, &[&owner]);
+    let view = env.which("a");
+    assert!(view["state"] == "port-conflict" && view["error"].as_str().unwrap().starts_with(&owner), "{view}");
+    env.devport(["rm", "a"]).ok();
+    let taken = format!("port {port} is taken by");
+    env.devport(["start", "--key", "b", "--port", &port, "--", "sleep", "1000"]).fails(1, &[&taken]);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    // What is left of it is closed.
+    let started = env.devport(["start", "--key", "b", "--port", &port, "--", "python3", "-S", "-c", SERVER]).ok();
+    assert!(started.stderr.contains("(TIME_WAIT)"), "{}", started.stderr);
 }
 
 #[test]

@@ -71,9 +71,13 @@ impl<'a> Foreground<'a> {
         assert!([130, 143].contains(&self.end()));
     }
 
+    fn until_ended(&mut self) {
+        until("up ends", || self.child.try_wait().unwrap().is_some());
+    }
+
     /// Returns the exit code.
     fn end(mut self) -> i32 {
-        until("up ends", || self.child.try_wait().unwrap().is_some());
+        self.until_ended();
         self.child.wait().unwrap().code().unwrap()
     }
 }
@@ -214,8 +218,30 @@ fn a_skipped_service_starts_when_what_it_needs_comes_up_late() {
 fn it_fails_if_nothing_can_come_up() {
     let env = machine("services:\n  a: {exec: ./missing, no-port: true}\n  b: {exec: sleep 1000, depends-on: [a]}\n");
     let up = Foreground::start(&env, &[]);
-    until("it says why", || up.notes().contains("2 of 2 services did not come up"));
+    up.until_noted("2 of 2 services did not come up");
+    assert!(!up.notes().contains("any more"), "none ever ran: {}", up.notes());
     assert_eq!(up.end(), 5);
+}
+
+#[test]
+fn it_ends_after_one_shots_without_a_note_about_services() {
+    let env = machine("services:\n  migrate: {exec: 'true', one-shot: true}\n");
+    let mut up = Foreground::start(&env, &[]);
+    up.until_noted("migrate completed in");
+    up.until_ended();
+    assert!(!up.notes().contains("any more"), "{}", up.notes());
+    assert_eq!(up.end(), 0);
+}
+
+#[test]
+fn it_says_why_it_ends_if_a_service_that_was_not_ready_is_stopped() {
+    let env = machine("services:\n  a: {exec: sleep 1000, no-port: true, ready: {exec: 'false', timeout: 100ms}}\n");
+    let up = Foreground::start(&env, &["--timeout", "200ms"]);
+    up.until_noted("a: shop/a is not ready");
+    up.until_noted("press ctrl-c");
+    at(&env, "shop", &["down"]).ok();
+    up.until_noted("none of the services runs any more");
+    assert_eq!(up.end(), 0);
 }
 
 #[test]

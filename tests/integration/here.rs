@@ -234,4 +234,10 @@ fn start_names_the_files_of_the_stacks_that_it_does_not_start() {
     assert_eq!(machine.at("shop", ["start"]).ok().stderr, note);
     machine.at("shop", ["up", "-d", "-f", &web]).ok();
     assert_eq!(machine.at("shop", ["start"]).ok().stderr, "");
+    // `up` starts no service that its file no longer has, or of which it has only the port.
+    machine.at("shop", ["stop", "web"]).ok();
+    for services in ["{build: {exec: 'true', one-shot: true}}", "{web: {}}"] {
+        file("shop/apps/web", services);
+        assert_eq!(machine.at("shop", ["start"]).ok().stderr, "", "{services}");
+    }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::stacks::{FEAT, at, machine};
-use crate::support::{TestEnv, port};
+use crate::stacks::{FEAT, SERVE, at, machine, outcomes};
+use crate::support::{DEVPORT, TestEnv, port};
 
 /// The number of ports of a test's range.
 const RANGE: u64 = 40;
@@ -62,4 +62,103 @@ fn a_port_in_the_file_wins_over_one_that_a_hash_selects() {
     // In a linked checkout, the port of the file is not tried.
     let feat = ports(&env, FEAT);
     assert_eq!(feat["db"], selected(&env, "shop@feat/db"), "{feat:?}");
+}
+
+#[test]
+fn the_remedy_for_a_port_that_stays_works_in_the_directory_of_the_user() {
+    let env = machine(&format!("services:\n  web: {{exec: {SERVE}}}\n"));
+    ports(&env, "shop");
+    let mut wanted = env.first_port + 36;
+    let shop = std::fs::canonicalize(env.file("shop")).unwrap();
+    let file = shop.join("devport.yaml").display().to_string();
+    let up = format!("devport up -d -f {file} web");
+    let cases: [(&str, &[&str], &str); 3] = [
+        ("shop", &["up", "-d"], "devport up -d web"),
+        ("empty", &["up", "-d", "-f", &file], &up),
+        ("empty", &["-C", "../shop", "up", "-d"], &up),
+    ];
+    for (directory, arguments, up) in cases {
+        wanted += 1;
+        env.write("shop/devport.yaml", &format!("services:\n  web: {{exec: {SERVE}, port: {wanted}}}\n"));
+        let old = port(&env.which("shop/web"));
+        let stays = at(&env, directory, arguments).ok();
+        let note = format!("web keeps port {old}, although the file has port {wanted}: ports never change\n");
+        let remedy = format!("devport rm shop/web && {up}");
+        let hint = format!("hint: `{remedy}` moves it; `rm` also deletes its log\n");
+        assert!(stays.stderr.contains(&(note + &hint)), "{}", stays.stderr);
+        assert_eq!(port(&stays.json()[0]), old);
+        let devport = format!("\"{DEVPORT}\"");
+        let remedy =
+            remedy.replace("devport rm", &format!("{devport} rm")).replace("devport up", &format!("{devport} up"));
+        env.finish(env.command("sh").current_dir(env.file(directory)).args(["-c", &remedy])).ok();
+        assert_eq!(port(&env.which("shop/web")), wanted);
+        assert!(!at(&env, directory, arguments).ok().stderr.contains("keeps port"));
+    }
+}
+
+#[test]
+fn a_port_that_another_service_has_is_no_reason_to_remove_a_service() {
+    let env = machine(&format!("services:\n  web: {{exec: {SERVE}}}\n"));
+    let own = ports(&env, "shop")["web"];
+    let other = port(&env.devport(["reserve", "--key", "other", "--json"]).ok().json());
+    env.write("shop/devport.yaml", &format!("services:\n  web: {{exec: {SERVE}, port: {other}}}\n"));
+    let note =
+        format!("although the file has port {other}: ports never change, and port {other} is reserved for other\n");
+    let note = format!("devport: web keeps port {own}, {note}");
+    let up = at(&env, "shop", &["up", "-d"]).ok();
+    assert!(up.stderr.contains(&note) && !up.stderr.contains("devport rm"), "{}", up.stderr);
+}
+
+/// Checks that a new port in a file changes nothing. `file`: makes the file from a command and a line with the port.
+#[track_caller]
+fn assert_port_stays(key: &str, file: fn(&str, &str) -> String) {
+    let env = machine(&file("sleep 1000", ""));
+    let up = at(&env, "shop", &["up", "-d"]).ok().json();
+    let (own, pid) = (port(&up[0]), up[0]["pid"].clone());
+    let wanted = if own == env.first_port + 39 { env.first_port + 38 } else { env.first_port + 39 };
+    env.write("shop/devport.yaml", &file("sleep 1000", &format!("  port: {wanted}\n")));
+    let note = format!("web keeps port {own}, although the file has port {wanted}: ports never change\n");
+    let dry = at(&env, "shop", &["--format", "table", "up", "--dry-run"]).ok();
+    assert_eq!(dry.stdout, format!("~ web changed (port); keeps port {own}\n"), "{key}");
+    assert!(dry.stderr.contains(&note), "{}", dry.stderr);
+    let sets = at(&env, "shop", &["up", "--dry-run"]).ok().json();
+    assert_eq!((&sets["changed"], &sets["starts"]), (&json!([{"name": "web", "fields": ["port"]}]), &json!([])));
+    let up = at(&env, "shop", &["up", "-d"]).ok();
+    assert_eq!(outcomes(&up), [(key.to_owned(), "already-running".to_owned())]);
+    assert!(up.stderr.contains(&note) && !up.stderr.contains("restarted"), "{}", up.stderr);
+    assert_eq!(env.which(key)["pid"], pid);
+
+    // What else has changed is applied.
+    env.write("shop/devport.yaml", &file("sleep 2000", &format!("  port: {wanted}\n")));
+    let dry = at(&env, "shop", &["--format", "table", "up", "--dry-run"]).fails(1, &[]);
+    assert_eq!(dry.stdout, format!("~ web changed (exec, port); restarts; keeps port {own}\n"), "{key}");
+    let up = at(&env, "shop", &["up", "-d"]).ok();
+    assert!(up.stderr.contains("web is restarted: its exec changed\n"), "{}", up.stderr);
+    assert_eq!((outcomes(&up)[0].1.as_str(), port(&up.json()[0])), ("replaced", own));
+
+    // A service that does not run starts on its own port too.
+    at(&env, "shop", &["down"]).ok();
+    assert_eq!(port(&at(&env, "shop", &["up", "-d"]).ok().json()[0]), own);
+}
+
+#[test]
+fn a_new_port_in_a_list_restarts_nothing_and_a_dry_run_says_so() {
+    assert_port_stays("web", |exec, port| format!("- key: web\n  exec: {exec}\n  ready: none\n{port}"));
+}
+
+#[test]
+fn a_new_port_in_a_stack_restarts_nothing_and_a_dry_run_says_so() {
+    assert_port_stays("shop/web", |exec, port| {
+        let port = port.replace("  port", "    port");
+        format!("services:\n  web:\n    exec: {exec}\n    ready: none\n{port}")
+    });
+}
+
+#[test]
+fn a_dry_run_names_a_reserved_port_that_stays() {
+    let env = machine("services:\n  debug: {}\n");
+    let own = ports(&env, "shop")["debug"];
+    env.write("shop/devport.yaml", &format!("services:\n  debug: {{port: {}}}\n", env.first_port + 39));
+    let dry = at(&env, "shop", &["--format", "table", "up", "--dry-run"]).ok();
+    assert_eq!(dry.stdout, format!("~ debug changed (port); keeps port {own}\n"));
 }

@@ -25,7 +25,8 @@ pub(super) fn execute(context: &Context, located: &Located, plan: Plan<'_>) -> R
         if action.is_some() {
             sets.starts.push(name);
         }
-        let then = action.as_ref().map_or_else(String::new, |action| format!("; {action}"));
+        let kept = task.kept_port.map(|port| format!("keeps port {port}"));
+        let then = action.iter().chain(&kept).fold(String::new(), |then, next| then + "; " + next);
         lines.push(match change(task) {
             Change::New => {
                 sets.new.push(name);
@@ -91,11 +92,13 @@ enum Change {
 }
 
 fn change(task: &Task<'_>) -> Change {
-    let Some((_, comparison)) = &task.wanted else {
-        return if task.registered.is_some() { Change::Unchanged } else { Change::New };
-    };
-    let fields = task.changed_fields();
-    match (comparison.is_registered, fields.is_empty()) {
+    let is_registered =
+        task.wanted.as_ref().map_or(task.registered.is_some(), |(_, comparison)| comparison.is_registered);
+    let mut fields = task.changed_fields();
+    if task.kept_port.is_some() && !fields.contains(&"port") {
+        fields.push("port");
+    }
+    match (is_registered, fields.is_empty()) {
         (false, _) => Change::New,
         (true, false) => Change::Changed(fields),
         (true, true) => Change::Unchanged,

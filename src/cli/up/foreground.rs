@@ -113,16 +113,19 @@ pub(super) fn execute(
     result
 }
 
-/// Notes that no service runs any more, and returns the result of the command.
+/// Notes that no service runs any more, if one was up, and returns the result of the command.
 ///
 /// # Errors
 /// [`Error::SomeNotUp`] if a service has failed, with those that were skipped because of it. Those that others stopped
 /// have not failed.
 fn all_stopped(context: &Context, starting: &Starting<'_>) -> Result<()> {
-    let (mut failed, mut skipped) = (0, 0);
+    let (mut failed, mut skipped, mut was_up) = (0, 0, false);
     for (position, result) in starting.results() {
         let view = starting.registered(position).map(|reservation| context.view(&reservation));
         let has_failed = view.as_ref().map_or(result.error.is_some(), |view| view.state == State::Failed);
+        // One that was not ready in time, or had to wait for its port, went on until another command stopped it.
+        let went_on = matches!(result.error, Some(Error::NotInTime { .. } | Error::PortTaken { .. })) && !has_failed;
+        was_up |= result.came_up() || went_on;
         failed += usize::from(has_failed);
         skipped += usize::from(result.outcome == Outcome::Skipped);
         if let (true, None, Some(view)) = (has_failed, &result.error, view) {
@@ -130,7 +133,7 @@ fn all_stopped(context: &Context, starting: &Starting<'_>) -> Result<()> {
             note(&format!("{}: it has ended: {why}", starting.tasks[position].service.name));
         }
     }
-    if starting.tasks.iter().any(|task| task.wanted.is_some()) {
+    if was_up {
         note("none of the services runs any more");
     }
     if failed > 0 { Err(Error::SomeNotUp { failed: failed + skipped, total: starting.tasks.len() }) } else { Ok(()) }

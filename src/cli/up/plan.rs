@@ -32,6 +32,8 @@ pub(super) struct Task<'a> {
     /// What to register and start, and how the registered service compares with it; `None` for a port alone, and for a
     /// service that cannot be started.
     pub(super) wanted: Option<(ServiceSpec, Comparison)>,
+    /// The port that it keeps, although the file requests another one; `None` if it does not.
+    pub(super) kept_port: Option<u16>,
     /// What to do if it runs.
     pub(super) if_running: IfRunning,
     /// The positions of the shared services that it needs, directly or not; none for a shared service.
@@ -100,6 +102,7 @@ impl<'a> Plan<'a> {
                 name,
                 registered,
                 wanted,
+                kept_port: located.kept_port(context, service).ok().flatten().map(|(record, _)| record.port),
                 if_running,
                 shared: Vec::new(),
                 is_omitted: service.is_port_only(),

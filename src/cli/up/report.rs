@@ -47,9 +47,8 @@ fn view(starting: &Starting<'_>, position: usize, end: &TaskResult) -> Option<Se
     let context = starting.context;
     let reservation = starting.registered(position)?;
     let view = context.view(&reservation);
-    let came_up = !matches!(end.outcome, Outcome::Failed | Outcome::Skipped | Outcome::NotRunning | Outcome::Completed);
     let has_ended = view.state.is_down() || matches!(view.state, State::Stopped | State::Failed);
-    let mut view = view.with(if came_up && has_ended { Outcome::Failed } else { end.outcome });
+    let mut view = view.with(if end.came_up() && has_ended { Outcome::Failed } else { end.outcome });
     if view.outcome == Some(Outcome::Failed) {
         view.error = view.error.or_else(|| end.error.as_ref().map(ToString::to_string));
         view.last_output = Some(last_output::text(context, &reservation)).filter(|lines| !lines.is_empty());

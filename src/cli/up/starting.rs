@@ -408,6 +408,11 @@ impl TaskResult {
         }
     }
 
+    /// Returns whether a service came up. A one-shot completes instead.
+    pub(super) fn came_up(&self) -> bool {
+        !matches!(self.outcome, Outcome::Failed | Outcome::Skipped | Outcome::NotRunning | Outcome::Completed)
+    }
+
     /// Returns the line for a service that has come up.
     fn announcement(&self, name: &str) -> String {
         let seconds = self.time.as_secs_f64();
