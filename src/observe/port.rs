@@ -44,13 +44,7 @@ pub(crate) fn port_listeners(registry: &Registry, port: u16, home: Option<&Path>
     let failed = || Error::system(format!("check port {port}"));
     let mut found: Vec<(Option<i32>, u32, Vec<SocketAddr>)> = Vec::new();
     for (socket, pids) in socket::holders(port).map_err(failed())? {
-        let mut openers = Vec::new();
-        for pid in &pids {
-            let parent = process::parent(*pid).map_err(failed())?;
-            if !parent.is_some_and(|parent| pids.contains(&parent)) {
-                openers.push(Some(*pid));
-            }
-        }
+        let mut openers: Vec<Option<i32>> = socket::openers(&pids).map_err(failed())?.into_iter().map(Some).collect();
         if openers.is_empty() {
             openers.push(None);
         }

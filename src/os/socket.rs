@@ -9,8 +9,8 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, bind, setsockopt, socket, sockopt,
 };
 
-use super::platform;
 use super::status::Listener;
+use super::{platform, process};
 
 /// What uses a port.
 #[derive(Debug, PartialEq, Eq)]
@@ -68,12 +68,31 @@ pub(crate) fn is_free(port: u16) -> io::Result<bool> {
     Ok(is_strictly_free || listeners(port)?.is_empty())
 }
 
-/// Returns the processes that listen on a TCP port. Processes of other users may be missing.
+/// Returns the processes that listen on a TCP port, without those that have the socket from their parent. Processes of
+/// other users may be missing.
 ///
 /// # Errors
 /// If the system cannot be queried.
 pub(crate) fn listeners(port: u16) -> io::Result<Vec<i32>> {
-    Ok(pids_of(holders(port)?))
+    let mut holders = holders(port)?;
+    for (_, pids) in &mut holders {
+        *pids = openers(pids)?;
+    }
+    Ok(pids_of(holders))
+}
+
+/// Returns which of the processes that have one socket open do not have it from their parent.
+///
+/// # Errors
+/// If the system cannot be queried.
+pub(crate) fn openers(pids: &[i32]) -> io::Result<Vec<i32>> {
+    let mut openers = Vec::with_capacity(pids.len());
+    for pid in pids {
+        if !process::parent(*pid)?.is_some_and(|parent| pids.contains(&parent)) {
+            openers.push(*pid);
+        }
+    }
+    Ok(openers)
 }
 
 /// Returns the processes that have any of these sockets open, each once.

@@ -215,6 +215,11 @@ while True:
     for listener in listed().unwrap() {
         assert!(pids.iter().any(|pid| listener["pid"] == *pid), "{listener}");
     }
+    let taken = env.devport(["start", "--key", "a", "--port", &port.to_string(), "--", "true"]);
+    let ends: Vec<String> = pids.iter().map(|pid| format!("kill {pid}")).collect();
+    let named: Vec<&str> = ends.iter().map(String::as_str).collect();
+    let taken = taken.fails(1, &named);
+    assert_eq!(taken.stderr.matches("kill ").count(), 2, "{taken:?}");
     for pid in env.processes_with("SO_REUSEPORT") {
         signal(pid, "KILL");
     }
