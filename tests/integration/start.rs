@@ -174,7 +174,7 @@ fn a_port_can_be_requested() {
     let me = format!("pid {}", std::process::id());
     let end = format!("hint: end it with `kill {}`, ", std::process::id());
     env.devport(["start", "--key", "b", "--port", &taken, "--", "true"]).fails(1, &["is taken by", &me, &end]);
-    drop(listener);
+    close(listener);
     env.devport(["stop", "a"]).ok();
     let options = format!("--wait --key a --port {taken} --cwd {} --grace 2s", env.path("work").display());
     let rm = format!("devport rm {}", view["hashid"].as_str().unwrap());
