@@ -16,8 +16,8 @@ use super::{platform, process};
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PortUse {
     Free,
-    /// A program listens, has bound the port, or has an open connection on it. These are its processes; those of other
-    /// users may be missing.
+    /// A program listens, has bound the port, or has an open connection on it. These are its processes, without children
+    /// that have its socket; those of other users may be missing.
     Taken(Vec<i32>),
     /// No program has a socket on the port. A server without `SO_REUSEADDR` closed connections, which block it for about
     /// a minute.
@@ -39,7 +39,7 @@ pub(crate) fn port_use(port: u16) -> io::Result<PortUse> {
     if holders.is_empty() && platform::has_closing_connections(port)? {
         return Ok(PortUse::Closing);
     }
-    Ok(PortUse::Taken(pids_of(holders)))
+    Ok(PortUse::Taken(pids_of(holders)?))
 }
 
 /// Returns whether a server could bind the port on every local address.
@@ -74,11 +74,18 @@ pub(crate) fn is_free(port: u16) -> io::Result<bool> {
 /// # Errors
 /// If the system cannot be queried.
 pub(crate) fn listeners(port: u16) -> io::Result<Vec<i32>> {
-    let mut holders = holders(port)?;
-    for (_, pids) in &mut holders {
-        *pids = openers(pids)?;
+    pids_of(holders(port)?)
+}
+
+/// Returns the processes that opened any of these sockets, each once.
+fn pids_of(holders: Vec<(Listener, Vec<i32>)>) -> io::Result<Vec<i32>> {
+    let mut pids = Vec::new();
+    for (_, holders) in holders {
+        pids.extend(openers(&holders)?);
     }
-    Ok(pids_of(holders))
+    pids.sort_unstable();
+    pids.dedup();
+    Ok(pids)
 }
 
 /// Returns which of the processes that have one socket open do not have it from their parent.
@@ -93,14 +100,6 @@ pub(crate) fn openers(pids: &[i32]) -> io::Result<Vec<i32>> {
         }
     }
     Ok(openers)
-}
-
-/// Returns the processes that have any of these sockets open, each once.
-fn pids_of(holders: Vec<(Listener, Vec<i32>)>) -> Vec<i32> {
-    let mut pids: Vec<i32> = holders.into_iter().flat_map(|(_, pids)| pids).collect();
-    pids.sort_unstable();
-    pids.dedup();
-    pids
 }
 
 /// Returns the sockets that listen on a TCP port, each with the processes that have it open. A socket of another user

@@ -255,7 +255,7 @@ fn on_a_full_disk_no_dead_process_is_shown_as_running() {
     let second = eventually("another one runs", successor);
     let view = env.which("a");
     assert_eq!(view["state"], "unknown", "{view}");
-    assert!(view["error"].as_str().unwrap().contains("could not record"), "{view}");
+    assert!(view["error"].as_str().unwrap().contains("has not recorded the end"), "{view}");
     fs::remove_file(disk.path("full")).unwrap();
     let view = eventually("its state is recorded", || {
         Some(env.which("a")).filter(|view| is_up(view) && view["pid"] == second)
