@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::frameworks::Source;
 use crate::identity::{Key, ServiceHash, TailnetName};
 use crate::os::process::ProcessIdentity;
-use crate::os::socket;
+use crate::os::socket::{self, PortUse};
 use crate::project::{CheckoutName, DirectoryId, Ownership, Place};
 use crate::registry::file;
 use crate::registry::port::{is_free, is_unused};
@@ -175,7 +175,7 @@ impl Registry {
             PortRequest::Exactly(port) => {
                 self.check_unreserved(port, &spec.place)?;
                 if !is_unused(port)? {
-                    return Err(Error::PortTaken { port, owner: listener_text(port), hint: self.taken_hint(port) });
+                    return Err(Error::PortTaken { port, owner: user_text(port), hint: self.taken_hint(port) });
                 }
                 reservation.port = port;
                 Ok(None)
@@ -203,7 +203,7 @@ impl Registry {
         }
     }
 
-    /// Returns what to do about a requested port on which another program listens.
+    /// Returns what to do about a requested port that another program uses.
     fn taken_hint(&self, port: u16) -> String {
         // Only a message: what cannot be found out is omitted. devport restarts a service whose process is killed.
         let service = |pid| self.find(&self.claimed_service(pid).ok().flatten()?).ok().flatten();
@@ -211,7 +211,7 @@ impl Registry {
             Some(service) => format!("devport stop {}", shell_words::quote(service.name())),
             None => format!("kill {pid}"),
         };
-        let mut commands: Vec<String> = socket::listeners(port).unwrap_or_default().into_iter().map(end).collect();
+        let mut commands: Vec<String> = users(port).into_iter().map(end).collect();
         commands.dedup();
         let end = if commands.is_empty() { String::new() } else { format!("end it with `{}`, ", commands.join("; ")) };
         format!("{end}choose another port, or request none: a service without `port:` or `--port` gets its own")
@@ -339,16 +339,22 @@ fn move_hint(spec: &ServiceSpec, name: &str, port: u16) -> String {
     }
 }
 
-/// Describes the listeners of a port for a message.
-pub(crate) fn listener_text(port: u16) -> String {
-    // This is only a message: listeners that cannot be seen are omitted.
-    let owners: Vec<String> = socket::listeners(port)
-        .unwrap_or_default()
+/// Describes the processes that use a port for a message.
+pub(crate) fn user_text(port: u16) -> String {
+    let users: Vec<String> = users(port)
         .into_iter()
         .filter_map(|pid| ProcessIdentity::of(pid).ok().flatten())
         .map(|process| process.to_string())
         .collect();
-    if owners.is_empty() { "a process that devport cannot see (another user's?)".into() } else { owners.join(", ") }
+    if users.is_empty() { "a process that devport cannot see (another user's?)".into() } else { users.join(", ") }
+}
+
+/// Returns the processes that use a port, as far as they can be seen: this is only for a message.
+fn users(port: u16) -> Vec<i32> {
+    match socket::port_use(port) {
+        Ok(PortUse::Taken(pids)) => pids,
+        Ok(PortUse::Free | PortUse::Closing) | Err(_) => Vec::new(),
+    }
 }
 
 #[cfg(test)]

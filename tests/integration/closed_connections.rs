@@ -90,8 +90,8 @@ fn a_program_with_an_open_connection_takes_the_port_although_others_are_closed()
     let view = env.which("a");
     assert!(view["state"] == "port-conflict" && view["error"].as_str().unwrap().starts_with(&owner), "{view}");
     env.devport(["rm", "a"]).ok();
-    let taken = format!("port {port} is taken by");
-    env.devport(["start", "--key", "b", "--port", &port, "--", "sleep", "1000"]).fails(1, &[&taken]);
+    let end = format!("end it with `kill {}`", holder.id());
+    env.devport(["start", "--key", "b", "--port", &port, "--", "sleep", "1000"]).fails(1, &[&owner, &end]);
     holder.kill().unwrap();
     holder.wait().unwrap();
     // What is left of it is closed.

@@ -386,3 +386,13 @@ fn a_file_without_commands_says_so() {
     assert!(!notes().contains("ctrl-c"), "{}", notes());
     assert_eq!(up.end(), 0);
 }
+
+#[test]
+fn a_stopped_service_whose_dotenv_file_is_invalid_has_failed() {
+    let env = machine("services:\n  a: {exec: sleep 1000, no-port: true, env: [a.env]}\n");
+    env.write("shop/a.env", "NAME=1\n");
+    at(&env, "shop", &["up", "-d"]).ok();
+    at(&env, "shop", &["down"]).ok();
+    env.write("shop/a.env", "NAME=\"1\n");
+    at(&env, "shop", &["up"]).fails(5, &["a.env:1: ", "1 of 1 services did not come up"]);
+}

@@ -122,9 +122,13 @@ fn all_stopped(context: &Context, starting: &Starting<'_>) -> Result<()> {
     let (mut failed, mut skipped, mut was_up) = (0, 0, false);
     for (position, result) in starting.results() {
         let view = starting.registered(position).map(|reservation| context.view(&reservation));
-        let has_failed = view.as_ref().map_or(result.error.is_some(), |view| view.state == State::Failed);
         // One that was not ready in time, or had to wait for its port, went on until another command stopped it.
-        let went_on = matches!(result.error, Some(Error::NotInTime { .. } | Error::PortTaken { .. })) && !has_failed;
+        let is_late = matches!(result.error, Some(Error::NotInTime { .. } | Error::PortTaken { .. }));
+        let has_ended = view.as_ref().is_some_and(|view| view.state == State::Failed);
+        // One that could not be planned may have been registered before.
+        let was_begun = view.is_some() && starting.tasks[position].wanted.is_some();
+        let has_failed = has_ended || (result.error.is_some() && !was_begun);
+        let went_on = is_late && !has_ended;
         was_up |= result.came_up() || went_on;
         failed += usize::from(has_failed);
         skipped += usize::from(result.outcome == Outcome::Skipped);
