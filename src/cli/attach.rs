@@ -7,10 +7,8 @@ use crate::cli::context::Context;
 use crate::cli::output::note_with_hint;
 use crate::cli::{missing_tmux, picker};
 use crate::error::{Error, Result};
-use crate::launch::{Tmux, Viewing};
-use crate::os::interrupt::HangUp;
+use crate::launch::{Tmux, Viewing, end_unused};
 use crate::os::process::ProcessIdentity;
-use crate::os::signal;
 use crate::os::spawn::{find_program, in_foreground};
 use crate::registry::{Liveness, Pane, Reservation, State};
 
@@ -51,6 +49,7 @@ pub(super) fn execute(context: &Context, arguments: &Attach) -> Result<()> {
         let hint = format!("`devport logs -f {quoted}` follows its output");
         return Err(cannot("this is not a terminal", &hint));
     }
+    end_unused(&tmux);
     let find = |pane: &Pane| tmux.find(pane, context.registry.paths().base(), &reservation);
     let view = |pane: &Pane| {
         let window = find(pane)?
@@ -63,9 +62,9 @@ pub(super) fn execute(context: &Context, arguments: &Attach) -> Result<()> {
         let message = format!("the window of {name} has closed: `devport which {quoted}` shows why");
         return view(&attached.pane)?.switch(context.environment().get("TMUX_PANE"), &message);
     }
-    let hang_up = HangUp::catch().map_err(Error::system("catch signals"))?;
     loop {
-        let succeeded = show(&view(&attached.pane)?, &hang_up)?;
+        let (program, arguments) = view(&attached.pane)?.client();
+        let succeeded = in_foreground(&program, &arguments).map_err(Error::io("start", program))?;
         let still_runs = Window::of(context, &reservation).is_ok_and(|now| now == attached);
         // If there is no tmux server now, there is no window either.
         if still_runs && matches!(find(&attached.pane), Ok(Some(_))) {
@@ -78,21 +77,6 @@ pub(super) fn execute(context: &Context, arguments: &Attach) -> Result<()> {
     let (ending, hint) = ending(context, &reservation);
     note_with_hint(&ending, hint.as_deref());
     Ok(())
-}
-
-/// Shows a window in this terminal until its client ends, and ends the session of the client. Returns whether the client
-/// succeeded.
-///
-/// # Errors
-/// If the client cannot be started, or [`Error::Interrupted`] if the terminal was closed.
-fn show(viewing: &Viewing<'_>, hang_up: &HangUp) -> Result<bool> {
-    let (program, arguments) = viewing.client();
-    let ended = in_foreground(&program, &arguments);
-    viewing.close();
-    if hang_up.has_arrived() {
-        return Err(Error::Interrupted { signal: "SIGHUP".into(), code: signal::exit_code(libc::SIGHUP) });
-    }
-    ended.map_err(Error::io("start", program))
 }
 
 /// Returns the new window of a service whose window has closed; `None` if it does not run, or has no window.

@@ -1,17 +1,21 @@
 //! Shows the window of a service in a separate tmux session. Each terminal that shows the service has its own session.
 //!
 //! In a session with other services, tmux would show one of their windows when this one closes, and the user's next keys
-//! would go there. All clients of a session also show the same window. The session ends when no client shows it.
+//! would go there. All clients of a session also show the same window.
 //!
-//! tmux can end such a session itself (`destroy-unattached`). But up to 3.7, its server then crashes if the session's client
-//! is suspended or about to detach while another client ends: `server_check_unattached` destroys the session under its
-//! client. The crash would stop every service, so [`Viewing::close`] ends the session where it can.
+//! A hook ends the session when its client detaches. tmux has `destroy-unattached` for that, but up to 3.7 its server
+//! crashes, and with it every service, if the client is suspended while another client ends: `server_check_unattached`
+//! destroys the session under its client. No hook of the session runs when its client switches to another one; the next
+//! `attach` ends such a session ([`end_unused`]).
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::launch::tmux::{MARKER, Tmux, unsplit};
+
+/// The option of a session that says how many windows devport has put into it. With more, the user has opened one.
+const WINDOWS: &str = "@devport_windows";
 
 /// A session that shows the window of one service.
 #[derive(Debug)]
@@ -34,6 +38,28 @@ struct Client {
     shows_service: bool,
 }
 
+/// Returns the format that says whether no client shows a session, and it has only the windows of devport.
+fn unused() -> String {
+    format!("#{{&&:#{{==:#{{session_attached}},0}},#{{<=:#{{session_windows}},#{{{WINDOWS}}}}}}}")
+}
+
+/// Returns the command that ends a session of devport that is not used. Other sessions do not have [`WINDOWS`].
+fn end_if_unused(target: &str) -> [String; 6] {
+    let kill = format!("kill-session -t '{target}'");
+    ["if-shell".into(), "-F".into(), "-t".into(), target.into(), unused(), kill]
+}
+
+/// Ends the sessions of earlier terminals that are not used any more. Does nothing if tmux cannot be queried.
+pub(crate) fn end_unused(tmux: &Tmux) {
+    let format = format!("#{{?{WINDOWS},#{{?{},#{{session_name}},}},}}", unused());
+    let sessions = tmux.query("list-sessions", &["list-sessions", "-F", &format].map(OsStr::new)).unwrap_or_default();
+    for session in sessions.lines().filter(|session| !session.is_empty()) {
+        // It may be used by now.
+        let end = end_if_unused(&format!("={session}:"));
+        let _ = tmux.query("kill-session", &end.each_ref().map(OsStr::new));
+    }
+}
+
 /// Returns the format for the status line that says which keys work in the window. `leave`: the key that leaves it, after
 /// the user's prefix.
 fn keys(leave: &str) -> String {
@@ -48,21 +74,10 @@ impl<'a> Viewing<'a> {
     }
 
     /// Returns the program and arguments of a client that shows the window in this terminal, and ends with the window.
-    /// [`Self::close`] follows.
     pub(crate) fn client(&self) -> (PathBuf, Vec<OsString>) {
-        let mut arguments = self.open("D");
-        // The user's configuration may have it on.
-        arguments.extend([";", "set-option", "-t", &self.target, "destroy-unattached", "off"].map(OsString::from));
+        let mut arguments = self.open(1, "D");
         arguments.extend([";", "attach-session", "-t", &self.target].map(OsString::from));
         self.tmux.client(arguments)
-    }
-
-    /// Ends the session after its client has ended, unless the user has opened a window in it or another client shows it.
-    /// Does nothing if it has ended with the service's window. A session that stays ends with that window.
-    pub(crate) fn close(&self) {
-        let (target, unused) = (&self.target, "#{&&:#{==:#{session_windows},1},#{==:#{session_attached},0}}");
-        let kill = format!("kill-session -t '{target}'");
-        let _ = self.tmux.query("kill-session", &["if-shell", "-F", "-t", target, unused, &kill].map(OsStr::new));
     }
 
     /// Shows the window in the client that the caller runs in. When the window closes, the client shows what it shows
@@ -73,14 +88,11 @@ impl<'a> Viewing<'a> {
     /// [`Error::Tmux`] if no client shows the caller, or a command fails.
     pub(crate) fn switch(&self, pane: Option<&OsStr>, message: &str) -> Result<()> {
         let client = self.caller(pane)?;
-        let mut arguments = if client.shows_service {
-            let mut arguments = self.open("L");
-            arguments.extend(self.end_unattached(1));
-            arguments
-        } else {
-            self.open_next_to(&client, message)
-        };
+        let mut arguments = if client.shows_service { self.open(1, "L") } else { self.open_next_to(&client, message) };
         arguments.extend([";", "switch-client", "-c", &client.name, "-t", &self.target].map(OsString::from));
+        // The client may come from the session of another service.
+        arguments.push(";".into());
+        arguments.extend(end_if_unused(&format!("{}:", client.session)).map(OsString::from));
         let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
         self.tmux.query("switch-client", &arguments).map(drop)
     }
@@ -90,15 +102,15 @@ impl<'a> Viewing<'a> {
     /// the hook runs.
     fn open_next_to(&self, client: &Client, message: &str) -> Vec<OsString> {
         let (Self { target, window: own, .. }, Client { name, session, window, .. }) = (self, client);
-        let mut arguments = self.open("L");
-        arguments.extend(self.end_unattached(2));
+        let mut arguments = self.open(2, "L");
         arguments.extend([";", "link-window", "-d", "-s", window, "-t", target].map(OsString::from));
         // As an option, the message is not parsed as a command or a format.
         arguments.extend([";", "set-option", "-t", target, "@devport_message"].map(OsString::from));
         arguments.push(unsplit(OsStr::new(message)));
         let go_back = format!(
             "if-shell -F -t '{target}' '#{{&&:#{{==:#{{session_windows}},1}},#{{!=:#{{window_id}},{own}}}}}' \
-             \"display-message -c '{name}' -t '{target}' '#{{@devport_message}}' ; switch-client -c '{name}' -t '{session}'\""
+             \"display-message -c '{name}' -t '{target}' '#{{@devport_message}}' ; \
+             switch-client -c '{name}' -t '{session}' ; kill-session -t '{target}'\""
         );
         arguments.extend([";", "set-hook", "-t", target, "window-unlinked", &go_back].map(OsString::from));
         // If the other window closes first, the current one of the user's session takes its place.
@@ -110,8 +122,9 @@ impl<'a> Viewing<'a> {
         arguments
     }
 
-    /// Returns the commands that create the session. `leave`: see [`keys`].
-    fn open(&self, leave: &str) -> Vec<OsString> {
+    /// Returns the commands that create the session, which is to have this number of windows. Attach a client in the same
+    /// sequence of commands: without one, another `attach` may end the session. `leave`: see [`keys`].
+    fn open(&self, windows: usize, leave: &str) -> Vec<OsString> {
         let Self { window, session, target, .. } = self;
         // `new-session` always makes a window. The service's window replaces it at once.
         let mut arguments =
@@ -123,20 +136,12 @@ impl<'a> Viewing<'a> {
         for (option, value) in [("status", "on"), ("status-right", &keys(leave)), ("status-right-length", "80")] {
             arguments.extend([";", "set-option", "-t", target, option, value].map(OsString::from));
         }
-        arguments
-    }
-
-    /// Returns the commands with which the session, which is to have this number of windows, ends without a client: with
-    /// the next client that detaches. Attach one in the same sequence of commands.
-    fn end_unattached(&self, windows: usize) -> Vec<OsString> {
-        let Self { target, .. } = self;
-        let mut arguments = [";", "set-option", "-t", target, "destroy-unattached", "on"].map(OsString::from).to_vec();
-        // A window that the user opens in the session stays open, so the session does too.
-        let keep = format!(
-            "if-shell -F -t '{target}' '#{{!=:#{{session_windows}},{windows}}}' \
-             \"set-option -t '{target}' destroy-unattached off\""
-        );
-        arguments.extend([";", "set-hook", "-t", target, "window-linked", &keep].map(OsString::from));
+        // The user's configuration may have it on.
+        arguments.extend([";", "set-option", "-t", target, "destroy-unattached", "off"].map(OsString::from));
+        arguments.extend([";", "set-option", "-t", target, WINDOWS, &windows.to_string()].map(OsString::from));
+        // tmux(1), "PARSING SYNTAX": it quotes as shells do.
+        let end = shell_words::join(end_if_unused(target));
+        arguments.extend([";", "set-hook", "-t", target, "client-detached", &end].map(OsString::from));
         arguments
     }
 

@@ -1,14 +1,11 @@
 //! The signals that end a command in the foreground.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Instant;
 
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use super::{clock, sys};
@@ -50,27 +47,5 @@ impl Interrupts {
     /// Returns the first signal that was not returned yet; `None` if there is none.
     pub(crate) fn take(&self) -> Option<Interrupt> {
         self.0.try_recv().ok()
-    }
-}
-
-/// Catches the loss of the terminal, so that a command can clean up after a program that had the terminal.
-#[derive(Debug)]
-pub(crate) struct HangUp(Arc<AtomicBool>);
-
-impl HangUp {
-    /// Begins to catch the signal. If it is ignored, it stays ignored. Programs that are started do not inherit this.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub(crate) fn catch() -> io::Result<Self> {
-        let has_arrived = Arc::new(AtomicBool::new(false));
-        if !sys::is_ignored(SIGHUP) {
-            flag::register(SIGHUP, Arc::clone(&has_arrived))?;
-        }
-        Ok(Self(has_arrived))
-    }
-
-    pub(crate) fn has_arrived(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
     }
 }

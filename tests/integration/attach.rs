@@ -85,9 +85,12 @@ fn attach_in_shell<'a>(env: &'a TestEnv, service: &str) -> Terminal<'a> {
     terminal
 }
 
-/// Opens a session `mine` in the tmux server of the services, and attaches `two` in it.
+/// Opens a shell with a session `mine` in the tmux server of the services, and attaches `two` in it.
 fn attach_inside(env: &TestEnv) -> Terminal<'_> {
-    let terminal = Terminal::run(env, "tmux new-session -s mine bash --norc -i");
+    let terminal = Terminal::run(env, "bash --norc -i");
+    terminal.shows("bash-");
+    terminal.keys(&["clear; tmux new-session -s mine bash --norc -i", "Enter"]);
+    until("the session is there", || clients(env).contains("mine\n"));
     terminal.shows("bash-");
     let attach = format!("DEVPORT_HOME={} {DEVPORT} attach two; echo attach: $?", env.path("state").display());
     terminal.keys(&[&attach, "Enter"]);
@@ -243,8 +246,35 @@ fn inside_of_tmux_the_client_switches_and_ctrl_b_l_goes_back() {
     terminal.keys(&["C-b", "L"]);
     until("the client is back", || clients(&env) == "mine\n");
     terminal.shows("attach: 0");
-    assert_eq!(sessions(&env), "devport\nmine\n");
     assert_eq!(env.which("two")["state"], "running");
+    // tmux runs no hook of the session that the client leaves: the next `attach` ends it.
+    let left = sessions(&env);
+    assert_eq!(left.lines().count(), 3, "{left}");
+    terminal.keys(&[
+        &format!("clear; DEVPORT_HOME={} {DEVPORT} attach one; echo again: $?", env.path("state").display()),
+        "Enter",
+    ]);
+    until("the client shows the other service", || clients(&env).starts_with("devport-"));
+    terminal.keys(&["C-b", "L"]);
+    terminal.shows("again: 0");
+    let now = sessions(&env);
+    assert!(now.lines().count() == 3 && now != left, "{left}{now}");
+}
+
+#[test]
+fn inside_of_tmux_a_suspended_client_does_not_end_the_services() {
+    let env = two_services();
+    let terminal = attach_inside(&env);
+    terminal.keys(&["C-b", "C-z"]);
+    terminal.shows("Stopped");
+    for _ in 0..2 {
+        env.tmux(&["list-sessions"]).ok();
+    }
+    terminal.keys(&["fg", "Enter"]);
+    terminal.shows("here I am");
+    terminal.keys(&["C-b", "d"]);
+    until("the session has ended", || sessions(&env) == "devport\nmine\n");
+    assert_eq!(env.which("two")["restarts"], 0);
 }
 
 #[test]
