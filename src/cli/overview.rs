@@ -60,11 +60,11 @@ impl<'a> Overview<'a> {
         });
     }
 
-    /// Leaves out the services whose command has ended by itself with exit code 0.
+    /// Leaves out the services whose command has ended by itself with exit code 0, and is not restarted then.
     pub(super) fn retain_unfinished(&self, services: &mut Vec<Reservation>) {
         services.retain(|service| {
             let run = self.registry.run_state(&service.hash).ok().flatten();
-            !run.is_some_and(|run| run.has_completed())
+            !run.is_some_and(|run| run.has_completed(service.policy.restart))
         });
     }
 

@@ -153,6 +153,11 @@ impl Located {
         self.names.as_ref().is_none_or(|names| names.stack == names.main)
     }
 
+    /// Returns whether the file is a list, whose services do not know each other.
+    pub(super) fn is_list(&self) -> bool {
+        self.names.is_none()
+    }
+
     /// Refuses keys of other checkouts before anything is changed.
     ///
     /// # Errors
@@ -344,9 +349,16 @@ impl Located {
     /// # Errors
     /// If the record cannot be read.
     pub(super) fn kept_port(&self, context: &Context, service: &StackService) -> Result<Option<(Reservation, u16)>> {
-        let Some(requested) = self.requested_port(service) else { return Ok(None) };
-        let record = self.record(context, service)?.filter(|record| record.port != 0 && record.port != requested);
-        Ok(record.map(|record| (record, requested)))
+        if self.requested_port(service).is_none() {
+            return Ok(None);
+        }
+        let record = self.record(context, service)?;
+        Ok(record.and_then(|record| self.other_port(service, &record).map(|requested| (record, requested))))
+    }
+
+    /// Returns the port that the file requests for a registered service that has another one; `None` if it has no other.
+    pub(super) fn other_port(&self, service: &StackService, record: &Reservation) -> Option<u16> {
+        self.requested_port(service).filter(|requested| record.port != 0 && record.port != *requested)
     }
 
     /// Returns the file as it is in the checkout that a service runs from: this one, or the main one if it is shared.

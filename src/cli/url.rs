@@ -32,7 +32,9 @@ pub(super) fn address(context: &Context, reservation: &Reservation) -> Result<St
     }
     let name = reservation.name();
     match (view.state, &view.error) {
-        (State::Running | State::Unhealthy, Some(error)) => note(&format!("{name} is not ready: {error}")),
+        (State::Running | State::Unhealthy, Some(error)) => {
+            note(&format!("{name} is {}: {error}", view.state.as_str()));
+        }
         // A program that devport does not run may use a reserved port.
         _ if reservation.cmd.is_empty() => {
             if let Some((Entry::Startable, up)) = entry(context, reservation) {

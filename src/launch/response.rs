@@ -76,7 +76,7 @@ fn poll(
 fn start_failed(reservation: &Reservation, why: String, hint: Option<String>) -> Error {
     let name = shell_words::quote(reservation.name());
     let remove = || format!("create it, or remove the service with `devport rm {name}`");
-    let hint = if reservation.cwd.is_dir() { hint } else { Some(remove()) };
+    let hint = if reservation.cwd.exists() { hint } else { Some(remove()) };
     Error::StartFailed { service: reservation.name().to_owned(), why, hint }
 }
 
@@ -124,7 +124,7 @@ fn verdict(run: RunState, reservation: &Reservation) -> Option<Result<Option<Pro
             Some(Err(start_failed(reservation, why, hint)))
         }
         // A short command ends before its state is read.
-        State::Stopped if run.has_completed() => Some(Ok(None)),
+        State::Stopped if run.has_completed(reservation.policy.restart) => Some(Ok(None)),
         State::Stopped => Some(Err(start_failed(reservation, "it was stopped immediately".into(), None))),
         State::Starting | State::Stopping | State::Orphaned | State::Completed | State::Unknown => None,
     }

@@ -55,6 +55,11 @@ pub(super) fn directory_metadata(path: &Path) -> io::Result<Option<Metadata>> {
     }
 }
 
+/// Returns whether there is anything in a directory.
+fn has_entries(directory: &Path) -> io::Result<bool> {
+    Ok(fs::read_dir(directory)?.next().transpose()?.is_some())
+}
+
 /// Whether the root of a checkout still exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
@@ -80,10 +85,13 @@ impl Presence {
             (Some(_), _) => return Ok(Self::Here),
             (None, _) => Self::Missing,
         };
-        // Without its volume, the parent directory is missing, or is the mount point, which is on another device.
-        let parent = root.parent().map_or(Ok(None), directory_metadata)?;
-        let is_there = |parent: &Metadata| presence == Self::Replaced || id.is_none_or(|id| id.device == parent.dev());
-        let has_volume = parent.is_some_and(|parent| is_there(&parent));
+        // Without its volume, the parent directory is missing, or is the mount point: empty, and on another device.
+        let has_volume = match root.parent().map(directory_metadata).transpose()?.flatten() {
+            Some(parent) if presence == Self::Missing && id.is_none_or(|id| id.device != parent.dev()) => {
+                root.parent().map_or(Ok(false), has_entries)?
+            }
+            parent => parent.is_some(),
+        };
         // `gitrepository-layout(5)`, `worktrees/<id>/locked`.
         let is_locked = git_dir.is_some_and(|git_dir| git_dir.join("locked").exists());
         Ok(if is_locked || !has_volume { Self::Away } else { presence })
@@ -153,8 +161,12 @@ mod tests {
         fs::remove_dir(&root).unwrap();
         let mut other = id.clone().unwrap();
         other.device += 1;
-        let parent_is_mount_point = Presence::of(&root, Some(&other), None).unwrap();
-        assert_eq!((presence(), parent_is_mount_point), (Presence::Missing, Presence::Away));
+        let elsewhere = || Presence::of(&root, Some(&other), None).unwrap();
+        assert_eq!((presence(), elsewhere()), (Presence::Missing, Presence::Away), "the parent may be a mount point");
+        let file = scratch.path("volume/file");
+        fs::write(&file, "").unwrap();
+        assert_eq!((presence(), elsewhere()), (Presence::Missing, Presence::Missing), "a mount point is empty");
+        fs::remove_file(file).unwrap();
         fs::rename(scratch.path("volume"), scratch.path("unmounted")).unwrap();
         assert_eq!(presence(), Presence::Away);
     }

@@ -237,7 +237,7 @@ fn elsewhere_error(target: &Target, services: &[Reservation], place: &Place) -> 
         };
         let names: Vec<String> =
             shown.iter().map(|service| format!("`devport which {}`", service.global_name())).collect();
-        let hint = format!("their full names work in every directory: {}", names.join(", "));
+        let hint = format!("these names work in every directory: {}", names.join(", "));
         (target.as_str().to_owned(), owners + &more, hint)
     };
     Ok(Error::KeyElsewhere { key, owner, state: None, here: place.abbreviate(place.root()), hint })

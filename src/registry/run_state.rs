@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::config::RestartWhen;
 use crate::frameworks::PortAdvice;
 use crate::os::clock;
 use crate::os::process::ProcessIdentity;
@@ -171,7 +172,6 @@ impl Problem {
         match self {
             Self::WrongPort { listens, .. } => format!("listens on {}", ports(listens)),
             Self::PortClosing { port } => format!("port {port} is in TIME_WAIT"),
-            Self::Late { limit, why } => format!("not ready after {limit}: {why}"),
             Self::Exited(Exit { how, port_in_use: Some(taken), .. }) => format!("{how}: port {} is taken", taken.port),
             Self::GaveUp { port_in_use: taken, .. } => format!("port {} is taken", taken.port),
             other => other.to_string(),
@@ -214,7 +214,7 @@ impl fmt::Display for Problem {
                 exit.port_in_use.as_ref().map_or(Ok(()), |taken| write!(f, "; {}", taken.advice))
             }
             Self::GaveUp { why, port_in_use } => write!(f, "{why}; {port_in_use}; {}", port_in_use.advice),
-            Self::Late { limit, why } => write!(f, "its readiness check has failed for {limit}: {why}"),
+            Self::Late { limit, why } => write!(f, "not ready within {limit}: {why}"),
             Self::CheckoutGone => f.write_str("its checkout is gone"),
             Self::Other(text) => f.write_str(text),
         }
@@ -416,10 +416,12 @@ impl RunState {
         self.exits.last().filter(|exit| self.began_at.is_some_and(|began| exit.at >= began))
     }
 
-    /// Returns whether the command has ended by itself with exit code 0, and is not restarted.
-    pub(crate) fn has_completed(&self) -> bool {
+    /// Returns whether the command has ended by itself with exit code 0, and the policy does not restart it.
+    pub(crate) fn has_completed(&self, restart: RestartWhen) -> bool {
         let is_clean = |exit: &Exit| exit.how == ExitHow::Code(0) && !exit.was_requested;
-        self.state == State::Stopped && self.exit_of_this_start().is_some_and(is_clean)
+        restart != RestartWhen::Always
+            && self.state == State::Stopped
+            && self.exit_of_this_start().is_some_and(is_clean)
     }
 
     /// Returns whether the recorded state means that nothing runs, proved or not.

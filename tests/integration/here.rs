@@ -206,6 +206,13 @@ fn start_means_what_is_stopped_in_this_checkout() {
 #[test]
 fn start_says_so_if_all_that_is_here_is_done() {
     let machine = Machine::new();
+    // A service that is always restarted is never done.
+    let loops = ["start", "--no-port", "--key", "loop", "--backoff-initial", "1h", "--", "true"];
+    machine.at("shop", loops).ok();
+    until("it has ended", || machine.at("shop", ["which", "loop"]).ok().json()["state"] == "backoff");
+    machine.at("shop", ["stop", "loop"]).ok();
+    assert_eq!(keys(&machine.at("shop", ["start"]).ok()), set(&["loop"]));
+    machine.at("shop", ["rm", "loop"]).ok();
     machine.at("shop", ["run", "--restart", "never", "--no-port", "--key", "job", "--", "true"]).ok();
     let started = machine.at("shop", ["start"]).ok();
     assert_eq!(started.json(), serde_json::json!([]));

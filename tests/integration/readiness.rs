@@ -82,9 +82,7 @@ fn each_kind_of_check_decides_when_a_service_is_ready() {
             &["env", &format!("SERVE_AFTER={after}"), "python3", "-c", BY_FILE],
         );
         until("it is late", || {
-            env.which("a")["error"]
-                .as_str()
-                .is_some_and(|error| error.starts_with("its readiness check has failed for "))
+            env.which("a")["error"].as_str().is_some_and(|error| error.starts_with("not ready within "))
         });
         let view = env.which("a");
         let error = view["error"].as_str().unwrap();

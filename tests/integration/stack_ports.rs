@@ -71,15 +71,16 @@ fn the_remedy_for_a_port_that_stays_works_in_the_directory_of_the_user() {
     let mut wanted = env.first_port + 36;
     let shop = std::fs::canonicalize(env.file("shop")).unwrap();
     let file = shop.join("devport.yaml").display().to_string();
-    let up = format!("devport up -d -f {file} web");
+    let up = format!("devport up -d -f {file}");
     let cases: [(&str, &[&str], &str); 3] = [
-        ("shop", &["up", "-d"], "devport up -d web"),
+        ("shop", &["up", "-d"], "devport up -d"),
         ("empty", &["up", "-d", "-f", &file], &up),
         ("empty", &["-C", "../shop", "up", "-d"], &up),
     ];
     for (directory, arguments, up) in cases {
         wanted += 1;
-        env.write("shop/devport.yaml", &format!("services:\n  web: {{exec: {SERVE}, port: {wanted}}}\n"));
+        let services = format!("web: {{exec: {SERVE}, port: {wanted}}}\n  api: {{exec: sleep 1000, no-port: true}}");
+        env.write("shop/devport.yaml", &format!("services:\n  {services}\n"));
         let old = port(&env.which("shop/web"));
         let stays = at(&env, directory, arguments).ok();
         let note = format!("web keeps port {old}, although the file has port {wanted}: ports never change\n");
@@ -92,6 +93,8 @@ fn the_remedy_for_a_port_that_stays_works_in_the_directory_of_the_user() {
             remedy.replace("devport rm", &format!("{devport} rm")).replace("devport up", &format!("{devport} up"));
         env.finish(env.command("sh").current_dir(env.file(directory)).args(["-c", &remedy])).ok();
         assert_eq!(port(&env.which("shop/web")), wanted);
+        let known = env.devport(["env", "shop/api", "WEB_PORT", "--show-secrets"]).ok().stdout;
+        assert_eq!(known.trim(), wanted.to_string(), "the other services know the port");
         assert!(!at(&env, directory, arguments).ok().stderr.contains("keeps port"));
     }
 }

@@ -88,7 +88,7 @@ fn a_name_that_only_other_checkouts_have_is_refused_with_their_whole_keys() {
     at(&env, FEAT, &["up", "-d"]).ok();
     let (main, feat) = (id("shop/web"), id("shop@feat/web"));
     let several = at(&env, "blog", &["stop", "web"])
-        .fails(6, &["web belongs to ", "hint: their full names work in every directory: `devport which shop"]);
+        .fails(6, &["web belongs to ", "hint: these names work in every directory: `devport which shop"]);
     for part in [&path("shop"), &path(FEAT), "shop/web", "shop@feat/web"] {
         assert!(several.stderr.contains(part), "{part}: {several:?}");
     }

@@ -128,7 +128,7 @@ fn all_stopped(context: &Context, starting: &Starting<'_>) -> Result<()> {
         // One that could not be planned may have been registered before.
         let was_begun = view.is_some() && starting.tasks[position].wanted.is_some();
         let has_failed = has_ended || (result.error.is_some() && !was_begun);
-        let went_on = is_late && !has_ended;
+        let went_on = is_late && was_begun && !has_ended;
         was_up |= result.came_up() || went_on;
         failed += usize::from(has_failed);
         skipped += usize::from(result.outcome == Outcome::Skipped);

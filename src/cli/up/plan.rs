@@ -91,6 +91,8 @@ impl<'a> Plan<'a> {
                 Err(error) => (None, Some(error)),
             };
             let registered = located.record(context, service).ok().flatten();
+            let kept_port = registered.as_ref().filter(|record| located.other_port(service, record).is_some());
+            let kept_port = kept_port.map(|record| record.port);
             let name = located.key(service)?.map_or_else(|| service.name.clone(), |key| key.to_string());
             let mut if_running = IfRunning::ReplaceChanged;
             if let (true, Some((_, comparison))) = (service.shared && !located.is_main(), &mut wanted) {
@@ -102,7 +104,7 @@ impl<'a> Plan<'a> {
                 name,
                 registered,
                 wanted,
-                kept_port: located.kept_port(context, service).ok().flatten().map(|(record, _)| record.port),
+                kept_port,
                 if_running,
                 shared: Vec::new(),
                 is_omitted: service.is_port_only(),

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use crate::cli::context::Context;
 use crate::cli::output::{note, note_with_hint};
+use crate::cli::own_stack::up_line;
 use crate::cli::stack::Located;
 use crate::cli::up::job::{Job, Report};
 use crate::cli::up::plan::{Plan, Task};
@@ -269,7 +270,8 @@ impl<'a> Starting<'a> {
                     // `restart` would use the old entry of the file.
                     let up = || match &ensured {
                         Some(ensured) if wait::starts_by_itself(self.context, &ensured.reservation) => {
-                            "it starts by itself once its port is free; then run `devport up -d` again".into()
+                            let up = up_line(self.context, self.located.file(), None);
+                            format!("it starts by itself once its port is free; then run `{up}` again")
                         }
                         _ => format!("after the fix, run `devport up -d {}`", service.name),
                     };
