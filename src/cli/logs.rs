@@ -36,7 +36,10 @@ impl Filter {
     fn selects(&self, line: &Line, run: Option<u64>) -> bool {
         let matches = |pattern: &Regex| match &line.content {
             Content::Output(output) => pattern.is_match(&logs::strip(output)),
-            Content::Mark(_) => false,
+            // A mark that has no text is not shown.
+            Content::Mark(mark) => {
+                Some(mark.to_string()).is_some_and(|text| !text.is_empty() && pattern.is_match(text.as_bytes()))
+            }
         };
         self.since.is_none_or(|since| line.at.is_some_and(|at| at >= since))
             && run.is_none_or(|run| line.run == run)

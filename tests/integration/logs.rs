@@ -106,6 +106,8 @@ fn lines_are_chosen_by_time_run_and_pattern() {
     assert!(!text(&["--run", "2"]).contains(&format!("run of {first}")));
     assert_eq!(text(&["--grep", "^ERR.R"]), "ERROR: no\nERROR: no\n");
     assert_eq!(text(&["--grep", "^red$"]), "red\nred\n", "colours are stripped in a pipe, and do not count");
+    let starts = text(&["--grep", "started, pid"]);
+    assert!(starts.lines().count() == 2 && starts.contains(" run 2 started, pid "), "{starts}");
     assert_eq!(text(&["--since", "1h"]), text(&[]));
     assert_eq!(text(&["--since", "0s"]), "");
     let timed = text(&["--timestamps", "--grep", "ERROR", "-n", "1"]);
@@ -146,7 +148,7 @@ fn the_previous_run_is_the_last_one_that_has_ended() {
     let options = ["--no-tmux", "--backoff-initial", "1h", "--backoff-max", "1h"];
     env.devport([&["start", "--key", "a"], &options[..], &["--", "sh", "-c", &script]].concat());
     env.wait_state("a", "backoff");
-    let previous = || env.devport(["logs", "--previous", "--grep", "run", "a"]).ok().stdout;
+    let previous = || env.devport(["logs", "--previous", "--grep", "^run .$", "a"]).ok().stdout;
     assert_eq!(previous(), "run 1\n", "it waits for its second run");
     env.devport(["stop", "a"]).ok();
     assert_eq!(previous(), "run 1\n", "it is stopped");

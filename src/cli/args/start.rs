@@ -65,8 +65,9 @@ Examples:
   devport start -f devport.yaml          start every service of the file
   devport start -f devport.yaml api web  start these two
 
-Starting a service that is already running only prints it. With --replace, devport restarts it with the new command, \
-directory, environment and options; with -f, only if its entry or its dotenv files have changed.
+Starting a service that is already running only prints it. With --replace, devport restarts it: with the new command, \
+directory, environment and options if a command is given; as it was registered if a TARGET is given; with -f, only if \
+its entry or its dotenv files have changed.
 
 A CHECK is tcp, http:/PATH, exec:COMMAND, log:REGEX (the service prints a matching line), listen (one of its processes \
 listens on its port), alive (its command has run for a second) or none (its command runs).")]
@@ -74,7 +75,7 @@ pub(crate) struct Start {
     /// Start the services of this file
     #[arg(long, short = 'f', value_name = "FILE", conflicts_with_all = ["NewService", "PolicyArguments"])]
     pub(crate) file: Option<PathBuf>,
-    /// Restart a running service with the new options
+    /// Restart the service if it runs
     #[arg(long)]
     pub(crate) replace: bool,
     /// Wait until the service is ready, for at most TIME (30s if omitted); exit with code 5 on timeout
