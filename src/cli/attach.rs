@@ -7,7 +7,7 @@ use crate::cli::context::Context;
 use crate::cli::output::note_with_hint;
 use crate::cli::{missing_tmux, picker};
 use crate::error::{Error, Result};
-use crate::launch::{Tmux, Viewing, end_unused};
+use crate::launch::{Tmux, Viewing};
 use crate::os::process::ProcessIdentity;
 use crate::os::spawn::{find_program, in_foreground};
 use crate::registry::{Liveness, Pane, Reservation, State};
@@ -49,7 +49,6 @@ pub(super) fn execute(context: &Context, arguments: &Attach) -> Result<()> {
         let hint = format!("`devport logs -f {quoted}` follows its output");
         return Err(cannot("this is not a terminal", &hint));
     }
-    end_unused(&tmux);
     let find = |pane: &Pane| tmux.find(pane, context.registry.paths().base(), &reservation);
     let view = |pane: &Pane| {
         let window = find(pane)?

@@ -16,4 +16,4 @@ pub(crate) use ensure::{Comparison, Ensured, IfRunning, LaunchMode, Previous};
 pub(crate) use launcher::Launcher;
 pub(crate) use stop::{Ended, Urgency, kill_group, stop, stop_and_hold, supervisor};
 pub(crate) use tmux::{Tmux, count_viewers, own_window};
-pub(crate) use viewing::{Viewing, end_unused};
+pub(crate) use viewing::Viewing;

@@ -3,10 +3,9 @@
 //! In a session with other services, tmux would show one of their windows when this one closes, and the user's next keys
 //! would go there. All clients of a session also show the same window.
 //!
-//! A hook ends the session when its client detaches. tmux has `destroy-unattached` for that, but up to 3.7 its server
-//! crashes, and with it every service, if the client is suspended while another client ends: `server_check_unattached`
-//! destroys the session under its client. No hook of the session runs when its client switches to another one; the next
-//! `attach` ends such a session ([`end_unused`]).
+//! Hooks end the session when no client shows it any more. tmux has `destroy-unattached` for that, but up to 3.7 its server
+//! crashes, and with it every service, if the session's client is suspended while another client ends:
+//! `server_check_unattached` destroys the session under its client.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -49,17 +48,6 @@ fn end_if_unused(target: &str) -> [String; 6] {
     ["if-shell".into(), "-F".into(), "-t".into(), target.into(), unused(), kill]
 }
 
-/// Ends the sessions of earlier terminals that are not used any more. Does nothing if tmux cannot be queried.
-pub(crate) fn end_unused(tmux: &Tmux) {
-    let format = format!("#{{?{WINDOWS},#{{?{},#{{session_name}},}},}}", unused());
-    let sessions = tmux.query("list-sessions", &["list-sessions", "-F", &format].map(OsStr::new)).unwrap_or_default();
-    for session in sessions.lines().filter(|session| !session.is_empty()) {
-        // It may be used by now.
-        let end = end_if_unused(&format!("={session}:"));
-        let _ = tmux.query("kill-session", &end.each_ref().map(OsStr::new));
-    }
-}
-
 /// Returns the format for the status line that says which keys work in the window. `leave`: the key that leaves it, after
 /// the user's prefix.
 fn keys(leave: &str) -> String {
@@ -89,6 +77,7 @@ impl<'a> Viewing<'a> {
     pub(crate) fn switch(&self, pane: Option<&OsStr>, message: &str) -> Result<()> {
         let client = self.caller(pane)?;
         let mut arguments = if client.shows_service { self.open(1, "L") } else { self.open_next_to(&client, message) };
+        arguments.extend(self.end_after_switch());
         arguments.extend([";", "switch-client", "-c", &client.name, "-t", &self.target].map(OsString::from));
         // The client may come from the session of another service.
         arguments.push(";".into());
@@ -142,6 +131,24 @@ impl<'a> Viewing<'a> {
         // tmux(1), "PARSING SYNTAX": it quotes as shells do.
         let end = shell_words::join(end_if_unused(target));
         arguments.extend([";", "set-hook", "-t", target, "client-detached", &end].map(OsString::from));
+        arguments
+    }
+
+    /// Returns the commands that end the session once its client switches to another one. tmux then runs only the hooks of
+    /// the other session, or else the global ones. This one deletes itself after the end of the session.
+    fn end_after_switch(&self) -> Vec<OsString> {
+        let Self { session, target, .. } = self;
+        // The current session of the command is another one, so these formats search for the session.
+        let is_it = format!("#{{==:#{{session_name}},{session}}}");
+        let is_unused = format!("#{{S:#{{?#{{&&:{is_it},{}}},1,}}}}", unused());
+        let has_ended = format!("#{{?#{{S:#{{?{is_it},1,}}}},,1}}");
+        // The index keeps other hooks in place.
+        let hook = format!("client-session-changed[{}]", std::process::id());
+        let delete = format!("set-hook -gu {hook}");
+        let end =
+            format!("if-shell -F '{is_unused}' \"kill-session -t '{target}'\" ; if-shell -F '{has_ended}' '{delete}'");
+        let mut arguments = [";", "set-hook", "-g", &hook, &end].map(OsString::from).to_vec();
+        arguments.extend([";", "set-hook", "-a", "-t", target, "client-detached", &delete].map(OsString::from));
         arguments
     }
 

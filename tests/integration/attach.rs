@@ -243,22 +243,14 @@ fn inside_of_tmux_the_client_switches_and_ctrl_b_l_goes_back() {
     let env = two_services();
     let terminal = attach_inside(&env);
     assert!(clients(&env).starts_with("devport-"), "{}", clients(&env));
+    let hooks = || env.tmux(&["show-hooks", "-g"]).ok().stdout;
+    assert!(hooks().contains("kill-session -t '=devport-"), "{}", hooks());
     terminal.keys(&["C-b", "L"]);
     until("the client is back", || clients(&env) == "mine\n");
     terminal.shows("attach: 0");
     assert_eq!(env.which("two")["state"], "running");
-    // tmux runs no hook of the session that the client leaves: the next `attach` ends it.
-    let left = sessions(&env);
-    assert_eq!(left.lines().count(), 3, "{left}");
-    terminal.keys(&[
-        &format!("clear; DEVPORT_HOME={} {DEVPORT} attach one; echo again: $?", env.path("state").display()),
-        "Enter",
-    ]);
-    until("the client shows the other service", || clients(&env).starts_with("devport-"));
-    terminal.keys(&["C-b", "L"]);
-    terminal.shows("again: 0");
-    let now = sessions(&env);
-    assert!(now.lines().count() == 3 && now != left, "{left}{now}");
+    until("the session has ended", || sessions(&env) == "devport\nmine\n");
+    until("the hook is deleted", || !hooks().contains("devport"));
 }
 
 #[test]
@@ -274,6 +266,7 @@ fn inside_of_tmux_a_suspended_client_does_not_end_the_services() {
     terminal.shows("here I am");
     terminal.keys(&["C-b", "d"]);
     until("the session has ended", || sessions(&env) == "devport\nmine\n");
+    until("the hook is deleted", || !env.tmux(&["show-hooks", "-g"]).ok().stdout.contains("devport"));
     assert_eq!(env.which("two")["restarts"], 0);
 }
 
