@@ -62,8 +62,11 @@ pub(super) fn execute(context: &Context, arguments: &Attach) -> Result<()> {
         return view(&attached.pane)?.switch(context.environment().get("TMUX_PANE"), &message);
     }
     loop {
-        let (program, arguments) = view(&attached.pane)?.client();
-        let succeeded = in_foreground(&program, &arguments).map_err(Error::io("start", program))?;
+        let viewing = view(&attached.pane)?;
+        let (program, arguments) = viewing.client();
+        let ended = in_foreground(&program, &arguments);
+        viewing.close();
+        let succeeded = ended.map_err(Error::io("start", program))?;
         let still_runs = Window::of(context, &reservation).is_ok_and(|now| now == attached);
         // If there is no tmux server now, there is no window either.
         if still_runs && matches!(find(&attached.pane), Ok(Some(_))) {

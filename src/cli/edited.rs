@@ -66,7 +66,7 @@ fn missing(context: &Context, service: &Reservation, file: &Path, located: &Loca
     let names: Vec<&str> = needed.iter().filter(is_missing).map(|other| other.name.as_str()).collect();
     let (verb, them) = if names.len() == 1 { ("does", "it") } else { ("do", "them") };
     (!names.is_empty()).then(|| {
-        let (name, needed, up) = (service.name(), names.join(" and "), up_line(context, file, Some(&declared.name)));
+        let (name, needed, up) = (service.name(), names.join(" and "), up_line(context, file, &[&declared.name]));
         format!("{name} needs {needed}, which {verb} not run; `{up}` starts {them} first")
     })
 }
@@ -93,7 +93,7 @@ fn describe_edit(
     Ok((!differences.is_empty()).then(|| {
         let differences: Vec<&str> = differences.iter().map(|difference| difference.now.as_str()).collect();
         let differences = differences.join(" and ");
-        let up = up_line(context, path, Some(&declared.name));
+        let up = up_line(context, path, &[&declared.name]);
         format!("{name} still has {differences}; `{up}` applies the changes of {file}")
     }))
 }

@@ -36,9 +36,10 @@ impl Filter {
     fn selects(&self, line: &Line, run: Option<u64>) -> bool {
         let matches = |pattern: &Regex| match &line.content {
             Content::Output(output) => pattern.is_match(&logs::strip(output)),
-            // A mark that has no text is not shown.
             Content::Mark(mark) => {
-                Some(mark.to_string()).is_some_and(|text| !text.is_empty() && pattern.is_match(text.as_bytes()))
+                let text = mark.to_string();
+                // A mark that has no text is not shown.
+                !text.is_empty() && pattern.is_match(text.as_bytes())
             }
         };
         self.since.is_none_or(|since| line.at.is_some_and(|at| at >= since))

@@ -60,7 +60,7 @@ pub(super) fn explain(context: &Context, error: Error) -> Error {
         }
         Error::NoServicesHere { checkout, verb, .. } => {
             let file = context.place().and_then(|place| nearest_file(&place));
-            Error::NoServicesHere { checkout, verb, up: file.map(|file| up_line(context, &file, None)) }
+            Error::NoServicesHere { checkout, verb, up: file.map(|file| up_line(context, &file, &[])) }
         }
         error => error,
     }
@@ -89,7 +89,7 @@ pub(super) fn entry(context: &Context, registered: &Reservation) -> Option<(Entr
             None => Entry::Removed,
         }
     });
-    Some((entry, up_line(context, file, Some(key.name_in_stack()))))
+    Some((entry, up_line(context, file, &[key.name_in_stack()])))
 }
 
 /// Returns what to do so that a reserved port of a stack has a service, as a hint; `None` if it belongs to no stack. Only
@@ -107,17 +107,17 @@ pub(super) fn start_hint(context: &Context, reserved: &Reservation) -> Option<St
 /// Returns the command lines that start all services of the files of these services, one for each file.
 pub(super) fn up_lines<'a>(context: &Context, services: impl IntoIterator<Item = &'a Reservation>) -> Vec<String> {
     let files: BTreeSet<&Path> = services.into_iter().filter_map(|service| service.file.as_deref()).collect();
-    files.into_iter().map(|file| format!("`{}`", up_line(context, file, None))).collect()
+    files.into_iter().map(|file| format!("`{}`", up_line(context, file, &[]))).collect()
 }
 
-/// Returns the command line that starts a service of a file, or else all of them, as it can be typed in the directory of
-/// the user's shell: `up` finds the nearest file without `-f`.
-pub(super) fn up_line(context: &Context, file: &Path, name: Option<&str>) -> String {
+/// Returns the command line that starts these services of a file, or all if there are no names, as it can be typed in the
+/// directory of the user's shell: `up` finds the nearest file without `-f`.
+pub(super) fn up_line(context: &Context, file: &Path, names: &[&str]) -> String {
     let mut line = String::from("devport up -d");
     if context.place_of_shell().and_then(|place| nearest_file(&place)).is_none_or(|nearest| nearest != file) {
         let _ = write!(line, " -f {}", shell_words::quote(&file.to_string_lossy()));
     }
-    if let Some(name) = name {
+    for name in names {
         let _ = write!(line, " {}", shell_words::quote(name));
     }
     line
@@ -139,7 +139,7 @@ fn declared_here(context: &Context, target: &str) -> Option<Declared> {
 impl Declared {
     /// Returns the command that starts it, as it can be typed in the current directory.
     fn up_line(&self, context: &Context) -> String {
-        up_line(context, &self.file, Some(&self.name))
+        up_line(context, &self.file, &[&self.name])
     }
 
     /// Returns why its record cannot be used; `None` if it can, or there is none.

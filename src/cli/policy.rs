@@ -11,7 +11,7 @@ pub(super) struct PolicyArguments {
     /// Readiness check [default: listen, or alive for a service without a port]
     #[arg(long, value_name = "CHECK")]
     pub(super) ready: Option<Check>,
-    /// Show why the service is not ready after this time; --wait has its own limit [default: 30s]
+    /// Time after which `ls` shows why the service is not ready; does not limit --wait [default: 30s]
     #[arg(long, value_name = "TIME")]
     pub(super) ready_timeout: Option<Span>,
     /// Health check (tcp, http or exec), run every 5s once the service is ready
@@ -79,7 +79,7 @@ mod tests {
         let help = command.render_long_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         for (option, value) in [
             ("Longest delay after a crash", policy.backoff_max.to_string()),
-            ("--wait has its own limit", policy.ready_timeout.to_string()),
+            ("does not limit --wait", policy.ready_timeout.to_string()),
             ("it doubles with each further one", policy.backoff_initial.to_string()),
             ("in which --max-restarts counts", policy.window.to_string()),
             ("between the stop signal and SIGKILL", policy.grace.to_string()),

@@ -55,7 +55,7 @@ pub(super) fn execute(context: &Context, arguments: &Up) -> Result<()> {
 
 /// Starts the services of a plan, and prints them once all have come up or failed.
 fn detached(context: &Context, located: &Located, plan: &mut Plan<'_>, arguments: &Up) -> Result<()> {
-    let mut starting = Starting::new(context, located, plan, arguments.timeout.0);
+    let mut starting = Starting::new(context, located, plan, arguments.timeout.0, Some(&arguments.names));
     let is_over = |starting: &mut Starting<'_>| {
         Ok(if starting.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     };

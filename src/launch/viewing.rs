@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use crate::error::{Error, Result};
 use crate::launch::tmux::{MARKER, Tmux, unsplit};
 
-/// The option of a session that says how many windows devport has put into it. With more, the user has opened one.
-const WINDOWS: &str = "@devport_windows";
+/// The option of a session that devport may end. It is removed once the user has opened a window there.
+const OURS: &str = "@devport_view";
 
 /// A session that shows the window of one service.
 #[derive(Debug)]
@@ -37,15 +37,25 @@ struct Client {
     shows_service: bool,
 }
 
-/// Returns the format that says whether no client shows a session, and it has only the windows of devport.
+/// Returns the format that says whether devport may end a session: no client shows it, and the user has no window there.
 fn unused() -> String {
-    format!("#{{&&:#{{==:#{{session_attached}},0}},#{{<=:#{{session_windows}},#{{{WINDOWS}}}}}}}")
+    format!("#{{?{OURS},#{{==:#{{session_attached}},0}},0}}")
 }
 
-/// Returns the command that ends a session of devport that is not used. Other sessions do not have [`WINDOWS`].
+/// Returns the command that ends a session that is not used.
 fn end_if_unused(target: &str) -> [String; 6] {
     let kill = format!("kill-session -t '{target}'");
     ["if-shell".into(), "-F".into(), "-t".into(), target.into(), unused(), kill]
+}
+
+/// Returns the name of the global hook for the session of this process. The index keeps other hooks in place.
+fn after_switch() -> String {
+    format!("client-session-changed[{}]", std::process::id())
+}
+
+/// Returns the command that deletes that hook.
+fn delete_after_switch() -> String {
+    format!("set-hook -gu {}", after_switch())
 }
 
 /// Returns the format for the status line that says which keys work in the window. `leave`: the key that leaves it, after
@@ -62,10 +72,20 @@ impl<'a> Viewing<'a> {
     }
 
     /// Returns the program and arguments of a client that shows the window in this terminal, and ends with the window.
+    /// [`Self::close`] follows.
     pub(crate) fn client(&self) -> (PathBuf, Vec<OsString>) {
         let mut arguments = self.open(1, "D");
         arguments.extend([";", "attach-session", "-t", &self.target].map(OsString::from));
         self.tmux.client(arguments)
+    }
+
+    /// Cleans up after the client has ended: no hook runs if it could not be attached, or if the window has closed.
+    pub(crate) fn close(&self) {
+        // The rest is not executed if there is no session.
+        let mut arguments = ["set-hook", "-gu", &after_switch(), ";"].map(String::from).to_vec();
+        arguments.extend(end_if_unused(&self.target));
+        let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
+        let _ = self.tmux.query("kill-session", &arguments);
     }
 
     /// Shows the window in the client that the caller runs in. When the window closes, the client shows what it shows
@@ -77,11 +97,7 @@ impl<'a> Viewing<'a> {
     pub(crate) fn switch(&self, pane: Option<&OsStr>, message: &str) -> Result<()> {
         let client = self.caller(pane)?;
         let mut arguments = if client.shows_service { self.open(1, "L") } else { self.open_next_to(&client, message) };
-        arguments.extend(self.end_after_switch());
         arguments.extend([";", "switch-client", "-c", &client.name, "-t", &self.target].map(OsString::from));
-        // The client may come from the session of another service.
-        arguments.push(";".into());
-        arguments.extend(end_if_unused(&format!("{}:", client.session)).map(OsString::from));
         let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
         self.tmux.query("switch-client", &arguments).map(drop)
     }
@@ -111,8 +127,8 @@ impl<'a> Viewing<'a> {
         arguments
     }
 
-    /// Returns the commands that create the session, which is to have this number of windows. Attach a client in the same
-    /// sequence of commands: without one, another `attach` may end the session. `leave`: see [`keys`].
+    /// Returns the commands that create the session. Attach a client in the same sequence of commands: without one, a hook
+    /// may end the session. `windows`: how many windows devport puts into it. `leave`: see [`keys`].
     fn open(&self, windows: usize, leave: &str) -> Vec<OsString> {
         let Self { window, session, target, .. } = self;
         // `new-session` always makes a window. The service's window replaces it at once.
@@ -127,24 +143,28 @@ impl<'a> Viewing<'a> {
         }
         // The user's configuration may have it on.
         arguments.extend([";", "set-option", "-t", target, "destroy-unattached", "off"].map(OsString::from));
-        arguments.extend([";", "set-option", "-t", target, WINDOWS, &windows.to_string()].map(OsString::from));
+        arguments.extend([";", "set-option", "-t", target, OURS, "1"].map(OsString::from));
+        let keep = format!(
+            "if-shell -F -t '{target}' '#{{!=:#{{session_windows}},{windows}}}' \"set-option -u -t '{target}' {OURS}\""
+        );
+        arguments.extend([";", "set-hook", "-t", target, "window-linked", &keep].map(OsString::from));
         // tmux(1), "PARSING SYNTAX": it quotes as shells do.
         let end = shell_words::join(end_if_unused(target));
         arguments.extend([";", "set-hook", "-t", target, "client-detached", &end].map(OsString::from));
+        arguments.extend(self.end_after_switch());
         arguments
     }
 
     /// Returns the commands that end the session once its client switches to another one. tmux then runs only the hooks of
-    /// the other session, or else the global ones. This one deletes itself after the end of the session.
+    /// the other session, or else the global ones: if the user's session has such a hook, this session stays until the
+    /// service's window closes.
     fn end_after_switch(&self) -> Vec<OsString> {
         let Self { session, target, .. } = self;
         // The current session of the command is another one, so these formats search for the session.
         let is_it = format!("#{{==:#{{session_name}},{session}}}");
         let is_unused = format!("#{{S:#{{?#{{&&:{is_it},{}}},1,}}}}", unused());
         let has_ended = format!("#{{?#{{S:#{{?{is_it},1,}}}},,1}}");
-        // The index keeps other hooks in place.
-        let hook = format!("client-session-changed[{}]", std::process::id());
-        let delete = format!("set-hook -gu {hook}");
+        let (hook, delete) = (after_switch(), delete_after_switch());
         let end =
             format!("if-shell -F '{is_unused}' \"kill-session -t '{target}'\" ; if-shell -F '{has_ended}' '{delete}'");
         let mut arguments = [";", "set-hook", "-g", &hook, &end].map(OsString::from).to_vec();

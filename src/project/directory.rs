@@ -20,6 +20,9 @@ pub(crate) struct DirectoryId {
     /// Its birth time; `None` if the file system does not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     born: Option<Timestamp>,
+    /// Whether another file system is mounted there: the directory is away if that is not mounted. Only for records.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_mount_point: bool,
 }
 
 impl DirectoryId {
@@ -33,7 +36,18 @@ impl DirectoryId {
             inode: metadata.ino(),
             // File systems that do not record it may report the epoch.
             born: metadata.created().ok().filter(|born| *born != UNIX_EPOCH).and_then(|born| born.try_into().ok()),
+            is_mount_point: false,
         }))
+    }
+
+    /// Reads the identity of the directory at `path`, as a record needs it; `None` if there is none.
+    ///
+    /// # Errors
+    /// If its metadata cannot be read.
+    pub(crate) fn to_record(path: &Path) -> io::Result<Option<Self>> {
+        let Some(id) = Self::of(path)? else { return Ok(None) };
+        let parent = path.parent().map(directory_metadata).transpose()?.flatten();
+        Ok(Some(Self { is_mount_point: parent.is_some_and(|parent| parent.dev() != id.device), ..id }))
     }
 
     /// Returns whether both name one directory. The device number counts only where a birth time is missing.
@@ -55,9 +69,9 @@ pub(super) fn directory_metadata(path: &Path) -> io::Result<Option<Metadata>> {
     }
 }
 
-/// Returns whether there is anything in a directory.
-fn has_entries(directory: &Path) -> io::Result<bool> {
-    Ok(fs::read_dir(directory)?.next().transpose()?.is_some())
+/// Returns whether there is anything in a directory, as far as it can be read.
+fn has_entries(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.any(|entry| entry.is_ok()))
 }
 
 /// Whether the root of a checkout still exists.
@@ -86,12 +100,14 @@ impl Presence {
             (None, _) => Self::Missing,
         };
         // Without its volume, the parent directory is missing, or is the mount point: empty, and on another device.
-        let has_volume = match root.parent().map(directory_metadata).transpose()?.flatten() {
-            Some(parent) if presence == Self::Missing && id.is_none_or(|id| id.device != parent.dev()) => {
-                root.parent().map_or(Ok(false), has_entries)?
-            }
-            parent => parent.is_some(),
+        // What is unmounted may also take its mount point along.
+        let is_unmounted = |parent: &Metadata| match id {
+            Some(id) if id.is_mount_point => true,
+            Some(id) if id.device == parent.dev() => false,
+            _ => !root.parent().is_some_and(has_entries),
         };
+        let parent = root.parent().map(directory_metadata).transpose()?.flatten();
+        let has_volume = parent.is_some_and(|parent| presence == Self::Replaced || !is_unmounted(&parent));
         // `gitrepository-layout(5)`, `worktrees/<id>/locked`.
         let is_locked = git_dir.is_some_and(|git_dir| git_dir.join("locked").exists());
         Ok(if is_locked || !has_volume { Self::Away } else { presence })
@@ -131,6 +147,7 @@ mod tests {
             device,
             inode,
             born: born.map(|born| born.parse().unwrap()),
+            is_mount_point: false,
         };
         let (monday, tuesday) = (Some("2026-01-05T00:00:00.000000001Z"), Some("2026-01-06T00:00:00Z"));
         assert!(id(1, 7, monday).is_same(&id(2, 7, monday)), "the device number changed at a reboot");
@@ -166,7 +183,11 @@ mod tests {
         let file = scratch.path("volume/file");
         fs::write(&file, "").unwrap();
         assert_eq!((presence(), elsewhere()), (Presence::Missing, Presence::Missing), "a mount point is empty");
+        let volume = DirectoryId { is_mount_point: true, ..other.clone() };
+        assert_eq!(Presence::of(&root, Some(&volume), None).unwrap(), Presence::Away, "a mount point may vanish too");
         fs::remove_file(file).unwrap();
+        let mount_point = |path: &str| DirectoryId::to_record(Path::new(path)).unwrap().unwrap().is_mount_point;
+        assert!(mount_point("/dev") && !mount_point(scratch.path("volume").to_str().unwrap()));
         fs::rename(scratch.path("volume"), scratch.path("unmounted")).unwrap();
         assert_eq!(presence(), Presence::Away);
     }

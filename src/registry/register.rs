@@ -260,7 +260,7 @@ impl Registry {
 /// Records the checkout that a service belongs to.
 fn record_checkout(reservation: &mut Reservation, place: &Place) -> Result<()> {
     let root = place.root();
-    reservation.root_id = DirectoryId::of(root).map_err(Error::io("check", root))?;
+    reservation.root_id = DirectoryId::to_record(root).map_err(Error::io("check", root))?;
     reservation.root = Some(root.to_owned());
     reservation.git_dir = place.git_dir().map(Path::to_owned);
     let checkout = place.checkout();

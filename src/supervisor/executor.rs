@@ -115,7 +115,8 @@ impl<'a> Executor<'a> {
             return Event::SpawnFailed { why, is_permanent: false };
         };
         // Before the start: if the directory is replaced in between, the service is stopped at the next heartbeat.
-        let root_id = self.service.reservation.root.as_deref().and_then(|root| DirectoryId::of(root).ok().flatten());
+        let root_id =
+            self.service.reservation.root.as_deref().and_then(|root| DirectoryId::to_record(root).ok().flatten());
         let kind = self.screen.child_terminal().map_or(StreamKind::Pipes, StreamKind::Terminal);
         match self.service.spawn(ended, kind) {
             Ok(child) => {

@@ -210,6 +210,46 @@ fn a_window_that_the_user_opens_next_to_the_service_stays() {
 }
 
 #[test]
+fn a_window_that_the_user_opens_stays_after_the_end_of_the_service() {
+    let env = two_services();
+    let terminal = attach_in_shell(&env, "two");
+    terminal.shows("here I am");
+    terminal.keys(&["C-b", "c"]);
+    let windows = || env.tmux(&["list-windows", "-a"]).stdout.lines().count();
+    until("the window is open", || windows() == 4);
+    env.devport(["stop", "two"]).ok();
+    until("the window of the service is closed", || windows() == 2);
+    terminal.keys(&["C-b", "d"]);
+    terminal.shows("attach: 0");
+    assert_eq!((windows(), sessions(&env).lines().count()), (2, 2));
+}
+
+#[test]
+fn a_terminal_that_tmux_cannot_use_leaves_no_session_and_no_hook() {
+    let env = two_services();
+    let terminal = Terminal::run(&env, "bash --norc -i");
+    terminal.shows("bash-");
+    terminal.keys(&[&format!("TERM=dumb {DEVPORT} attach two; echo attach: $?"), "Enter"]);
+    terminal.shows("attach: 1");
+    assert_eq!(sessions(&env), "devport\n");
+    assert!(!env.tmux(&["show-hooks", "-g"]).ok().stdout.contains("devport"));
+}
+
+#[test]
+fn a_client_that_switches_to_another_session_leaves_none() {
+    let env = two_services();
+    env.tmux(&["new-session", "-d", "-s", "other", "sleep", "1000"]).ok();
+    let terminal = attach_in_shell(&env, "two");
+    terminal.shows("here I am");
+    let client = env.tmux(&["list-clients", "-F", "#{client_name}"]).stdout;
+    env.tmux(&["switch-client", "-c", client.trim(), "-t", "=other:"]).ok();
+    until("the session has ended", || sessions(&env) == "devport\nother\n");
+    terminal.keys(&["C-b", "d"]);
+    terminal.shows("attach: 0");
+    assert!(!env.tmux(&["show-hooks", "-g"]).ok().stdout.contains("devport"));
+}
+
+#[test]
 fn a_suspended_terminal_continues() {
     let env = two_services();
     let terminal = attach_in_shell(&env, "two");

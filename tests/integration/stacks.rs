@@ -113,7 +113,7 @@ fn what_needs_a_service_that_fails_is_skipped() {
          other: {exec: sleep 1000, no-port: true}\n",
     );
     let up = at(&env, "shop", &["up", "-d"])
-        .fails(5, &["bad: ", "exit code 3", "broken", "3 of 4 services did not come up"]);
+        .fails(5, &["bad: ", "exit code 3", "broken", "3 of 4 services did not come up", "run `devport up -d`\n"]);
     let expected = [("bad", "failed"), ("other", "started"), ("api", "skipped"), ("web", "skipped")];
     let expected = expected.map(|(name, outcome)| (format!("shop/{name}"), outcome.to_owned()));
     assert_eq!(outcomes(&up), expected);
@@ -121,6 +121,7 @@ fn what_needs_a_service_that_fails_is_skipped() {
     assert_eq!((&failed["last_output"], &failed["last_exit"]["code"]), (&json!(["broken"]), &json!(3)), "{failed}");
     assert!(failed["error"].as_str().unwrap().contains("exit code 3"), "{failed}");
     assert!(env.processes_with("sleep 1000").len() == 1, "nothing that was skipped runs");
+    at(&env, "shop", &["up", "-d", "web"]).fails(5, &["after the fix, run `devport up -d web`\n"]);
 }
 
 #[test]

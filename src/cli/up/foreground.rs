@@ -88,7 +88,7 @@ pub(super) fn execute(
         next_check: clock::now(),
     });
     let needs = plan.needs.clone();
-    let mut starting = Starting::new(context, located, plan, limit);
+    let mut starting = Starting::new(context, located, plan, limit, None);
     let ended = starting
         .run(|starting| foreground.borrow_mut().tick(starting), |starting| foreground.borrow().kill_begun(starting));
     let foreground = foreground.into_inner();

@@ -31,6 +31,7 @@ pub(super) fn note_kept_ports(context: &Context, located: &Located, services: &[
 /// Returns how to give a service the port of the file. In a stack, other services know the port and start again.
 fn remedy(context: &Context, located: &Located, service: &StackService, kept: &Reservation) -> String {
     let rm = shell_words::quote(kept.global_name());
-    let up = up_line(context, located.file(), Some(service.name.as_str()).filter(|_| located.is_list()));
+    let names = if located.is_list() { &[service.name.as_str()][..] } else { &[] };
+    let up = up_line(context, located.file(), names);
     format!("`devport rm {rm} && {up}` moves it; `rm` also deletes its log")
 }

@@ -17,7 +17,7 @@ use crate::cli::stack::Located;
 use crate::cli::up::job::{Job, Report};
 use crate::cli::up::plan::{Plan, Task};
 use crate::cli::{last_output, screen, wait};
-use crate::config::Schedule;
+use crate::config::{Schedule, StackService};
 use crate::error::{Error, Result};
 use crate::launch::{Ensured, IfRunning, LaunchMode, Previous};
 use crate::os::clock::{self, Deadline};
@@ -48,6 +48,8 @@ pub(super) struct Starting<'a> {
     running: usize,
     /// Whether nothing is started any more.
     is_cancelled: bool,
+    /// The names that the user gave, for a second `up` that also starts what was skipped; `None` if this one does so.
+    again: Option<Vec<&'a str>>,
 }
 
 /// How far a task has come.
@@ -81,8 +83,15 @@ pub(super) struct TaskResult {
 }
 
 impl<'a> Starting<'a> {
-    /// Prepares the start of the services of a plan. All together may take `limit` from now.
-    pub(super) fn new(context: &'a Context, located: &'a Located, plan: &'a mut Plan<'_>, limit: Duration) -> Self {
+    /// Prepares the start of the services of a plan. All together may take `limit` from now. `again`: the names that the
+    /// user gave; `None` if this command starts later what it skips at first.
+    pub(super) fn new(
+        context: &'a Context,
+        located: &'a Located,
+        plan: &'a mut Plan<'_>,
+        limit: Duration,
+        again: Option<&'a [String]>,
+    ) -> Self {
         let (errors, tasks) = (std::mem::take(&mut plan.errors), plan.tasks.as_slice());
         // A service that runs as the file wants it is left alone, whatever becomes of those that it needs.
         let needs =
@@ -102,6 +111,7 @@ impl<'a> Starting<'a> {
             statuses: tasks.iter().map(|_| Status::Waiting).collect(),
             running: 0,
             is_cancelled: false,
+            again: again.map(|names| names.iter().map(String::as_str).collect()),
         }
     }
 
@@ -267,18 +277,11 @@ impl<'a> Starting<'a> {
                     if let (Some(ensured), Error::NotInTime { .. } | Error::NotCompleted { .. }) = (&ensured, &error) {
                         last_output::show(self.context, &ensured.reservation);
                     }
-                    // `restart` would use the old entry of the file.
-                    let up = || match &ensured {
-                        Some(ensured) if wait::starts_by_itself(self.context, &ensured.reservation) => {
-                            let up = up_line(self.context, self.located.file(), None);
-                            format!("it starts by itself once its port is free; then run `{up}` again")
-                        }
-                        _ => format!("after the fix, run `devport up -d {}`", service.name),
-                    };
                     let hint = match &error {
-                        Error::NotInTime { .. } | Error::NotCompleted { .. } => Some(up()),
-                        error => error.hint().or_else(|| Some(up())),
+                        Error::NotInTime { .. } | Error::NotCompleted { .. } => None,
+                        error => error.hint(),
                     };
+                    let hint = hint.or_else(|| Some(self.remedy(service, ensured.as_ref())));
                     note_with_hint(&format!("{}: {error}", service.name), hint.as_deref());
                 }
                 self.skip_dependants(position);
@@ -289,6 +292,21 @@ impl<'a> Starting<'a> {
         self.statuses[position] = Status::Ended(Box::new(TaskResult { outcome, ensured, error, begun, time }));
         if !has_terminal() {
             self.announce(position);
+        }
+    }
+
+    /// Returns what to do about a service that did not come up. `restart` would use the old entry of the file.
+    fn remedy(&self, service: &StackService, ensured: Option<&Ensured>) -> String {
+        let has_closing_port =
+            ensured.is_some_and(|ensured| wait::starts_by_itself(self.context, &ensured.reservation));
+        let up = |names: &[&str]| up_line(self.context, self.located.file(), names);
+        match (&self.again, has_closing_port) {
+            (Some(names), false) => format!("after the fix, run `{}`", up(names)),
+            (None, false) => format!("after the fix, run `{}`", up(&[&service.name])),
+            (Some(names), true) => {
+                format!("it starts by itself once its port is free; then run `{}` again", up(names))
+            }
+            (None, true) => "it starts by itself once its port is free".into(),
         }
     }
 
