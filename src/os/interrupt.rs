@@ -24,13 +24,14 @@ pub(crate) struct Interrupt {
 pub(crate) struct Interrupts(Receiver<Interrupt>);
 
 impl Interrupts {
-    /// Begins to catch the signals. One that is ignored stays ignored: `nohup` and shells start background commands that
-    /// way.
+    /// Begins to catch the signals. SIGHUP stays ignored if it is, as under `nohup`. Shells also ignore SIGINT for the
+    /// commands that scripts start in the background; a script that sends it nevertheless means it.
     ///
     /// # Errors
     /// If the system refuses.
     pub(crate) fn catch() -> io::Result<Self> {
-        let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !sys::is_ignored(*signal));
+        let wanted =
+            [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| *signal != SIGHUP || !sys::is_ignored(SIGHUP));
         let mut signals = Signals::new(wanted)?;
         let (sender, arrived) = mpsc::channel();
         let receive = move || {

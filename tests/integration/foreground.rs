@@ -22,11 +22,16 @@ impl<'a> Foreground<'a> {
 
     /// Starts it with this standard output.
     fn start_with(env: &'a TestEnv, arguments: &[&str], out: Stdio) -> Self {
+        // The tests may run in the background of a shell, where signals are ignored.
+        Self::start_ignoring("", env, arguments, out)
+    }
+
+    /// Starts it with these signals ignored, separated by blanks, and with the others as usual.
+    fn start_ignoring(ignored: &str, env: &'a TestEnv, arguments: &[&str], out: Stdio) -> Self {
         let err = File::create(env.file("err")).unwrap();
-        // The tests may run in the background of a shell, where these signals are ignored.
-        let exec = "import os,signal,sys\nfor s in (1, 2, 15): signal.signal(s, signal.SIG_DFL)\nos.execv(sys.argv[1], sys.argv[1:])";
+        let exec = "import os,signal,sys\nfor s in (1, 2, 15): signal.signal(s, signal.SIG_IGN if str(s) in sys.argv[1].split() else signal.SIG_DFL)\nos.execv(sys.argv[2], sys.argv[2:])";
         let mut command = env.command("python3");
-        command.args(["-S", "-c", exec, DEVPORT, "-C", "shop", "up"]).args(arguments).stdout(out).stderr(err);
+        command.args(["-S", "-c", exec, ignored, DEVPORT, "-C", "shop", "up"]).args(arguments).stdout(out).stderr(err);
         Self { env, child: command.spawn().unwrap() }
     }
 
@@ -395,4 +400,15 @@ fn a_stopped_service_whose_dotenv_file_is_invalid_has_failed() {
     at(&env, "shop", &["down"]).ok();
     env.write("shop/a.env", "NAME=\"1\n");
     at(&env, "shop", &["up"]).fails(5, &["a.env:1: ", "1 of 1 services did not come up"]);
+}
+
+#[test]
+fn a_script_can_interrupt_it_in_the_background_and_nohup_protects_it() {
+    let env = machine(TWO);
+    let out = File::create(env.file("out")).unwrap();
+    let up = Foreground::start_ignoring("1 2", &env, &[], out.into());
+    up.until_noted("press ctrl-c to stop what this command started");
+    signal(up.pid(), "HUP");
+    signal(up.pid(), "INT");
+    assert_eq!(up.end(), 130);
 }
