@@ -150,7 +150,9 @@ fn verdict(view: &ServiceView, goal: Goal) -> Option<std::result::Result<(), Str
         (Goal::Stopped, State::Stopped | State::Failed | State::Completed) if view.status == Status::Stopped => {
             Some(Ok(()))
         }
-        (Goal::Ready, State::Failed | State::CrashLoop | State::Orphaned) => Some(Err(reason(view))),
+        // The next start is scheduled once no process is left.
+        (Goal::Ready, State::CrashLoop) => view.next_start_at.map(|_| Err(reason(view))),
+        (Goal::Ready, State::Failed | State::Orphaned) => Some(Err(reason(view))),
         (Goal::Ready, State::Stopped) if view.status == Status::Stopped => Some(Err(reason(view))),
         // Its supervisor stops it at the next heartbeat.
         (Goal::Ready, State::Running) if view.gone => Some(Err(reason(view))),

@@ -37,6 +37,16 @@ fn a_start_of_a_crashing_service_tries_at_once_with_the_new_environment() {
 }
 
 #[test]
+fn a_wait_that_ends_in_a_crash_loop_says_when_devport_tries_again() {
+    let env = TestEnv::new();
+    // Each run ends in another way.
+    let script = "echo x >> runs; exit $(wc -l < runs)";
+    let options = ["--no-port", "--backoff-initial", "10ms", "--wait", "--", "sh", "-c", script];
+    env.devport([&["start", "--key", "a"], &options[..]].concat())
+        .fails(5, &["a is not ready: exit code 5", "; devport tries again in "]);
+}
+
+#[test]
 fn a_start_by_name_tries_a_crashing_service_at_once() {
     let env = TestEnv::new();
     let start = [&["start", "--key", "a", "--no-port", "--backoff-initial", "1h"][..], &UNTIL_FIXED].concat();

@@ -162,7 +162,8 @@ fn a_start_that_fails_names_the_cause() {
             // A start that fails may leave a supervisor that is about to run.
             until("it is stopped", || env.devport(["stop", "a"]).code == 0 && started.is_finished());
             let started = started.join().unwrap();
-            if started.code != 0 {
+            // The stop may have come before `start` saw the service run.
+            if started.code != 0 && !started.stderr.contains("it was stopped immediately") {
                 failed += 1;
                 assert!(started.stderr.contains("too many open files"), "{path:?} {turn}: {started:?}");
             }
