@@ -16,7 +16,7 @@ use crate::error::reason;
 use crate::os::process::{self, ProcessIdentity};
 use crate::os::{clock, socket, tree};
 use crate::project::Presence;
-use crate::registry::{ExitHow, Liveness, Problem, Registry, Reservation, RunState, State, user_text};
+use crate::registry::{ExitHow, Liveness, Problem, Registry, Reservation, RunState, State, owner_text};
 
 pub(crate) use port::{PortListener, port_listeners};
 
@@ -323,7 +323,7 @@ fn listens_on(addresses: &[SocketAddr], port: u16) -> bool {
 /// Returns the problem of a service that no longer listens on its port: another process has it, or none.
 fn lost_port(port: u16) -> Problem {
     if socket::holders(port).is_ok_and(|holders| !holders.is_empty()) {
-        Problem::PortTaken { port, owner: user_text(port) }
+        Problem::PortTaken { port, owner: owner_text(port) }
     } else {
         format!("nothing listens on port {port} any more").into()
     }

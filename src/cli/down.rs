@@ -25,8 +25,8 @@ pub(super) fn execute(context: &Context, arguments: &Down) -> Result<()> {
         services.extend(located.unlisted(context)?.into_iter().map(Some));
         needs.resize_with(services.len(), Vec::new);
     }
-    // A shared service belongs to the main checkout, with its log and its port. `shared` is not in its
-    // record until a linked checkout has started it, so compare the key.
+    // A shared service belongs to the main checkout, with its log and its port. `shared` is not in its record until a
+    // linked checkout has started it, so compare the key.
     let is_own =
         |service: &Reservation| service.key.as_ref().is_some_and(|key| located.service_of(key.as_str()).is_some());
     let removes = |service: &Reservation| arguments.rm && (located.is_main() || is_own(service));

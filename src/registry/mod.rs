@@ -28,7 +28,7 @@ pub(crate) use liveness::Liveness;
 pub(crate) use lock::{Acquired, FileLock, IdentityLock};
 pub(crate) use paths::Paths;
 pub(crate) use port::PortRange;
-pub(crate) use register::{Registration, user_text};
+pub(crate) use register::{Registration, owner_text};
 pub(crate) use reservation::{Protocol, Reservation};
 pub(crate) use resolve::nearest;
 pub(crate) use run_state::{Exit, ExitHow, Pane, PortInUse, Problem, RunState, State, StateChange, UP_AFTER};

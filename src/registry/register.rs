@@ -175,7 +175,7 @@ impl Registry {
             PortRequest::Exactly(port) => {
                 self.check_unreserved(port, &spec.place)?;
                 if !is_unused(port)? {
-                    return Err(Error::PortTaken { port, owner: user_text(port), hint: self.taken_hint(port) });
+                    return Err(Error::PortTaken { port, owner: owner_text(port), hint: self.taken_hint(port) });
                 }
                 reservation.port = port;
                 Ok(None)
@@ -211,7 +211,7 @@ impl Registry {
             Some(service) => format!("devport stop {}", shell_words::quote(service.name())),
             None => format!("kill {pid}"),
         };
-        let mut commands: Vec<String> = users(port).into_iter().map(end).collect();
+        let mut commands: Vec<String> = owners(port).into_iter().map(end).collect();
         commands.dedup();
         let end = if commands.is_empty() { String::new() } else { format!("end it with `{}`, ", commands.join("; ")) };
         format!("{end}choose another port, or request none: a service without `port:` or `--port` gets its own")
@@ -339,18 +339,18 @@ fn move_hint(spec: &ServiceSpec, name: &str, port: u16) -> String {
     }
 }
 
-/// Describes the processes that use a port for a message.
-pub(crate) fn user_text(port: u16) -> String {
-    let users: Vec<String> = users(port)
+/// Describes for a message which processes have taken a port.
+pub(crate) fn owner_text(port: u16) -> String {
+    let owners: Vec<String> = owners(port)
         .into_iter()
         .filter_map(|pid| ProcessIdentity::of(pid).ok().flatten())
         .map(|process| process.to_string())
         .collect();
-    if users.is_empty() { "a process that devport cannot see (another user's?)".into() } else { users.join(", ") }
+    if owners.is_empty() { "a process that devport cannot see (another user's?)".into() } else { owners.join(", ") }
 }
 
-/// Returns the processes that use a port, as far as they can be seen: this is only for a message.
-fn users(port: u16) -> Vec<i32> {
+/// Returns the processes that have taken a port, as far as they can be seen: this is only for a message.
+fn owners(port: u16) -> Vec<i32> {
     match socket::port_use(port) {
         Ok(PortUse::Taken(pids)) => pids,
         Ok(PortUse::Free | PortUse::Closing) | Err(_) => Vec::new(),
