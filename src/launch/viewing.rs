@@ -42,20 +42,14 @@ fn unused() -> String {
     format!("#{{?{OURS},#{{==:#{{session_attached}},0}},0}}")
 }
 
-/// Returns the command that ends a session that is not used.
-fn end_if_unused(target: &str) -> [String; 6] {
-    let kill = format!("kill-session -t '{target}'");
-    ["if-shell".into(), "-F".into(), "-t".into(), target.into(), unused(), kill]
+/// Returns the names of the global hooks for the session of this process. The index keeps other hooks in place.
+fn hooks() -> [String; 2] {
+    ["client-detached", "client-session-changed"].map(|event| format!("{event}[{}]", std::process::id()))
 }
 
-/// Returns the name of the global hook for the session of this process. The index keeps other hooks in place.
-fn after_switch() -> String {
-    format!("client-session-changed[{}]", std::process::id())
-}
-
-/// Returns the command that deletes that hook.
-fn delete_after_switch() -> String {
-    format!("set-hook -gu {}", after_switch())
+/// Returns the command that deletes those hooks.
+fn delete_hooks() -> String {
+    hooks().map(|hook| format!("set-hook -gu {hook}")).join(" ; ")
 }
 
 /// Returns the format for the status line that says which keys work in the window. `leave`: the key that leaves it, after
@@ -81,9 +75,11 @@ impl<'a> Viewing<'a> {
 
     /// Cleans up after the client has ended: no hook runs if it could not be attached, or if the window has closed.
     pub(crate) fn close(&self) {
+        let kill = format!("kill-session -t '{}'", self.target);
         // The rest is not executed if there is no session.
-        let mut arguments = ["set-hook", "-gu", &after_switch(), ";"].map(String::from).to_vec();
-        arguments.extend(end_if_unused(&self.target));
+        let mut arguments: Vec<String> =
+            hooks().into_iter().flat_map(|hook| ["set-hook".into(), "-gu".into(), hook, ";".into()]).collect();
+        arguments.extend(["if-shell", "-F", "-t", &self.target, &unused(), &kill].map(String::from));
         let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
         let _ = self.tmux.query("kill-session", &arguments);
     }
@@ -148,28 +144,24 @@ impl<'a> Viewing<'a> {
             "if-shell -F -t '{target}' '#{{!=:#{{session_windows}},{windows}}}' \"set-option -u -t '{target}' {OURS}\""
         );
         arguments.extend([";", "set-hook", "-t", target, "window-linked", &keep].map(OsString::from));
-        // tmux(1), "PARSING SYNTAX": it quotes as shells do.
-        let end = shell_words::join(end_if_unused(target));
-        arguments.extend([";", "set-hook", "-t", target, "client-detached", &end].map(OsString::from));
-        arguments.extend(self.end_after_switch());
+        arguments.extend(self.end_unused());
         arguments
     }
 
-    /// Returns the commands that end the session once its client switches to another one. tmux then runs only the hooks of
-    /// the other session, or else the global ones: if the user's session has such a hook, this session stays until the
-    /// service's window closes.
-    fn end_after_switch(&self) -> Vec<OsString> {
+    /// Returns the commands for the hooks that end the session once its client detaches or switches to another session.
+    /// They are global: tmux runs those of the session to which the client switches, and after a detach those of the
+    /// session that was used last. If the user's session has such a hook, this session may stay until the service's window
+    /// closes. The hooks delete themselves after the end of the session.
+    fn end_unused(&self) -> Vec<OsString> {
         let Self { session, target, .. } = self;
-        // The current session of the command is another one, so these formats search for the session.
         let is_it = format!("#{{==:#{{session_name}},{session}}}");
         let is_unused = format!("#{{S:#{{?#{{&&:{is_it},{}}},1,}}}}", unused());
         let has_ended = format!("#{{?#{{S:#{{?{is_it},1,}}}},,1}}");
-        let (hook, delete) = (after_switch(), delete_after_switch());
-        let end =
-            format!("if-shell -F '{is_unused}' \"kill-session -t '{target}'\" ; if-shell -F '{has_ended}' '{delete}'");
-        let mut arguments = [";", "set-hook", "-g", &hook, &end].map(OsString::from).to_vec();
-        arguments.extend([";", "set-hook", "-a", "-t", target, "client-detached", &delete].map(OsString::from));
-        arguments
+        let end = format!(
+            "if-shell -F '{is_unused}' \"kill-session -t '{target}'\" ; if-shell -F '{has_ended}' '{}'",
+            delete_hooks()
+        );
+        hooks().iter().flat_map(|hook| [";", "set-hook", "-g", hook, &end].map(OsString::from)).collect()
     }
 
     /// Finds the client that the caller runs in.

@@ -294,6 +294,26 @@ fn inside_of_tmux_the_client_switches_and_ctrl_b_l_goes_back() {
 }
 
 #[test]
+fn inside_of_tmux_the_session_ends_although_others_were_used_later() {
+    let env = two_services();
+    let terminal = attach_inside(&env);
+    let viewer = env.tmux(&["list-clients", "-F", "#{client_name}"]).stdout;
+    // The end of another client changes nothing.
+    env.tmux(&["new-session", "-d", "-s", "later", "sleep", "1000"]).ok();
+    let other = Terminal::run(&env, "tmux attach-session -t =later:");
+    until("the other client is there", || clients(&env).contains("later\n"));
+    env.tmux(&["detach-client", "-s", "=later:"]).ok();
+    until("the other client is gone", || !clients(&env).contains("later\n"));
+    drop(other);
+    assert!(env.tmux(&["show-hooks", "-g"]).ok().stdout.contains("kill-session -t '=devport-"));
+    assert!(clients(&env).starts_with("devport-"), "{}", clients(&env));
+    env.tmux(&["detach-client", "-t", viewer.trim()]).ok();
+    until("the session has ended", || sessions(&env) == "devport\nlater\nmine\n");
+    until("the hooks are deleted", || !env.tmux(&["show-hooks", "-g"]).ok().stdout.contains("devport"));
+    drop(terminal);
+}
+
+#[test]
 fn inside_of_tmux_a_suspended_client_does_not_end_the_services() {
     let env = two_services();
     let terminal = attach_inside(&env);
