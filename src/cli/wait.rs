@@ -24,6 +24,9 @@ const LAST_CHECK: Duration = Duration::from_secs(1);
 /// port first.
 const WRONG_PORT: Duration = Duration::from_secs(2);
 
+/// A word with so many digits is likely to have a date. A number of attempts, a port or a pid has fewer.
+const MANY_DIGITS: usize = 8;
+
 /// Executes `devport wait`.
 ///
 /// # Errors
@@ -305,10 +308,21 @@ impl<'a> Awaited<'a> {
             return None;
         }
         self.compared_runs = run.runs;
-        let last_line = |run| logs::run_output(&registry.paths().log(&self.reservation.hash), run, 1);
+        let log = registry.paths().log(&self.reservation.hash);
+        // No two lines in a row are blank.
+        let last_line = |run| {
+            logs::run_output(&log, run, 2).iter().rev().map(|line| lasting_words(line)).find(|line| !line.is_empty())
+        };
         (last_line(run.runs) == last_line(run.runs - 1))
             .then(|| format!("it ended twice in the same way: {}", Problem::Exited(exit.clone())))
     }
+}
+
+/// Returns the words of a line that another run would print too: those with many digits are times or names of files, such
+/// as that of npm's log.
+fn lasting_words(line: &[u8]) -> Vec<Vec<u8>> {
+    let is_lasting = |word: &&[u8]| word.iter().filter(|byte| byte.is_ascii_digit()).count() < MANY_DIGITS;
+    line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).filter(is_lasting).map(<[u8]>::to_vec).collect()
 }
 
 /// Returns whether a service waits only for connections to end that block its port.

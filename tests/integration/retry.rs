@@ -37,6 +37,17 @@ fn a_start_of_a_crashing_service_tries_at_once_with_the_new_environment() {
 }
 
 #[test]
+fn two_failures_are_the_same_if_only_a_time_and_blank_lines_differ() {
+    let env = TestEnv::new();
+    let script = "echo x >> runs; echo the log is in log-$(date +%Y-%m-%dT%H_%M_%S_%N).txt; \
+                  test $(wc -l < runs) = 1 || echo; exit 1";
+    let options =
+        ["--no-port", "--backoff-initial", "100ms", "--backoff-max", "1h", "--wait", "--", "sh", "-c", script];
+    env.devport([&["start", "--key", "a"], &options[..]].concat())
+        .fails(5, &["a is not ready: it ended twice in the same way: exit code 1"]);
+}
+
+#[test]
 fn a_wait_that_ends_in_a_crash_loop_says_when_devport_tries_again() {
     let env = TestEnv::new();
     // Each run ends in another way.
